@@ -1,0 +1,208 @@
+"""What the parts hand to each other: frozen values, checked at birth.
+
+The data's way: file → Waveform → SpeechTokens → prompt → response → caption → Clue → Evidence →
+Caption. Nothing here reads a file or needs more than numpy.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligncap.errors import AudioError, DataError
+
+RATE_HZ = 16_000
+"""The sampling rate of every waveform inside the package."""
+
+LANGUAGES = ("en", "zh")
+"""The languages captions are written in; the speech may be in any."""
+
+EMOTIONS = ("angry", "bored", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
+"""The emotion categories a caption is turned back into; calm counts as neutral."""
+
+TRAITS = (
+    "emotion",
+    "tone",
+    "intonation",
+    "pitch",
+    "pace",
+    "volume",
+    "voice quality",
+    "gender",
+)
+"""What a clue can be about."""
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Waveform:
+    """Mono speech at 16 kHz: `samples` is float32, shape [time], in [-1, 1]."""
+
+    samples: Samples
+    source: str = "array"
+    """The file it came from, for messages."""
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 1 or self.samples.dtype != np.float32:
+            raise AudioError(f"{self.source}: a waveform is float32 of one dimension")
+        if not np.isfinite(self.samples).all():
+            raise AudioError(f"{self.source}: holds NaN or infinite samples; export it again")
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / RATE_HZ
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One measured property of an utterance; `value` is None where the signal cannot tell."""
+
+    name: str
+    value: float | None
+    unit: str
+    confidence: float
+    """0 (cannot tell) to 1."""
+    reason: str = ""
+    """Why it cannot be told; empty where it can."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.confidence <= 1.0:
+            raise DataError(f"{self.name}: confidence is {self.confidence}, must be in [0, 1]")
+        if (self.value is None) != bool(self.reason):
+            raise DataError(f"{self.name}: a fact has either a value or a reason")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything measured in one utterance, by name."""
+
+    duration_s: float
+    speech_s: float
+    """Seconds in which somebody speaks."""
+    by_name: Mapping[str, Fact]
+
+    def __getitem__(self, name: str) -> Fact:
+        return self.by_name[name]
+
+    def __iter__(self) -> Iterator[Fact]:
+        return iter(self.by_name.values())
+
+    def value(self, name: str) -> float | None:
+        """The number measured, or None where the signal cannot tell."""
+        return self.by_name[name].value
+
+
+@dataclass(frozen=True, slots=True)
+class Clue:
+    """An emotional clue: a word of a caption and what it says of the voice (§3.1)."""
+
+    word: str
+    """As found, lower-cased lemma ("high-pitched", "低沉")."""
+    trait: str
+    meaning: str
+    """Its synonym group: an emotion category, or "high", "fast", "trembling", "female" …"""
+    polarity: int = 0
+    """+1 more of the trait (high, loud, fast, pleasant), -1 less of it, 0 neither."""
+    degree: float = 1.0
+    """0.5 "slightly", 1 plain, 1.5 "extremely"."""
+    negated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trait not in TRAITS:
+            raise DataError(f"{self.word}: no trait called {self.trait!r}")
+
+
+class Verdict(StrEnum):
+    """What the signal says of a claim."""
+
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A clue beside the measurement that bears on it."""
+
+    clue: Clue
+    verdict: Verdict
+    measurement: str
+    """In words and units: "median pitch 231 Hz, 2.1 st above the expected 205 Hz"."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechTokens:
+    """Speech as discrete tokens: `codes` is int64, shape [codebooks, frames]."""
+
+    codes: NDArray[np.int64]
+    readout: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
+    """What the tokenizer's own heads read, e.g. {"emotion": {"sad": 0.9, …}}; may be empty."""
+
+    def __post_init__(self) -> None:
+        if self.codes.ndim != 2 or self.codes.dtype != np.int64:
+            raise DataError("speech tokens are int64 of shape [codebooks, frames]")
+
+
+class SpeechTokenizer(Protocol):
+    """Turns a waveform into discrete tokens."""
+
+    @property
+    def name(self) -> str:
+        """The name it is opened by."""
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Tokens a second and codebook."""
+
+    @property
+    def codebook_size(self) -> int:
+        """Entries of one codebook."""
+
+    @property
+    def codebooks(self) -> int:
+        """How many codebooks it gives (1 = the first quantiser only, as in the paper)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything its codes depend on: weights, depth, version."""
+
+    def encode(self, waveform: Waveform) -> SpeechTokens:
+        """The tokens of one utterance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A caption of one utterance with everything that is known beside it."""
+
+    text: str
+    language: str
+    duration_s: float
+    evidence: tuple[Evidence, ...]
+    """Each clue of the caption with its verdict."""
+    emotion: Mapping[str, float]
+    """Probability of each emotion category."""
+    arousal: float | None
+    """-1 (calm) to 1 (excited)."""
+    valence: float | None
+    """-1 (unpleasant) to 1 (pleasant)."""
+    gender: str | None
+    """"female", "male", or None where the signal cannot tell."""
+    pitch: str | None
+    """"low", "normal", "high", or None."""
+    loudness: str | None
+    """"quiet", "normal", "loud", or None."""
+    pace: str | None
+    """"slow", "normal", "fast", or None."""
+    confidence: float
+    """Probability of the emotion that the caption names."""
+    log_probability: float
+    """Mean log-probability of the caption's tokens."""
+    model: str
+    candidates: tuple[str, ...] = ()
+    """Other captions, best first, where several were asked for."""
