@@ -1,0 +1,47 @@
+# Two commands to begin with: `make demo` and `make test`. Each makes an environment of its own.
+PYTHON ?= python3
+DEMO := .venv-demo
+TEST := .venv-test
+# An environment is made anew where pyproject.toml is newer than its stamp.
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint check docs clips clean
+.DEFAULT_GOAL := help
+
+help:  ## show what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(DEMO)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install $(PIP_FLAGS) --editable .
+	@touch $@
+
+# One command for everything that may pull torch: torch==2.13.0 is named in the `train` extra and
+# here again, so that pip cannot settle on another build for peft or accelerate.
+$(TEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/python -m pip install $(PIP_FLAGS) torch==2.13.0 --editable '.[train,zh,dev]'
+	@touch $@
+
+demo: $(DEMO)/.installed  ## caption the example clips (installs the base package, no torch)
+	@$(DEMO)/bin/aligncap caption examples/clips --evidence
+
+test: $(TEST)/.installed  ## run the tests (installs torch and the test tools; first time some minutes)
+	$(TEST)/bin/python -m pytest
+
+lint: $(TEST)/.installed  ## ruff, mypy --strict and the architecture test
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/mypy
+	$(TEST)/bin/python -m pytest -q tests/test_architecture.py
+
+check: lint test  ## everything CI checks
+
+docs: $(TEST)/.installed  ## write docs/cli.md and the example output of the README again
+	$(TEST)/bin/python docs/make_docs.py
+
+clips: $(TEST)/.installed  ## make the example clips again (needs espeak-ng)
+	$(TEST)/bin/python examples/make_clips.py
+
+clean:  ## remove the environments and caches
+	rm -rf $(DEMO) $(TEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
