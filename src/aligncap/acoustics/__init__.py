@@ -1,0 +1,5 @@
+"""What a signal shows of a voice: pitch, loudness, pace, voice quality, gender."""
+
+from aligncap.acoustics.pitch import PitchTrack, pitch_track
+
+__all__ = ["PitchTrack", "pitch_track"]
