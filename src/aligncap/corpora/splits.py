@@ -76,7 +76,8 @@ def split_by_hash(key: str, shares: Mapping[str, float], *, salt: str = "") -> s
         edge += share
         if place < edge:
             return name
-    return next(name for name in reversed(shares) if shares[name] > 0)
+    # Rounding left a sliver above the last edge.
+    return max(shares, key=lambda name: shares[name])
 
 
 def _place(key: str, salt: str) -> float:
