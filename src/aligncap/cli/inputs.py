@@ -1,0 +1,137 @@
+"""From what was typed to the recordings meant: files, folders, globs, manifests, standard input."""
+
+import glob
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligncap.cli.world import World
+from aligncap.errors import AlignCapError, AudioError, DataError
+from aligncap.values import Waveform
+
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd"}
+    | {".caf", ".w64", ".rf64"}
+)
+"""Files of a folder that are taken for recordings."""
+
+UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr"})
+"""Recordings that cannot be read here: taken too, so that the user is told."""
+
+SOUND_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd", b"ID3")
+"""How a sound file begins; on standard input, it tells audio from a list of paths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One recording: what to call it, and where its sound is or why there is none."""
+
+    file: str
+    """As typed or found; the `file` of a record."""
+    audio: Path | Waveform | AlignCapError
+
+
+def find_sources(paths: Iterable[str], *, world: World) -> Iterator[Source]:
+    """The recordings meant by `paths`, in order, each once; folders are searched as reached."""
+    seen: set[str] = set()
+    for path in paths:
+        found = _of_stdin(world) if path == "-" else _of_path(path)
+        for source in found:
+            if source.file not in seen:
+                seen.add(source.file)
+                yield source
+
+
+def _of_path(path: str) -> Iterator[Source]:
+    place = Path(path)
+    if place.is_dir():
+        yield from _of_folder(path)
+    elif place.suffix.lower() == ".jsonl" and place.is_file():
+        yield from _of_manifest(place)
+    elif glob.has_magic(path) and not place.exists():
+        yield from _of_glob(path)
+    else:
+        yield Source(path, place)
+
+
+def _of_glob(pattern: str) -> Iterator[Source]:
+    names = sorted(glob.iglob(pattern, recursive=True))  # noqa: PTH207  keeps what was typed
+    if not names:
+        yield Source(pattern, AudioError(f"{pattern}: no file matches"))
+    for name in names:
+        if not os.path.isdir(name) or "**" not in pattern:  # noqa: PTH112
+            yield from _of_path(name)
+
+
+def _of_folder(folder: str) -> Iterator[Source]:
+    """Every recording below a folder, sorted; anything else in it is passed over."""
+    found = 0
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        sounds = [name for name in folders if _is_sound(name)]
+        for name in sounds:  # a folder called x.wav: `load` says what is wrong with it
+            folders.remove(name)
+        for name in sorted([*sounds, *(name for name in files if _is_sound(name))]):
+            found += 1
+            file = os.path.join(place, name)  # noqa: PTH118  Path would drop a leading ./
+            yield Source(file, Path(file))
+    if not found:
+        yield Source(folder, AudioError(f"{folder}: no sound file in this folder"))
+
+
+def _is_sound(name: str) -> bool:
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+    return not name.startswith(".") and suffix in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES
+
+
+def _of_manifest(manifest: Path) -> Iterator[Source]:
+    """The recordings of a manifest; a broken line is one source with its error, the rest go on."""
+    with manifest.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _of_line(line, manifest=manifest, place=f"{manifest}:{number}")
+
+
+def _of_line(line: str, *, manifest: Path, place: str) -> Source:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        return Source(place, DataError(f"{place}: not JSON ({error.msg}); mend or remove the line"))
+    path = entry.get("path") if isinstance(entry, dict) else None
+    if not isinstance(path, str) or not path:
+        return Source(place, DataError(f'{place}: no "path"; each line is {{"path": "a.wav", …}}'))
+    file = manifest.parent / path
+    return Source(str(file), file)
+
+
+def _of_stdin(world: World) -> Iterator[Source]:
+    """Paths, one a line, or the bytes of one sound file."""
+    raw = getattr(world.stdin, "buffer", None)
+    if raw is None:
+        lines: Iterable[str] = world.stdin
+    else:
+        start = raw.peek(4)[:4] if hasattr(raw, "peek") else b""
+        if start.startswith(SOUND_MAGIC):
+            yield _of_bytes(raw.read())
+            return
+        lines = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape")
+    for line in lines:
+        if path := line.rstrip("\r\n"):
+            yield from _of_path(path)
+
+
+def _of_bytes(data: bytes) -> Source:
+    import soundfile
+
+    from aligncap.audio import from_array
+
+    try:
+        samples, rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=False)
+        return Source("stdin", from_array(samples, rate_hz))
+    except soundfile.LibsndfileError as error:
+        return Source("stdin", AudioError(f"stdin: cannot be read as sound ({error})"))
+    except AlignCapError as error:
+        return Source("stdin", error)

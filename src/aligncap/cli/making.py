@@ -1,0 +1,44 @@
+"""`aligncap train`, `tokens` and `export`: the verbs that make a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aligncap.cli.world import World
+
+
+def train_recipe(
+    recipe: Path,
+    *,
+    overrides: Sequence[str],
+    output: Path | None,
+    resume: bool,
+    dry_run: bool,
+    world: World,
+) -> int:
+    """Run a recipe, or with `dry_run` only check it; returns 0."""
+    from aligncap.recipes import run_recipe
+
+    run_recipe(recipe, overrides=overrides, output=output, resume=resume, dry_run=dry_run)
+    if not dry_run:
+        print("trained", file=world.stdout)
+    return 0
+
+
+def cache_tokens(
+    manifest: Path, *, tokenizer: str, weights: Path | None, output: Path, world: World
+) -> int:
+    """Tokenise the speech of a manifest into a cache; returns 0."""
+    from aligncap.speech import open_tokenizer, tokenize_manifest
+
+    tokenize_manifest(manifest, open_tokenizer(tokenizer, weights), output)
+    print(f"tokens are in {output}", file=world.stdout)
+    return 0
+
+
+def export_model(model: Path, out: Path, *, quantization: str, world: World) -> int:
+    """Export a trained model; returns 0."""
+    from aligncap.captioner.export import export
+
+    export(model, out, quantization=quantization)
+    print(f"exported to {out}", file=world.stdout)
+    return 0

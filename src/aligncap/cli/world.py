@@ -1,0 +1,47 @@
+"""What a command sees of the outside: its streams and the models it can open."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from aligncap.errors import AlignCapError
+
+if TYPE_CHECKING:  # values needs numpy, which `--help` does not
+    from aligncap.values import Caption, Waveform
+
+
+class CaptionModel(Protocol):
+    """What the command line asks of a model."""
+
+    def caption_many(
+        self,
+        sources: "Iterable[Path | Waveform]",
+        *,
+        language: str,
+        candidates: int,
+        evidence: bool,
+    ) -> "Iterator[Caption | AlignCapError]":
+        """A caption, or what is wrong, for each source, in order, as they are ready."""
+
+
+def open_model(name: str) -> CaptionModel:
+    """The built-in model of that name, or the model of that folder."""
+    from aligncap import load
+
+    return load(name)
+
+
+@dataclass(frozen=True)
+class World:
+    """Streams and models; a test hands in its own."""
+
+    stdin: TextIO = field(default_factory=lambda: sys.stdin)
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    open_model: Callable[[str], CaptionModel] = open_model
+
+    def say(self, message: str) -> None:
+        """One line on standard error."""
+        print("aligncap:", " ".join(message.split("\n")), file=self.stderr, flush=True)
