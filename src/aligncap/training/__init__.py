@@ -1,0 +1,51 @@
+"""The one training loop: settings, schedule, checkpoints that resume exactly, and the log.
+
+Everything that is trained (speech encoder, warm-up, distillation, preference optimisation) hands
+`fit` a model, a step and a batch for every number; only the step differs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from aligncap.training.settings import FitSettings, learning_rate_at, seed_of
+
+if TYPE_CHECKING:
+    from aligncap.training.average import WeightAverage, load_average
+    from aligncap.training.checkpoints import latest_checkpoint, load_weights
+    from aligncap.training.hooks import evaluating, every
+    from aligncap.training.loop import History, fit
+    from aligncap.training.optimizer import make_optimizer
+
+__all__ = [
+    "FitSettings",
+    "History",
+    "WeightAverage",
+    "evaluating",
+    "every",
+    "fit",
+    "latest_checkpoint",
+    "learning_rate_at",
+    "load_average",
+    "load_weights",
+    "make_optimizer",
+    "seed_of",
+]
+
+_LATER = {
+    "History": "loop",
+    "WeightAverage": "average",
+    "evaluating": "hooks",
+    "every": "hooks",
+    "fit": "loop",
+    "latest_checkpoint": "checkpoints",
+    "load_average": "average",
+    "load_weights": "checkpoints",
+    "make_optimizer": "optimizer",
+}
+
+
+def __getattr__(name: str) -> object:
+    # torch is imported by these modules, so they wait until they are asked for.
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -1,0 +1,160 @@
+"""Checkpoints as plain folders: safetensors and JSON, written beside and renamed, no pickle.
+
+    output/checkpoint-<step>/weights.safetensors    trained weights and buffers
+                             optimizer.safetensors  AdamW's moments, by weight
+                             average.safetensors    where `ema_decay` is set
+                             state.json             step, settings, sums since the last log line
+
+Frozen weights are not stored: whoever resumes builds the model again from what it came from.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from aligncap.errors import DataError
+
+KEPT = 2
+"""Checkpoints that stay; older ones are removed."""
+
+WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE = (
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+)
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that are trained, by name; a tied weight once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {n: t for n, t in model.state_dict().items() if n not in parameters}
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    found = [p for p in output.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+
+
+def latest_checkpoint(output: Path) -> Path | None:
+    """The last complete checkpoint of a run, or None."""
+    return next(reversed(checkpoints(output)), None)
+
+
+def save_checkpoint(
+    output: Path,
+    step: int,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    extra: Mapping[str, dict[str, Tensor]],
+    state: Mapping[str, object],
+) -> Path:
+    """Write `checkpoint-<step>` whole or not at all, and remove all but the last two.
+
+    `extra` holds further files of tensors by file name; `state` goes into state.json.
+    """
+    target = output / f"checkpoint-{step}"
+    if target.exists():
+        return target
+    partial = output / f".partial-{step}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights = {**{n: p.detach() for n, p in trained(model).items()}, **_buffers(model)}
+    moments, scalars = _optimizer_state(model, optimizer)
+    files = {WEIGHTS_FILE: weights, OPTIMIZER_FILE: moments, **extra}
+    for name, tensors in files.items():
+        save_file({k: _storable(t) for k, t in tensors.items()}, partial / name)
+    described = {"step": step, "optimizer": scalars, **state}
+    (partial / STATE_FILE).write_text(json.dumps(described, indent=1), encoding="utf-8")
+    _sync(partial)
+    partial.rename(target)
+    for old in checkpoints(output)[:-KEPT]:
+        shutil.rmtree(old)
+    return target
+
+
+def _storable(tensor: Tensor) -> Tensor:
+    # Two names of one storage are refused by safetensors, so each gets its own.
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def _sync(folder: Path) -> None:
+    """Have the disk hold every file before the rename says that they are complete."""
+    for path in [*folder.iterdir(), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, dict[str, object]]]:
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, dict[str, object]] = {}
+    for name, parameter in trained(model).items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{key}/{name}"] = value
+            else:
+                scalars.setdefault(name, {})[key] = value
+    return tensors, scalars
+
+
+def load_state(checkpoint: Path) -> dict[str, object]:
+    """What state.json says: step, settings and whatever `save_checkpoint` was given."""
+    try:
+        state: dict[str, object] = json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{checkpoint}: cannot be read ({error}); remove this folder") from error
+    return state
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, checkpoint: Path) -> None:
+    """Put a checkpoint's trained weights and buffers into `model`.
+
+    Raises DataError naming the first weight that is missing or of another shape.
+    """
+    stored = load_file(checkpoint / WEIGHTS_FILE)
+    for name, parameter in trained(model).items():
+        if name not in stored or stored[name].shape != parameter.shape:
+            raise DataError(f"{checkpoint}: does not fit this model at {name}; check the recipe")
+        parameter.copy_(stored[name])
+    load_buffers(model, checkpoint)
+
+
+@torch.no_grad()
+def load_buffers(model: nn.Module, checkpoint: Path) -> None:
+    """Put a checkpoint's buffers (running statistics, codebooks) into `model`."""
+    stored = load_file(checkpoint / WEIGHTS_FILE)
+    for name, tensor in _buffers(model).items():
+        tensor.copy_(stored[name])
+
+
+def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+    """Put a checkpoint's optimiser state back, weight by weight."""
+    stored = load_file(checkpoint / OPTIMIZER_FILE)
+    scalars = load_state(checkpoint)["optimizer"]
+    names = {parameter: name for name, parameter in trained(model).items()}
+    number, state = 0, {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            ending = "/" + names[parameter]
+            own = {k.removesuffix(ending): t for k, t in stored.items() if k.endswith(ending)}
+            own = {k: t for k, t in own.items() if "/" not in k}
+            state[number] = {**own, **scalars.get(names[parameter], {})}  # type: ignore[attr-defined]
+            number += 1
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,68 @@
+"""`fit`: the one training loop, for every stage."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from aligncap.errors import InterruptedRunError
+from aligncap.training.average import WeightAverage
+from aligncap.training.hooks import Hook, interrupt_noted
+from aligncap.training.log import read_log
+from aligncap.training.run import BatchAt, Run, Step
+from aligncap.training.settings import FitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a finished run wrote: `log` holds every line of log.jsonl."""
+
+    checkpoint: Path
+    log: tuple[Mapping[str, float], ...]
+
+    def trace(self, name: str = "loss") -> list[tuple[int, float]]:
+        """(step, value) of one logged quantity."""
+        return [(int(line["step"]), line[name]) for line in self.log if name in line]
+
+
+def fit(
+    model: nn.Module,
+    step: Step,
+    batch_at: BatchAt,
+    settings: FitSettings,
+    output: Path,
+    *,
+    resume: bool,
+    hooks: Sequence[Hook] = (),
+    average: WeightAverage | None = None,
+) -> History:
+    """Train `model` in place and keep checkpoints and a log in `output`.
+
+    `batch_at(number)` gives batch 0, 1, 2 … and depends on nothing else, so a resumed run needs no
+    memory of its data; `accumulation` batches make one optimiser step. `step(batch)` returns scalar
+    tensors: "loss", whose gradient is followed, and parts that are only logged. torch's seed is
+    set anew for every batch. Hooks are called as (steps done, this step's report); what they
+    return is logged. The last checkpoint is the finished model, with running averages of the
+    weights where `ema_decay` is set (`load_average`).
+
+    With `resume` it goes on from the last checkpoint, if there is one, and gives the same losses
+    as an uninterrupted run. Raises RecipeError where `output` holds another run or the loss is
+    not finite, InterruptedRunError after Ctrl-C (with all that is done saved).
+    """
+    run = Run(model, step, batch_at, settings, output, average)
+    run.start(resume=resume)
+    with ExitStack() as stack:
+        stop = stack.enter_context(interrupt_noted())
+        log = stack.enter_context(run.open_log())
+        model.train()
+        while run.done < settings.steps:
+            run.advance(log, hooks)
+            if run.agreed(stop.is_set()):
+                kept = run.save()
+                raise InterruptedRunError(
+                    f"stopped at step {run.done} of {settings.steps}; "
+                    f"{kept} keeps it: run the same command with --resume to go on"
+                )
+    return History(run.save(), tuple(read_log(output)))

@@ -1,0 +1,210 @@
+"""The one loop: what it learns, what it saves, and that a killed run is not a different run."""
+
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from aligncap.errors import DataError, InterruptedRunError, RecipeError
+from aligncap.training import FitSettings, WeightAverage, every, fit, load_average
+from aligncap.training.checkpoints import checkpoints, latest_checkpoint, load_weights
+from aligncap.training.hooks import evaluating
+from aligncap.training.log import read_log
+from training.tiny_run import SETTINGS, batch_at, run, tiny_model
+
+PROGRAM = Path(__file__).with_name("tiny_run.py")
+
+
+def quantities(output: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in line.items() if k != "elapsed_s"} for line in read_log(output)]
+
+
+def start(output: Path, *options: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, str(PROGRAM), str(output), *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def wait_for_checkpoint(output: Path, process: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + 120
+    while latest_checkpoint(output) is None:
+        assert process.poll() is None, process.stderr.read().decode()  # type: ignore[union-attr]
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_killed_and_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    run(tmp_path / "whole", resume=False)
+    process = start(tmp_path / "killed", "--slow")
+    wait_for_checkpoint(tmp_path / "killed", process)
+    time.sleep(random.uniform(0.0, 0.6))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    stopped = latest_checkpoint(tmp_path / "killed")
+    assert stopped is not None
+    assert int(stopped.name.rpartition("-")[2]) < SETTINGS.steps
+    run(tmp_path / "killed", resume=True)
+    assert quantities(tmp_path / "killed") == quantities(tmp_path / "whole")
+    for name in ("weights", "optimizer", "average"):
+        ends = [tmp_path / d / "checkpoint-40" / f"{name}.safetensors" for d in ("whole", "killed")]
+        whole, killed = map(load_file, ends)
+        assert whole.keys() == killed.keys()
+        assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(tmp_path: Path) -> None:
+    run(tmp_path / "whole", resume=False)
+    process = start(tmp_path / "stopped", "--slow")
+    wait_for_checkpoint(tmp_path / "stopped", process)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert InterruptedRunError.__name__ in error.decode()
+    assert "--resume" in error.decode()
+    run(tmp_path / "stopped", resume=True)
+    assert quantities(tmp_path / "stopped") == quantities(tmp_path / "whole")
+
+
+def test_the_loop_is_plain_adamw_with_accumulated_gradients(tmp_path: Path) -> None:
+    """By another road: torch's own AdamW on the mean loss of both halves of each step."""
+    settings = FitSettings(steps=5, learning_rate=0.05, accumulation=2, clip_norm=None,
+                           weight_decay=0.1, decay_all=True, schedule="constant")  # fmt: skip
+    model, oracle = nn.Linear(4, 1), nn.Linear(4, 1)
+    oracle.load_state_dict(model.state_dict())
+    fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at, settings,
+        tmp_path, resume=False)  # fmt: skip
+    optimizer = torch.optim.AdamW(oracle.parameters(), lr=0.05, weight_decay=0.1)
+    for number in range(5):
+        optimizer.zero_grad()
+        both = torch.cat([batch_at(2 * number), batch_at(2 * number + 1)])
+        oracle(both).square().mean().backward()
+        optimizer.step()
+    torch.testing.assert_close(model.weight, oracle.weight)
+    torch.testing.assert_close(model.bias, oracle.bias)
+
+
+def test_only_two_checkpoints_stay_and_none_is_pickled(tmp_path: Path) -> None:
+    run(tmp_path, resume=False)
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-36", "checkpoint-40"]
+    files = {p.suffix for folder in checkpoints(tmp_path) for p in folder.iterdir()}
+    assert files == {".safetensors", ".json"}
+
+
+def test_a_log_line_is_the_mean_of_its_steps(tmp_path: Path) -> None:
+    seen: list[float] = []
+    model = nn.Linear(4, 1)
+    fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at,
+        FitSettings(steps=6, learning_rate=0.1, log_every=3), tmp_path, resume=False,
+        hooks=[lambda number, report: seen.append(report["loss"])])  # fmt: skip
+    logged = [line["loss"] for line in read_log(tmp_path)]
+    assert logged == pytest.approx([sum(seen[:3]) / 3, sum(seen[3:]) / 3])
+
+
+@pytest.mark.parametrize("disturbed", [False, True])
+def test_what_a_hook_returns_is_logged_and_does_not_change_training(
+    tmp_path: Path, disturbed: bool
+) -> None:
+    model = tiny_model()
+
+    def disturb() -> dict[str, float]:
+        with evaluating(model):
+            torch.rand(7)
+            return {"validation_loss": float(model(batch_at(999)).square().mean())}
+
+    def step(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (model(batch)[:, 0] - batch[:, 0] * batch[:, 1]).square().mean()}
+
+    settings = replace(SETTINGS, steps=8)
+    hooks = (every(2, disturb),) if disturbed else ()
+    history = fit(model, step, batch_at, settings, tmp_path / "one", resume=False, hooks=hooks)
+    assert [number for number, _ in history.trace("validation_loss")] == [2, 4, 6, 8] * disturbed
+    run(tmp_path / "plain", resume=False)
+    plain = [(line["step"], line["loss"]) for line in read_log(tmp_path / "plain")]
+    # The schedule knows its end, so only the steps of the common warm-up are the same run.
+    assert history.trace()[0] == plain[0]
+
+
+def test_evaluating_gives_every_module_its_mode_back() -> None:
+    model = tiny_model()
+    model[1].eval()
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+        assert not torch.is_grad_enabled()
+    assert [module.training for module in model] == [True, False, True, True, True]
+
+
+def test_an_average_of_weights_is_the_recursion_by_hand() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    average = WeightAverage(model, decay=0.5)
+    for value in (3.0, 5.0, 7.0):
+        nn.init.constant_(model.weight, value)
+        average.update()
+    # Decays (1+n)/(10+n): 2/11, 3/12, 4/13, all below 0.5.
+    by_hand = 1.0
+    for decay, value in zip((2 / 11, 3 / 12, 4 / 13), (3.0, 5.0, 7.0), strict=True):
+        by_hand = decay * by_hand + (1 - decay) * value
+    assert average.weights["weight"].item() == pytest.approx(by_hand)
+    with average.applied():
+        assert model.weight.item() == pytest.approx(by_hand)
+    assert model.weight.item() == 7.0
+
+
+def test_averaged_weights_come_back_from_the_last_checkpoint(tmp_path: Path) -> None:
+    run(tmp_path, resume=False)
+    model = tiny_model()
+    assert load_average(model, tmp_path) == 40
+    stored = load_file(tmp_path / "checkpoint-40" / "average.safetensors")
+    assert torch.equal(model[0].weight, stored["0.weight"])
+    last = tiny_model()
+    load_weights(last, tmp_path / "checkpoint-40")
+    assert not torch.equal(model[0].weight, last[0].weight)
+    assert torch.equal(model[1].running_mean, last[1].running_mean)
+
+
+def test_frozen_weights_are_neither_changed_nor_stored(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    model[0].requires_grad_(requires_grad=False)
+    before = model[0].weight.clone()
+    history = fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at,
+                  FitSettings(steps=3, learning_rate=0.1), tmp_path, resume=False)  # fmt: skip
+    assert torch.equal(model[0].weight, before)
+    assert set(load_file(history.checkpoint / "weights.safetensors")) == {"1.weight", "1.bias"}
+
+
+def test_another_run_in_the_folder_is_refused_without_resume(tmp_path: Path) -> None:
+    run(tmp_path, resume=False)
+    with pytest.raises(RecipeError, match="--resume"):
+        run(tmp_path, resume=False)
+
+
+def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+    run(tmp_path, resume=False)
+    model = tiny_model()
+    with pytest.raises(RecipeError, match=r"learning_rate = 0\.01, not 0\.5"):
+        fit(model, lambda b: {"loss": model(b).mean()}, batch_at,
+            replace(SETTINGS, learning_rate=0.5), tmp_path, resume=True)  # fmt: skip
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    model = nn.Linear(4, 1)
+    with pytest.raises(RecipeError, match="at step 1; lower learning_rate"):
+        fit(model, lambda b: {"loss": model(b).mean() * math.nan}, batch_at,
+            FitSettings(steps=3, learning_rate=0.1), tmp_path, resume=False)  # fmt: skip
+
+
+def test_a_run_without_average_says_so(tmp_path: Path) -> None:
+    model = nn.Linear(4, 1)
+    fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at,
+        FitSettings(steps=1, learning_rate=0.1), tmp_path, resume=False)  # fmt: skip
+    with pytest.raises(DataError, match="ema_decay"):
+        load_average(model, tmp_path)
