@@ -21,10 +21,10 @@ FLOOR_HZ = 60.0
 CEILING_HZ = 600.0
 
 _WINDOW_S = 3.0 / FLOOR_HZ  # three periods of the lowest pitch
-_LAG_RATE_HZ = 16_000  # lags are read at this rate: the spectrum is padded before the inverse
+_LAG_RATE_HZ = 16_000  # lags are read between the samples, or short periods would be coarse
 _FRAME_RATE_HZ = 8_000  # frames are cut at half the rate: voices have their harmonics below 4 kHz
 _FFT = 576  # ≥ window + longest lag, and a product of 2s and 3s
-_CANDIDATES = 6
+_CANDIDATES = 5
 _OCTAVE_COST = 0.05  # five times Boersma's: real rooms and codecs favour long periods
 _OCTAVE_JUMP_COST = 0.5
 _VOICING_COST = 0.14
@@ -32,7 +32,7 @@ _VOICING_THRESHOLD = 0.6
 _SILENCE_THRESHOLD = 0.03
 _REGISTER_COST = 0.5
 _REGISTER_OCTAVES = 0.8  # a voice stays within this of its median without a cost
-_BLOCK = 4096  # frames at a time, to bound memory for long files
+_BLOCK = 64  # frames at a time: fits the cache, and bounds memory for long files
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,10 @@ def pitch_track(waveform: Waveform) -> PitchTrack:
         for start in range(0, len(frames), _BLOCK)
     ]
     hertz, value, unvoiced = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    first = _best_path(hertz, value, unvoiced)
-    path = _best_path(hertz, value - _register_cost(hertz, first), unvoiced)
+    path = _best_path(hertz, value, unvoiced)
+    cost = _register_cost(hertz, path)
+    if np.take_along_axis(cost, path[:, None], axis=1).any():
+        path = _best_path(hertz, value - cost, unvoiced)
     strength = np.clip(value[:, 1:].max(axis=1, initial=0.0), 0.0, 1.0)
     chosen = np.take_along_axis(value, path[:, None], axis=1)[:, 0]
     voiced = path > 0
@@ -87,10 +89,20 @@ def pitch_track(waveform: Waveform) -> PitchTrack:
 
 @cache
 def _half_band() -> Floats:
-    """A low-pass filter at a quarter of the sampling rate, 31 taps."""
-    position = np.arange(-15, 16)
-    taps = 0.5 * np.sinc(position / 2) * np.hamming(31)
-    return (taps / taps.sum()).astype(np.float32)
+    """The odd taps of a low-pass filter at a quarter of the sampling rate; the even ones are 0."""
+    position = np.arange(-15, 16, 2)
+    taps = 0.5 * np.sinc(position / 2) * np.hamming(33)[1:-1:2]
+    return (0.5 * taps / taps.sum()).astype(np.float32)
+
+
+def _halved(samples: Samples) -> Floats:
+    """The waveform at half its rate; shape [⌈time / 2⌉]."""
+    even, odd = samples[::2], samples[1::2]
+    # Sample n lies between odd samples n - 1 and n: the filter's middle tap falls on the even one.
+    smoothed = np.convolve(odd, _half_band())[7 : 7 + len(even)] if len(odd) else odd
+    halved: Floats = 0.5 * even
+    halved[: len(smoothed)] += smoothed
+    return halved
 
 
 def _frames(samples: Samples) -> Floats:
@@ -100,7 +112,7 @@ def _frames(samples: Samples) -> Floats:
     count = len(samples) // round(HOP_S * RATE_HZ)
     if count == 0:
         return np.zeros((0, window), np.float32)
-    halved = np.convolve(samples, _half_band(), "same")[:: RATE_HZ // _FRAME_RATE_HZ]
+    halved = _halved(samples)
     around = (window - hop) // 2
     padded = np.pad(halved, (around, around + window))
     return np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:count]
@@ -110,19 +122,29 @@ def _frames(samples: Samples) -> Floats:
 def _window() -> tuple[Floats, Floats]:
     """The Hann window and its autocorrelation at lag rate, 1 at lag 0."""
     length = round(_WINDOW_S * _FRAME_RATE_HZ)
-    window = np.hanning(length + 2)[1:-1]
+    window = np.hanning(length + 2)[1:-1].astype(np.float32)
     correlation = _autocorrelation(window[None])[0]
-    return window.astype(np.float32), (correlation / correlation[0]).astype(np.float32)
+    return window, correlation / correlation[0]
 
 
-def _autocorrelation(frames: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Autocorrelation at lag rate up to the longest period and one more; [frames, lags]."""
-    finer = _LAG_RATE_HZ // _FRAME_RATE_HZ
+@cache
+def _cosines() -> Floats:
+    """From a power spectrum to its autocorrelation at lag rate; shape [bins, lags].
+
+    A matrix, since a product with it is faster than an inverse FFT padded to the finer lags.
+    """
+    bins = np.arange(_FFT // 2 + 1)
+    lags = np.arange(int(_LAG_RATE_HZ / FLOOR_HZ) + 2) * (_FRAME_RATE_HZ / _LAG_RATE_HZ)
+    cosines = np.cos(2 * np.pi * np.outer(bins, lags) / _FFT)
+    cosines[1:-1] *= 2  # the negative frequencies
+    return (cosines / _FFT).astype(np.float32)
+
+
+def _autocorrelation(frames: Floats) -> Floats:
+    """Autocorrelation at lag rate, up to one past the longest period; shape [frames, lags]."""
     spectrum = np.fft.rfft(frames, _FFT)
-    power = spectrum.real**2 + spectrum.imag**2
-    power[:, 0] *= 0.5
-    lags = int(_LAG_RATE_HZ / FLOOR_HZ) + 2
-    return np.fft.irfft(power, finer * _FFT)[:, :lags]
+    correlation: Floats = (spectrum.real**2 + spectrum.imag**2) @ _cosines()
+    return correlation
 
 
 def _candidates(frames: Floats, peak: float) -> tuple[Floats, Floats, Floats]:
@@ -142,8 +164,11 @@ def _candidates(frames: Floats, peak: float) -> tuple[Floats, Floats, Floats]:
     before, after = correlation[:, shortest - 1 : -2], correlation[:, shortest + 1 :]
     is_peak = (inner > before) & (inner >= after) & (inner > 0.5 * _VOICING_THRESHOLD)
     ranked = np.where(is_peak, inner - _octave_bias(shortest, inner.shape[1]), -1.0)
-    best = np.argpartition(ranked, -_CANDIDATES, axis=1)[:, -_CANDIDATES:]
     row = np.arange(len(frames))[:, None]
+    best = np.empty((len(frames), _CANDIDATES), np.intp)
+    for number in range(_CANDIDATES):
+        best[:, number] = ranked.argmax(axis=1)
+        ranked[row[:, 0], best[:, number]] = -2.0
     low, mid, high = before[row, best], inner[row, best], after[row, best]
     bend = np.maximum(2 * mid - low - high, 1e-9)
     shift = np.clip(0.5 * (high - low) / bend, -0.5, 0.5)
