@@ -88,8 +88,11 @@ def _is_sound(name: str) -> bool:
 
 
 def _of_manifest(manifest: Path) -> Iterator[Source]:
-    """The recordings of a manifest; a broken line is one source with its error, the rest go on."""
-    with manifest.open(encoding="utf-8", errors="replace") as lines:
+    """The recordings of a manifest; a broken line is one source with its error, the rest go on.
+
+    Only `file` is asked for: labels that training could not use do not stop a caption.
+    """
+    with manifest.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield _of_line(line, manifest=manifest, place=f"{manifest}:{number}")
@@ -100,10 +103,10 @@ def _of_line(line: str, *, manifest: Path, place: str) -> Source:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
         return Source(place, DataError(f"{place}: not JSON ({error.msg}); mend or remove the line"))
-    path = entry.get("path") if isinstance(entry, dict) else None
-    if not isinstance(path, str) or not path:
-        return Source(place, DataError(f'{place}: no "path"; each line is {{"path": "a.wav", …}}'))
-    file = manifest.parent / path
+    name = entry.get("file") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not name:
+        return Source(place, DataError(f'{place}: no "file"; each line is {{"file": "a.wav", …}}'))
+    file = manifest.parent / name
     return Source(str(file), file)
 
 

@@ -1,0 +1,30 @@
+"""What tests of every part may use."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def example_clips() -> list[Path]:
+    """The synthetic example clips, by name."""
+    clips = sorted((ROOT / "examples" / "clips").glob("*.ogg"))
+    assert clips, "examples/clips is empty: make clips"
+    return clips
+
+
+@pytest.fixture(scope="session")
+def speech_data() -> Path:
+    """The folder of real recordings beside the repository; the test is skipped without it."""
+    folder = ROOT.parent / "shared" / "data" / "speech"
+    if not folder.is_dir():
+        pytest.skip("needs the recordings of ../shared/data/speech")
+    return folder
