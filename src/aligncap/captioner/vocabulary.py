@@ -1,0 +1,281 @@
+"""One vocabulary for text and speech (decision 3): text ids first, then ours, then speech.
+
+[0, base_size)          what the backbone's tokenizer came with
+[base_size, text_size)  bos, eos or pad, where that tokenizer has none
+text_size, +1           <speech> and </speech>
+[speech_base, size)     speech: speech_base + codebook * codebook_size + code
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer
+
+from aligncap.errors import DataError
+from aligncap.values import SpeechTokens
+
+STOP_CHARACTERS = ".。!?！？"
+"""A caption ends with a token that contains one of these (decision 8)."""
+
+SPEECH_OPEN = "<speech>"
+SPEECH_CLOSE = "</speech>"
+
+BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>", "</s>")
+EOS_NAMES = ("</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<eos>", "<|endoftext|>")
+PAD_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "</s>")
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyShape:
+    """What a tokenizer.json does not say about a vocabulary; kept in aligncap.json."""
+
+    codebooks: int
+    """Codebooks of the speech tokenizer (1 in the paper)."""
+    codebook_size: int
+    """Entries of one codebook."""
+    bos: str
+    eos: str
+    pad: str
+    base_size: int
+    """Ids that the backbone's own tokenizer had; all later rows are new to the backbone."""
+
+    def __post_init__(self) -> None:
+        if self.codebooks < 1 or self.codebook_size < 1 or self.base_size < 0:
+            raise DataError(
+                f"vocabulary: {self.codebooks} codebooks of {self.codebook_size} entries over "
+                f"{self.base_size} text ids; sizes are 1 or more"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The shape as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "VocabularyShape":
+        """The shape that `to_json` wrote; DataError where a key is missing or unknown."""
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            wrong = ", ".join(sorted(known ^ set(values)))
+            raise DataError(f"vocabulary: missing or unknown {wrong}; save the model again")
+        return cls(**values)
+
+
+class Vocabulary:
+    """Text and speech as ids of one sequence; wraps a `tokenizers.Tokenizer`."""
+
+    def __init__(self, tokenizer: Tokenizer, shape: VocabularyShape) -> None:
+        self.shape = shape
+        self._tokenizer = _own_copy(tokenizer)
+        added = [name for name in (shape.bos, shape.eos, shape.pad) if not self._has(name)]
+        # dict.fromkeys: GPT-2 and its kin let one token play two roles.
+        self._tokenizer.add_special_tokens(
+            [AddedToken(name, special=True, normalized=False) for name in dict.fromkeys(added)]
+        )
+        self.text_size = _rows(self._tokenizer)
+        if self.text_size < shape.base_size:
+            raise DataError(
+                f"vocabulary: tokenizer.json holds {self.text_size} ids, the model was made with "
+                f"{shape.base_size}; put back the tokenizer.json that was saved with it"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        *,
+        codebook_size: int,
+        codebooks: int = 1,
+        bos: str | None = None,
+        eos: str | None = None,
+        pad: str | None = None,
+    ) -> "Vocabulary":
+        """A vocabulary over any text tokenizer.
+
+        A role (bos, eos, pad) that is not named is looked for under its usual names, and added
+        as a new id where the tokenizer has none.
+        """
+        shape = VocabularyShape(
+            codebooks=codebooks,
+            codebook_size=codebook_size,
+            bos=bos or _first_known(tokenizer, BOS_NAMES),
+            eos=eos or _first_known(tokenizer, EOS_NAMES),
+            pad=pad or _first_known(tokenizer, PAD_NAMES),
+            base_size=_rows(tokenizer),
+        )
+        return cls(tokenizer, shape)
+
+    @classmethod
+    def load(cls, path: Path, shape: VocabularyShape) -> "Vocabulary":
+        """The vocabulary over a saved tokenizer.json; DataError where it cannot be read."""
+        return cls(read_tokenizer(path), shape)
+
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json (text only; the rest is in `shape`)."""
+        self._tokenizer.save(str(path))
+
+    # Ids
+
+    @property
+    def bos_id(self) -> int:
+        """Begins every prompt."""
+        return self._id(self.shape.bos)
+
+    @property
+    def eos_id(self) -> int:
+        """Ends a caption."""
+        return self._id(self.shape.eos)
+
+    @property
+    def pad_id(self) -> int:
+        """Fills ragged batches; never attended to."""
+        return self._id(self.shape.pad)
+
+    @property
+    def speech_open_id(self) -> int:
+        """<speech>, before the first speech token."""
+        return self.text_size
+
+    @property
+    def speech_close_id(self) -> int:
+        """</speech>, after the last speech token."""
+        return self.text_size + 1
+
+    @property
+    def speech_base(self) -> int:
+        """The id of code 0 of codebook 0."""
+        return self.text_size + 2
+
+    @property
+    def size(self) -> int:
+        """All ids: rows that the model's embedding needs."""
+        return self.speech_base + self.shape.codebooks * self.shape.codebook_size
+
+    @property
+    def text_rows(self) -> int:
+        """Rows [0, text_rows) of the logits are text, eos included: KD's softmax runs there."""
+        return self.text_size
+
+    @property
+    def new_ids(self) -> range:
+        """Ids that the backbone has never seen: their embedding rows must be trained."""
+        return range(self.shape.base_size, self.size)
+
+    # Text and speech
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of a text, nothing added; "</s>" inside a text stays text."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; bos, eos, pad, markers and speech are left out."""
+        text: str = self._tokenizer.decode(
+            [i for i in ids if 0 <= i < self.text_size and i not in self._silent],
+            skip_special_tokens=False,
+        )
+        return text
+
+    def speech_ids(self, tokens: SpeechTokens) -> list[int]:
+        """Speech as ids, frame by frame; with several codebooks a frame's codes in their order.
+
+        The sequence is `codebooks` times as long as there are frames. DataError where the tokens
+        come from another tokenizer than the vocabulary was made for.
+        """
+        codebooks, size = self.shape.codebooks, self.shape.codebook_size
+        codes = tokens.codes
+        if codes.shape[0] != codebooks:
+            raise DataError(
+                f"speech tokens have {codes.shape[0]} codebooks, the vocabulary {codebooks}; "
+                "encode with the tokenizer the model was trained with"
+            )
+        if codes.size and (codes.min() < 0 or codes.max() >= size):
+            raise DataError(
+                f"speech codes go up to {int(codes.max())}, the vocabulary's codebook has {size} "
+                "entries; encode with the tokenizer the model was trained with"
+            )
+        starts = self.speech_base + size * np.arange(codebooks, dtype=np.int64)[:, None]
+        ids: list[int] = (codes + starts).T.ravel().tolist()
+        return ids
+
+    def speech_tokens(self, ids: Sequence[int]) -> SpeechTokens:
+        """The inverse of `speech_ids`."""
+        flat = np.asarray(ids, dtype=np.int64) - self.speech_base
+        frames = flat.reshape(-1, self.shape.codebooks).T
+        codes = frames - self.shape.codebook_size * np.arange(self.shape.codebooks)[:, None]
+        if codes.size and (codes.min() < 0 or codes.max() >= self.shape.codebook_size):
+            raise DataError("these ids are not whole frames of speech of this vocabulary")
+        return SpeechTokens(np.ascontiguousarray(codes))
+
+    def stop_ids(self, characters: str = STOP_CHARACTERS) -> tuple[int, ...]:
+        """eos and every token that contains one of the characters (decision 8), ascending."""
+        wanted = set(characters)
+        found = {i for i, piece in enumerate(self._pieces) if not wanted.isdisjoint(piece)}
+        return tuple(sorted((found - self._silent) | {self.eos_id}))
+
+    def token_names(self) -> list[str]:
+        """A different printable name for each id, in order of ids (a runtime's vocabulary file)."""
+        names = [self._tokenizer.id_to_token(i) or f"<unused_{i}>" for i in range(self.text_size)]
+        names += [SPEECH_OPEN, SPEECH_CLOSE]
+        for codebook in range(self.shape.codebooks):
+            names += [f"<speech_{codebook}_{code}>" for code in range(self.shape.codebook_size)]
+        return names
+
+    @cached_property
+    def _pieces(self) -> list[str]:
+        """The text of each text id by itself; bytes that are no character give U+FFFD."""
+        pieces: list[str] = self._tokenizer.decode_batch(
+            [[i] for i in range(self.text_size)], skip_special_tokens=False
+        )
+        return pieces
+
+    @cached_property
+    def _silent(self) -> frozenset[int]:
+        """Ids that never show in a caption: everything the tokenizer calls special."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        special = {number for number, token in added.items() if token.special}
+        return frozenset(special | {self.bos_id, self.eos_id, self.pad_id})
+
+    def _has(self, name: str) -> bool:
+        return self._tokenizer.token_to_id(name) is not None
+
+    def _id(self, name: str) -> int:
+        number: int | None = self._tokenizer.token_to_id(name)
+        if number is None:
+            raise DataError(f"vocabulary: tokenizer.json has no token {name!r}; save it again")
+        return number
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The `tokenizers.Tokenizer` of a tokenizer.json; DataError where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); save the model again") from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise DataError(f"{path}: is no tokenizer.json; save the model again")
+    return Tokenizer.from_str(text)
+
+
+def _own_copy(tokenizer: Tokenizer) -> Tokenizer:
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    # A caption that happens to contain "</s>" must not end there.
+    copy.encode_special_tokens = True
+    return copy
+
+
+def _rows(tokenizer: Tokenizer) -> int:
+    # Not the number of tokens: some vocabularies have holes.
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
+def _first_known(tokenizer: Tokenizer, names: Sequence[str]) -> str:
+    known = (name for name in names if tokenizer.token_to_id(name) is not None)
+    return next(known, names[0])

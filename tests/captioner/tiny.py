@@ -1,0 +1,85 @@
+"""Tiny random backbones over one small vocabulary, for tests of the captioner."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from aligncap.captioner.batches import SharedPromptRow
+from aligncap.captioner.model import add_speech_tokens, small_llama
+from aligncap.captioner.text_training import train_text_tokenizer
+from aligncap.captioner.vocabulary import Vocabulary
+from aligncap.values import SpeechTokens
+
+TEXTS = (
+    "She sounds calm and speaks slowly in a low voice.",
+    "他说话很快，声音低沉。",
+    "Is he angry? Yes!",
+)
+
+
+@cache
+def tiny_vocabulary(codebooks: int = 1) -> Vocabulary:
+    tokenizer = train_text_tokenizer(TEXTS * 4, 320)
+    return Vocabulary.of(tokenizer, codebook_size=16, codebooks=codebooks)
+
+
+def tiny_lm(kind: str, *, tied: bool = True, seed: int = 0) -> Any:
+    """A random LLaMA, GPT-2, OPT or Qwen2 whose embedding holds tiny_vocabulary()."""
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        OPTConfig,
+        OPTForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+    )
+
+    vocabulary = tiny_vocabulary()
+    if kind == "llama":
+        return small_llama(vocabulary, hidden=32, layers=2, heads=2, tied=tied, seed=seed)
+    torch.manual_seed(seed)
+    rows, shared = vocabulary.shape.base_size, {"tie_word_embeddings": tied}
+    if kind == "gpt2":
+        lm = GPT2LMHeadModel(GPT2Config(vocab_size=rows, n_embd=32, n_layer=2, n_head=2, **shared))
+    elif kind == "opt":
+        # As in OPT-350m: embeddings narrower than the layers, so that both projections are there.
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64}
+        narrow = {"word_embed_proj_dim": 16, "do_layer_norm_before": False}
+        lm = OPTForCausalLM(OPTConfig(vocab_size=rows, **sizes, **narrow, **shared))
+    else:
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+        lm = Qwen2ForCausalLM(Qwen2Config(vocab_size=rows, **sizes, **heads, **shared))
+    add_speech_tokens(lm, vocabulary)
+    return lm
+
+
+def random_rows(
+    vocabulary: Vocabulary, *, seed: int, rows: int, responses: int
+) -> list[SharedPromptRow]:
+    """Ragged prompts that hold speech, with ragged responses of text; some of one token."""
+    draw = np.random.default_rng(seed)
+    found = []
+    for _ in range(rows):
+        codes = draw.integers(0, vocabulary.shape.codebook_size, (1, int(draw.integers(3, 14))))
+        prompt = [vocabulary.bos_id, *vocabulary.speech_ids(SpeechTokens(codes))]
+        texts = [
+            [*draw.integers(3, vocabulary.text_rows, int(draw.integers(0, 8))), vocabulary.eos_id]
+            for _ in range(responses)
+        ]
+        found.append(SharedPromptRow(tuple(prompt), tuple(tuple(map(int, t)) for t in texts)))
+    return found
+
+
+def separate_log_probs(causal_lm: Any, rows: list[SharedPromptRow], text_rows: int) -> torch.Tensor:
+    """The oracle: each response behind its own copy of the prompt, one plain forward each."""
+    scores = []
+    for row in rows:
+        for response in row.responses:
+            ids = torch.tensor([[*row.prompt_ids, *response]])
+            logits = causal_lm(input_ids=ids).logits[0, len(row.prompt_ids) - 1 : -1, :text_rows]
+            chosen = logits.log_softmax(-1)[torch.arange(len(response)), list(response)]
+            scores.append(chosen.sum())
+    return torch.stack(scores)
