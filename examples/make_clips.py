@@ -79,9 +79,9 @@ EXAMPLES = (
     ),
     Clip(
         "woman-slow-soft",
-        "en-gb+f2",
+        "en-us+f4",
         "Close your eyes, there is nothing left to do tonight.",
-        pitch=75,
+        pitch=60,
         range=35,
         words_a_minute=115,
         peak=0.06,
