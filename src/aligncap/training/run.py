@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from aligncap.errors import RecipeError
+from aligncap.recipes import FREE_ON_RESUME
 from aligncap.training.average import AVERAGE_FILE, WeightAverage
 from aligncap.training.checkpoints import (
     latest_checkpoint,
@@ -29,9 +30,6 @@ from aligncap.training.settings import FitSettings, learning_rate_at, seed_of
 
 Step = Callable[[Any], Mapping[str, Tensor]]
 BatchAt = Callable[[int], Any]
-
-FREE_SETTINGS = frozenset({"steps", "save_every", "log_every"})
-"""Settings that a resumed run may change."""
 
 
 class Run:
@@ -80,7 +78,7 @@ class Run:
     def _restore(self, found: Path) -> None:
         state: dict[str, Any] = load_state(found)
         for name, value in asdict(self._settings).items():
-            if name not in FREE_SETTINGS and state["settings"].get(name, value) != value:
+            if name not in FREE_ON_RESUME and state["settings"].get(name, value) != value:
                 raise RecipeError(
                     f"{found}: was trained with {name} = {state['settings'][name]}, not {value}; "
                     "resume with the same settings or name another folder"

@@ -1,0 +1,198 @@
+"""Recipes: typed, checked, overridden, and refused with a line that names the setting."""
+
+import json
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from aligncap import recipes
+from aligncap.errors import MissingModelError, RecipeError, UnknownNameError
+from aligncap.recipes import Place, apply_override, read_section, run_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oven:
+    """A section."""
+
+    heat_c: float
+    fan: bool = False
+
+    def __post_init__(self) -> None:
+        if self.heat_c > 300:
+            raise RecipeError(f"heat_c is {self.heat_c}, must be at most 300")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cake:
+    """Settings with every kind of value."""
+
+    oven: Oven
+    eggs: int = 3
+    name: str = "plain"
+    book: Path | None = None
+    layers: tuple[int, ...] = ()
+    parts: Mapping[str, float] = field(default_factory=dict)
+    minutes: float | None = 40.0
+    steps: int = 1
+
+
+def read(table: dict[str, object]) -> Cake:
+    return read_section(Cake, table, place=Place("cake.toml"))
+
+
+@pytest.fixture
+def bakery(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Cake, Path, bool]]:
+    """A trainer kind "cake" that notes what it is asked to do."""
+    calls: list[tuple[Cake, Path, bool]] = []
+
+    def bake(settings: Cake, output: Path, *, resume: bool) -> dict[str, object]:
+        calls.append((settings, output, resume))
+        return {"cakes": len(calls)}
+
+    module = types.ModuleType("bakery_of_the_test")
+    module.SETTINGS, module.run = Cake, bake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bakery_of_the_test", module)
+    monkeypatch.setitem(recipes.TRAINERS, "cake", "bakery_of_the_test")
+    return calls
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "cake.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_every_kind_of_value_is_read() -> None:
+    cake = read(
+        {"oven": {"heat_c": 180}, "eggs": 2, "book": "a/b", "layers": [1, 2],
+         "parts": {"flour": 1, "milk": 0.5}, "minutes": "none"}
+    )  # fmt: skip
+    assert cake == Cake(
+        oven=Oven(heat_c=180.0), eggs=2, book=Path("a/b"), layers=(1, 2),
+        parts={"flour": 1.0, "milk": 0.5}, minutes=None,
+    )  # fmt: skip
+    assert isinstance(cake.oven.heat_c, float)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"oven": {"heat_c": "hot"}}, r"cake\.toml: oven\.heat_c is 'hot', must be a number"),
+        ({"oven": {"heat_c": True}}, r"oven\.heat_c is True, must be a number"),
+        ({"oven": {"heat_c": 1}, "eggs": 2.5}, r"eggs is 2\.5, must be a whole number"),
+        ({"oven": {"heat_c": 1}, "layers": ["a"]}, "layers is 'a', must be a whole number"),
+        ({"oven": {"heat_c": 1}, "layers": 3}, "layers is 3, must be a list"),
+        ({"oven": {"heat_c": 1}, "parts": {"x": "y"}}, r"parts\.x is 'y', must be a number"),
+        ({"oven": 180}, "oven is 180, must be a section"),
+        ({}, r"cake\.toml \[oven\]: heat_c is missing"),
+        ({"oven": {"heat_c": 400}}, r"cake\.toml \[oven\]: heat_c is 400\.0, must be at most 300"),
+    ],
+)
+def test_a_wrong_value_is_named_with_file_section_and_rule(
+    table: dict[str, object], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read(table)
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"cake\.toml \[oven\] called 'heat'.*'heat_c'"):
+        read({"oven": {"heat": 180}})
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("oven.heat_c=1e2", {"oven": {"heat_c": 100.0, "fan": True}}),
+        ("oven.fan=false", {"oven": {"heat_c": 1, "fan": False}}),
+        ("layers=[1, 2]", {"oven": {"heat_c": 1, "fan": True}, "layers": [1, 2]}),
+        ("name=my cake", {"oven": {"heat_c": 1, "fan": True}, "name": "my cake"}),
+        ("parts.milk=1", {"oven": {"heat_c": 1, "fan": True}, "parts": {"milk": 1}}),
+    ],
+)
+def test_an_override_changes_one_value(override: str, expected: dict[str, object]) -> None:
+    table: dict[str, object] = {"oven": {"heat_c": 1, "fan": True}}
+    apply_override(table, override)
+    assert table == expected
+
+
+@pytest.mark.parametrize("override", ["oven", "=3", "a..b=3", "eggs.x=1"])
+def test_an_override_that_says_nothing_is_refused(override: str) -> None:
+    with pytest.raises(RecipeError, match="--set"):
+        apply_override({"eggs": 3}, override)
+
+
+def test_a_recipe_runs_its_trainer_and_is_signed(
+    bakery: list[tuple[Cake, Path, bool]], tmp_path: Path
+) -> None:
+    path = write(tmp_path, 'kind = "cake"\n[oven]\nheat_c = 180\n')
+    summary = run_recipe(path, overrides=["eggs=5"], output=tmp_path / "run")
+    assert summary == {"cakes": 1}
+    assert bakery == [(Cake(oven=Oven(heat_c=180.0), eggs=5), tmp_path / "run", False)]
+    signed = json.loads((tmp_path / "run" / "recipe.json").read_text("utf-8"))
+    assert signed["kind"] == "cake"
+    assert signed["settings"]["oven"] == {"heat_c": 180.0, "fan": False}
+
+
+def test_a_dry_run_does_nothing(bakery: list[tuple[Cake, Path, bool]], tmp_path: Path) -> None:
+    path = write(tmp_path, 'kind = "cake"\n[oven]\nheat_c = 180\n')
+    described = run_recipe(path, output=tmp_path / "run", dry_run=True)
+    assert described["kind"] == "cake"
+    assert bakery == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_with_another_setting_is_refused_but_more_steps_are_not(
+    bakery: list[tuple[Cake, Path, bool]], tmp_path: Path
+) -> None:
+    path = write(tmp_path, 'kind = "cake"\n[oven]\nheat_c = 180\n')
+    run_recipe(path, output=tmp_path / "run")
+    run_recipe(path, overrides=["steps=9"], output=tmp_path / "run", resume=True)
+    with pytest.raises(RecipeError, match=r"settings\.eggs = 3, not 4"):
+        run_recipe(path, overrides=["eggs=4"], output=tmp_path / "run", resume=True)
+    assert len(bakery) == 2
+
+
+def test_a_folder_with_a_run_is_not_overwritten(
+    bakery: list[tuple[Cake, Path, bool]], tmp_path: Path
+) -> None:
+    path = write(tmp_path, 'kind = "cake"\n[oven]\nheat_c = 180\n')
+    run_recipe(path, output=tmp_path / "run")
+    (tmp_path / "run" / "checkpoint-3").mkdir()
+    with pytest.raises(RecipeError, match="holds a run already"):
+        run_recipe(path, output=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("[oven]\nheat_c = 1\n", RecipeError, "says no kind"),
+        ('kind = "cak"\n', UnknownNameError, "'cake'"),
+        ("kind = \n", RecipeError, "is no TOML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(
+    bakery: object, tmp_path: Path, text: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run_recipe(write(tmp_path, text))
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none\.toml: .*No such file"):
+        run_recipe(tmp_path / "none.toml")
+
+
+def test_without_the_train_extra_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "needs_torch_here.py").write_text("import torch\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(recipes.TRAINERS, "cake", "needs_torch_here")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingModelError, match=r"aligncap\[train\]"):
+        run_recipe(write(tmp_path, 'kind = "cake"\n'))
