@@ -1,11 +1,11 @@
 """From what was typed to the recordings meant: files, folders, globs, manifests, standard input."""
 
 import glob
-import io
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aligncap.cli.world import World
@@ -21,7 +21,7 @@ AUDIO_SUFFIXES = frozenset(
 UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr"})
 """Recordings that cannot be read here: taken too, so that the user is told."""
 
-SOUND_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd", b"ID3")
+SOUND_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd", b"ID3", b"\xff\xfb")
 """How a sound file begins; on standard input, it tells audio from a list of paths."""
 
 
@@ -112,29 +112,25 @@ def _of_line(line: str, *, manifest: Path, place: str) -> Source:
 
 def _of_stdin(world: World) -> Iterator[Source]:
     """Paths, one a line, or the bytes of one sound file."""
-    raw = getattr(world.stdin, "buffer", None)
-    if raw is None:
-        lines: Iterable[str] = world.stdin
-    else:
-        start = raw.peek(4)[:4] if hasattr(raw, "peek") else b""
-        if start.startswith(SOUND_MAGIC):
-            yield _of_bytes(raw.read())
-            return
-        lines = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape")
-    for line in lines:
-        if path := line.rstrip("\r\n"):
-            yield from _of_path(path)
+    data = world.stdin.buffer.read()
+    if data.startswith(SOUND_MAGIC) or b"\0" in data[:64]:
+        yield _of_bytes(data)
+        return
+    paths = [os.fsdecode(line) for line in data.splitlines() if line]
+    if not paths:
+        yield Source("stdin", AudioError("stdin: neither a path nor sound on standard input"))
+    for path in paths:
+        yield from _of_path(path)
 
 
 def _of_bytes(data: bytes) -> Source:
-    import soundfile
+    """Sound by way of a file of our own, so that it is read and refused as any other."""
+    from aligncap.audio import load
 
-    from aligncap.audio import from_array
-
-    try:
-        samples, rate_hz = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=False)
-        return Source("stdin", from_array(samples, rate_hz))
-    except soundfile.LibsndfileError as error:
-        return Source("stdin", AudioError(f"stdin: cannot be read as sound ({error})"))
-    except AlignCapError as error:
-        return Source("stdin", error)
+    with tempfile.TemporaryDirectory(prefix="aligncap-") as folder:
+        file = Path(folder) / "stdin"
+        file.write_bytes(data)
+        try:
+            return Source("stdin", replace(load(file), source="stdin"))
+        except AudioError as error:
+            return Source("stdin", AudioError(str(error).replace(str(file), "stdin")))

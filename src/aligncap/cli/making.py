@@ -1,5 +1,6 @@
 """`aligncap train`, `tokens` and `export`: the verbs that make a model."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +16,11 @@ def train_recipe(
     dry_run: bool,
     world: World,
 ) -> int:
-    """Run a recipe, or with `dry_run` only check it; returns 0."""
+    """Run a recipe and print its summary, or with `dry_run` what would be done; returns 0."""
     from aligncap.recipes import run_recipe
 
-    run_recipe(recipe, overrides=overrides, output=output, resume=resume, dry_run=dry_run)
-    if not dry_run:
-        print("trained", file=world.stdout)
+    summary = run_recipe(recipe, overrides=overrides, output=output, resume=resume, dry_run=dry_run)
+    print(json.dumps(summary, indent=2, ensure_ascii=False, default=str), file=world.stdout)
     return 0
 
 

@@ -1,0 +1,73 @@
+"""Write what the code can say of itself: docs/cli.md and the README's example output.
+
+    make docs            writes both
+    python docs/make_docs.py --check    exits 1 where docs/cli.md is stale
+"""
+
+import difflib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CLI_PAGE = ROOT / "docs" / "cli.md"
+README = ROOT / "README.md"
+
+VERBS = ("caption", "measure", "clues", "train", "tokens", "export")
+
+HEADING = """\
+# The command line
+
+<!-- Written by `make docs` from --help; edit src/aligncap/cli/verbs.py instead. -->
+
+Exit code: 0 all went well, 1 some file could not be used, 2 the command could not be carried out,
+130 stopped by Ctrl-C. An error is one line on standard error that begins with `aligncap:`.
+"""
+
+EXAMPLE = re.compile(r"(<!-- example: (.+) -->\n```text\n)(.*?)(```\n)", re.DOTALL)
+"""A block of the README that holds the output of the command in its comment."""
+
+
+def output_of(arguments: list[str]) -> str:
+    """What `aligncap` prints, at 80 columns and without colour."""
+    command = [sys.executable, "-m", "aligncap", *arguments]
+    environment = {"COLUMNS": "80", "NO_COLOR": "1", "PATH": "", "PYTHONUTF8": "1"}
+    run = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if run.returncode != 0:
+        raise SystemExit(f"aligncap {' '.join(arguments)} failed:\n{run.stderr}")
+    return "\n".join(line.rstrip() for line in run.stdout.strip("\n").split("\n")) + "\n"
+
+
+def cli_page() -> str:
+    """docs/cli.md as it should be."""
+    parts = [HEADING, f"```text\n{output_of(['--help'])}```\n"]
+    parts += [f"## {verb}\n\n```text\n{output_of([verb, '--help'])}```\n" for verb in VERBS]
+    return "\n".join(parts)
+
+
+def readme_page(text: str) -> str:
+    """The README with the output of its example commands."""
+    return EXAMPLE.sub(
+        lambda block: block[1] + output_of(block[2].split()[1:]) + block[4],
+        text,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check; returns 1 where a check finds a stale page."""
+    page = cli_page()
+    if arguments == ["--check"]:
+        there = CLI_PAGE.read_text("utf-8") if CLI_PAGE.exists() else ""
+        change = difflib.unified_diff(there.splitlines(), page.splitlines(), "there", "now", n=1)
+        sys.stdout.writelines(f"{line}\n" for line in change)
+        return int(there != page)
+    CLI_PAGE.write_text(page, "utf-8")
+    README.write_text(readme_page(README.read_text("utf-8")), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""What paths mean: folders, globs, manifests, standard input."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def clip(example_clips: list[Path]) -> Path:
+    return example_clips[0]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, clip: Path) -> Path:
+    for name in ("b.ogg", "a/c.ogg", "a/deep/d.OGG", "a/.hidden.ogg", "a/notes.txt"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, file)
+    return tmp_path
+
+
+def captioned(ran) -> list[str]:
+    return [json.loads(line)["file"] for line in ran.out.splitlines()]
+
+
+def test_a_folder_is_searched_to_its_depth(aligncap, tree: Path) -> None:
+    ran = aligncap("caption", tree, "--format", "jsonl")
+    assert captioned(ran) == [str(tree / name) for name in ("b.ogg", "a/c.ogg", "a/deep/d.OGG")]
+
+
+def test_quoted_globs(aligncap, tree: Path) -> None:
+    assert captioned(aligncap("caption", f"{tree}/*.ogg", "--format", "jsonl")) == [
+        str(tree / "b.ogg")
+    ]
+    deep = captioned(aligncap("caption", f"{tree}/**/*.ogg", "--format", "jsonl"))
+    assert deep == [str(tree / "a/c.ogg"), str(tree / "b.ogg")]
+
+
+def test_a_glob_that_matches_nothing(aligncap, tree: Path) -> None:
+    ran = aligncap("caption", f"{tree}/*.mp3")
+    assert ran.code == 1
+    assert "no file matches" in ran.err
+
+
+def test_a_file_named_like_a_glob_is_that_file(aligncap, tree: Path, clip: Path) -> None:
+    file = tree / "take[1].ogg"
+    shutil.copy(clip, file)
+    assert captioned(aligncap("caption", file, "--format", "jsonl")) == [str(file)]
+
+
+def test_each_file_once(aligncap, tree: Path) -> None:
+    ran = aligncap("caption", tree / "b.ogg", tree / "b.ogg", f"{tree}/*.ogg", "--format", "jsonl")
+    assert captioned(ran) == [str(tree / "b.ogg")]
+
+
+def test_a_manifest_is_read_beside_itself_and_a_broken_line_is_one_error(aligncap, tree) -> None:
+    manifest = tree / "manifest.jsonl"
+    manifest.write_text(
+        '{"file": "b.ogg", "emotion": "a label nobody knows"}\n'
+        '{"file": "a/c.ogg"\n'
+        "\n"
+        '["a/c.ogg"]\n'
+        '{"file": "a/c.ogg"}\n'
+    )
+    ran = aligncap("caption", manifest, "--format", "jsonl")
+    assert ran.code == 1
+    first, broken, list_line, last = map(json.loads, ran.out.splitlines())
+    assert first["file"] == str(tree / "b.ogg")
+    assert (broken["file"], list_line["file"]) == (f"{manifest}:2", f"{manifest}:4")
+    assert "JSON" in broken["error"]
+    assert '"file"' in list_line["error"]
+    assert last["file"] == str(tree / "a/c.ogg")
+
+
+def test_paths_on_standard_input(aligncap, tree: Path) -> None:
+    stdin = f"{tree}/b.ogg\r\n\n{tree}/a\n".encode()
+    ran = aligncap("caption", "-", "--format", "jsonl", stdin=stdin)
+    assert captioned(ran) == [str(tree / name) for name in ("b.ogg", "a/c.ogg", "a/deep/d.OGG")]
+
+
+def test_sound_on_standard_input(aligncap, clip: Path) -> None:
+    ran = aligncap("caption", "-", "--format", "jsonl", stdin=clip.read_bytes())
+    by_path = aligncap("caption", clip, "--format", "jsonl")
+    piped, named = json.loads(ran.out), json.loads(by_path.out)
+    assert piped.pop("file") == "stdin"
+    named.pop("file")
+    assert piped == named
+
+
+def test_broken_sound_on_standard_input(aligncap) -> None:
+    ran = aligncap("caption", "-", stdin=b"RIFF\x00\x00 and then nothing of use")
+    assert ran.code == 1
+    assert ran.err.startswith("aligncap: stdin: ")
+
+
+def test_nothing_on_standard_input(aligncap) -> None:
+    ran = aligncap("caption", "-", stdin=b"")
+    assert ran.code == 1
+    assert "neither a path nor sound" in ran.err
