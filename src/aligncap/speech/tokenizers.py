@@ -1,0 +1,51 @@
+"""The table of speech tokenizers; the library behind a name is imported when it is opened."""
+
+from importlib import import_module
+from inspect import Parameter, signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from aligncap.errors import MissingModelError, UnknownNameError
+from aligncap.values import SpeechTokenizer
+
+TOKENIZERS = {
+    "builtin": "aligncap.speech.builtin",
+    "mimi": "aligncap.speech.mimi",
+    "speechtokenizer": "aligncap.speech.speechtokenizer",
+}
+"""Name → module; each has `open_tokenizer(path, **options) -> SpeechTokenizer`."""
+
+
+def open_tokenizer(name: str, path: str | Path | None = None, **options: Any) -> SpeechTokenizer:
+    """The speech tokenizer of that name, its weights read from `path`.
+
+    `options` are the tokenizer's own, such as `codebooks=8` or `device="cuda"`. Raises
+    UnknownNameError for a name or an option that is not known, MissingModelError for weights or a
+    library that are not there (the message says what to get), RecipeError for an option out of
+    range.
+    """
+    if name not in TOKENIZERS:
+        raise UnknownNameError("speech tokenizer", name, TOKENIZERS)
+    opener = _module_of(name).open_tokenizer
+    known = [
+        parameter.name
+        for parameter in signature(opener).parameters.values()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of the {name} tokenizer", option, known)
+    return cast(SpeechTokenizer, opener(path, **options))
+
+
+def _module_of(name: str) -> ModuleType:
+    try:
+        return import_module(TOKENIZERS[name])
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("aligncap"):
+            raise
+        raise MissingModelError(
+            f"the {name} tokenizer needs {error.name}, which is not installed; "
+            "run: pip install 'aligncap[train]'"
+        ) from error
