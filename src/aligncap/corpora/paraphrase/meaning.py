@@ -1,0 +1,60 @@
+"""What a caption is to say: an emotion, perhaps a gender, and levels of the voice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from aligncap.errors import DataError
+from aligncap.values import EMOTIONS
+
+ASPECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "pitch": ("high", "normal", "low"),
+        "volume": ("loud", "normal", "quiet"),
+        "pace": ("fast", "normal", "slow"),
+        "intonation": ("rising", "falling", "flat", "varied"),
+        "volume movement": ("swelling", "fading", "dynamic", "steady"),
+        "pauses": ("halting", "fluent"),
+        "voice quality": (
+            "trembling",
+            "breathy",
+            "hoarse",
+            "clear",
+            "tense",
+            "soft",
+            "bright",
+            "dull",
+        ),
+    }
+)
+"""The aspects of a voice that a caption can describe, and the levels of each."""
+
+TRAIT_OF = MappingProxyType({"volume movement": "volume", "pauses": "pace"})
+"""The clue trait of an aspect where it has another name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a caption is to say."""
+
+    emotion: str
+    """A category of `values.EMOTIONS`."""
+    intensity: str | None = None
+    """"normal", "strong", or None where the corpus does not say."""
+    gender: str | None = None
+    levels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Aspect → level; an aspect that is absent is not spoken of."""
+    calm: bool = False
+    """Neutral in the way of a calm person rather than of a reader."""
+
+    def __post_init__(self) -> None:
+        if self.emotion not in EMOTIONS:
+            raise DataError(f"emotion {self.emotion!r}: must be one of {', '.join(EMOTIONS)}")
+        if self.gender not in (None, "female", "male"):
+            raise DataError(f"gender {self.gender!r}: must be female, male or None")
+        if self.intensity not in (None, "normal", "strong"):
+            raise DataError(f"intensity {self.intensity!r}: must be normal, strong or None")
+        for aspect, level in self.levels.items():
+            if level not in ASPECTS.get(aspect, ()):
+                known = ", ".join(ASPECTS.get(aspect, ASPECTS))
+                raise DataError(f"{aspect} {level!r}: must be one of {known}")

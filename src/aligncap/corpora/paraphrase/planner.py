@@ -1,0 +1,208 @@
+"""From a meaning to a caption: what to say, where to say it, and whether it reads well."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from random import Random
+
+from aligncap.corpora.paraphrase.meaning import Meaning
+from aligncap.corpora.paraphrase.template import Said, Template, parse
+from aligncap.errors import DataError, UnknownNameError
+
+LANGUAGES = {
+    "en": "aligncap.corpora.paraphrase.english",
+    "zh": "aligncap.corpora.paraphrase.chinese",
+}
+
+TRIES = 200
+"""Sentences drawn for one caption before giving up; one in three is good enough."""
+
+Item = tuple[str, str]
+"""An aspect of the voice and its level."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Style:
+    """A way to distribute what is said over roles: role → how many phrases it takes."""
+
+    name: str
+    weight: float
+    capacity: Mapping[str, int]
+    frames: tuple[Template, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grammar:
+    """Everything a language has to offer."""
+
+    phrases: Mapping[Item, Mapping[str, tuple[str, ...]]]
+    styles: tuple[Style, ...]
+    join: Mapping[str, Callable[[list[str], Random], str]]
+    """Content slot → how its phrases become one."""
+    role_of: Mapping[str, str]
+    """Content slot → the role whose phrases it holds."""
+    emotions: Mapping[str, Mapping[str, tuple[str, ...]]]
+    people: Mapping[str | None, Mapping[str, tuple[str, ...]]]
+    words: Mapping[str, tuple[str, ...]]
+    emphasised: Mapping[str, str]
+    """Kind of emotion word → template that makes it strong."""
+    inflected: Callable[[str, str | None], str | None]
+    """Slots such as "she speak", for a gender; None for a slot it does not know."""
+    finish: Callable[[str], str]
+    reads_well: Callable[[str], bool]
+    gender_stated: float
+    """How often a known gender is said."""
+    level_stated: Mapping[str, float]
+    """Level → how often it is said where it is known; `""` is any other level."""
+    most_levels: int
+
+
+@lru_cache
+def open_grammar(language: str) -> Grammar:
+    """The grammar of a language ("en", "zh")."""
+    if language not in LANGUAGES:
+        raise UnknownNameError("caption language", language, LANGUAGES)
+    grammar = import_module(LANGUAGES[language]).grammar()
+    assert isinstance(grammar, Grammar)
+    return grammar
+
+
+def draw_caption(meaning: Meaning, language: str, rng: Random) -> str:
+    """One sentence that says the emotion, and most of the rest, of a meaning."""
+    grammar = open_grammar(language)
+    for _ in range(TRIES):
+        text = _sentence(grammar, meaning, rng)
+        if text is not None and grammar.reads_well(text):
+            return text
+    raise DataError(f"{meaning}: no caption in {language} after {TRIES} tries; say fewer levels")
+
+
+def draw_captions(meaning: Meaning, language: str, count: int, rng: Random) -> list[str]:
+    """`count` different sentences for one meaning."""
+    captions: dict[str, None] = {}
+    for _ in range(20 * count + TRIES):
+        if len(captions) >= count:
+            return list(captions)
+        captions[draw_caption(meaning, language, rng)] = None
+    raise DataError(f"{meaning}: only {len(captions)} captions in {language}, not {count}")
+
+
+def _sentence(grammar: Grammar, meaning: Meaning, rng: Random) -> str | None:
+    style = _weighted(grammar.styles, rng)
+    stated = _stated(grammar, meaning, rng)
+    phrases = _placed(grammar, style, stated, rng)
+    frames = _frames_for(grammar, style, frozenset(phrases))
+    if not frames:
+        return None
+    gender = meaning.gender if rng.random() < grammar.gender_stated else None
+    speaker = _Speaker(grammar, meaning, gender, phrases, rng)
+    frame = frames[int(rng.random() * len(frames))]
+    return grammar.finish(speaker.write(frame))
+
+
+def _weighted(styles: tuple[Style, ...], rng: Random) -> Style:
+    place = rng.random() * sum(style.weight for style in styles)
+    for style in styles:
+        place -= style.weight
+        if place < 0:
+            return style
+    return styles[-1]
+
+
+def _stated(grammar: Grammar, meaning: Meaning, rng: Random) -> list[Item]:
+    often = grammar.level_stated
+    items = [
+        item for item in meaning.levels.items() if rng.random() < often.get(item[1], often[""])
+    ]
+    rng.shuffle(items)
+    return items[: grammar.most_levels]
+
+
+def _placed(
+    grammar: Grammar, style: Style, stated: list[Item], rng: Random
+) -> dict[str, list[str]]:
+    """Role → templates, as many as the style has room for; what finds no place is not said."""
+    placed: dict[str, list[str]] = {}
+    for item in stated:
+        offers = grammar.phrases[item]
+        roles = [
+            role
+            for role in offers
+            if len(placed.get(role, ())) < style.capacity.get(role, 0)
+        ]
+        if roles:
+            role = roles[int(rng.random() * len(roles))]
+            phrase = offers[role][int(rng.random() * len(offers[role]))]
+            placed.setdefault(role, []).append(phrase)
+    return placed
+
+
+@lru_cache(maxsize=None)
+def _frames_for(
+    grammar: Grammar, style: Style, roles: frozenset[str]
+) -> tuple[Template, ...]:
+    """The frames of a style that have a place for each of the roles and need no other."""
+    slot_role = grammar.role_of
+    found = []
+    for frame in style.frames:
+        needs = {slot_role[slot] for slot in frame.needs if slot in slot_role}
+        holds = {slot_role[slot] for slot in frame.holds if slot in slot_role}
+        if needs <= roles <= holds:
+            found.append(frame)
+    return tuple(found)
+
+
+@lru_cache(maxsize=None)
+def _said(grammar: Grammar, roles: frozenset[str]) -> Said:
+    filled = (slot for slot, role in grammar.role_of.items() if role in roles)
+    return Said(frozenset(grammar.role_of), frozenset(filled))
+
+
+class _Speaker:
+    """Fills the slots of one sentence."""
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        meaning: Meaning,
+        gender: str | None,
+        phrases: Mapping[str, list[str]],
+        rng: Random,
+    ) -> None:
+        self.grammar, self.gender, self.phrases, self.rng = grammar, gender, phrases, rng
+        self.said = _said(grammar, frozenset(phrases))
+        kind = "calm" if meaning.calm else meaning.emotion
+        self.emotion = grammar.emotions[kind]
+        self.strength = {"strong": 0.75, "normal": 0.0, None: 0.15}[meaning.intensity]
+
+    def write(self, template: Template) -> str:
+        return template.render(self.pick, self.said, self.rng.random)
+
+    def pick(self, name: str) -> str:
+        """The text of a slot."""
+        grammar, rng = self.grammar, self.rng
+        if name in grammar.role_of:
+            phrases = [self.write(parse(p)) for p in self.phrases[grammar.role_of[name]]]
+            return grammar.join[name](phrases, rng)
+        if name in self.emotion:
+            return self.emotion_word(name)
+        inflected = grammar.inflected(name, self.gender)
+        if inflected is not None:
+            return inflected
+        people = grammar.people[self.gender]
+        options = people[name] if name in people else grammar.words[name]
+        return self.write(parse(options[int(rng.random() * len(options))]))
+
+    def emotion_word(self, kind: str) -> str:
+        """A word for the emotion, as strong as it was felt."""
+        rng, template = self.rng, "WORD"
+        options = self.emotion[kind]
+        if rng.random() < self.strength:
+            strong = self.emotion.get(f"{kind}+")
+            if strong is None or rng.random() < 0.35:
+                template = self.grammar.emphasised.get(kind, template)
+            else:
+                options = strong
+        word = options[int(rng.random() * len(options))]
+        return self.write(parse(template)).replace("WORD", word)
