@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from aligncap import __version__
 from aligncap.cli.world import World
 
 
@@ -50,9 +51,7 @@ app = typer.Typer(
 
 def _print_version(value: bool) -> None:
     if value:
-        from importlib.metadata import version
-
-        typer.echo(f"aligncap {version('aligncap')}")
+        typer.echo(f"aligncap {__version__}")
         raise typer.Exit
 
 
