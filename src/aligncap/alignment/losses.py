@@ -1,0 +1,88 @@
+"""The losses of KD-Regularization as pure functions of logits at response positions.
+
+Every function takes one row of logits for each response token (N of them: prompt, speech and
+padding positions are never given) and returns the mean over those tokens (decision 1). Student and
+teacher share the text rows; the student has speech rows besides, so logits are sliced to the first
+`text_rows` before the softmax.
+"""
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def kl_to_teacher(
+    student: Tensor, teacher: Tensor, *, text_rows: int | None = None, temperature: float = 1.0
+) -> Tensor:
+    """KL(teacher ‖ student), mean over response tokens, in nats (Eq. 5 as meant; decision 1).
+
+    `student` [N, ≥ text_rows] and `teacher` [N, ≥ text_rows] are logits; both are divided by
+    `temperature`. The teacher gets no gradient. Returns a scalar, at least 0.
+    """
+    p = _log_softmax(teacher.detach(), text_rows, temperature)
+    q = _log_softmax(student, text_rows, temperature)
+    return functional.kl_div(q, p, reduction="batchmean", log_target=True)
+
+
+def cross_entropy_to_teacher(
+    student: Tensor, teacher: Tensor, *, text_rows: int | None = None, temperature: float = 1.0
+) -> Tensor:
+    """-Σ p_teacher log p_student, mean over response tokens: Eq. 5 as printed.
+
+    Shapes as in `kl_to_teacher`, from which it differs by the teacher's entropy: the gradients
+    are the same (decision 1).
+    """
+    p = _log_softmax(teacher.detach(), text_rows, temperature)
+    q = _log_softmax(student, text_rows, temperature)
+    return -(p.exp() * q).sum(-1).mean()
+
+
+def kl_to_cached_teacher(
+    student: Tensor,
+    top_ids: Tensor,
+    top_log_probs: Tensor,
+    rest_log_prob: Tensor,
+    *,
+    text_rows: int | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """KL(teacher ‖ student) where of the teacher only the top k are known (decision 2).
+
+    `student` [N, ≥ text_rows] logits; `top_ids` [N, k]; `top_log_probs` [N, k] and
+    `rest_log_prob` [N], the log of the mass of all other tokens, come from a teacher at the same
+    temperature and sum to 1. All other tokens count as one outcome, so this is a lower bound of
+    `kl_to_teacher`, tight as the remainder goes to 0, and equal to it where k is the vocabulary.
+    """
+    logits = _text(student, text_rows, temperature)
+    top = logits.gather(1, top_ids)
+    # The remainder's own logsumexp: 1 - Σ top would lose it to rounding when it is small.
+    rest = logits.scatter(1, top_ids, -float("inf")).logsumexp(1)
+    known = top_ids.shape[1] >= logits.shape[1]
+    total = top.logsumexp(1) if known else top.logsumexp(1).logaddexp(rest)
+    p, p_rest = top_log_probs.exp(), rest_log_prob.exp()
+    entropy = -(p * top_log_probs).sum(1)
+    expected = (p * top).sum(1)
+    if not known:
+        # A teacher that is certain leaves a remainder of exactly 0, whose log is -inf.
+        entropy = entropy - (p_rest * rest_log_prob.clamp(min=-1e4))
+        expected = expected + p_rest * rest
+    return (total - expected - entropy).mean()
+
+
+def caption_cross_entropy(
+    student: Tensor, target_ids: Tensor, *, text_rows: int | None = None
+) -> Tensor:
+    """-log p_student(caption token), mean over response tokens: maximum likelihood (Eq. 2).
+
+    `student` [N, ≥ text_rows] logits, `target_ids` [N]. The loss of the warm-up and of the rival
+    that has no teacher.
+    """
+    return functional.cross_entropy(_text(student, text_rows, 1.0), target_ids)
+
+
+def _text(logits: Tensor, text_rows: int | None, temperature: float) -> Tensor:
+    logits = (logits if text_rows is None else logits[:, :text_rows]).float()
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def _log_softmax(logits: Tensor, text_rows: int | None, temperature: float) -> Tensor:
+    return _text(logits, text_rows, temperature).log_softmax(-1)
