@@ -1,0 +1,77 @@
+"""The built-in encoder on disk: config.json and model.safetensors, and its ONNX form."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from aligncap.acoustics.frontend import MELS
+from aligncap.errors import MissingModelError
+from aligncap.speech.encoder import EncoderConfig, SpeechEncoder
+from aligncap.speech.features import FRAMES_A_TOKEN, PROSODY, VIEWS
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+def save_encoder(folder: Path, model: SpeechEncoder) -> None:
+    """Write the encoder's size and weights into `folder`, and its ONNX form beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps(asdict(model.config), indent=1) + "\n"
+    (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    export_encoder(model, folder / "encoder.onnx")
+
+
+def load_encoder(folder: Path) -> SpeechEncoder:
+    """The encoder that `save_encoder` wrote, ready to read speech."""
+    if not (folder / WEIGHTS_FILE).exists():
+        raise MissingModelError(
+            f"{folder}: holds no speech encoder; run: aligncap train recipes/mini/encoder.toml"
+        )
+    config = EncoderConfig(**json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+    model = SpeechEncoder(config)
+    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    return model.eval()
+
+
+class _Exported(nn.Module):
+    """One utterance at a time, so nothing is padded: what ONNX Runtime computes."""
+
+    def __init__(self, encoder: SpeechEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, views: Tensor, prosody: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        reading = self.encoder(views, prosody, torch.ones_like(prosody[:, :, 0]))
+        female = reading.gender.sigmoid()
+        return reading.codes, reading.emotion.softmax(-1), female, reading.pace.exp()
+
+
+def export_encoder(model: SpeechEncoder, path: Path) -> None:
+    """Write the encoder as ONNX: `views` [1, 2, frames, 64] and `prosody` [1, frames, 6], frames a
+    multiple of 8, to `codes`, `emotion` (probabilities), `female` and `pace`."""
+    frames = 12 * FRAMES_A_TOKEN
+    example = (torch.zeros(1, VIEWS, frames, MELS), torch.zeros(1, frames, PROSODY))
+    tokens = torch.export.Dim("tokens", min=2, max=4096)
+    training = model.training
+    exported = _Exported(model).eval()
+    program = torch.onnx.export(
+        exported,
+        example,
+        dynamo=True,
+        input_names=["views", "prosody"],
+        output_names=["codes", "emotion", "female", "pace"],
+        dynamic_shapes={
+            "views": {2: tokens * FRAMES_A_TOKEN},
+            "prosody": {1: tokens * FRAMES_A_TOKEN},
+        },
+        verbose=False,
+    )
+    model.train(training)
+    if program is None:
+        raise RuntimeError("torch gave no ONNX program")
+    program.save(path)

@@ -1,0 +1,245 @@
+"""Training of the built-in speech encoder: `kind = "encoder"`.
+
+From the quantised tokens the heads have to say emotion, gender and pace, and to rebuild the
+signal (level, pitch, voicing and a coarse spectrum); what they need is what the tokens carry.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from aligncap.acoustics import measure
+from aligncap.audio import load
+from aligncap.clues import emotion_of
+from aligncap.corpora import Utterance, read_manifest, validation_split
+from aligncap.errors import RecipeError
+from aligncap.speech.augmentation import Augmentation
+from aligncap.speech.encoder import EncoderConfig, Reading, SpeechEncoder
+from aligncap.speech.encoder_checkpoint import save_encoder
+from aligncap.speech.encoder_data import (
+    UNKNOWN,
+    Batch,
+    Clip,
+    EncoderBatches,
+    make_batch,
+    sampling_weights,
+)
+from aligncap.speech.feature_store import FeatureStore, store_features
+from aligncap.speech.features import FRAMES_A_TOKEN, Features, encoder_input, measure_features
+from aligncap.training import FitSettings, WeightAverage, fit
+from aligncap.training.hooks import evaluating, every
+from aligncap.values import EMOTIONS, Facts
+
+FRAMES_PER_S = 100
+
+_DECAY = 0.998
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Weights of the parts of the loss."""
+
+    emotion: float = 1.0
+    gender: float = 0.3
+    pace: float = 0.1
+    signal: float = 0.5
+    commitment: float = 0.25
+    label_smoothing: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """A recipe that trains the built-in speech encoder."""
+
+    data: tuple[Path, ...]
+    """Manifests."""
+    shares: Mapping[str, float]
+    """How much of every batch each corpus gives, by name; made to sum to 1."""
+    features: Path
+    """Folder that keeps measured features from one run to the next."""
+    hold_out: tuple[str, ...] = ()
+    """Speakers kept for choosing between settings, besides the validation speakers."""
+    batch_size: int = 32
+    longest_s: float = 4.2
+    """Longer clips are cut at random places."""
+    mixup: float = 0.3
+    masks: int = 2
+    quantize_after: int = 300
+    """Steps after which the heads see quantised vectors only."""
+    evaluate_every: int = 500
+    model: EncoderConfig = field(default_factory=EncoderConfig)
+    losses: Losses = field(default_factory=Losses)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    training: FitSettings
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise RecipeError("data names no manifest; list at least one")
+
+
+SETTINGS = EncoderSettings
+
+
+def run(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
+    """Train the encoder; the averaged weights go to `output`/encoder. Returns macro recalls on
+    the speakers held out, where there are any."""
+    corpus = prepare(settings)
+    torch.manual_seed(settings.training.seed)
+    model = SpeechEncoder(settings.model).to(memory_format=torch.channels_last)
+    average = WeightAverage(model, settings.training.ema_decay or _DECAY)
+
+    def report() -> Mapping[str, float]:
+        with average.applied():
+            return recalls(model, corpus)
+
+    hooks = (every(settings.evaluate_every, report),) if corpus.held_out else ()
+    step = EncoderStep(model, settings)
+    batches = EncoderBatches(
+        store=corpus.store,
+        clips=corpus.clips,
+        weights=corpus.weights,
+        augmentation=settings.augmentation,
+        size=settings.batch_size,
+        longest_frames=round(settings.longest_s * FRAMES_PER_S),
+        mixup=settings.mixup,
+        masks=settings.masks,
+        seed=settings.training.seed,
+    )
+    run_settings = settings.training
+    fit(model, step, batches, run_settings, output, resume=resume, hooks=hooks, average=average)
+    with average.applied():
+        save_encoder(output / "encoder", model)
+        return recalls(model, corpus)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is heard in a run."""
+
+    store: FeatureStore
+    clips: Sequence[Clip]
+    weights: NDArray[np.float64]
+    """How often each clip is drawn; 0 for those held out."""
+    held_out: Sequence[int]
+    """Clips of the speakers held out."""
+
+
+def prepare(settings: EncoderSettings) -> Prepared:
+    """Measure (or read) features and labels; no validation speaker is among them."""
+    utterances = [one for path in settings.data for one in read_manifest(path)]
+    train, _ = validation_split(utterances)
+    store = store_features(settings.features, [one.path for one in train], measured)
+    clips = [
+        Clip(one.corpus or "", *labels(one), pace_of(facts))
+        for one, facts in zip(train, store.facts, strict=True)
+    ]
+    kept = np.array([one.speaker not in settings.hold_out for one in train])
+    weights = np.zeros(len(clips))
+    taught = [clip for clip, keep in zip(clips, kept, strict=True) if keep]
+    weights[kept] = sampling_weights(taught, settings.shares)
+    return Prepared(store, clips, weights, np.flatnonzero(~kept).tolist())
+
+
+def measured(path: Path) -> tuple[Features, Facts]:
+    """The features and the facts of a file."""
+    waveform = load(path)
+    return measure_features(waveform), measure(waveform)
+
+
+def pace_of(facts: Facts) -> float:
+    """Syllables a second; NaN where the signal cannot tell."""
+    pace = facts.value("pace_syllables_per_s")
+    return math.nan if pace is None else pace
+
+
+def labels(utterance: Utterance) -> tuple[int, int]:
+    """(emotion, gender) as numbers; a human caption names the emotion where no label does."""
+    emotion = utterance.emotion
+    if emotion is None and utterance.captions:
+        emotion = emotion_of(utterance.captions[0])
+    gender = {"female": 1, "male": 0}.get(utterance.gender or "", UNKNOWN)
+    return (UNKNOWN if emotion is None else EMOTIONS.index(emotion)), gender
+
+
+class EncoderStep:
+    """The loss of one batch, and its parts."""
+
+    def __init__(self, model: SpeechEncoder, settings: EncoderSettings) -> None:
+        self._model, self._settings = model, settings
+
+    def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Scalars: "loss" and what it is made of."""
+        rounding = batch.number >= self._settings.quantize_after
+        reading = self._model(batch.views, batch.prosody, batch.heard, quantize=rounding)
+        losses = self._settings.losses
+        parts = {
+            "emotion": emotion_loss(reading.emotion, batch.emotion, losses.label_smoothing),
+            "gender": gender_loss(reading.gender, batch.gender),
+            "pace": pace_loss(reading.pace, batch.pace),
+            "signal": signal_loss(reading, batch),
+            "commitment": reading.commitment,
+        }
+        total = sum((getattr(losses, name) * part for name, part in parts.items()), torch.zeros(()))
+        return {"loss": total, **parts}
+
+
+def emotion_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy against smoothed probabilities, both [batch, 8]; unlabelled rows are 0."""
+    labelled = target.sum(1, keepdim=True)
+    smooth = (1 - smoothing) * target + smoothing / target.shape[1] * labelled
+    return -(smooth * logits.log_softmax(1)).sum(1).mean()
+
+
+def gender_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy over clips whose gender is known; both [batch]."""
+    known = (target >= 0).to(logits)
+    each = functional.binary_cross_entropy_with_logits(logits, target.clamp(0, 1), reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def pace_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Absolute error of the logarithm of the pace where it could be measured; both [batch]."""
+    known = ~target.isnan()
+    return (predicted - target.nan_to_num()).abs().mul(known).sum() / known.sum().clamp(min=1)
+
+
+def signal_loss(reading: Reading, batch: Batch) -> Tensor:
+    """Squared error of each token's mean input: first view and prosody."""
+    spectrum = functional.avg_pool2d(batch.views[:, :1], (FRAMES_A_TOKEN, 1))[:, 0]
+    prosody = functional.avg_pool1d(batch.prosody.transpose(1, 2), FRAMES_A_TOKEN).transpose(1, 2)
+    error = (reading.signal - torch.cat((spectrum, prosody), 2)).square().mean(2)
+    return (error * reading.heard).sum() / reading.heard.sum()
+
+
+def recalls(model: SpeechEncoder, corpus: Prepared) -> dict[str, float]:
+    """Macro recall of the emotion and accuracy of the gender, by corpus, of speakers held out."""
+    emotion: dict[str, dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    gender: dict[str, list[bool]] = defaultdict(list)
+    ordered = sorted(corpus.held_out, key=corpus.store.frames)
+    with evaluating(model):
+        for start in range(0, len(ordered), 64):
+            chosen = ordered[start : start + 64]
+            clips = [corpus.clips[n] for n in chosen]
+            batch = make_batch([encoder_input(corpus.store[n]) for n in chosen], clips)
+            reading = model(batch.views, batch.prosody, batch.heard)
+            named = reading.emotion.argmax(1).tolist()
+            female = (reading.gender > 0).tolist()
+            for clip, guess, voice in zip(clips, named, female, strict=True):
+                if clip.emotion != UNKNOWN:
+                    emotion[clip.corpus][clip.emotion].append(guess == clip.emotion)
+                if clip.gender != UNKNOWN:
+                    gender[clip.corpus].append(voice == bool(clip.gender))
+    found = {
+        f"recall_{name}": float(np.mean([np.mean(hits) for hits in classes.values()]))
+        for name, classes in emotion.items()
+    }
+    found |= {f"gender_{name}": float(np.mean(hits)) for name, hits in gender.items()}
+    return found
