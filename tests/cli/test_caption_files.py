@@ -16,16 +16,15 @@ def noise(seconds: float, *, channels: int = 1, rate_hz: int = RATE_HZ) -> np.nd
     return samples.astype(np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def clip(example_clips: list[Path]) -> Path:
     return next(clip for clip in example_clips if clip.stem == "woman-plain")
 
 
-@pytest.fixture
-def folder(tmp_path: Path, clip: Path) -> Path:
-    """Nine bad files and two good ones."""
-    folder = tmp_path / "clips"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    """Nine bad files, two good ones, and two that are no recordings."""
+    folder = tmp_path_factory.mktemp("clips")
     shutil.copy(clip, folder / "good.ogg")
     samples, rate_hz = soundfile.read(clip, dtype="float32")
     six = np.repeat(np.repeat(samples, 4)[:, None], 6, axis=1)
@@ -86,30 +85,25 @@ def test_jsonl_has_a_line_for_every_recording_in_order(aligncap, folder: Path) -
     assert all(set(record) == {"file", "error"} for record in records if "error" in record)
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("empty.wav", "empty"),
-        ("nan.wav", "nan"),
-        ("directory.wav", "director"),
-        ("dangling.wav", "no such file|missing|not there"),
-        ("silence.wav", "nobody|no speech"),
-        ("one-sample.wav", "short|nobody|no speech"),
-        ("phone.m4a", "m4a"),
-        ("text.wav", "not .*(audio|sound)"),
-        ("truncated.flac", "truncated|cut|incomplete|ends"),
-    ],
-)
-def test_the_line_says_what_is_wrong(aligncap, folder: Path, name: str, reason: str) -> None:
-    import re
+REASONS = {
+    "dangling.wav": "does not exist",
+    "directory.wav": "folder",
+    "empty.wav": "empty",
+    "nan.wav": "NaN",
+    "one-sample.wav": "nobody speaks",
+    "phone.m4a": "m4a",
+    "silence.wav": "nobody speaks",
+    "text.wav": "text",
+    "truncated.flac": "cut short",
+}
 
-    ran = aligncap("caption", folder, "--format", "jsonl")
-    errors = {
-        Path(record["file"]).name: record["error"]
-        for record in map(json.loads, ran.out.splitlines())
-        if "error" in record
-    }
-    assert re.search(reason, errors[name].replace(name, "").lower()), errors[name]
+
+def test_each_line_says_what_is_wrong(aligncap, folder: Path) -> None:
+    records = map(json.loads, aligncap("caption", folder, "--format", "jsonl").out.splitlines())
+    errors = {Path(r["file"]).name: r["error"] for r in records if "error" in r}
+    assert errors.keys() == REASONS.keys()
+    for name, reason in REASONS.items():
+        assert reason in errors[name].partition(name)[2]
 
 
 def test_one_bad_file_alone_has_no_summary(aligncap, folder: Path) -> None:

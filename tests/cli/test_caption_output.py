@@ -20,7 +20,7 @@ def test_a_jsonl_line_has_what_is_promised(aligncap, clip: Path) -> None:
     record = json.loads(aligncap("caption", clip, "--format", "jsonl").out)
     assert list(record) == KEYS
     assert record["clues"] == [
-        {"word": "loud", "trait": "volume", "verdict": "supported", "evidence": "peak 0.95"}
+        {"word": "loud", "trait": "volume", "verdict": "supported", "evidence": "peak 1.0"}
     ]
     assert record["emotion"] == {"angry": 0.7, "happy": 0.3}
     assert record["valence"] is None
@@ -36,7 +36,7 @@ def test_candidates_and_language_are_passed_on(aligncap, clip: Path) -> None:
 def test_csv_is_a_table_that_reads_back(aligncap, clip: Path, tmp_path: Path) -> None:
     ran = aligncap("caption", clip, tmp_path / "absent.wav", "--format", "csv")
     good, bad = csv.DictReader(io.StringIO(ran.out))
-    assert list(good) == [*KEYS, "candidates", "error"]
+    assert list(good) == [*KEYS, "part_s", "candidates", "error"]
     assert good["clues"] == "loud=supported"
     assert good["emotion"] == "angry=0.70; happy=0.30"
     assert (good["valence"], good["error"]) == ("", "")
@@ -49,7 +49,7 @@ def test_text_with_evidence_shows_mark_clue_and_measurement(aligncap, clip: Path
     assert lines[1:] == [
         "  Somebody speaks loudly.",
         "  or: Candidate 1.",
-        "    ✓ loud  volume  peak 0.95",
+        "    ✓ loud  volume  peak 1.0",
     ]
 
 

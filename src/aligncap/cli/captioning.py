@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from aligncap.cli.inputs import Source, find_sources
+from aligncap.cli.messages import warnings_said
 from aligncap.cli.progress import Progress
 from aligncap.cli.records import Earlier, Record, caption_record, error_record, read_earlier
 from aligncap.cli.world import CaptionModel, World
@@ -47,6 +48,7 @@ def caption_paths(paths: Sequence[str], options: CaptionOptions, *, world: World
     model = world.open_model(options.model)
     tally = Tally(failed=earlier.failed)
     with ExitStack() as stack:
+        stack.enter_context(warnings_said(world))
         writer = _open_writer(options, stack=stack, world=world)
         progress = stack.enter_context(Progress(world, results_on_stdout=options.output is None))
         sources = (

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from aligncap.cli.world import World
 
+SOME_FAILED = 1
+
 
 def train_recipe(
     recipe: Path,
@@ -27,12 +29,19 @@ def train_recipe(
 def cache_tokens(
     manifest: Path, *, tokenizer: str, weights: Path | None, output: Path, world: World
 ) -> int:
-    """Tokenise the speech of a manifest into a cache; returns 0."""
+    """Tokenise the speech of a manifest into a cache; returns 0, or 1 if some clip failed."""
+    from aligncap.corpora import read_manifest
     from aligncap.speech import open_tokenizer, tokenize_manifest
 
-    tokenize_manifest(manifest, open_tokenizer(tokenizer, weights), output)
-    print(f"tokens are in {output}", file=world.stdout)
-    return 0
+    summary = tokenize_manifest(read_manifest(manifest), open_tokenizer(tokenizer, weights), output)
+    for failure in summary.failures:
+        world.say(failure.reason)
+    print(
+        f"{output}: {summary.added} clips encoded, {summary.present} there already, "
+        f"{len(summary.failures)} failed",
+        file=world.stdout,
+    )
+    return SOME_FAILED if summary.failures else 0
 
 
 def export_model(model: Path, out: Path, *, quantization: str, world: World) -> int:

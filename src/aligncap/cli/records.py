@@ -28,6 +28,7 @@ COLUMNS = (
     "pace",
     "confidence",
     "model",
+    "part_s",
     "candidates",
     "error",
 )
@@ -35,7 +36,8 @@ COLUMNS = (
 
 
 def caption_record(file: str, caption: Caption) -> Record:
-    """A caption as plain values; `candidates` only where others were asked for."""
+    """A caption as plain values; `part_s` only where the recording is longer than the model reads,
+    `candidates` only where others were asked for."""
     record: Record = {
         "file": file,
         "duration_s": round(caption.duration_s, 3),
@@ -52,6 +54,8 @@ def caption_record(file: str, caption: Caption) -> Record:
         "confidence": round(float(caption.confidence), 4),
         "model": caption.model,
     }
+    if caption.part_s is not None:
+        record["part_s"] = [round(float(edge), 2) for edge in caption.part_s]
     if caption.candidates:
         record["candidates"] = list(caption.candidates)
     return record
@@ -83,6 +87,8 @@ def csv_row(record: Record) -> list[str]:
         cells["clues"] = "; ".join(f"{clue['word']}={clue['verdict']}" for clue in record["clues"])
     if "emotion" in record:
         cells["emotion"] = _shares(record["emotion"])
+    if "part_s" in record:
+        cells["part_s"] = "{}-{}".format(*record["part_s"])
     if "candidates" in record:
         cells["candidates"] = " | ".join(record["candidates"])
     return ["" if cells.get(name) is None else str(cells[name]) for name in COLUMNS]

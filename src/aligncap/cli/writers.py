@@ -65,11 +65,19 @@ class TextWriter:
         """A few lines; an error record is passed over."""
         if "error" in record:
             return
-        lines = [f"{record['file']}  ({record['duration_s']:.1f} s)", f"  {record['caption']}"]
+        lines = [f"{record['file']}  ({_length(record)})", f"  {record['caption']}"]
         lines += [f"  or: {other}" for other in record.get("candidates", ())]
         if self._evidence:
             lines += clue_lines(record["clues"], colour=self._colour)
         print(*lines, sep="\n", file=self._stream, flush=True)
+
+
+def _length(record: Record) -> str:
+    length = f"{record['duration_s']:.1f} s"
+    if "part_s" not in record:
+        return length
+    start, end = record["part_s"]
+    return f"{length}, of which {start:.1f} to {end:.1f} s are captioned"
 
 
 def clue_lines(clues: list[dict[str, str]], *, colour: bool) -> list[str]:

@@ -1,0 +1,36 @@
+"""The command line as a process of its own: how soon it starts, and that its page is up to date."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_help_takes_little_processor_time() -> None:
+    def seconds() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    taken = []
+    for _ in range(3):
+        before = seconds()
+        subprocess.run(
+            [sys.executable, "-m", "aligncap", "--help"], check=True, capture_output=True
+        )
+        taken.append(seconds() - before)
+    # Processor time, so that a busy machine does not fail it.
+    assert min(taken) < 0.4
+
+
+def test_the_page_of_the_command_line_is_up_to_date(repository: Path) -> None:
+    command = [sys.executable, "docs/make_docs.py", "--check"]
+    ran = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert ran.returncode == 0, f"docs/cli.md is stale: make docs\n{ran.stdout}{ran.stderr}"
+
+
+def test_a_reader_that_goes_away_leaves_no_traceback(repository: Path) -> None:
+    command = f"{sys.executable} -m aligncap clues a b c d e f g - < README.md | head -n 1"
+    ran = subprocess.run(command, shell=True, cwd=repository, capture_output=True, text=True)
+    assert ran.stdout == "a\n"
+    assert "Traceback" not in ran.stderr
+    assert "BrokenPipe" not in ran.stderr
