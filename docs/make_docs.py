@@ -1,13 +1,14 @@
 """Write what the code can say of itself: docs/cli.md and the README's example output.
 
-    make docs            writes both
-    python docs/make_docs.py --check    exits 1 where docs/cli.md is stale
+make docs            writes both
+python docs/make_docs.py --check    exits 1 where docs/cli.md is stale
 """
 
 import difflib
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,10 +17,10 @@ README = ROOT / "README.md"
 
 VERBS = ("caption", "measure", "clues", "train", "tokens", "export")
 
-HEADING = """\
+HEADING = f"""\
 # The command line
 
-<!-- Written by `make docs` from --help; edit src/aligncap/cli/verbs.py instead. -->
+<!-- Written by `make docs` from --help with typer {version("typer")}; edit src/aligncap/cli/verbs.py. -->
 
 Exit code: 0 all went well, 1 some file could not be used, 2 the command could not be carried out,
 130 stopped by Ctrl-C. An error is one line on standard error that begins with `aligncap:`.

@@ -47,7 +47,7 @@ def test_clues_of_a_caption(aligncap) -> None:
 
 
 def test_clues_from_standard_input_as_jsonl(aligncap) -> None:
-    stdin = "He is angry.\n\nNothing of the voice here.\n".encode()
+    stdin = b"He is angry.\n\nNothing of the voice here.\n"
     ran = aligncap("clues", "-", "--format", "jsonl", stdin=stdin)
     first, second = map(json.loads, ran.out.splitlines())
     assert first["emotion"] == "angry"

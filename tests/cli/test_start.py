@@ -1,9 +1,13 @@
 """The command line as a process of its own: how soon it starts, and that its page is up to date."""
 
+import re
 import resource
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+
+import pytest
 
 
 def test_help_takes_little_processor_time() -> None:
@@ -23,6 +27,9 @@ def test_help_takes_little_processor_time() -> None:
 
 
 def test_the_page_of_the_command_line_is_up_to_date(repository: Path) -> None:
+    used = re.search(r"with typer (\S+);", (repository / "docs" / "cli.md").read_text("utf-8"))
+    if used and used[1] != version("typer"):
+        pytest.skip(f"docs/cli.md was written with typer {used[1]}, whose help looks different")
     command = [sys.executable, "docs/make_docs.py", "--check"]
     ran = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert ran.returncode == 0, f"docs/cli.md is stale: make docs\n{ran.stdout}{ran.stderr}"
