@@ -1,0 +1,214 @@
+"""The vocabulary of emotional clues (§3.1), read from the tables in `data/`.
+
+`meanings.toml` lists what a clue can mean; `en.toml` and `zh.toml` list the words. A word is of one
+kind, written as one letter so that a sentence becomes a string that chunk patterns can match:
+
+    C clue          carries its meaning wherever it stands ("angry", "颤抖")
+    A adjective     its meaning depends on a head, with or without a default ("low", "soft", "高")
+    H head          what an adjective is said of ("pitch", "voice", "语速")
+    N negator       D degree        n breaker ("hide": turns a negation around)
+    & conjunction   , comma         ; clause end        b copula
+    d determiner    i link          f filler            p pronoun       o anything else
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from aligncap.errors import UnknownNameError
+from aligncap.values import LANGUAGES, Clue
+
+DEGREES = {"mild": 0.5, "plain": 1.0, "strong": 1.5}
+"""How much of an emotion the three columns of the word tables stand for."""
+
+FUNCTION_KINDS = {
+    "not_negators": "o",
+    "negators": "N",
+    "breakers": "n",
+    "or_words": "&",
+    "and_words": "&",
+    "but_words": ";",
+    "copulas": "b",
+    "determiners": "d",
+    "links": "i",
+    "fillers": "f",
+    "others": "o",
+}
+"""Sections of [grammar] and the kind of their words; the first that lists a word decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """A synonym group: what words of one trait have in common."""
+
+    polarity: int
+    en: str
+    zh: str
+    opposite: tuple[str, ...] = ()
+    arousal: float | None = None
+    valence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sense:
+    """One thing that a word can say of a voice."""
+
+    trait: str
+    meaning: str
+    degree: float = 1.0
+
+
+@dataclass(slots=True)
+class Word:
+    """What one word or phrase can be; filled while the tables are read, not changed after."""
+
+    text: str
+    kind: str = "o"
+    senses: list[Sense] = field(default_factory=list)
+    readings: dict[str, Sense] = field(default_factory=dict)
+    """Its sense beside a head of that class."""
+    factor: float | None = None
+    """How much it weakens (< 1) or strengthens (> 1) the clue it stands beside."""
+    head: str = ""
+    """The class of head it is, "" if none."""
+    gender: str = ""
+    """The gender of the person a pronoun stands for."""
+    joins: bool = False
+    """A conjunction of alternatives ("or", "nor"), which carries a negation on."""
+    after: bool = False
+    """A degree that follows its clue ("极了")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Every word of one language."""
+
+    language: str
+    words: Mapping[str, Word]
+    """Single words and, in Chinese, phrases."""
+    phrases: Mapping[str, tuple[tuple[str, ...], ...]]
+    """English phrases by their first word, longest first; keys of `words` join them by spaces."""
+    longest: Mapping[str, int]
+    """The length of the longest entry that begins with this word or character."""
+
+
+def _table(name: str) -> dict[str, Any]:
+    text = files("aligncap.clues").joinpath("data", name).read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+@lru_cache(maxsize=1)
+def meanings() -> Mapping[tuple[str, str], Meaning]:
+    """Every (trait, meaning) that a clue can have."""
+    return {
+        (trait, name): Meaning(**{**row, "opposite": tuple(row.get("opposite", ()))})
+        for trait, rows in _table("meanings.toml").items()
+        for name, row in rows.items()
+    }
+
+
+def opposites(trait: str, meaning: str) -> tuple[str, ...]:
+    """The meanings of the same trait that cannot hold together with this one."""
+    found = meanings().get((trait, meaning))
+    return found.opposite if found else ()
+
+
+def clue_of(trait: str, meaning: str, *, language: str = "en") -> Clue:
+    """A clue of that meaning in its usual word; UnknownNameError if there is no such meaning."""
+    found = meanings().get((trait, meaning))
+    if found is None:
+        raise UnknownNameError(
+            f"meaning of {trait}", meaning, [m for t, m in meanings() if t == trait]
+        )
+    word = found.zh if language == "zh" else found.en
+    return Clue(word=word, trait=trait, meaning=meaning, polarity=found.polarity)
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def vocabulary(language: str) -> Vocabulary:
+    """The vocabulary of "en" or "zh"; UnknownNameError for any other language."""
+    if language not in LANGUAGES:
+        raise UnknownNameError("caption language", language, LANGUAGES)
+    table = _table(f"{language}.toml")
+    words: dict[str, Word] = {}
+    _read_function_words(table["grammar"], words, language)
+    _read_heads(table, words, language)
+    _read_clues(table["words"], words, language)
+    for gender, pronouns in table["pronouns"].items():
+        for text in pronouns:
+            word = _entry(words, text, language)
+            word.kind, word.gender = "p", gender
+    phrases, longest = _index(words, language)
+    return Vocabulary(language=language, words=words, phrases=phrases, longest=longest)
+
+
+def _entry(words: dict[str, Word], text: str, language: str) -> Word:
+    key = text.replace("-", " ").replace("'", " '") if language == "en" else text
+    if key not in words:
+        words[key] = Word(text=text)
+    return words[key]
+
+
+def _read_function_words(grammar: Mapping[str, Any], words: dict[str, Word], language: str) -> None:
+    for section, kind in FUNCTION_KINDS.items():
+        for text in grammar.get(section, ()):
+            word = _entry(words, text, language)
+            if word.kind == "o" and section != "not_negators":
+                word.kind = kind
+            word.joins = word.joins or section == "or_words"
+    for factor, texts in grammar["degrees"].items():
+        for text in texts:
+            word = _entry(words, text, language)
+            word.after = factor == "after"
+            word.factor = 1.5 if word.after else float(factor)
+            if word.kind in "ofb;":
+                word.kind = "D"
+
+
+def _read_heads(table: Mapping[str, Any], words: dict[str, Word], language: str) -> None:
+    for name, texts in table["heads"].items():
+        for text in texts:
+            word = _entry(words, text, language)
+            word.kind, word.head = "H", name
+    for head, rows in table["readings"].items():
+        for target, adjectives in rows.items():
+            trait, meaning = target.split(":")
+            for text in _with_sets(adjectives, table["sets"]):
+                word = _entry(words, text, language)
+                if word.kind not in "HNn&":
+                    word.kind = "A"
+                word.readings.setdefault(head, Sense(trait, meaning))
+
+
+def _with_sets(adjectives: Iterable[str], sets: Mapping[str, list[str]]) -> Iterable[str]:
+    for text in adjectives:
+        yield from sets[text[1:]] if text.startswith("@") else (text,)
+
+
+def _read_clues(traits: Mapping[str, Any], words: dict[str, Word], language: str) -> None:
+    for trait, groups in traits.items():
+        for meaning, columns in groups.items():
+            for column, texts in columns.items():
+                sense = Sense(trait, meaning, DEGREES[column])
+                for text in texts:
+                    word = _entry(words, text, language)
+                    word.kind = word.kind if word.kind in "ANH" else "C"
+                    word.senses.append(sense)
+
+
+def _index(
+    words: Mapping[str, Word], language: str
+) -> tuple[dict[str, tuple[tuple[str, ...], ...]], dict[str, int]]:
+    grouped: dict[str, list[tuple[str, ...]]] = {}
+    longest: dict[str, int] = {}
+    for key in words:
+        if language == "en":
+            first, *rest = key.split()
+            if rest:
+                grouped.setdefault(first, []).append((first, *rest))
+        else:
+            longest[key[0]] = max(longest.get(key[0], 0), len(key))
+    return {k: tuple(sorted(v, key=len, reverse=True)) for k, v in grouped.items()}, longest
