@@ -44,11 +44,15 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Varied:
-    """Augmented features, and what the change did to the pace."""
+    """Augmented features, and what was done to them."""
 
     features: Features
+    voice_ratio: float
+    """Frequencies of the copy over those of the original."""
     pace_ratio: float
     """Syllables a second of the copy over those of the original."""
+    level_nats: float
+    """What was added to the level."""
 
 
 def vary(features: Features, settings: Augmentation, random: Generator) -> Varied:
@@ -63,12 +67,13 @@ def vary(features: Features, settings: Augmentation, random: Generator) -> Varie
     strength = features.strength[nearest]
     if random.random() < settings.channel:
         mel = mel + _response(random)
-    mel = mel + np.float32(random.normal(0.0, settings.level))
+    level = random.normal(0.0, settings.level)
+    mel = mel + np.float32(level)
     if random.random() < settings.noise:
         mel = np.logaddexp(mel, _noise(mel, random))
     start = int(random.integers(0, len(mel) // 6 + 1)) if random.random() < settings.cut else 0
     varied = Features(mel[start:].astype(np.float32), pitch[start:], strength[start:])
-    return Varied(varied, 1.0 / stretch)
+    return Varied(varied, ratio, 1.0 / stretch, level)
 
 
 def shift_voice(mel: Floats, ratio: float) -> Floats:

@@ -1,8 +1,9 @@
 """What the built-in encoder is taught, in augmented batches that depend on their number only."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from aligncap.speech.features import (
     EncoderInput,
     Features,
     encoder_input,
+    nuclei_per_s,
 )
 from aligncap.values import EMOTIONS
 
@@ -29,6 +31,7 @@ UNKNOWN = -1
 """A label that a clip does not have."""
 
 _BUCKET = 8
+_SAME_VOICE = 0.07
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,6 @@ class Clip:
     """Index into EMOTIONS, or UNKNOWN."""
     gender: int
     """1 female, 0 male, or UNKNOWN."""
-    pace: float
-    """Syllables a second; NaN where the signal cannot tell."""
 
 
 class Batch(NamedTuple):
@@ -103,15 +104,17 @@ class EncoderBatches:
         bucket = int(draw.permutation(_BUCKET)[place])
         chosen = drawn[bucket * self.size : (bucket + 1) * self.size]
         random = np.random.default_rng((self.seed, number, 1))
-        inputs, clips = [], []
+        inputs, clips, paces = [], [], []
         for index in chosen:
             features = crop(self.store[int(index)], self.longest_frames, random)
             varied = vary(features, self.augmentation, random)
             inputs.append(hide(encoder_input(varied.features), self.masks, random))
+            paces.append(nuclei_per_s(varied.features))
             clip = self.clips[int(index)]
-            pace = clip.pace * varied.pace_ratio
-            clips.append(Clip(clip.corpus, clip.emotion, clip.gender, pace))
-        batch = make_batch(inputs, clips)
+            # A voice shifted this far may pass for the other gender.
+            same = abs(math.log(varied.voice_ratio)) < _SAME_VOICE
+            clips.append(clip if same else replace(clip, gender=UNKNOWN))
+        batch = make_batch(inputs, clips, paces)
         if self.mixup > 0 and random.random() < 0.5:
             batch = mix(batch, self.mixup, random)
         return batch._replace(number=number)
@@ -141,7 +144,9 @@ def hide(inputs: EncoderInput, masks: int, random: Generator) -> EncoderInput:
     return EncoderInput(views, prosody)
 
 
-def make_batch(inputs: Sequence[EncoderInput], clips: Sequence[Clip]) -> Batch:
+def make_batch(
+    inputs: Sequence[EncoderInput], clips: Sequence[Clip], paces: Sequence[float]
+) -> Batch:
     """Inputs of different length padded to a multiple of 8 frames, with their labels."""
     longest = max(len(one.prosody) for one in inputs)
     longest = -(-longest // FRAMES_A_TOKEN) * FRAMES_A_TOKEN
@@ -157,7 +162,7 @@ def make_batch(inputs: Sequence[EncoderInput], clips: Sequence[Clip]) -> Batch:
         if clip.emotion != UNKNOWN:
             emotion[row, clip.emotion] = 1.0
     gender = torch.tensor([float(clip.gender) for clip in clips])
-    pace = torch.tensor([clip.pace for clip in clips]).log()
+    pace = torch.tensor(paces).log()
     to = torch.from_numpy
     return Batch(to(views), to(prosody), to(heard), emotion, gender, pace)
 

@@ -1,29 +1,24 @@
-"""Features and facts of whole corpora, measured once and kept on disk."""
+"""Features of whole corpora, measured once and kept on disk."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from aligncap.speech.features import Features
-from aligncap.values import Fact, Facts
 
 _LISTING = "files.txt"
 
 
 class FeatureStore:
-    """The features of many clips in one float16 array each (.npy), and their facts (JSONL)."""
+    """The features of many clips in one float16 array each (.npy)."""
 
     def __init__(self, folder: Path) -> None:
         self._mel = np.load(folder / "mel.npy", mmap_mode="r", allow_pickle=False)
         self._pitch = np.load(folder / "pitch.npy", mmap_mode="r", allow_pickle=False)
         self._ends = np.load(folder / "ends.npy", allow_pickle=False)
-        lines = (folder / "facts.jsonl").read_text(encoding="utf-8").splitlines()
-        self.facts = [read_facts(line) for line in lines]
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -42,37 +37,22 @@ class FeatureStore:
 def store_features(
     folder: Path,
     paths: Sequence[Path],
-    measured: Callable[[Path], tuple[Features, Facts]],
+    measured: Callable[[Path], Features],
 ) -> FeatureStore:
-    """The features and facts of every file, read from `folder` or measured into it."""
+    """The features of every file, read from `folder` or measured into it."""
     listing = "\n".join(str(path) for path in paths)
     done = folder / _LISTING
     if done.exists() and done.read_text(encoding="utf-8") == listing:
         return FeatureStore(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    mels, pitches, lines = [], [], []
+    mels, pitches = [], []
     for path in track(paths, "measuring features", console=Console(stderr=True)):
-        features, facts = measured(path)
+        features = measured(path)
         mels.append(features.mel.astype(np.float16))
         pitches.append(np.stack((features.pitch_hz, features.strength), 1).astype(np.float16))
-        lines.append(write_facts(facts))
     np.save(folder / "mel.npy", np.concatenate(mels))
     np.save(folder / "pitch.npy", np.concatenate(pitches))
     np.save(folder / "ends.npy", np.cumsum([len(mel) for mel in mels]))
-    (folder / "facts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     # Written last: a folder without it was not finished.
     done.write_text(listing, encoding="utf-8")
     return FeatureStore(folder)
-
-
-def write_facts(facts: Facts) -> str:
-    """Facts as one line of JSON."""
-    rows = {one.name: [one.value, one.unit, one.confidence, one.reason] for one in facts}
-    return json.dumps([facts.duration_s, facts.speech_s, rows])
-
-
-def read_facts(line: str) -> Facts:
-    """The facts that `write_facts` wrote."""
-    duration_s, speech_s, rows = json.loads(line)
-    named = {name: Fact(name, *row) for name, row in rows.items()}
-    return Facts(duration_s, speech_s, MappingProxyType(named))
