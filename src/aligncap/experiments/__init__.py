@@ -1,0 +1,1 @@
+"""Measurements and tables: what is reported is made here, by a command named beside it."""
