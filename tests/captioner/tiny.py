@@ -1,16 +1,17 @@
 """Tiny random backbones over one small vocabulary, for tests of the captioner."""
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from aligncap.captioner.batches import SharedPromptRow
-from aligncap.captioner.model import add_speech_tokens, small_llama
 from aligncap.captioner.text_training import train_text_tokenizer
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.values import SpeechTokens
+
+if TYPE_CHECKING:
+    import torch
 
 TEXTS = (
     "She sounds calm and speaks slowly in a low voice.",
@@ -27,6 +28,7 @@ def tiny_vocabulary(codebooks: int = 1) -> Vocabulary:
 
 def tiny_lm(kind: str, *, tied: bool = True, seed: int = 0) -> Any:
     """A random LLaMA, GPT-2, OPT or Qwen2 whose embedding holds tiny_vocabulary()."""
+    import torch
     from transformers import (
         GPT2Config,
         GPT2LMHeadModel,
@@ -35,6 +37,8 @@ def tiny_lm(kind: str, *, tied: bool = True, seed: int = 0) -> Any:
         Qwen2Config,
         Qwen2ForCausalLM,
     )
+
+    from aligncap.captioner.model import add_speech_tokens, small_llama
 
     vocabulary = tiny_vocabulary()
     if kind == "llama":
@@ -73,8 +77,12 @@ def random_rows(
     return found
 
 
-def separate_log_probs(causal_lm: Any, rows: list[SharedPromptRow], text_rows: int) -> torch.Tensor:
+def separate_log_probs(
+    causal_lm: Any, rows: list[SharedPromptRow], text_rows: int
+) -> "torch.Tensor":
     """The oracle: each response behind its own copy of the prompt, one plain forward each."""
+    import torch
+
     scores = []
     for row in rows:
         for response in row.responses:

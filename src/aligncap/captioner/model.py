@@ -177,12 +177,12 @@ def small_llama(
         eos_token_id=vocabulary.eos_id,
         pad_token_id=vocabulary.pad_id,
     )
-    with _seeded(seed):
+    with seeded(seed):
         return LlamaForCausalLM(config)
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """torch's generator at a seed, and afterwards where it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

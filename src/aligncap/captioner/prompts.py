@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, RecipeError, UnknownNameError
@@ -75,15 +74,6 @@ class PromptTemplate:
     def __post_init__(self) -> None:
         if not self.instructions or not all(self.instructions.values()):
             raise RecipeError("prompt template: give an instruction for each language")
-
-    def to_json(self) -> dict[str, Any]:
-        """The template as plain JSON values."""
-        return {"instructions": dict(self.instructions), "separator": self.separator}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "PromptTemplate":
-        """The template that `to_json` wrote."""
-        return cls(MappingProxyType(dict(values["instructions"])), str(values["separator"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,10 @@ text_size, +1           <speech> and </speech>
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
@@ -50,19 +49,6 @@ class VocabularyShape:
                 f"vocabulary: {self.codebooks} codebooks of {self.codebook_size} entries over "
                 f"{self.base_size} text ids; sizes are 1 or more"
             )
-
-    def to_json(self) -> dict[str, Any]:
-        """The shape as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "VocabularyShape":
-        """The shape that `to_json` wrote; DataError where a key is missing or unknown."""
-        known = {field.name for field in fields(cls)}
-        if set(values) != known:
-            wrong = ", ".join(sorted(known ^ set(values)))
-            raise DataError(f"vocabulary: missing or unknown {wrong}; save the model again")
-        return cls(**values)
 
 
 class Vocabulary:
@@ -193,7 +179,9 @@ class Vocabulary:
                 f"speech tokens have {codes.shape[0]} codebooks, the vocabulary {codebooks}; "
                 "encode with the tokenizer the model was trained with"
             )
-        if codes.size and (codes.min() < 0 or codes.max() >= size):
+        if codes.size and codes.min() < 0:
+            raise DataError("speech codes go below 0; encode the audio again")
+        if codes.size and codes.max() >= size:
             raise DataError(
                 f"speech codes go up to {int(codes.max())}, the vocabulary's codebook has {size} "
                 "entries; encode with the tokenizer the model was trained with"
