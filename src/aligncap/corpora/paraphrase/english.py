@@ -6,6 +6,7 @@ from random import Random
 from aligncap.corpora.paraphrase.english_frames import FRAMES, WORDS
 from aligncap.corpora.paraphrase.english_people import EMOTION_WORDS, PEOPLE
 from aligncap.corpora.paraphrase.english_words import phrases
+from aligncap.corpora.paraphrase.meaning import STATED
 from aligncap.corpora.paraphrase.planner import Grammar, Style
 from aligncap.corpora.paraphrase.template import parse
 
@@ -19,6 +20,7 @@ _STYLES = (
 _MAY_REPEAT = frozenset(
     "a an the and in at of to is as with her his their she he they for from that toward end".split()
 )
+_TAILS = {"with": 0, "while": 2}
 _VERBS = {"be": ("is", "are"), "say": ("says", "say")}
 
 
@@ -53,13 +55,14 @@ def grammar() -> Grammar:
             "adj": "{very}WORD",
             "pred": "{very}WORD",
             "noun": "{great}WORD",
-            "adv": "WORD",
         },
+        plain={},
         inflected=_inflected,
         finish=_finish,
         reads_well=_reads_well,
         gender_stated=0.94,
-        level_stated={"normal": 0.5, "": 0.85},
+        aspect_stated=STATED,
+        normal_stated=0.6,
         most_levels=4,
     )
 
@@ -92,10 +95,15 @@ def _join_manner(words: list[str], rng: Random) -> str:
 
 
 def _join_tail(words: list[str], rng: Random) -> str:
-    """Phrases with "with" first, and only one "with"."""
-    ordered = sorted(words, key=lambda word: not word.startswith("with "))
+    """Phrases with "with" first and clauses with "while" last, each word once."""
+    ordered = sorted(words, key=lambda word: _TAILS.get(word.split()[0], 1))
     first, *rest = ordered
-    return _listed([first, *(word.removeprefix("with ") for word in rest)])
+    if not rest:
+        return first
+    second = rest[0]
+    if second.split()[0] == first.split()[0] and second.split()[0] in _TAILS:
+        return f"{first} and {second.split(maxsplit=1)[1]}"
+    return f"{first}{', ' if second.startswith('while ') else ' and '}{second}"
 
 
 def _join_facts(words: list[str], rng: Random) -> str:

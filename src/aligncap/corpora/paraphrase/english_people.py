@@ -66,7 +66,7 @@ EMOTION_WORDS: Mapping[str, Words] = {
         "adj": ("neutral", "calm", "composed", "matter-of-fact", "unemotional", "impassive"),
         "pred": ("neutral", "calm and collected", "emotionless", "even-tempered"),
         "adj+": ("calm", "composed"),
-        "noun": ("composure", "calm", "calmness", "neutrality", "equanimity"),
+        "noun": ("composure", "calm", "calmness", "serenity", "equanimity"),
         "noun+": ("composure", "calmness"),
         "adv": ("calmly", "neutrally", "impassively", "with composure", "unemotionally"),
         "adv+": ("calmly",),

@@ -18,41 +18,41 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
     ("pitch", "high"): {
         "voice": ("{rather}high", "high-pitched"),
         "manner": ("at a {rather}high pitch", "in a high register", "at a raised pitch"),
-        "tail": ("with a (high|raised|elevated) pitch", "{the_her} pitch {rather}high"),
+        "tail": ("with a (high|raised|elevated) pitch", "while {the_her} pitch {is} {rather}high"),
         "mark": ("a {rather}high pitch", "a (raised|elevated) pitch", "a high register"),
         "fact": ("pitch={rather}high", "pitch=(raised|elevated)", "register=high"),
     },
     ("pitch", "normal"): {
         "voice": ("medium-pitched", "mid-range"),
         "manner": (f"at a {_NORMAL} pitch", "in a (middle|medium) register"),
-        "tail": (f"with a {_NORMAL} pitch", f"{{the_her}} pitch {_NORMAL}"),
+        "tail": (f"with a {_NORMAL} pitch", f"while {{the_her}} pitch {{is}} {_NORMAL}"),
         "mark": (f"a {_NORMAL} pitch", "a (middle|medium) register"),
         "fact": (f"pitch={_NORMAL}", "register=medium"),
     },
     ("pitch", "low"): {
         "voice": ("{rather}deep", "low-pitched", "deep"),
         "manner": ("at a {rather}low pitch", "in a (low|deep) register"),
-        "tail": ("with a (low|deep|lowered) pitch", "{the_her} pitch {rather}low"),
+        "tail": ("with a (low|deep|lowered) pitch", "while {the_her} pitch {is} {rather}low"),
         "mark": ("a {rather}low pitch", "a (deep|lowered) pitch", "a low register"),
         "fact": ("pitch={rather}low", "pitch=(lowered|deep)", "register=low"),
     },
-    ("volume", "loud"): {
-        "voice": ("{rather}loud", "(powerful|booming|loud|forceful)", "raised"),
+    ("loudness", "loud"): {
+        "voice": ("{rather}loud", "(powerful|booming|loud|forceful)"),
         "manner": ("{rather}loudly", "loudly", "at (high|full) volume", "at a high volume"),
-        "tail": ("with (great|high|full) volume", "{the_her} volume {rather}high"),
+        "tail": ("with (great|high|full) volume", "while {the_her} volume {is} {rather}high"),
         "mark": ("a {rather}(loud|high) volume", "(high|full|great) volume"),
         "fact": ("volume={rather}high", "loudness={rather}high"),
     },
-    ("volume", "normal"): {
+    ("loudness", "normal"): {
         "manner": (f"at a {_NORMAL} volume", f"with {_NORMAL} loudness"),
-        "tail": (f"with a {_NORMAL} volume", f"{{the_her}} volume {_NORMAL}"),
+        "tail": (f"with a {_NORMAL} volume", f"while {{the_her}} volume {{is}} {_NORMAL}"),
         "mark": (f"a {_NORMAL} volume", f"{_NORMAL} loudness"),
         "fact": (f"volume={_NORMAL}", f"loudness={_NORMAL}"),
     },
-    ("volume", "quiet"): {
+    ("loudness", "quiet"): {
         "voice": ("{rather}quiet", "(hushed|quiet|faint|soft|muted|subdued)"),
         "manner": ("{rather}(quietly|softly)", "quietly", "softly", "at a {rather}low volume"),
-        "tail": ("with (little|low) volume", "{the_her} volume {rather}low", "the volume subdued"),
+        "tail": ("with (little|low) volume", "while {the_her} volume {is} {rather}low", "while the volume {is} subdued"),
         "mark": ("a {rather}low volume", "a (soft|quiet|subdued) volume", "low volume"),
         "fact": ("volume={rather}low", "volume=(low|subdued)", "loudness={rather}low"),
     },
@@ -62,13 +62,13 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
             "(quickly|rapidly|fast|briskly|swiftly|hurriedly)",
             f"at a {{rather}}{_FAST} {_PACE}",
         ),
-        "tail": (f"with a {_FAST} {_PACE}", f"the {_PACE} {{rather}}(fast|quick|rapid)"),
+        "tail": (f"with a {_FAST} {_PACE}", f"while the {_PACE} {{is}} {{rather}}(fast|quick|rapid)"),
         "mark": (f"a {{rather}}{_FAST} {_PACE}", "(rapid|hurried|quick|fast) speech"),
         "fact": (f"{_PACE}={{rather}}(fast|quick|rapid)", f"pace={_FAST}"),
     },
     ("pace", "normal"): {
         "manner": (f"at a {_NORMAL} {_PACE}",),
-        "tail": (f"with a {_NORMAL} {_PACE}", f"the {_PACE} {_NORMAL}"),
+        "tail": (f"with a {_NORMAL} {_PACE}", f"while the {_PACE} {{is}} {_NORMAL}"),
         "mark": (f"a {_NORMAL} {_PACE}",),
         "fact": (f"{_PACE}={_NORMAL}",),
     },
@@ -78,11 +78,11 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
             "(slowly|unhurriedly|slowly|leisurely)",
             f"at a {{rather}}{_SLOW} {_PACE}",
         ),
-        "tail": (f"with a {_SLOW} {_PACE}", f"the {_PACE} {{rather}}slow", "the words drawn out"),
+        "tail": (f"with a {_SLOW} {_PACE}", f"while the {_PACE} {{is}} {{rather}}slow", "the words drawn out"),
         "mark": (f"a {{rather}}{_SLOW} {_PACE}", "(slow|unhurried|drawn-out|measured) speech"),
         "fact": (f"{_PACE}={{rather}}slow", f"pace={_SLOW}"),
     },
-    ("intonation", "rising"): {
+    ("pitch_movement", "rising"): {
         "tail": (
             "with a rising (intonation|inflection|melody)",
             "{the_her} intonation (rising|climbing) toward the end",
@@ -90,7 +90,7 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
         "mark": ("a rising (intonation|inflection)", "an upward (intonation|inflection)"),
         "fact": ("(intonation|inflection|melody)=rising",),
     },
-    ("intonation", "falling"): {
+    ("pitch_movement", "falling"): {
         "tail": (
             "with a falling (intonation|inflection|melody)",
             "{the_her} intonation (falling|sinking|dropping) toward the end",
@@ -98,51 +98,51 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
         "mark": ("a falling (intonation|inflection)", "a downward (intonation|inflection)"),
         "fact": ("(intonation|inflection|melody)=falling",),
     },
-    ("intonation", "flat"): {
+    ("pitch_range", "flat"): {
         "voice": ("(flat|monotonous|monotone)",),
         "manner": ("in a monotone", "monotonously", "in a flat monotone"),
-        "tail": ("with a (flat|level|monotonous) (intonation|melody)", "the intonation flat"),
+        "tail": ("with a (flat|level|monotonous) (intonation|melody)", "while the intonation {is} (flat|level)"),
         "mark": ("a (flat|level|monotonous) (intonation|inflection)",),
         "fact": ("(intonation|inflection|melody)=(flat|monotonous)",),
     },
-    ("intonation", "varied"): {
+    ("pitch_range", "varied"): {
         "voice": ("melodic", "lilting", "singsong"),
         "tail": (
             "with a (lively|varied|expressive|melodic) (intonation|inflection)",
-            "{the_her} intonation (varied|lively|fluctuating)",
+            "while {the_her} intonation {is} (varied|lively|expressive)",
         ),
         "mark": ("a (lively|varied|expressive|melodic) (intonation|inflection)",),
         "fact": ("(intonation|inflection|melody)=(lively|varied|expressive)",),
     },
-    ("volume movement", "swelling"): {
+    ("loudness_movement", "swelling"): {
         "tail": (
             "(growing|getting|becoming) louder[ toward the end]",
             "(growing|getting) louder and louder",
-            "the volume (growing|swelling|rising)",
+            "while the volume (grows|swells)",
         ),
-        "mark": ("a (growing|swelling|rising) volume", "a volume that (grows|swells|rises)"),
-        "fact": ("volume=(growing|swelling|rising)",),
+        "mark": ("a (growing|swelling) volume", "a volume that (grows|swells)"),
+        "fact": ("volume=(growing|swelling)",),
     },
-    ("volume movement", "fading"): {
+    ("loudness_movement", "fading"): {
         "tail": (
             "(growing|getting) quieter[ toward the end]",
             "(trailing off|fading away|fading|dying away) toward the end",
-            "the volume (fading|falling|dropping)",
+            "while the volume (fades|dwindles)",
         ),
-        "mark": ("a (fading|falling) volume", "a volume that (fades|drops|falls)"),
-        "fact": ("volume=(fading|falling|dropping)",),
+        "mark": ("a (fading|dwindling) volume", "a volume that (fades|dwindles)"),
+        "fact": ("volume=(fading|dwindling)",),
     },
-    ("volume movement", "dynamic"): {
+    ("loudness_range", "dynamic"): {
         "tail": (
             "with a (changing|varied|fluctuating) volume",
-            "the volume (varying|fluctuating|changing)[ from word to word]",
+            "while the volume (varies|changes)[ from word to word]",
         ),
-        "mark": ("a (changing|varied|fluctuating|varying) volume",),
+        "mark": ("a (changing|varied|fluctuating|variable) volume",),
         "fact": ("volume=(varied|changing|variable)",),
     },
-    ("volume movement", "steady"): {
+    ("loudness_range", "steady"): {
         "manner": ("at a (steady|constant|stable|even) volume",),
-        "tail": ("with a (steady|constant|stable) volume", "the volume (steady|constant|stable)"),
+        "tail": ("with a (steady|constant|stable) volume", "while the volume {is} (steady|constant|stable)"),
         "mark": ("a (steady|constant|stable|even) volume",),
         "fact": ("volume=(steady|constant|stable)",),
     },
@@ -154,30 +154,31 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
     },
     ("pauses", "fluent"): {
         "manner": ("fluently", "without pauses", "without a pause"),
-        "tail": ("without (pauses|a pause)", "with few pauses", "{the_her} speech flowing"),
+        "tail": ("without (pauses|a pause)", "with few pauses", "while the speech {is} flowing"),
         "mark": ("(fluent|flowing) speech", "few pauses"),
         "fact": ("speech=(fluent|flowing)",),
     },
 }
 
 _QUALITIES = {
-    "trembling": ("trembling", "shaky", "quivering", "unsteady", "tremulous"),
-    "breathy": ("breathy", "airy", "breathless"),
-    "hoarse": ("hoarse", "rough", "raspy", "husky"),
-    "clear": ("clear", "crisp", "distinct"),
-    "tense": ("tense", "strained", "tight"),
-    "soft": ("mellow", "velvety", "silky"),
-    "bright": ("bright", "ringing", "silvery"),
-    "dull": ("dull", "dark", "hollow"),
+    ("clearness", "clear"): ("clear", "crisp", "distinct"),
+    ("clearness", "hoarse"): ("hoarse", "rough", "raspy", "husky"),
+    ("brightness", "bright"): ("bright", "brilliant", "silvery"),
+    ("brightness", "dull"): ("dull", "dark", "hollow"),
+    ("steadiness", "trembling"): ("trembling", "shaky", "quivering", "unsteady", "tremulous"),
+    ("steadiness", "steady"): ("steady", "smooth", "controlled"),
+    ("texture", "breathy"): ("breathy", "airy", "breathless"),
+    ("texture", "tense"): ("tense", "strained", "tight"),
+    ("texture", "soft"): ("mellow", "velvety", "silky"),
 }
 
 
 def phrases() -> dict[tuple[str, str], Phrases]:
     """(aspect, level) → role → templates, the qualities of a voice among them."""
     table = dict(LEVEL_PHRASES)
-    for quality, words in _QUALITIES.items():
+    for item, words in _QUALITIES.items():
         choice = f"({'|'.join(words)})"
-        table["voice quality", quality] = {
+        table[item] = {
             "voice": (choice,),
             "tail": (f"{{her}} voice {choice}",),
             "mark": (f"a {choice} (voice|timbre)",),

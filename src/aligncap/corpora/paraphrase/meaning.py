@@ -10,27 +10,38 @@ from aligncap.values import EMOTIONS
 ASPECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "pitch": ("high", "normal", "low"),
-        "volume": ("loud", "normal", "quiet"),
+        "loudness": ("loud", "normal", "quiet"),
         "pace": ("fast", "normal", "slow"),
-        "intonation": ("rising", "falling", "flat", "varied"),
-        "volume movement": ("swelling", "fading", "dynamic", "steady"),
+        "pitch_movement": ("rising", "falling"),
+        "pitch_range": ("flat", "varied"),
+        "loudness_movement": ("swelling", "fading"),
+        "loudness_range": ("dynamic", "steady"),
         "pauses": ("halting", "fluent"),
-        "voice quality": (
-            "trembling",
-            "breathy",
-            "hoarse",
-            "clear",
-            "tense",
-            "soft",
-            "bright",
-            "dull",
-        ),
+        "clearness": ("clear", "hoarse"),
+        "brightness": ("bright", "dull"),
+        "steadiness": ("trembling", "steady"),
+        "texture": ("breathy", "tense", "soft"),
     }
 )
-"""The aspects of a voice that a caption can describe, and the levels of each."""
+"""The aspects of a voice that a caption can describe, named as in `clues.Levels`, and their levels."""
 
-TRAIT_OF = MappingProxyType({"volume movement": "volume", "pauses": "pace"})
-"""The clue trait of an aspect where it has another name."""
+TRAIT_OF: Mapping[str, str] = MappingProxyType(
+    {
+        "pitch": "pitch",
+        "loudness": "volume",
+        "pace": "pace",
+        "pitch_movement": "intonation",
+        "pitch_range": "intonation",
+        "loudness_movement": "volume",
+        "loudness_range": "volume",
+        "pauses": "pace",
+        "clearness": "voice quality",
+        "brightness": "voice quality",
+        "steadiness": "voice quality",
+        "texture": "voice quality",
+    }
+)
+"""The clue trait that an aspect belongs to (`values.TRAITS`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +69,11 @@ class Meaning:
             if level not in ASPECTS.get(aspect, ()):
                 known = ", ".join(ASPECTS.get(aspect, ASPECTS))
                 raise DataError(f"{aspect} {level!r}: must be one of {known}")
+
+
+STATED: Mapping[str, float] = MappingProxyType(
+    {
+        aspect: 0.85 if aspect in ("pitch", "loudness", "pace") else 0.45 for aspect in ASPECTS
+    }
+)
+"""How often an aspect is spoken of where its level is known: people name three far more often."""

@@ -46,15 +46,19 @@ class Grammar:
     people: Mapping[str | None, Mapping[str, tuple[str, ...]]]
     words: Mapping[str, tuple[str, ...]]
     emphasised: Mapping[str, str]
-    """Kind of emotion word → template that makes it strong."""
+    """Kind of emotion word → template that makes it strong, with WORD in its place."""
+    plain: Mapping[str, str]
+    """Kind of emotion word → template where it is not strong."""
     inflected: Callable[[str, str | None], str | None]
     """Slots such as "she speak", for a gender; None for a slot it does not know."""
     finish: Callable[[str], str]
     reads_well: Callable[[str], bool]
     gender_stated: float
     """How often a known gender is said."""
-    level_stated: Mapping[str, float]
-    """Level → how often it is said where it is known; `""` is any other level."""
+    aspect_stated: Mapping[str, float]
+    """Aspect → how often it is said where it is known."""
+    normal_stated: float
+    """How often, of these times, a level is said that is only normal."""
     most_levels: int
 
 
@@ -111,10 +115,11 @@ def _weighted(styles: tuple[Style, ...], rng: Random) -> Style:
 
 
 def _stated(grammar: Grammar, meaning: Meaning, rng: Random) -> list[Item]:
-    often = grammar.level_stated
-    items = [
-        item for item in meaning.levels.items() if rng.random() < often.get(item[1], often[""])
-    ]
+    items = []
+    for aspect, level in meaning.levels.items():
+        often = grammar.normal_stated if level == "normal" else 1.0
+        if rng.random() < often * grammar.aspect_stated[aspect]:
+            items.append((aspect, level))
     rng.shuffle(items)
     return items[: grammar.most_levels]
 
@@ -196,13 +201,13 @@ class _Speaker:
 
     def emotion_word(self, kind: str) -> str:
         """A word for the emotion, as strong as it was felt."""
-        rng, template = self.rng, "WORD"
-        options = self.emotion[kind]
+        rng, grammar = self.rng, self.grammar
+        options, template = self.emotion[kind], grammar.plain.get(kind, "WORD")
         if rng.random() < self.strength:
             strong = self.emotion.get(f"{kind}+")
             if strong is None or rng.random() < 0.35:
-                template = self.grammar.emphasised.get(kind, template)
+                template = grammar.emphasised.get(kind, template)
             else:
-                options = strong
+                options, template = strong, "WORD"
         word = options[int(rng.random() * len(options))]
-        return self.write(parse(template)).replace("WORD", word)
+        return self.write(parse(template.replace("WORD", word)))

@@ -1,0 +1,67 @@
+"""Chinese captions: how the parts are joined, and what a good sentence must not do."""
+
+import re
+from random import Random
+
+from aligncap.corpora.paraphrase.chinese_frames import FRAMES, WORDS
+from aligncap.corpora.paraphrase.chinese_people import EMOTION_WORDS, PEOPLE
+from aligncap.corpora.paraphrase.chinese_words import phrases
+from aligncap.corpora.paraphrase.meaning import STATED
+from aligncap.corpora.paraphrase.planner import Grammar, Style
+from aligncap.corpora.paraphrase.template import parse
+
+FEWEST_CHARACTERS, MOST_CHARACTERS = 10, 45
+
+_STYLES = (
+    ("clause", 0.5, {"clause": 4}),
+    ("split", 0.34, {"voice": 2, "manner": 1, "clause": 2}),
+    ("list", 0.16, {"mark": 3}),
+)
+_ONCE = "很较偏挺颇"
+"""Degrees that wear thin: `较` may come twice, each of the others once."""
+
+
+def grammar() -> Grammar:
+    """The Chinese grammar."""
+    return Grammar(
+        phrases=phrases(),
+        styles=tuple(
+            Style(name, weight, capacity, tuple(parse(f) for f in FRAMES[name]))
+            for name, weight, capacity in _STYLES
+        ),
+        join={
+            "voice": lambda words, rng: rng.choice(("、", "而", "又")).join(words),
+            "manner": lambda words, rng: "、".join(words),
+            "clauses": lambda words, rng: "，".join(words),
+            "marks": _join_marks,
+        },
+        role_of={"voice": "voice", "manner": "manner", "clauses": "clause", "marks": "mark"},
+        emotions=EMOTION_WORDS,
+        people=PEOPLE,
+        words=WORDS,
+        emphasised={"adj": "{very}WORD", "noun": "{much}WORD"},
+        plain={"adj": "{some}WORD"},
+        inflected=lambda slot, gender: None,
+        finish=lambda text: f"{text}。",
+        reads_well=_reads_well,
+        gender_stated=0.94,
+        aspect_stated=STATED,
+        normal_stated=0.6,
+        most_levels=4,
+    )
+
+
+def _join_marks(words: list[str], rng: Random) -> str:
+    *most, last = words
+    return f"{'、'.join(most)}{rng.choice('和与')}{last}" if most else last
+
+
+def _reads_well(text: str) -> bool:
+    """Long enough, not too long, and no word said twice."""
+    characters = re.sub(r"[，。、；：]", "", text)
+    if not FEWEST_CHARACTERS <= len(characters) <= MOST_CHARACTERS:
+        return False
+    if any(text.count(mark) > (2 if mark == "较" else 1) for mark in _ONCE):
+        return False
+    pairs = re.findall(r"(?=([\u4e00-\u9fff]{2}))", text)
+    return len(set(pairs)) == len(pairs)
