@@ -206,3 +206,6 @@ class Caption:
     model: str
     candidates: tuple[str, ...] = ()
     """Other captions, best first, where several were asked for."""
+    part_s: tuple[float, float] | None = None
+    """Start and end of what the caption is of, where the recording is longer than the model
+    reads; facts and evidence are of that part as well."""

@@ -10,13 +10,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
 from aligncap.captioner.continuation import Continuation, TextDistribution
-from aligncap.captioner.runtime import DecodeOptions, Hypothesis, ResponseRules
+from aligncap.captioner.runtime import DecodeOptions, Hypothesis, ResponseRules, that_end_once
 
 
 class Candidate(NamedTuple):
@@ -41,19 +42,20 @@ class BeamSearch:
     best_has_ended: bool = False
 
     def step(self, candidates: Sequence[Candidate], *, last: bool) -> list[Candidate] | None:
-        """Take the 2 * beam_size best candidates, best first.
+        """Take the 2 * beam_size best candidates (or all there are), best first.
 
         Returns those the beams go on with, or None when the search is over.
         """
-        width = len(candidates) // 2
+        width = self.options.beam_size
         spare = iter(one for one in candidates[width:] if one.token not in self.stops)
         kept = []
         for place, candidate in enumerate(candidates[:width]):
-            if last or candidate.token in self.stops:
+            possible = candidate.total > -inf
+            ends = possible and (last or candidate.token in self.stops)
+            if ends:
                 self.best_has_ended |= place == 0
                 self._end(candidate)
-                candidate = next(spare, candidate)
-            kept.append(candidate)
+            kept.append(next(spare, candidate) if ends else candidate)
         if last or self._enough():
             return None
         self.totals = [one.total for one in kept]
@@ -63,7 +65,7 @@ class BeamSearch:
     def best(self) -> list[Hypothesis]:
         """The captions asked for, best first."""
         in_order = sorted(self.ended, key=lambda one: one.score, reverse=True)
-        return in_order[: self.options.captions]
+        return that_end_once(in_order[: self.options.captions], self.stops)
 
     def _end(self, candidate: Candidate) -> None:
         ids = (*self.ids[candidate.beam], candidate.token)
@@ -92,8 +94,11 @@ def beam_search(
         totals = torch.tensor([one.totals for one in alive], device=log_p.device)
         width, size = totals.shape[1], rules.text_size
         sums = log_p.view(len(alive), width, size) + totals[:, :, None]
-        best = sums.flatten(1).topk(2 * options.beam_size)
-        still, rows, tokens = [], [], []
+        # A tiny vocabulary has fewer ways to begin than there are beams.
+        best = sums.flatten(1).topk(min(2 * options.beam_size, width * size))
+        still: list[BeamSearch] = []
+        rows: list[int] = []
+        tokens: list[int] = []
         for number, one in enumerate(alive):
             pairs = zip(best.values[number].tolist(), best.indices[number].tolist(), strict=True)
             candidates = [Candidate(total, at // size, at % size) for total, at in pairs]

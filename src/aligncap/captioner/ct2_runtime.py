@@ -9,7 +9,7 @@ from typing import Any
 import ctranslate2
 import numpy as np
 
-from aligncap.captioner.runtime import DecodeOptions, Hypothesis, ResponseRules
+from aligncap.captioner.runtime import DecodeOptions, Hypothesis, ResponseRules, that_end_once
 from aligncap.errors import MissingModelError, RecipeError
 
 
@@ -44,14 +44,14 @@ class CT2Runtime:
     def generate(
         self, prompts: Sequence[Sequence[int]], options: DecodeOptions
     ) -> list[list[Hypothesis]]:
-        """For each prompt `options.captions` responses, best first."""
+        """For each prompt up to `options.captions` responses, best first."""
         if options.groups > 1:
             raise RecipeError("diverse beams need the torch runtime: load with runtime='torch'")
         arguments = self._arguments(options)
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
         # One length at a time: CTranslate2 4.8 applies the minimum length to the wrong beams of
         # a ragged batch, and takes what is over the shortest prompt as steps of the search.
-        running = []
+        running: list[tuple[int, Any]] = []
         for _, group in groupby(order, key=lambda number: len(prompts[number])):
             numbers = list(group)
             names = [[self._names[i] for i in prompts[number]] for number in numbers]
@@ -59,7 +59,7 @@ class CT2Runtime:
             running.extend(zip(numbers, started, strict=True))
         found: list[list[Hypothesis]] = [[] for _ in prompts]
         for number, one in running:
-            found[number] = _hypotheses(one.result(), options)
+            found[number] = that_end_once(_hypotheses(one.result(), options), self._rules.stop_ids)
         return found
 
     def score(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> list[float]:

@@ -60,7 +60,7 @@ def score(
 def evaluation(model: PreTrainedModel) -> Iterator[None]:
     """Dropout off, and afterwards as it was."""
     training = model.training
-    model.eval()
+    model.train(False)
     try:
         yield
     finally:

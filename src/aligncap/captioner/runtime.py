@@ -4,11 +4,14 @@ Two classes do it: `torch_runtime.TorchRuntime` and `ct2_runtime.CT2Runtime`. Th
 token in float, so a model is trained with the first and used with the second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from aligncap.errors import RecipeError
+
+CT2_FOLDER = "ct2"
+"""Where an exported model folder keeps its language model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +120,22 @@ class Hypothesis:
         return self.log_probability / len(self.ids)
 
 
+def that_end_once(hypotheses: Sequence[Hypothesis], stop_ids: Collection[int]) -> list[Hypothesis]:
+    """Those that hold no end before their last token; all of them where none is so.
+
+    A beam goes on after its end where most candidates end (a few steps in ten thousand).
+    """
+    kept = [one for one in hypotheses if not any(i in stop_ids for i in one.ids[:-1])]
+    return kept or list(hypotheses)
+
+
 class LanguageRuntime(Protocol):
     """A language model that captions: prompts in, responses out."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], options: DecodeOptions
     ) -> list[list[Hypothesis]]:
-        """For each prompt `options.captions` responses, best first."""
+        """For each prompt up to `options.captions` responses, at least one, best first."""
 
     def score(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> list[float]:
         """The log-probability of each response after the prompt, summed over its tokens."""

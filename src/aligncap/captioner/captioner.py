@@ -1,0 +1,198 @@
+"""Sound in, captions out: the whole way, with its parts handed in."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligncap.audio import from_array
+from aligncap.captioner.listening import Listener, Utterance
+from aligncap.captioner.meta import ModelMeta
+from aligncap.captioner.prompts import PromptBuilder
+from aligncap.captioner.record import Wording, build_caption
+from aligncap.captioner.runtime import DecodeOptions, Hypothesis, LanguageRuntime
+from aligncap.clues import acoustic_prompt, measured_clues
+from aligncap.errors import AlignCapError, AudioError, RecipeError, UnknownNameError
+from aligncap.values import Caption, Waveform
+
+Array = NDArray[np.generic]
+Source = str | Path | Waveform
+"""A recording: a file, or sound in memory."""
+
+LARGEST_BATCH = 64
+"""Recordings captioned together, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for beside the recordings."""
+
+    language: str
+    candidates: int
+    evidence: bool
+
+
+class Captioner:
+    """Captions recordings; `aligncap.load` makes one."""
+
+    def __init__(
+        self,
+        meta: ModelMeta,
+        prompts: PromptBuilder,
+        listener: Listener,
+        runtime: LanguageRuntime,
+        *,
+        options: DecodeOptions,
+        workers: int = 1,
+    ) -> None:
+        """`workers` recordings are listened to at a time when there are several."""
+        self.meta = meta
+        self._prompts = prompts
+        self._listener = listener
+        self._runtime = runtime
+        self._options = options
+        self._workers = workers
+
+    @overload
+    def caption(
+        self,
+        source: Source | Array,
+        *,
+        rate_hz: int | None = None,
+        language: str = "en",
+        candidates: int = 1,
+        evidence: bool = True,
+    ) -> Caption: ...
+
+    @overload
+    def caption(
+        self,
+        source: Sequence[Source | Array],
+        *,
+        rate_hz: int | None = None,
+        language: str = "en",
+        candidates: int = 1,
+        evidence: bool = True,
+    ) -> list[Caption]: ...
+
+    def caption(
+        self,
+        source: Source | Array | Sequence[Source | Array],
+        *,
+        rate_hz: int | None = None,
+        language: str = "en",
+        candidates: int = 1,
+        evidence: bool = True,
+    ) -> Caption | list[Caption]:
+        """The caption of a recording, or those of several in their order.
+
+        A recording is a file, a Waveform, or an array of samples ([time] or [time, channels])
+        together with `rate_hz`. With `candidates` above 1, the record holds other captions too.
+        Raises AudioError for a recording that cannot be read, NoSpeechError where nobody speaks,
+        UnknownNameError for a language the model does not write; of several recordings, for the
+        first that fails (`caption_many` goes on).
+        """
+        one = isinstance(source, str | Path | Waveform | np.ndarray)
+        several: Sequence[Source | Array] = [source] if one else source  # type: ignore[assignment, list-item]
+        sources = [_in_memory(item, rate_hz) for item in several]
+        outcomes = self.caption_many(
+            sources, language=language, candidates=candidates, evidence=evidence
+        )
+        captions = []
+        for outcome in outcomes:
+            if isinstance(outcome, AlignCapError):
+                raise outcome
+            captions.append(outcome)
+        return captions[0] if one else captions
+
+    def caption_many(
+        self,
+        sources: Iterable[Source],
+        *,
+        language: str = "en",
+        candidates: int = 1,
+        evidence: bool = True,
+    ) -> Iterator[Caption | AlignCapError]:
+        """For each recording its caption, or what is wrong with it, in order, as they are ready.
+
+        `sources` is read a little ahead: some are listened to while others are captioned, in
+        batches that grow from a few to `LARGEST_BATCH`, so that the first caption comes soon.
+        """
+        if language not in self.meta.languages:
+            raise UnknownNameError("caption language", language, self.meta.languages)
+        if candidates < 1:
+            raise RecipeError(f"candidates is {candidates}, must be at least 1")
+        return self._stream(iter(sources), Wish(language, candidates, evidence))
+
+    def _stream(self, sources: Iterator[Source], wish: Wish) -> Iterator[Caption | AlignCapError]:
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="listen")
+        try:
+            size = self._workers
+            batch = self._start(pool, sources, size)
+            while batch:
+                size = min(2 * size, LARGEST_BATCH)
+                # The next batch is listened to while this one is captioned.
+                following = self._start(pool, sources, size)
+                yield from self._caption([future.result() for future in batch], wish)
+                batch = following
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _start(
+        self, pool: ThreadPoolExecutor, sources: Iterator[Source], count: int
+    ) -> list[Future[Utterance | AlignCapError]]:
+        return [pool.submit(self._listen, source) for source in islice(sources, count)]
+
+    def _listen(self, source: Source) -> Utterance | AlignCapError:
+        try:
+            return self._listener.listen(Path(source) if isinstance(source, str) else source)
+        except AlignCapError as error:
+            return error
+
+    def _caption(
+        self, batch: Sequence[Utterance | AlignCapError], wish: Wish
+    ) -> Iterator[Caption | AlignCapError]:
+        """What to say of each; the batch is captioned in one go."""
+        heard = [one for one in batch if isinstance(one, Utterance)]
+        prompts = [self._prompt(one, wish.language) for one in heard]
+        found = iter(self._runtime.generate(prompts, self._decoding(wish)) if prompts else [])
+        for one in batch:
+            yield one if isinstance(one, AlignCapError) else self._write(one, next(found), wish)
+
+    def _prompt(self, utterance: Utterance, language: str) -> tuple[int, ...]:
+        """P_act where the model was trained with it, speech, P_instruct (Eq. 4, decision 5)."""
+        act = ""
+        if self.meta.act_mode == "measured":
+            act = acoustic_prompt(measured_clues(utterance.facts), language)
+        return self._prompts.student(utterance.tokens, language=language, act=act).ids
+
+    def _decoding(self, wish: Wish) -> DecodeOptions:
+        # All beams are asked for: what they name together says how sure the model is.
+        beams = max(self._options.beam_size, wish.candidates)
+        return replace(self._options, beam_size=beams, captions=beams)
+
+    def _write(self, utterance: Utterance, hypotheses: Sequence[Hypothesis], wish: Wish) -> Caption:
+        wordings = [
+            Wording(self._prompts.vocabulary.decode(one.ids).strip(), one) for one in hypotheses
+        ]
+        return build_caption(
+            wordings,
+            utterance,
+            language=wish.language,
+            candidates=wish.candidates,
+            evidence=wish.evidence,
+            model=self.meta.name,
+        )
+
+
+def _in_memory(source: Source | Array, rate_hz: int | None) -> Source:
+    if not isinstance(source, np.ndarray):
+        return source
+    if rate_hz is None:
+        raise AudioError("an array of samples has no sampling rate of its own; give rate_hz")
+    return from_array(source, rate_hz)

@@ -1,0 +1,128 @@
+"""Opening a model by name or folder; only what its runtime needs is imported."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from aligncap.captioner.captioner import Captioner
+from aligncap.captioner.checkpoint import load_vocabulary
+from aligncap.captioner.listening import Listener
+from aligncap.captioner.meta import ENCODER_FOLDER, ModelMeta, read_meta
+from aligncap.captioner.prompts import PromptBuilder
+from aligncap.captioner.runtime import CT2_FOLDER, DecodeOptions, LanguageRuntime, ResponseRules
+from aligncap.errors import DataError, MissingModelError, UnknownNameError
+from aligncap.speech import open_tokenizer
+from aligncap.values import SpeechTokenizer
+
+MODELS: Mapping[str, Path] = MappingProxyType(
+    {"mini": Path(__file__).resolve().parent.parent / "models" / "mini"}
+)
+"""Models that come with the package."""
+
+RUNTIMES = ("auto", "ct2", "torch")
+"""What the language model runs on; "auto" takes CTranslate2 where the folder is exported."""
+
+BEAM_SIZE = 4
+BIG_BYTES = 500_000_000
+"""Above this, all cores share one response: a single one would take long."""
+
+
+def load(
+    name: str | Path,
+    *,
+    runtime: str = "auto",
+    beam_size: int = BEAM_SIZE,
+    threads: int | None = None,
+    tokenizer_path: str | Path | None = None,
+) -> Captioner:
+    """A captioner: `name` is a built-in model ("mini") or a model folder.
+
+    `threads` is how many cores may be used (all, by default); `tokenizer_path` is where the
+    weights of a speech tokenizer are that is not part of the folder. Raises UnknownNameError for
+    an unknown name, MissingModelError where something of the model is not on this machine,
+    DataError where the speech tokenizer is another than the model was trained with.
+    """
+    if runtime not in RUNTIMES:
+        raise UnknownNameError("runtime", runtime, RUNTIMES)
+    folder = find_model(name)
+    meta = read_meta(folder)
+    vocabulary = load_vocabulary(folder, meta)
+    cores = threads or len(os.sched_getaffinity(0))
+    rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids(meta.limits.stop_characters))
+    exported = (folder / CT2_FOLDER).is_dir()
+    language_model = (
+        _torch_runtime(folder, rules)
+        if runtime == "torch" or (runtime == "auto" and not exported)
+        else _ct2_runtime(folder / CT2_FOLDER, rules, cores)
+    )
+    return Captioner(
+        meta,
+        PromptBuilder(vocabulary, meta.prompts),
+        Listener(_speech_tokenizer(folder, meta, tokenizer_path), meta.limits.max_speech_s),
+        language_model,
+        options=DecodeOptions(
+            beam_size=beam_size,
+            min_length=meta.limits.min_tokens,
+            max_length=meta.limits.max_tokens,
+        ),
+        workers=cores,
+    )
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model; a built-in name comes before a folder called the same."""
+    if name in MODELS:
+        folder = MODELS[str(name)]
+        if not folder.is_dir():
+            raise MissingModelError(
+                f"model {name!r} is not in this installation ({folder}); "
+                "install a released aligncap, or give the folder of a model"
+            )
+        return folder
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if isinstance(name, Path) or len(folder.parts) > 1:
+        raise MissingModelError(f"{folder}: no such model folder; check the path")
+    raise UnknownNameError("model", name, MODELS)
+
+
+def _torch_runtime(folder: Path, rules: ResponseRules) -> LanguageRuntime:
+    try:
+        from aligncap.captioner.checkpoint import load_torch
+        from aligncap.captioner.torch_runtime import TorchRuntime
+
+        return TorchRuntime(load_torch(folder).causal_lm, rules)
+    except ModuleNotFoundError as error:
+        raise MissingModelError(
+            f"{folder}: this model needs {error.name}, which is not installed; "
+            "run: pip install 'aligncap[train]', or use an exported model"
+        ) from error
+
+
+def _ct2_runtime(folder: Path, rules: ResponseRules, cores: int) -> LanguageRuntime:
+    from aligncap.captioner.ct2_runtime import CT2Runtime
+
+    if not folder.is_dir():
+        raise MissingModelError(
+            f"{folder.parent}: is not exported; run: aligncap export {folder.parent} OUT"
+        )
+    weights = folder / "model.bin"
+    if weights.is_file() and weights.stat().st_size > BIG_BYTES:
+        return CT2Runtime(folder, rules, threads=cores)
+    return CT2Runtime(folder, rules, replicas=cores)
+
+
+def _speech_tokenizer(folder: Path, meta: ModelMeta, path: str | Path | None) -> SpeechTokenizer:
+    """The tokenizer the model was trained with; DataError where it is another one."""
+    if meta.tokenizer.name == "builtin" and path is None:
+        beside = folder / ENCODER_FOLDER
+        path = beside if beside.is_dir() else folder
+    tokenizer = open_tokenizer(meta.tokenizer.name, path, **meta.tokenizer.options)
+    if tokenizer.fingerprint != meta.tokenizer.fingerprint:
+        raise DataError(
+            f"{folder}: was trained with {meta.tokenizer.name} {meta.tokenizer.fingerprint}, "
+            f"this one is {tokenizer.fingerprint}; its tokens mean something else"
+        )
+    return tokenizer
