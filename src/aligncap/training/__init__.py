@@ -12,6 +12,7 @@ from aligncap.training.settings import FitSettings, learning_rate_at, seed_of
 if TYPE_CHECKING:
     from aligncap.training.average import WeightAverage, load_average
     from aligncap.training.checkpoints import latest_checkpoint, load_weights
+    from aligncap.training.devices import training_device
     from aligncap.training.hooks import evaluating, every
     from aligncap.training.loop import History, fit
     from aligncap.training.optimizer import make_optimizer
@@ -29,6 +30,7 @@ __all__ = [
     "load_weights",
     "make_optimizer",
     "seed_of",
+    "training_device",
 ]
 
 _LATER = {
@@ -41,6 +43,7 @@ _LATER = {
     "load_average": "average",
     "load_weights": "checkpoints",
     "make_optimizer": "optimizer",
+    "training_device": "devices",
 }
 
 

@@ -56,6 +56,12 @@ class WeightAverage:
             self._swap()
 
     @torch.no_grad()
+    def keep(self) -> None:
+        """Give the model the averaged weights for good."""
+        for name, weight in trained(self._model).items():
+            weight.copy_(self.weights[name])
+
+    @torch.no_grad()
     def _swap(self) -> None:
         for name, weight in trained(self._model).items():
             own = weight.detach().clone()

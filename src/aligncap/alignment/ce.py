@@ -1,0 +1,32 @@
+"""The rival of KD: plain cross-entropy on the captions, speech in, no teacher.
+
+The same student, rows, prompts and loop as `kd`; only the loss differs, so the two compare.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aligncap.alignment.objective import Objective
+from aligncap.alignment.settings import StageSettings, StudentSettings
+from aligncap.alignment.stages import Lesson, Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeSettings(StageSettings):
+    """A recipe of kind "ce"."""
+
+    student: StudentSettings = field(default_factory=StudentSettings)
+
+
+SETTINGS = CeSettings
+
+
+def run(settings: CeSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
+    """Train on speech and captions; the model folder is `output`/model."""
+    stage = Stage(settings, output, kind="ce", needs_speech=True)
+    lesson = Lesson(
+        rows_of=lambda draw: [stage.prompter.student_row(draw, settings.student)],
+        objective=Objective(ce_weight=1.0),
+    )
+    return stage.run(lesson, act_mode=settings.student.act_mode, resume=resume)

@@ -1,0 +1,192 @@
+"""Training rows: what warm-up and distillation learn from, as JSON lines read as a stream.
+
+The first line says whose codes the rows hold:
+
+    {"training_rows": 1, "tokenizer": {"name": "builtin", "fingerprint": "3f9c…",
+     "frame_rate_hz": 12.5, "codebooks": 1, "codebook_size": 512, "options": {}}}
+
+and each further line is one view of a clip (augmented views of a clip are rows of their own):
+
+    {"id": "clip#2", "corpus": "ravdess", "split": "train", "weight": 1.0,
+     "speech": [17, 4, …],                            one list a codebook where there are several;
+                                                      left out of a row with captions only
+     "captions": {"en": ["…", "…"], "zh": ["…"]},
+     "act": {"en": "Feeling sad, low, and slow"},     P_act of its captions (Eq. 1): the teacher's
+     "measured": {"en": "Feeling low and slow"},      P_act that the signal supports: the student's
+     "transcript": "…"}
+
+Only id, corpus and captions are required.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligncap.errors import AlignCapError, DataError, UnknownNameError
+from aligncap.values import LANGUAGES
+
+FORMAT = 1
+SPLITS = ("train", "validation")
+ROW_KEYS = frozenset(
+    {"id", "corpus", "split", "weight", "speech", "captions", "act", "measured", "transcript"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechSource:
+    """The speech tokenizer that gave the rows' codes."""
+
+    name: str
+    fingerprint: str
+    frame_rate_hz: float
+    codebooks: int
+    codebook_size: int
+    options: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.codebooks < 1 or self.codebook_size < 1 or not self.frame_rate_hz > 0:
+            raise DataError(f"tokenizer {self.name!r}: codebooks, sizes and rate must be positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRow:
+    """One view of a clip with its captions, or captions alone where `speech` is None."""
+
+    id: str
+    corpus: str
+    captions: Mapping[str, tuple[str, ...]]
+    """By language, at least one."""
+    speech: NDArray[np.int64] | None = None
+    """Codes [codebooks, frames]."""
+    split: str = "train"
+    weight: float = 1.0
+    """How often it is drawn, relative to other rows."""
+    act: Mapping[str, str] = field(default_factory=dict)
+    """P_act by language, from the captions (Eq. 1)."""
+    measured: Mapping[str, str] = field(default_factory=dict)
+    """P_act by language, from the signal (decision 5)."""
+    transcript: str = ""
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise UnknownNameError(f"split ({self.id})", self.split, SPLITS)
+        for name in ("captions", "act", "measured"):
+            for language in getattr(self, name):
+                if language not in LANGUAGES:
+                    raise UnknownNameError(f"language of {name} ({self.id})", language, LANGUAGES)
+        if not self.captions or not all(
+            texts and all(text.strip() for text in texts) for texts in self.captions.values()
+        ):
+            raise DataError(f"{self.id}: captions are by language, at least one, none empty")
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise DataError(f"{self.id}: weight is {self.weight}, must be 0 or more")
+        codes = self.speech
+        if codes is not None and (codes.ndim != 2 or codes.size == 0 or codes.min() < 0):
+            raise DataError(f"{self.id}: speech is codes of 0 or more, [codebooks, frames]")
+
+
+def read_source(path: Path) -> SpeechSource:
+    """The speech tokenizer named in a file of training rows."""
+    for _, source in _parsed(path, wanted=1):
+        assert isinstance(source, SpeechSource)
+        return source
+    raise DataError(f"{path}: is empty; write it with write_rows")
+
+
+def read_rows(path: Path) -> Iterator[TrainingRow]:
+    """The rows of a file, one at a time; DataError names file and line."""
+    for _, value in _parsed(path):
+        if isinstance(value, TrainingRow):
+            yield value
+
+
+def write_rows(path: Path, source: SpeechSource, rows: Iterable[TrainingRow]) -> int:
+    """Write a file of training rows, whole or not at all; returns how many."""
+    partial = path.with_name(f".{path.name}.partial")
+    count = 0
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"training_rows": FORMAT, "tokenizer": asdict(source)}) + "\n")
+        for row in rows:
+            file.write(json.dumps(_as_json(row), ensure_ascii=False) + "\n")
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return count
+
+
+def _as_json(row: TrainingRow) -> dict[str, object]:
+    values: dict[str, object] = {
+        "id": row.id,
+        "corpus": row.corpus,
+        "split": row.split,
+        "weight": row.weight,
+        "captions": {language: list(texts) for language, texts in row.captions.items()},
+        "act": dict(row.act),
+        "measured": dict(row.measured),
+        "transcript": row.transcript,
+    }
+    if row.speech is not None:
+        codes = row.speech.tolist()
+        values["speech"] = codes[0] if len(codes) == 1 else codes
+    return values
+
+
+def _parsed(
+    path: Path, *, wanted: int | None = None
+) -> Iterator[tuple[int, SpeechSource | TrainingRow]]:
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); make the training rows first"
+        ) from error
+    with file:
+        for number, line in enumerate(file, start=1):
+            try:
+                table = json.loads(line)
+                yield number, (_source(table) if number == 1 else _row(table))
+            except (AlignCapError, ValueError, TypeError, KeyError, AttributeError) as error:
+                raise DataError(f"{path}:{number}: {_reason(error)}") from error
+            if number == wanted:
+                return
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"lacks {error.args[0]!r}"
+    return str(error)
+
+
+def _source(table: Mapping[str, Any]) -> SpeechSource:
+    if table["training_rows"] != FORMAT:
+        raise DataError(f"format {table['training_rows']} is not {FORMAT}; make the rows again")
+    return SpeechSource(**table["tokenizer"])
+
+
+def _row(table: Mapping[str, Any]) -> TrainingRow:
+    for key in table:
+        if key not in ROW_KEYS:
+            raise UnknownNameError("key of a training row", key, ROW_KEYS)
+    speech = table.get("speech")
+    codes = None if speech is None else np.array(speech)
+    if codes is not None and codes.dtype.kind != "i":
+        raise DataError(f"{table['id']}: speech must be whole numbers, as many in each codebook")
+    return TrainingRow(
+        id=str(table["id"]),
+        corpus=str(table["corpus"]),
+        captions={language: tuple(texts) for language, texts in table["captions"].items()},
+        speech=None if codes is None else np.atleast_2d(codes.astype(np.int64)),
+        split=table.get("split", "train"),
+        weight=float(table.get("weight", 1.0)),
+        act=dict(table.get("act", {})),
+        measured=dict(table.get("measured", {})),
+        transcript=str(table.get("transcript", "")),
+    )

@@ -1,0 +1,97 @@
+"""Stage (ii), KD-Regularization: a student that hears learns to say what a teacher that reads says.
+
+The teacher reads P_act (and P_sem or the transcript), the student speech tokens; of each caption
+token KL(teacher ‖ student) is minimised over the text vocabulary (Eq. 5; decisions 1, 2, 4).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aligncap.alignment.draws import Draw
+from aligncap.alignment.objective import Objective
+from aligncap.alignment.settings import (
+    LossSettings,
+    StageSettings,
+    StudentSettings,
+    TeacherSettings,
+)
+from aligncap.alignment.stages import Lesson, Stage
+from aligncap.alignment.store import Distributions
+from aligncap.alignment.teacher import AdapterOffTeacher, FrozenTeacher, Teacher, TeacherCache
+from aligncap.captioner.adapters import has_adapter
+from aligncap.captioner.checkpoint import load_torch
+from aligncap.captioner.model import CaptionModel
+from aligncap.errors import RecipeError
+from aligncap.training import training_device
+
+CACHE_FOLDER = "teacher"
+"""Of a run: the teacher's distributions, where the recipe names no other folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KdSettings(StageSettings):
+    """A recipe of kind "kd"."""
+
+    student: StudentSettings = field(default_factory=StudentSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+
+    def __post_init__(self) -> None:
+        if not (self.teacher.model or self.model.start or self.model.lora):
+            raise RecipeError(
+                "the teacher needs a model that reads: give model.start (a warmed-up model), "
+                "teacher.model, or a LoRA adapter over model.base"
+            )
+
+
+SETTINGS = KdSettings
+
+
+def run(settings: KdSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
+    """Distil the teacher into the student; the model folder is `output`/model."""
+    stage = Stage(settings, output, kind="kd", needs_speech=True)
+    cache = TeacherCache(
+        settings.teacher.cache or output / CACHE_FOLDER,
+        open_teacher(settings, stage.model),
+        stage.prompter.all_examples(settings.teacher.prompt),
+        top_k=settings.teacher.top_k,
+        temperature=settings.teacher.temperature,
+    )
+
+    def teacher(draws: Sequence[Draw]) -> Distributions:
+        prompt, prompter = settings.teacher.prompt, stage.prompter
+        return cache.lookup([e for d in draws for e in prompter.teacher_examples(d, prompt)])
+
+    lesson = Lesson(
+        rows_of=lambda draw: [stage.prompter.student_row(draw, settings.student)],
+        objective=Objective(
+            kl_weight=settings.loss.kl_weight,
+            ce_weight=settings.loss.ce_weight,
+            temperature=settings.teacher.temperature,
+        ),
+        teacher=teacher,
+    )
+    return stage.run(lesson, act_mode=settings.student.act_mode, resume=resume)
+
+
+def open_teacher(settings: KdSettings, student: CaptionModel) -> Teacher:
+    """The frozen teacher: a model folder, or the student's own base with the adapter off.
+
+    RecipeError where the teacher's text vocabulary is not the student's.
+    """
+    folder = settings.teacher.model
+    if folder is None and has_adapter(student):
+        return AdapterOffTeacher(student)
+    folder = folder or settings.model.start
+    assert folder is not None  # KdSettings makes sure
+    model = load_torch(folder, device=str(training_device()), dtype=settings.model.dtype)
+    if (
+        model.vocabulary.token_names()[: model.vocabulary.text_rows]
+        != (student.vocabulary.token_names()[: student.vocabulary.text_rows])
+    ):
+        raise RecipeError(
+            f"{folder}: its text vocabulary is not the student's; distil between models of one "
+            "tokenizer, such as both from one warm-up"
+        )
+    return FrozenTeacher(model)

@@ -1,0 +1,61 @@
+"""The facts of whole corpora, measured once by several processes and kept as JSON lines."""
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+
+from rich.console import Console
+from rich.progress import track
+
+from aligncap.acoustics import measure
+from aligncap.audio import load
+from aligncap.values import Fact, Facts
+
+
+def measure_all(cache: Path, paths: Sequence[Path]) -> list[Facts]:
+    """The facts of every file in order; those in `cache` are read, the rest measured into it.
+
+    A run that was broken off goes on where it stopped.
+    """
+    known: dict[str, str] = {}
+    if cache.exists():
+        for line in cache.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                path, _, facts = line.rstrip("\n").partition("\t")
+                known[path] = facts
+    missing = [path for path in paths if str(path) not in known]
+    if missing:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cores = len(os.sched_getaffinity(0))
+        with ProcessPoolExecutor(cores) as pool, cache.open("a", encoding="utf-8") as file:
+            lines = pool.map(_line_of, missing, chunksize=16)
+            progress = track(
+                zip(missing, lines, strict=True),
+                "measuring",
+                total=len(missing),
+                console=Console(stderr=True),
+            )
+            for path, line in progress:
+                known[str(path)] = line
+                file.write(f"{path}\t{line}\n")
+    return [read_facts(known[str(path)]) for path in paths]
+
+
+def _line_of(path: Path) -> str:
+    return write_facts(measure(load(path)))
+
+
+def write_facts(facts: Facts) -> str:
+    """Facts as one line of JSON."""
+    rows = {one.name: [one.value, one.unit, one.confidence, one.reason] for one in facts}
+    return json.dumps([facts.duration_s, facts.speech_s, rows])
+
+
+def read_facts(line: str) -> Facts:
+    """The facts that `write_facts` wrote."""
+    duration_s, speech_s, rows = json.loads(line)
+    named = {name: Fact(name, *row) for name, row in rows.items()}
+    return Facts(duration_s, speech_s, MappingProxyType(named))

@@ -1,0 +1,223 @@
+"""From corpora to training rows: tokens of several views of each clip, its captions and its clues.
+
+`kind = "rows"`. A view is the clip as another speaker, room or microphone might have given it;
+its facts move with it, so its captions stay true. Validation speakers are listened to as they
+are and marked `split = "validation"`.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
+from aligncap.alignment.measuring import measure_all
+from aligncap.clues import acoustic_prompt, emotion_of, find_clues, measured_clues
+from aligncap.corpora import (
+    Utterance,
+    gold_clues,
+    is_validation,
+    read_manifest,
+    write_captions,
+)
+from aligncap.errors import RecipeError
+from aligncap.speech.augmentation import Augmentation, Varied, vary
+from aligncap.speech.builtin import open_tokenizer
+from aligncap.speech.encoder import SpeechEncoder
+from aligncap.speech.encoder_checkpoint import load_encoder
+from aligncap.speech.encoder_data import UNKNOWN, Clip, make_batch
+from aligncap.speech.encoder_training import measured, trusted_gender
+from aligncap.speech.feature_store import store_features
+from aligncap.speech.features import Features, encoder_input
+from aligncap.training import seed_of
+from aligncap.values import LANGUAGES, Fact, Facts
+
+ROWS_FILE = "rows.jsonl"
+SAME_VOICE = 0.07
+"""Logarithm of the frequency ratio beyond which a voice may pass for the other gender."""
+
+_TOGETHER = 32
+_DB_A_NAT = 10 / math.log(10)
+
+
+def _gentle() -> Augmentation:
+    return Augmentation(voice=0.06, pace=0.12, channel=0.4, level=0.6, noise=0.3, cut=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsSettings:
+    """A recipe that makes training rows."""
+
+    data: tuple[Path, ...]
+    """Manifests."""
+    encoder: Path
+    """Folder of the built-in encoder."""
+    features: Path
+    """Folder that keeps measured features and facts from one run to the next."""
+    views: int = 4
+    """Rows of each training clip; the first is the clip as it is."""
+    captions: int = 4
+    """Captions a row and language."""
+    augmentation: Augmentation = field(default_factory=_gentle)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.data or self.views < 1 or self.captions < 1:
+            raise RecipeError("data, views and captions must each be at least one")
+
+
+SETTINGS = RowsSettings
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One view of a clip, ready to be written."""
+
+    utterance: Utterance
+    number: int
+    features: Features
+    facts: Facts
+
+
+def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
+    """Write `output`/rows.jsonl; a second run reuses what was measured. Returns what it holds."""
+    utterances = [one for path in settings.data for one in read_manifest(path)]
+    paths = [one.path for one in utterances]
+    store = store_features(settings.features, paths, measured)
+    facts = measure_all(settings.features / "facts.jsonl", paths)
+    tokenizer = open_tokenizer(settings.encoder)
+    source = SpeechSource(
+        name=tokenizer.name,
+        fingerprint=tokenizer.fingerprint,
+        frame_rate_hz=tokenizer.frame_rate_hz,
+        codebooks=1,
+        codebook_size=tokenizer.codebook_size,
+    )
+
+    def views() -> Iterator[View]:
+        for place, (utterance, found) in enumerate(zip(utterances, facts, strict=True)):
+            count = 1 if is_validation(utterance) else settings.views
+            for number in range(count):
+                yield view_of(utterance, store[place], found, number=number, settings=settings)
+
+    rows = rows_of(views(), load_encoder(settings.encoder), settings)
+    return {"rows": write_rows(output / ROWS_FILE, source, rows)}
+
+
+def view_of(
+    utterance: Utterance, features: Features, facts: Facts, *, number: int, settings: RowsSettings
+) -> View:
+    """View `number` of a clip; view 0 is the clip as it is."""
+    utterance = replace(utterance, gender=trusted_gender(utterance))
+    if utterance.emotion is None and utterance.captions:
+        utterance = replace(utterance, emotion=emotion_of(utterance.captions[0]))
+    if number == 0:
+        return View(utterance, number, features, facts)
+    seed = seed_of(settings.seed, number, *utterance.id.encode())
+    varied = vary(features, settings.augmentation, np.random.default_rng(seed))
+    if abs(math.log(varied.voice_ratio)) > SAME_VOICE:
+        utterance = replace(utterance, gender=None)
+    return View(utterance, number, varied.features, moved_facts(facts, varied))
+
+
+def moved_facts(facts: Facts, varied: Varied) -> Facts:
+    """What would have been measured in the varied clip, by what was done to it."""
+    octaves = math.log2(varied.voice_ratio)
+    moves = {
+        "pitch_median_hz": lambda value: value * varied.voice_ratio,
+        "pitch_offset_st": lambda value: value + 12 * octaves,
+        "loudness_db": lambda value: value + varied.level_nats * _DB_A_NAT,
+    }
+    per_second = {
+        name: lambda value: value * varied.pace_ratio
+        for name in (
+            "pitch_slope_st_per_s",
+            "pitch_jumps_per_s",
+            "loudness_slope_db_per_s",
+            "pace_syllables_per_s",
+            "pauses_per_s",
+        )
+    }
+    moves |= per_second
+    moved = {}
+    for fact in facts:
+        if fact.name in moves and fact.value is not None:
+            fact = replace(fact, value=moves[fact.name](fact.value))
+        moved[fact.name] = fact
+    gender = moved.get("female_probability")
+    if gender is not None and abs(math.log(varied.voice_ratio)) > SAME_VOICE:
+        moved["female_probability"] = Fact(gender.name, None, gender.unit, 0.0, "the voice moved")
+    return replace(facts, by_name=moved)
+
+
+def rows_of(
+    views: Iterator[View], encoder: SpeechEncoder, settings: RowsSettings
+) -> Iterator[TrainingRow]:
+    """The rows of views, their tokens read in batches."""
+    waiting: list[View] = []
+    for view in views:
+        waiting.append(view)
+        if len(waiting) == _TOGETHER:
+            yield from _written(waiting, encoder, settings)
+            waiting = []
+    if waiting:
+        yield from _written(waiting, encoder, settings)
+
+
+def _written(
+    views: Sequence[View], encoder: SpeechEncoder, settings: RowsSettings
+) -> Iterator[TrainingRow]:
+    inputs = [encoder_input(view.features) for view in views]
+    clips = [Clip(view.utterance.corpus or "", UNKNOWN, UNKNOWN) for view in views]
+    batch = make_batch(inputs, clips, [math.nan] * len(views))
+    with torch.no_grad():
+        reading = encoder(batch.views, batch.prosody, batch.heard)
+    for view, codes, heard in zip(views, reading.codes, reading.heard, strict=True):
+        row = row_of(view, codes[: int(heard.sum())].numpy()[None], settings)
+        if row is not None:
+            yield row
+
+
+def row_of(view: View, codes: np.ndarray, settings: RowsSettings) -> TrainingRow | None:
+    """A training row of a view; None where nothing is known to say of it."""
+    utterance, facts = view.utterance, view.facts
+    captions: dict[str, tuple[str, ...]] = {}
+    act: dict[str, str] = {}
+    signal = measured_clues(facts)
+    for language in LANGUAGES:
+        if utterance.captions and language == emotion_language(utterance):
+            captions[language] = tuple(ended(text) for text in utterance.captions)
+            clues = [clue for text in utterance.captions for clue in find_clues(text, language)]
+            act[language] = acoustic_prompt((*clues, *signal), language)
+        elif utterance.emotion is not None:
+            seed = seed_of(settings.seed, view.number, *f"{utterance.id}{language}".encode())
+            texts = write_captions(utterance, facts, language, settings.captions, seed)
+            captions[language] = tuple(texts)
+            act[language] = acoustic_prompt(gold_clues(utterance, facts), language)
+    if not captions:
+        return None
+    return TrainingRow(
+        id=f"{utterance.id}#{view.number}",
+        corpus=utterance.corpus or "",
+        captions=captions,
+        speech=codes.astype(np.int64),
+        split="validation" if is_validation(utterance) else "train",
+        act=act,
+        measured={language: acoustic_prompt(signal, language) for language in captions},
+        transcript=utterance.text or "",
+    )
+
+
+def emotion_language(utterance: Utterance) -> str:
+    """The language that an utterance's human captions are written in."""
+    return "zh" if any("\u4e00" <= c <= "\u9fff" for c in utterance.captions[0]) else "en"
+
+
+def ended(text: str) -> str:
+    """A human caption with a full stop where its writer left it out."""
+    text = text.strip()
+    chinese = any("\u4e00" <= c <= "\u9fff" for c in text)
+    return text if text[-1:] in ".。!?！？" else text + ("。" if chinese else ".")

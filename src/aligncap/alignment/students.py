@@ -1,0 +1,101 @@
+"""The language model that a stage trains: an earlier stage's, a pretrained one, or a new one."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from aligncap.alignment.data import SpeechSource, TrainingRow
+from aligncap.alignment.settings import ModelSettings
+from aligncap.captioner.adapters import add_adapter
+from aligncap.captioner.backbones import open_backbone
+from aligncap.captioner.checkpoint import load_torch
+from aligncap.captioner.meta import TOKENIZER_FILE, read_meta
+from aligncap.captioner.model import CaptionModel, add_speech_tokens, small_llama
+from aligncap.captioner.prompts import PromptTemplate
+from aligncap.captioner.text_training import train_text_tokenizer
+from aligncap.captioner.vocabulary import Vocabulary, read_tokenizer
+from aligncap.errors import DataError
+
+TEXT_ONLY = "warmup"
+"""The stage that trains no speech token: what it makes fits any tokenizer of the same size."""
+
+
+def open_student(
+    settings: ModelSettings,
+    *,
+    rows: Sequence[TrainingRow],
+    source: SpeechSource,
+    output: Path,
+    seed: int,
+) -> tuple[CaptionModel, PromptTemplate]:
+    """The model to train, and the prompts it was or will be made with.
+
+    A new model's text tokenizer is learnt from the rows' texts and kept in `output`, so that a
+    resumed run has the same one. DataError where an earlier stage's model is for other speech
+    tokens.
+    """
+    template = PromptTemplate()
+    if settings.start is not None:
+        template = _check_start(settings.start, source)
+        model = load_torch(settings.start, dtype=settings.dtype, trainable=True)
+    elif settings.base is not None:
+        causal_lm, vocabulary = open_backbone(
+            settings.base,
+            codebook_size=source.codebook_size,
+            codebooks=source.codebooks,
+            dtype=settings.dtype,
+        )
+        add_speech_tokens(causal_lm, vocabulary)
+        model = CaptionModel(causal_lm, vocabulary)
+    else:
+        vocabulary = _own_vocabulary(settings, rows, source, template, output / TOKENIZER_FILE)
+        sizes = {k: v for k, v in asdict(settings.new).items() if k != "text_vocabulary"}
+        model = CaptionModel(small_llama(vocabulary, seed=seed, **sizes), vocabulary)
+    if settings.lora is not None:
+        model = add_adapter(model, settings.lora)
+    return model.train(), template
+
+
+def _check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
+    meta = read_meta(folder)
+    sizes = meta.vocabulary.codebooks, meta.vocabulary.codebook_size
+    same = meta.tokenizer.fingerprint == source.fingerprint
+    if sizes != (source.codebooks, source.codebook_size) or not (
+        same or meta.provenance.get("kind") == TEXT_ONLY
+    ):
+        raise DataError(
+            f"{folder}: is for speech tokens of {meta.tokenizer.name} "
+            f"({meta.tokenizer.fingerprint[:12]}, {sizes[0]} x {sizes[1]}), the rows hold those of "
+            f"{source.name} ({source.fingerprint[:12]}, {source.codebooks} x "
+            f"{source.codebook_size}); make the rows again or start from another model"
+        )
+    return meta.prompts
+
+
+def _own_vocabulary(
+    settings: ModelSettings,
+    rows: Sequence[TrainingRow],
+    source: SpeechSource,
+    template: PromptTemplate,
+    path: Path,
+) -> Vocabulary:
+    if not path.exists():
+        texts = [*template.instructions.values(), *dict.fromkeys(_texts(rows))]
+        tokenizer = train_text_tokenizer(texts, settings.new.text_vocabulary)
+        partial = path.with_name(f".{path.name}")
+        tokenizer.save(str(partial))
+        partial.replace(path)
+    return Vocabulary.of(
+        read_tokenizer(path), codebook_size=source.codebook_size, codebooks=source.codebooks
+    )
+
+
+def _texts(rows: Iterable[TrainingRow]) -> Iterator[str]:
+    for row in rows:
+        if row.split == "train":
+            for captions in row.captions.values():
+                yield from captions
+            yield from row.act.values()
+            yield from row.measured.values()
+            if row.transcript:
+                yield row.transcript
