@@ -64,11 +64,17 @@ class FakeModel:
         )
 
 
-def open_fake(name: str) -> FakeModel:
+def _open_fake(name: str) -> FakeModel:
     """The fake under the name `mini`; any other is missing."""
     if name != "mini":
         raise MissingModelError(f"{name}: no such model; built in: mini")
     return FakeModel(name)
+
+
+@pytest.fixture
+def open_fake() -> Callable[[str], FakeModel]:
+    """Opens the fake model."""
+    return _open_fake
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def aligncap() -> Aligncap:
     def run(*arguments: str | Path, stdin: bytes = b"") -> Ran:
         out, err = io.StringIO(), io.StringIO()
         typed = io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin)), encoding="utf-8")
-        world = World(stdin=typed, stdout=out, stderr=err, open_model=open_fake)
+        world = World(stdin=typed, stdout=out, stderr=err, open_model=_open_fake)
         code = main([str(argument) for argument in arguments], world=world)
         return Ran(code, out.getvalue(), err.getvalue())
 

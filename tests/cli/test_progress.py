@@ -1,0 +1,45 @@
+"""A progress bar appears where somebody is there to see it, and nowhere else."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from aligncap.cli.main import main
+from aligncap.cli.world import World
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stdout", "to_file", "shown"),
+    [
+        (io.StringIO, False, True),  # captions into a pipe
+        (Terminal, True, True),  # captions into a file
+        (Terminal, False, False),  # captions on the same terminal
+    ],
+)
+def test_a_bar_does_not_run_through_the_captions(
+    stdout, to_file: bool, shown: bool, example_clips: list[Path], tmp_path: Path, open_fake
+) -> None:
+    err = Terminal()
+    world = World(stdout=stdout(), stderr=err, open_model=open_fake)
+    output = ["--output", str(tmp_path / "out.jsonl")] if to_file else []
+    assert main(["caption", *map(str, example_clips[:2]), *output], world=world) == 0
+    assert ("captioning" in err.getvalue()) == shown
+
+
+def test_marks_are_coloured_on_a_terminal_only(example_clips: list[Path], open_fake) -> None:
+    written = {}
+    for kind in (Terminal, io.StringIO):
+        out = kind()
+        world = World(stdout=out, stderr=io.StringIO(), open_model=open_fake)
+        main(["caption", str(example_clips[0]), "--evidence"], world=world)
+        written[kind] = out.getvalue()
+    assert "\x1b[" in written[Terminal]
+    assert "\x1b[" not in written[io.StringIO]
