@@ -17,10 +17,12 @@ $(DEMO)/.installed: pyproject.toml
 	@touch $@
 
 # One command for everything that may pull torch: torch==2.13.0 is named in the `train` extra and
-# here again, so that pip cannot settle on another build for peft or accelerate.
+# here again, so that pip cannot settle on another build for peft or accelerate. The official
+# SpeechTokenizer, a test oracle, comes without the many libraries that its trainer asks for.
 $(TEST)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/python -m pip install $(PIP_FLAGS) torch==2.13.0 --editable '.[train,zh,dev]'
+	$(TEST)/bin/python -m pip install $(PIP_FLAGS) --no-deps speechtokenizer==1.0.1
 	@touch $@
 
 demo: $(DEMO)/.installed  ## caption the example clips (installs the base package, no torch)

@@ -25,6 +25,8 @@ EXTRA_OF = {
     "jieba": "zh",
     "fastapi": "serve",
     "uvicorn": "serve",
+    "opensmile": "dev",
+    "sklearn": "dev",
 }
 """Which extra brings a library that the base install does not have."""
 
