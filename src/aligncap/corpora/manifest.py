@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from aligncap.errors import DataError
@@ -96,11 +96,6 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
             count += 1
     unfinished.replace(path)
     return count
-
-
-def with_captions(utterance: Utterance, captions: Iterable[str]) -> Utterance:
-    """A copy of the utterance that has these captions."""
-    return replace(utterance, captions=tuple(captions))
 
 
 def _decoded(line: bytes, place: str) -> str:

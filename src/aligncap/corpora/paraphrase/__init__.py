@@ -1,6 +1,6 @@
 """The paraphrase grammar: one meaning (label and measured levels) in hundreds of sentences."""
 
-from aligncap.corpora.paraphrase.meaning import ASPECTS, Meaning
-from aligncap.corpora.paraphrase.planner import draw_caption, draw_captions
+from aligncap.corpora.paraphrase.meaning import ASPECTS, TRAIT_OF, Meaning
+from aligncap.corpora.paraphrase.planner import Sentence, draw_captions, draw_sentence
 
-__all__ = ["ASPECTS", "Meaning", "draw_caption", "draw_captions"]
+__all__ = ["ASPECTS", "TRAIT_OF", "Meaning", "Sentence", "draw_captions", "draw_sentence"]

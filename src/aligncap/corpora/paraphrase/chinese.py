@@ -7,7 +7,7 @@ from aligncap.corpora.paraphrase.chinese_frames import FRAMES, WORDS
 from aligncap.corpora.paraphrase.chinese_people import EMOTION_WORDS, PEOPLE
 from aligncap.corpora.paraphrase.chinese_words import phrases
 from aligncap.corpora.paraphrase.meaning import STATED
-from aligncap.corpora.paraphrase.planner import Grammar, Style
+from aligncap.corpora.paraphrase.grammar import Grammar, Style
 from aligncap.corpora.paraphrase.template import parse
 
 FEWEST_CHARACTERS, MOST_CHARACTERS = 10, 45
@@ -44,7 +44,7 @@ def grammar() -> Grammar:
         inflected=lambda slot, gender: None,
         finish=lambda text: f"{text}。",
         reads_well=_reads_well,
-        gender_stated=0.94,
+        gender_stated=0.97,
         aspect_stated=STATED,
         normal_stated=0.6,
         most_levels=4,
@@ -53,7 +53,11 @@ def grammar() -> Grammar:
 
 def _join_marks(words: list[str], rng: Random) -> str:
     *most, last = words
-    return f"{'、'.join(most)}{rng.choice('和与')}{last}" if most else last
+    return (
+        f"{'、'.join(most)}{rng.choice(('与', '以及', '和' if last[0] != '平' else '与'))}{last}"
+        if most
+        else last
+    )
 
 
 def _reads_well(text: str) -> bool:

@@ -10,7 +10,7 @@ FRAMES = {
         "{the_person}(说话时|讲话时|){clauses}，{sounds}{feeling}",
         "{the_person}{sounds}{feeling}，{clauses}",
         "{clauses}，{the_person}{sounds}{feeling}",
-        "{clauses}，{tone_of}{full_of}{noun}",
+        "{clauses}，{the_person}{tone_of}{full_of}{noun}",
         "{the_person}{tone_is}{somewhat}{tone}，{clauses}",
         "{the_person}{clauses}，{tone_is}{somewhat}{tone}",
         "{the_person}{clauses}，{tone_of}{full_of}{noun}",
@@ -46,17 +46,17 @@ FRAMES = {
     ),
     "list": (
         "{the_person}(以|用){marks}说着话，{sounds}{feeling}",
-        "{the_person}有着{marks}，{sounds}{feeling}",
+        "{the_person}带有{marks}，{sounds}{feeling}",
         "{marks}，{full_of}{the_person}的{noun}",
         "{a_person}(以|用){marks}{adv}地说着话",
         "{marks}，让{the_person}{sounds}{feeling}",
-        "从{marks}(可以听出|能听出|听得出)，{the_person}{feeling}",
+        "凭{marks}(可以听出|能听出|听得出)，{the_person}{feeling}",
         "{the_person}{sounds}{feeling}，话里带着{marks}",
     ),
 }
 
 WORDS = {
-    "sounds": ("听起来", "听上去", "听起来", "听上去", "显得", "听来", "让人觉得"),
+    "sounds": ("听起来", "听上去", "听起来", "听上去", "显得", "听来", "听着"),
     "feeling": ("{adj}", "{adj}", "{idiom}"),
     "tone_is": ("语气", "语气", "口吻", "语气听起来"),
     "tone_of": ("语气中", "话语中", "言语间", "语气里", "话里", "声音里", "语气"),

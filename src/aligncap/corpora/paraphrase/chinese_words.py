@@ -12,7 +12,7 @@ _NORMAL = "(适中|正常|中等|一般)"
 _NOUN = {
     "pitch": "(音调|声调|音高)",
     "loudness": "音量",
-    "pace": "(语速|说话速度|说话的节奏)",
+    "pace": "语速",
     "tune": "(语调|尾音)",
 }
 
@@ -24,7 +24,7 @@ _LEVELS: Mapping[tuple[str, str], Phrases] = {
     },
     ("pitch", "normal"): {
         "clause": (f"{_NOUN['pitch']}{_NORMAL}", f"{_NOUN['pitch']}不高不低"),
-        "mark": (f"{_NORMAL}的{_NOUN['pitch']}", f"不高不低的{_NOUN['pitch']}"),
+        "mark": (f"{_NORMAL}的{_NOUN['pitch']}", "不高不低的(音调|声调)"),
     },
     ("pitch", "low"): {
         "voice": ("低沉", "低沉", "音调{rather}低"),
@@ -39,21 +39,25 @@ _LEVELS: Mapping[tuple[str, str], Phrases] = {
             "(声音|嗓音){somewhat}(洪亮|响亮)",
             "嗓门{rather}大",
         ),
-        "mark": (f"{{rather}}大的{_NOUN['loudness']}", "(洪亮|响亮)的嗓音"),
+        "mark": (f"(偏大|很大|比较大|相当大)的{_NOUN['loudness']}", "(洪亮|响亮)的嗓音"),
     },
     ("loudness", "normal"): {
         "clause": (f"{_NOUN['loudness']}{_NORMAL}", "声音不大不小"),
         "mark": (f"{_NORMAL}的{_NOUN['loudness']}",),
     },
     ("loudness", "quiet"): {
-        "voice": ("微弱", "轻轻"),
+        "voice": ("微弱",),
         "manner": ("小声", "轻声", "低声"),
         "clause": (f"{_NOUN['loudness']}{{rather}}(小|低)", "声音{rather}(小|轻)", "说得很小声"),
         "mark": (f"{{rather}}(小|低)的{_NOUN['loudness']}", "微弱的声音"),
     },
     ("pace", "fast"): {
         "manner": ("快速", "飞快", "迅速", "急促"),
-        "clause": (f"{_NOUN['pace']}{{rather}}快", "语速{somewhat}急促", "话说得{rather}快"),
+        "clause": (
+            "(语速|说话速度|说话的节奏){rather}快",
+            "语速{somewhat}急促",
+            "话说得{rather}快",
+        ),
         "mark": (f"{{rather}}快的{_NOUN['pace']}", "(飞快|急促)的语速"),
     },
     ("pace", "normal"): {
@@ -63,7 +67,11 @@ _LEVELS: Mapping[tuple[str, str], Phrases] = {
     },
     ("pace", "slow"): {
         "manner": ("缓慢", "慢慢", "缓缓", "慢悠悠"),
-        "clause": (f"{_NOUN['pace']}{{rather}}慢", "语速{somewhat}缓慢", "话说得{rather}慢"),
+        "clause": (
+            "(语速|说话速度|说话的节奏){rather}慢",
+            "语速{somewhat}缓慢",
+            "话说得{rather}慢",
+        ),
         "mark": (f"{{rather}}慢的{_NOUN['pace']}", "缓慢的语速"),
     },
     ("pitch_movement", "rising"): {
@@ -98,11 +106,10 @@ _LEVELS: Mapping[tuple[str, str], Phrases] = {
     },
     ("loudness_range", "steady"): {
         "clause": ("音量(平稳|稳定|均匀)", "音量(没有变化|不变)"),
-        "mark": ("(平稳|稳定|均匀)的音量",),
     },
     ("pauses", "halting"): {
         "manner": ("断断续续", "磕磕绊绊", "结结巴巴"),
-        "clause": ("(说话|话语)(断断续续|磕磕绊绊|不连贯)", "(说话|句中)停顿{rather}多"),
+        "clause": ("(说话|话语)(断断续续|磕磕绊绊|结结巴巴)", "(说话|句中)停顿{rather}多"),
         "mark": ("{rather}多的停顿", "断断续续的表达"),
     },
     ("pauses", "fluent"): {

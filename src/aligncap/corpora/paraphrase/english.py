@@ -7,7 +7,7 @@ from aligncap.corpora.paraphrase.english_frames import FRAMES, WORDS
 from aligncap.corpora.paraphrase.english_people import EMOTION_WORDS, PEOPLE
 from aligncap.corpora.paraphrase.english_words import phrases
 from aligncap.corpora.paraphrase.meaning import STATED
-from aligncap.corpora.paraphrase.planner import Grammar, Style
+from aligncap.corpora.paraphrase.grammar import Grammar, Style
 from aligncap.corpora.paraphrase.template import parse
 
 FEWEST_WORDS, MOST_WORDS = 8, 35

@@ -13,8 +13,7 @@ FRAMES = {
         "{the_person} sounds {pred}, {speaking} {manner}[ in a {voice} voice][, {tail}]",
         "{the_person} sounds {pred}, {speaking} in a {voice} voice[, {tail}]",
         "{the_person} sounds {pred} (as|when|while) {she speak} {manner}[ in a {voice} voice][, {tail}]",
-        "sounding {pred}, {a_person} {speaks}[ {manner}]"
-        "[ in a {voice} voice][, {tail}]",
+        "sounding {pred}, {a_person} {speaks}[ {manner}][ in a {voice} voice][, {tail}]",
         "{noun} {shows} in {persons}[ {voice}] voice[ as {she speak} {manner}][, {tail}]",
         "(there is|you can hear|one hears|we hear) {noun} in {persons}[ {voice}] voice"
         "[, and {she speak} {manner}][, {tail}]",
@@ -27,14 +26,15 @@ FRAMES = {
         "{a_person} who (sounds|seems|is audibly|is evidently) {pred} {speaks}[ {manner}]"
         "[ in a {voice} voice][, {tail}]",
         "{a_person} with a {voice} voice sounds {pred}[ and {speaks} {manner}][, {tail}]",
-        "{persons_voice}[, {voice_is},] sounds {pred}[, the words spoken {manner}][, {tail}]",
+        "{persons_voice} is {voice_is} and sounds {pred}[, the words spoken {manner}][, {tail}]",
+        "{persons_voice} sounds {pred}[, the words spoken {manner}][, {tail}]",
         "(this is|here speaks|we hear|one hears) a {adj} {person}[ {speaking} {manner}]"
         "[ in a {voice} voice][, {tail}]",
         "a {adj} {person} {speaks}[ {manner}][ in a {voice} voice][, {tail}]",
         "{full_of} {noun}, {a_person} {speaks}[ {manner}][ in a {voice} voice][, {tail}]",
         "with {noun} in {her}[ {voice}] voice, {a_person} {speaks}[ {manner}][, {tail}]",
         "{the_person} {speaks}[ {manner}] in a {adj} {tone}[, {her} voice {voice_is}][, {tail}]",
-        "a {adj} {gendered}voice[, {voice_is},] (is heard|is speaking|speaks|talks)[ {manner}][, {tail}]",
+        "a {adj} {gendered}voice (is heard|is speaking|speaks|talks)[ {manner}][, {tail}]",
         "it sounds as (if|though) {the_person} is {pred}, {speaking} {manner}[ in a {voice} voice]"
         "[, {tail}]",
         "{the_person} {must_be} {pred}, for {she speak}[ {manner}] in a {voice} voice[, {tail}]",
@@ -42,7 +42,7 @@ FRAMES = {
         "{the_person} {speaks} {manner}[ in a {voice} voice][, {tail}]; {she sound} {pred}",
         "{the_person} {speaks} in a {voice} voice[, {tail}]; {she sound} {pred}",
         "{the_person} (is|sounds|seems) {pred} and {speaks} {manner}[ in a {voice} voice][, {tail}]",
-        "the words come[ {manner}] from a {adj} {person}[ with a {voice} voice][, {tail}]",
+        "the words come from a {adj} {person}[ with a {voice} voice][, spoken {manner}][, {tail}]",
         "{tail}, {the_person} sounds {pred}[ and {speaks} {manner}][ in a {voice} voice]",
         "{persons} {adj} (mood|state of mind) can be heard in every word[, spoken {manner}][, {tail}]",
         "{from_the_way} that {she be} {pred}",
@@ -72,7 +72,7 @@ FRAMES = {
         "{the_person} {sounds} {pred}; {facts}",
         "{a_person} {speaks} {adv}; {facts}",
         "{persons_voice} sounds {pred}, (and|while) {facts}",
-        "{noun} {shows} in {persons} voice, (and|while) {facts}",
+        "{noun} {shows} when {the_person} {speaks}; {facts}",
         "while {facts}, {the_person} {sounds} {pred}",
         "(this is|here speaks|we hear|one hears) a {adj} {person}; {facts}",
         "{facts}; {a_person} is {speaking} {adv}",

@@ -41,20 +41,24 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
         "manner": ("{rather}loudly", "loudly", "at (high|full) volume", "at a high volume"),
         "tail": ("with (great|high|full) volume", "while {the_her} volume {is} {rather}high"),
         "mark": ("a {rather}(loud|high) volume", "(high|full|great) volume"),
-        "fact": ("volume={rather}high", "loudness={rather}high"),
+        "fact": ("volume={rather}high",),
     },
     ("loudness", "normal"): {
-        "manner": (f"at a {_NORMAL} volume", f"with {_NORMAL} loudness"),
+        "manner": (f"at a {_NORMAL} volume", f"with (normal|ordinary|average) volume"),
         "tail": (f"with a {_NORMAL} volume", f"while {{the_her}} volume {{is}} {_NORMAL}"),
-        "mark": (f"a {_NORMAL} volume", f"{_NORMAL} loudness"),
-        "fact": (f"volume={_NORMAL}", f"loudness={_NORMAL}"),
+        "mark": (f"a {_NORMAL} volume", f"{_NORMAL} volume"),
+        "fact": (f"volume={_NORMAL}",),
     },
     ("loudness", "quiet"): {
         "voice": ("{rather}quiet", "(hushed|quiet|faint|soft|muted|subdued)"),
         "manner": ("{rather}(quietly|softly)", "quietly", "softly", "at a {rather}low volume"),
-        "tail": ("with (little|low) volume", "while {the_her} volume {is} {rather}low", "while the volume {is} subdued"),
+        "tail": (
+            "with (little|low) volume",
+            "while {the_her} volume {is} {rather}low",
+            "while the volume {is} subdued",
+        ),
         "mark": ("a {rather}low volume", "a (soft|quiet|subdued) volume", "low volume"),
-        "fact": ("volume={rather}low", "volume=(low|subdued)", "loudness={rather}low"),
+        "fact": ("volume={rather}low", "volume=(low|subdued)"),
     },
     ("pace", "fast"): {
         "manner": (
@@ -62,7 +66,10 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
             "(quickly|rapidly|fast|briskly|swiftly|hurriedly)",
             f"at a {{rather}}{_FAST} {_PACE}",
         ),
-        "tail": (f"with a {_FAST} {_PACE}", f"while the {_PACE} {{is}} {{rather}}(fast|quick|rapid)"),
+        "tail": (
+            f"with a {_FAST} {_PACE}",
+            f"while the {_PACE} {{is}} {{rather}}(fast|quick|rapid)",
+        ),
         "mark": (f"a {{rather}}{_FAST} {_PACE}", "(rapid|hurried|quick|fast) speech"),
         "fact": (f"{_PACE}={{rather}}(fast|quick|rapid)", f"pace={_FAST}"),
     },
@@ -78,14 +85,18 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
             "(slowly|unhurriedly|slowly|leisurely)",
             f"at a {{rather}}{_SLOW} {_PACE}",
         ),
-        "tail": (f"with a {_SLOW} {_PACE}", f"while the {_PACE} {{is}} {{rather}}slow", "the words drawn out"),
+        "tail": (
+            f"with a {_SLOW} {_PACE}",
+            f"while the {_PACE} {{is}} {{rather}}slow",
+            "the words drawn out",
+        ),
         "mark": (f"a {{rather}}{_SLOW} {_PACE}", "(slow|unhurried|drawn-out|measured) speech"),
         "fact": (f"{_PACE}={{rather}}slow", f"pace={_SLOW}"),
     },
     ("pitch_movement", "rising"): {
         "tail": (
             "with a rising (intonation|inflection|melody)",
-            "{the_her} intonation (rising|climbing) toward the end",
+            "while {the_her} intonation (rises|climbs|is rising)[ toward the end]",
         ),
         "mark": ("a rising (intonation|inflection)", "an upward (intonation|inflection)"),
         "fact": ("(intonation|inflection|melody)=rising",),
@@ -93,7 +104,7 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
     ("pitch_movement", "falling"): {
         "tail": (
             "with a falling (intonation|inflection|melody)",
-            "{the_her} intonation (falling|sinking|dropping) toward the end",
+            "while {the_her} intonation (falls|drops|is falling)[ toward the end]",
         ),
         "mark": ("a falling (intonation|inflection)", "a downward (intonation|inflection)"),
         "fact": ("(intonation|inflection|melody)=falling",),
@@ -101,7 +112,10 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
     ("pitch_range", "flat"): {
         "voice": ("(flat|monotonous|monotone)",),
         "manner": ("in a monotone", "monotonously", "in a flat monotone"),
-        "tail": ("with a (flat|level|monotonous) (intonation|melody)", "while the intonation {is} (flat|level)"),
+        "tail": (
+            "with a (flat|level|monotonous) (intonation|melody)",
+            "while the intonation {is} (flat|level)",
+        ),
         "mark": ("a (flat|level|monotonous) (intonation|inflection)",),
         "fact": ("(intonation|inflection|melody)=(flat|monotonous)",),
     },
@@ -118,33 +132,36 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
         "tail": (
             "(growing|getting|becoming) louder[ toward the end]",
             "(growing|getting) louder and louder",
-            "while the volume (grows|swells)",
+            "while the volume (is|keeps) (growing|swelling)",
         ),
-        "mark": ("a (growing|swelling) volume", "a volume that (grows|swells)"),
+        "mark": ("a (growing|swelling) volume",),
         "fact": ("volume=(growing|swelling)",),
     },
     ("loudness_movement", "fading"): {
         "tail": (
             "(growing|getting) quieter[ toward the end]",
             "(trailing off|fading away|fading|dying away) toward the end",
-            "while the volume (fades|dwindles)",
+            "while the volume is (fading|dwindling)",
         ),
-        "mark": ("a (fading|dwindling) volume", "a volume that (fades|dwindles)"),
+        "mark": ("a (fading|dwindling) volume",),
         "fact": ("volume=(fading|dwindling)",),
     },
     ("loudness_range", "dynamic"): {
         "tail": (
             "with a (changing|varied|fluctuating) volume",
-            "while the volume (varies|changes)[ from word to word]",
+            "while the volume keeps (changing|varying)[ from word to word]",
         ),
         "mark": ("a (changing|varied|fluctuating|variable) volume",),
         "fact": ("volume=(varied|changing|variable)",),
     },
     ("loudness_range", "steady"): {
         "manner": ("at a (steady|constant|stable|even) volume",),
-        "tail": ("with a (steady|constant|stable) volume", "while the volume {is} (steady|constant|stable)"),
+        "tail": (
+            "with a (steady|constant|stable) volume",
+            "while the volume {is} (constant|stable|unchanging)",
+        ),
         "mark": ("a (steady|constant|stable|even) volume",),
-        "fact": ("volume=(steady|constant|stable)",),
+        "fact": ("volume=(constant|stable)",),
     },
     ("pauses", "halting"): {
         "manner": ("haltingly", "in fits and starts", "with (many|frequent) pauses"),
@@ -180,7 +197,7 @@ def phrases() -> dict[tuple[str, str], Phrases]:
         choice = f"({'|'.join(words)})"
         table[item] = {
             "voice": (choice,),
-            "tail": (f"{{her}} voice {choice}",),
+            "tail": (f"with a {choice} voice", f"while {{the_her}} voice {{is}} {choice}"),
             "mark": (f"a {choice} (voice|timbre)",),
             "fact": (f"(voice|timbre)={choice}",),
         }

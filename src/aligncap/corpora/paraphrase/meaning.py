@@ -72,8 +72,6 @@ class Meaning:
 
 
 STATED: Mapping[str, float] = MappingProxyType(
-    {
-        aspect: 0.85 if aspect in ("pitch", "loudness", "pace") else 0.45 for aspect in ASPECTS
-    }
+    {aspect: 0.85 if aspect in ("pitch", "loudness", "pace") else 0.45 for aspect in ASPECTS}
 )
 """How often an aspect is spoken of where its level is known: people name three far more often."""

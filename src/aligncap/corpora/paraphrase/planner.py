@@ -1,108 +1,62 @@
 """From a meaning to a caption: what to say, where to say it, and whether it reads well."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from random import Random
 
+from aligncap.corpora.paraphrase.grammar import Grammar, Item, Style, open_grammar
 from aligncap.corpora.paraphrase.meaning import Meaning
 from aligncap.corpora.paraphrase.template import Said, Template, parse
-from aligncap.errors import DataError, UnknownNameError
-
-LANGUAGES = {
-    "en": "aligncap.corpora.paraphrase.english",
-    "zh": "aligncap.corpora.paraphrase.chinese",
-}
+from aligncap.errors import DataError
 
 TRIES = 200
-"""Sentences drawn for one caption before giving up; one in three is good enough."""
+"""Sentences drawn for one caption before giving up; about two in three are good enough."""
 
-Item = tuple[str, str]
-"""An aspect of the voice and its level."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Style:
-    """A way to distribute what is said over roles: role → how many phrases it takes."""
-
-    name: str
-    weight: float
-    capacity: Mapping[str, int]
-    frames: tuple[Template, ...]
+STRENGTH = {"strong": 0.75, None: 0.15, "normal": 0.0}
+"""Intensity of the emotion → how often its word is a strong one."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Grammar:
-    """Everything a language has to offer."""
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A caption and what of its meaning it says."""
 
-    phrases: Mapping[Item, Mapping[str, tuple[str, ...]]]
-    styles: tuple[Style, ...]
-    join: Mapping[str, Callable[[list[str], Random], str]]
-    """Content slot → how its phrases become one."""
-    role_of: Mapping[str, str]
-    """Content slot → the role whose phrases it holds."""
-    emotions: Mapping[str, Mapping[str, tuple[str, ...]]]
-    people: Mapping[str | None, Mapping[str, tuple[str, ...]]]
-    words: Mapping[str, tuple[str, ...]]
-    emphasised: Mapping[str, str]
-    """Kind of emotion word → template that makes it strong, with WORD in its place."""
-    plain: Mapping[str, str]
-    """Kind of emotion word → template where it is not strong."""
-    inflected: Callable[[str, str | None], str | None]
-    """Slots such as "she speak", for a gender; None for a slot it does not know."""
-    finish: Callable[[str], str]
-    reads_well: Callable[[str], bool]
-    gender_stated: float
-    """How often a known gender is said."""
-    aspect_stated: Mapping[str, float]
-    """Aspect → how often it is said where it is known."""
-    normal_stated: float
-    """How often, of these times, a level is said that is only normal."""
-    most_levels: int
+    text: str
+    gender: str | None
+    levels: Mapping[str, str]
 
 
-@lru_cache
-def open_grammar(language: str) -> Grammar:
-    """The grammar of a language ("en", "zh")."""
-    if language not in LANGUAGES:
-        raise UnknownNameError("caption language", language, LANGUAGES)
-    grammar = import_module(LANGUAGES[language]).grammar()
-    assert isinstance(grammar, Grammar)
-    return grammar
-
-
-def draw_caption(meaning: Meaning, language: str, rng: Random) -> str:
-    """One sentence that says the emotion, and most of the rest, of a meaning."""
+def draw_sentence(meaning: Meaning, language: str, rng: Random) -> Sentence:
+    """One sentence ("en", "zh") that says the emotion, and most of the rest, of a meaning."""
     grammar = open_grammar(language)
     for _ in range(TRIES):
-        text = _sentence(grammar, meaning, rng)
-        if text is not None and grammar.reads_well(text):
-            return text
+        sentence = _sentence(grammar, meaning, rng)
+        if sentence is not None and grammar.reads_well(sentence.text):
+            return sentence
     raise DataError(f"{meaning}: no caption in {language} after {TRIES} tries; say fewer levels")
 
 
 def draw_captions(meaning: Meaning, language: str, count: int, rng: Random) -> list[str]:
-    """`count` different sentences for one meaning."""
+    """`count` different sentences for one meaning, each ending with its only full stop."""
     captions: dict[str, None] = {}
     for _ in range(20 * count + TRIES):
         if len(captions) >= count:
             return list(captions)
-        captions[draw_caption(meaning, language, rng)] = None
+        captions[draw_sentence(meaning, language, rng).text] = None
     raise DataError(f"{meaning}: only {len(captions)} captions in {language}, not {count}")
 
 
-def _sentence(grammar: Grammar, meaning: Meaning, rng: Random) -> str | None:
+def _sentence(grammar: Grammar, meaning: Meaning, rng: Random) -> Sentence | None:
     style = _weighted(grammar.styles, rng)
-    stated = _stated(grammar, meaning, rng)
-    phrases = _placed(grammar, style, stated, rng)
-    frames = _frames_for(grammar, style, frozenset(phrases))
+    placed = _placed(grammar, style, _stated(grammar, meaning, rng), rng)
+    frames = _frames_for(grammar, style, frozenset(placed))
     if not frames:
         return None
     gender = meaning.gender if rng.random() < grammar.gender_stated else None
+    phrases = {role: [phrase for _, phrase in pairs] for role, pairs in placed.items()}
     speaker = _Speaker(grammar, meaning, gender, phrases, rng)
-    frame = frames[int(rng.random() * len(frames))]
-    return grammar.finish(speaker.write(frame))
+    text = grammar.finish(speaker.write(frames[int(rng.random() * len(frames))]))
+    return Sentence(text, gender, dict(item for pairs in placed.values() for item, _ in pairs))
 
 
 def _weighted(styles: tuple[Style, ...], rng: Random) -> Style:
@@ -126,27 +80,21 @@ def _stated(grammar: Grammar, meaning: Meaning, rng: Random) -> list[Item]:
 
 def _placed(
     grammar: Grammar, style: Style, stated: list[Item], rng: Random
-) -> dict[str, list[str]]:
-    """Role → templates, as many as the style has room for; what finds no place is not said."""
-    placed: dict[str, list[str]] = {}
+) -> dict[str, list[tuple[Item, str]]]:
+    """Role → what is said in it, as much as the style has room for; the rest goes unsaid."""
+    placed: dict[str, list[tuple[Item, str]]] = {}
     for item in stated:
         offers = grammar.phrases[item]
-        roles = [
-            role
-            for role in offers
-            if len(placed.get(role, ())) < style.capacity.get(role, 0)
-        ]
+        roles = [role for role in offers if len(placed.get(role, ())) < style.capacity.get(role, 0)]
         if roles:
             role = roles[int(rng.random() * len(roles))]
             phrase = offers[role][int(rng.random() * len(offers[role]))]
-            placed.setdefault(role, []).append(phrase)
+            placed.setdefault(role, []).append((item, phrase))
     return placed
 
 
 @lru_cache(maxsize=None)
-def _frames_for(
-    grammar: Grammar, style: Style, roles: frozenset[str]
-) -> tuple[Template, ...]:
+def _frames_for(grammar: Grammar, style: Style, roles: frozenset[str]) -> tuple[Template, ...]:
     """The frames of a style that have a place for each of the roles and need no other."""
     slot_role = grammar.role_of
     found = []
@@ -179,7 +127,7 @@ class _Speaker:
         self.said = _said(grammar, frozenset(phrases))
         kind = "calm" if meaning.calm else meaning.emotion
         self.emotion = grammar.emotions[kind]
-        self.strength = {"strong": 0.75, "normal": 0.0, None: 0.15}[meaning.intensity]
+        self.strength = STRENGTH[meaning.intensity]
 
     def write(self, template: Template) -> str:
         return template.render(self.pick, self.said, self.rng.random)
