@@ -83,7 +83,10 @@ class View:
 
 
 def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
-    """Write `output`/rows.jsonl; a second run reuses what was measured. Returns what it holds."""
+    """Write `output`/rows.jsonl; with `resume` it stays as it is where it is whole. Returns how
+    many rows were written."""
+    if resume and (output / ROWS_FILE).exists():
+        return {"rows": 0}
     utterances = [one for path in settings.data for one in read_manifest(path)]
     paths = [one.path for one in utterances]
     store = store_features(settings.features, paths, measured)
@@ -142,11 +145,12 @@ def moved_facts(facts: Facts, varied: Varied) -> Facts:
         )
     }
     moves |= per_second
-    moved = {}
-    for fact in facts:
-        if fact.name in moves and fact.value is not None:
-            fact = replace(fact, value=moves[fact.name](fact.value))
-        moved[fact.name] = fact
+    moved = {
+        fact.name: replace(fact, value=moves[fact.name](fact.value))
+        if fact.name in moves and fact.value is not None
+        else fact
+        for fact in facts
+    }
     gender = moved.get("female_probability")
     if gender is not None and abs(math.log(varied.voice_ratio)) > SAME_VOICE:
         moved["female_probability"] = Fact(gender.name, None, gender.unit, 0.0, "the voice moved")
