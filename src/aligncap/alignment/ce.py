@@ -25,8 +25,12 @@ SETTINGS = CeSettings
 def run(settings: CeSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Train on speech and captions; the model folder is `output`/model."""
     stage = Stage(settings, output, kind="ce", needs_speech=True)
-    lesson = Lesson(
+    return stage.run(lesson_of(settings, stage), act_mode=settings.student.act_mode, resume=resume)
+
+
+def lesson_of(settings: CeSettings, stage: Stage) -> Lesson:
+    """The student's rows, as in `kd`, and the captions' own likelihood."""
+    return Lesson(
         rows_of=lambda draw: [stage.prompter.student_row(draw, settings.student)],
         objective=Objective(ce_weight=1.0),
     )
-    return stage.run(lesson, act_mode=settings.student.act_mode, resume=resume)

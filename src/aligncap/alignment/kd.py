@@ -51,20 +51,26 @@ SETTINGS = KdSettings
 def run(settings: KdSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Distil the teacher into the student; the model folder is `output`/model."""
     stage = Stage(settings, output, kind="kd", needs_speech=True)
+    lesson = lesson_of(settings, stage, settings.teacher.cache or output / CACHE_FOLDER)
+    return stage.run(lesson, act_mode=settings.student.act_mode, resume=resume)
+
+
+def lesson_of(settings: KdSettings, stage: Stage, cache_folder: Path) -> Lesson:
+    """The student's rows, the teacher's distributions of the same captions, and Eq. 5."""
+    prompter, prompt = stage.prompter, settings.teacher.prompt
     cache = TeacherCache(
-        settings.teacher.cache or output / CACHE_FOLDER,
+        cache_folder,
         open_teacher(settings, stage.model),
-        stage.prompter.all_examples(settings.teacher.prompt),
+        prompter.all_examples(prompt),
         top_k=settings.teacher.top_k,
         temperature=settings.teacher.temperature,
     )
 
     def teacher(draws: Sequence[Draw]) -> Distributions:
-        prompt, prompter = settings.teacher.prompt, stage.prompter
         return cache.lookup([e for d in draws for e in prompter.teacher_examples(d, prompt)])
 
-    lesson = Lesson(
-        rows_of=lambda draw: [stage.prompter.student_row(draw, settings.student)],
+    return Lesson(
+        rows_of=lambda draw: [prompter.student_row(draw, settings.student)],
         objective=Objective(
             kl_weight=settings.loss.kl_weight,
             ce_weight=settings.loss.ce_weight,
@@ -72,7 +78,6 @@ def run(settings: KdSettings, output: Path, *, resume: bool) -> Mapping[str, obj
         ),
         teacher=teacher,
     )
-    return stage.run(lesson, act_mode=settings.student.act_mode, resume=resume)
 
 
 def open_teacher(settings: KdSettings, student: CaptionModel) -> Teacher:

@@ -28,6 +28,8 @@ class Prompter:
 
     def __init__(self, builder: PromptBuilder, rows: Sequence[TrainingRow]) -> None:
         self._builder, self._rows = builder, rows
+        # One object for each id: a corpus has millions of them, and Python would keep each.
+        self._ids = tuple(range(builder.vocabulary.size))
         self._responses: dict[str, tuple[int, ...]] = {}
         self._prompts: dict[tuple[str, str, TeacherReading], tuple[int, ...]] = {}
 
@@ -108,7 +110,7 @@ class Prompter:
                 )
             except DataError as error:
                 raise DataError(f"{row.id}: {error}") from error
-            self._prompts[key] = prompt.ids
+            self._prompts[key] = tuple(self._ids[i] for i in prompt.ids)
         return self._prompts[key]
 
     def _texts(self, draw: Draw) -> list[str]:
@@ -118,7 +120,8 @@ class Prompter:
     def _said(self, draw: Draw) -> tuple[tuple[int, ...], ...]:
         for text in (texts := self._texts(draw)):
             if text not in self._responses:
-                self._responses[text] = tuple(self._builder.response(text))
+                said = self._builder.response(text)
+                self._responses[text] = tuple(self._ids[i] for i in said)
         return tuple(self._responses[text] for text in texts)
 
 

@@ -67,16 +67,19 @@ class Stage:
         builder = PromptBuilder(self.model.vocabulary, self._template)
         self.prompter = Prompter(builder, self.rows)
 
-    def run(self, lesson: Lesson, *, act_mode: str, resume: bool) -> Mapping[str, object]:
-        """Train, validate, and write the model folder; returns where it is and the last losses."""
-        settings, model = self.settings, self.model
-        plan = BatchPlan(
+    def plan(self, lesson: Lesson) -> BatchPlan:
+        """Which draws each batch holds."""
+        return BatchPlan(
             self.rows,
-            data=settings.data,
-            batch=settings.batch,
-            seed=settings.training.seed,
+            data=self.settings.data,
+            batch=self.settings.batch,
+            seed=self.settings.training.seed,
             length_of=lesson.length_of,
         )
+
+    def run(self, lesson: Lesson, *, act_mode: str, resume: bool) -> Mapping[str, object]:
+        """Train, validate, and write the model folder; returns where it is and the last losses."""
+        settings, model, plan = self.settings, self.model, self.plan(lesson)
         decay = settings.training.ema_decay
         average = None if decay is None else WeightAverage(model, decay)
         history = fit(

@@ -1,0 +1,283 @@
+"""The stages from recipe to model folder, on a made-up corpus that is learnt in seconds."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aligncap.alignment import ce, kd, warmup
+from aligncap.alignment.data import write_rows
+from aligncap.alignment.kd import KdSettings
+from aligncap.alignment.losses import caption_cross_entropy, kl_to_teacher
+from aligncap.alignment.settings import (
+    BatchSettings,
+    DataSettings,
+    ModelSettings,
+    SizeSettings,
+    StudentSettings,
+    TeacherSettings,
+    ValidationSettings,
+)
+from aligncap.alignment.stages import Stage
+from aligncap.alignment.warmup import WarmupSettings
+from aligncap.captioner.adapters import AdapterSettings
+from aligncap.captioner.checkpoint import load_torch, read_meta
+from aligncap.errors import DataError, RecipeError
+from aligncap.training import FitSettings
+from aligncap.training.log import read_log
+from alignment.tiny_rows import SOURCE, tiny_rows, write_tiny
+
+NEW = SizeSettings(hidden=32, layers=2, heads=2, text_vocabulary=330)
+FIT = FitSettings(
+    steps=160, learning_rate=1e-2, warmup_steps=10, save_every=80, log_every=20, ema_decay=0.95
+)
+VALIDATION = ValidationSettings(every=80, rows=30)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("rows"), count=90)
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory, rows: Path) -> Path:
+    """The model folder of a warm-up that has learnt what clues are for."""
+    output = tmp_path_factory.mktemp("warmup") / "run"
+    output.mkdir()
+    settings = WarmupSettings(
+        data=DataSettings(rows=(rows,)),
+        training=FIT,
+        model=ModelSettings(new=NEW),
+        batch=BatchSettings(rows=8, captions=2),
+        validation=VALIDATION,
+    )
+    summary = warmup.run(settings, output, resume=False)
+    # Which of two English wordings is a coin toss; the rest follows from the clues.
+    assert float(summary["validation_ce"]) < 0.4  # type: ignore[arg-type]
+    return Path(str(summary["model"]))
+
+
+def kd_settings(rows: Path, warm: Path, **changes: object) -> KdSettings:
+    given: dict[str, object] = {
+        "data": DataSettings(rows=(rows,)),
+        "training": FIT,
+        "model": ModelSettings(start=warm),
+        "batch": BatchSettings(rows=8, captions=2),
+        "validation": VALIDATION,
+        **changes,
+    }
+    return KdSettings(**given)  # type: ignore[arg-type]
+
+
+def run_kd(settings: KdSettings, output: Path, *, resume: bool = False) -> dict[str, float]:
+    output.mkdir(exist_ok=True)
+    return {k: v for k, v in kd.run(settings, output, resume=resume).items() if k != "model"}  # type: ignore[misc]
+
+
+def trace(output: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in line.items() if k != "elapsed_s"} for line in read_log(output)]
+
+
+def validations(output: Path, name: str) -> list[float]:
+    return [line[name] for line in read_log(output) if name in line]
+
+
+def test_distillation_brings_the_student_to_the_teacher(
+    tmp_path: Path, rows: Path, warm: Path
+) -> None:
+    """On clips never heard, the codes alone must come to say what the clues say."""
+    summary = run_kd(kd_settings(rows, warm), tmp_path / "run")
+    # A student that cannot hear is at about ln 3 a caption, spread over a few telling tokens.
+    assert summary["validation_kl"] < 0.02
+    assert summary["validation_ce"] < 0.4
+    meta = read_meta(tmp_path / "run" / "model")
+    assert (meta.languages, meta.act_mode, meta.weights) == (("en", "zh"), "none", "full")
+    assert meta.tokenizer.fingerprint == SOURCE.fingerprint
+    assert meta.provenance["kind"] == "kd"
+    # What is saved is the average, as validated.
+    saved = load_torch(tmp_path / "run" / "model")
+    average = load_file(tmp_path / "run" / "checkpoint-160" / "average.safetensors")
+    torch.testing.assert_close(dict(saved.named_parameters()), average)
+
+
+def test_the_first_loss_is_that_of_the_equations(tmp_path: Path, rows: Path, warm: Path) -> None:
+    """By another road: one batch's losses from plain forwards, prompt by prompt."""
+    settings = kd_settings(
+        rows,
+        warm,
+        training=replace(FIT, steps=1, log_every=1, ema_decay=None),
+        teacher=TeacherSettings(top_k=10**6),
+        loss=kd.LossSettings(kl_weight=0.75, ce_weight=0.25),
+    )
+    run_kd(settings, tmp_path / "run")
+    logged = trace(tmp_path / "run")[0]
+    stage = Stage(settings, tmp_path / "again", kind="kd", needs_speech=True)
+    lesson = kd.lesson_of(settings, stage, tmp_path / "cache")
+    model = load_torch(warm)
+
+    def logits(prompt: Iterable[int], said: tuple[int, ...]) -> torch.Tensor:
+        ids = torch.tensor([[*prompt, *said]])
+        with torch.no_grad():
+            whole = model.causal_lm(input_ids=ids).logits[0]
+        return whole[-len(said) - 1 : -1, : model.vocabulary.text_rows]
+
+    student, teacher, targets = [], [], []
+    for draw in stage.plan(lesson).draws_at(0):
+        heard = stage.prompter.student_row(draw, settings.student)
+        for example in stage.prompter.teacher_examples(draw, "act"):
+            student.append(logits(heard.prompt_ids, example.response_ids))
+            teacher.append(logits(example.prompt_ids, example.response_ids))
+            targets += example.response_ids
+    kl = kl_to_teacher(torch.cat(student), torch.cat(teacher)).item()
+    cross = caption_cross_entropy(torch.cat(student), torch.tensor(targets)).item()
+    # float16 in the cache.
+    assert logged["kl"] == pytest.approx(kl, rel=5e-3)
+    assert logged["ce"] == pytest.approx(cross, rel=1e-4)
+    assert logged["loss"] == pytest.approx(0.75 * kl + 0.25 * cross, rel=5e-3)
+
+
+@pytest.mark.parametrize("cache_survives", [True, False])
+def test_a_killed_distillation_goes_on_with_the_same_losses(
+    tmp_path: Path, rows: Path, warm: Path, cache_survives: bool
+) -> None:
+    settings = kd_settings(
+        rows,
+        warm,
+        training=replace(FIT, steps=9, save_every=5, log_every=2),
+        validation=ValidationSettings(every=4, rows=6),
+        student=StudentSettings(speech_dropout=0.2, act_mode="measured"),
+    )
+    run_kd(settings, tmp_path / "whole")
+    # What a kill after step 9, before its checkpoint, leaves behind.
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path / "whole", killed)
+    shutil.rmtree(killed / "checkpoint-9")
+    shutil.rmtree(killed / "model")
+    if not cache_survives:
+        shutil.rmtree(killed / kd.CACHE_FOLDER)
+    run_kd(settings, killed, resume=True)
+    assert trace(killed) == trace(tmp_path / "whole")
+    whole, resumed = (
+        load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "whole", killed)
+    )
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_under_lora_the_base_is_the_teacher_and_stays_as_it_was(
+    tmp_path: Path, rows: Path, warm: Path
+) -> None:
+    settings = kd_settings(
+        rows,
+        warm,
+        training=replace(FIT, steps=60, save_every=60),
+        model=ModelSettings(start=warm, lora=AdapterSettings(rank=8)),
+        validation=ValidationSettings(every=30, rows=30),
+    )
+    run_kd(settings, tmp_path / "run")
+    first, last = (validations(tmp_path / "run", "validation_kl")[i] for i in (0, -1))
+    assert last < first
+    folder = tmp_path / "run" / "model"
+    meta = read_meta(folder)
+    assert (meta.weights, meta.base) == ("adapter", str(warm))
+    adapted, base = load_torch(folder), load_torch(warm)
+    frozen = {name: p for name, p in adapted.named_parameters() if "q_proj.base_layer" in name}
+    assert frozen
+    for name, parameter in frozen.items():
+        plain = name.replace("base_model.model.", "").replace("base_layer.", "")
+        torch.testing.assert_close(parameter, dict(base.named_parameters())[plain])
+
+
+def test_the_rival_sees_the_same_batches_and_learns_too(
+    tmp_path: Path, rows: Path, warm: Path
+) -> None:
+    settings = kd_settings(rows, warm)
+    rival = ce.CeSettings(
+        data=settings.data,
+        training=replace(FIT, steps=100, save_every=100),
+        model=settings.model,
+        batch=settings.batch,
+        validation=ValidationSettings(every=50, rows=30),
+    )
+    stages = [
+        Stage(s, tmp_path / kind, kind=kind, needs_speech=True)
+        for kind, s in (("kd", settings), ("ce", rival))
+    ]
+    lessons = [
+        kd.lesson_of(settings, stages[0], tmp_path / "cache"),
+        ce.lesson_of(rival, stages[1]),
+    ]
+    for number in (0, 5, 40):
+        mine, theirs = (
+            lesson.batch(stage.plan(lesson).draws_at(number)).shared
+            for stage, lesson in zip(stages, lessons, strict=True)
+        )
+        np.testing.assert_array_equal(mine.input_ids, theirs.input_ids)
+        np.testing.assert_array_equal(mine.target_ids, theirs.target_ids)
+    (tmp_path / "run").mkdir()
+    summary = ce.run(rival, tmp_path / "run", resume=False)
+    assert "kl" not in summary
+    found = validations(tmp_path / "run", "validation_ce")
+    assert found[-1] < found[0]
+
+
+def test_measured_clues_are_part_of_the_model_that_was_trained_with_them(
+    tmp_path: Path, rows: Path, warm: Path
+) -> None:
+    settings = kd_settings(
+        rows,
+        warm,
+        training=replace(FIT, steps=1),
+        student=StudentSettings(act_mode="measured"),
+        data=DataSettings(rows=(rows,), languages={"en": 1.0}),
+    )
+    run_kd(settings, tmp_path / "run")
+    meta = read_meta(tmp_path / "run" / "model")
+    assert (meta.act_mode, meta.languages) == ("measured", ("en",))
+
+
+def test_speech_tokens_of_another_tokenizer_are_refused(
+    tmp_path: Path, rows: Path, warm: Path
+) -> None:
+    run_kd(kd_settings(rows, warm, training=replace(FIT, steps=1)), tmp_path / "run")
+    other = tmp_path / "other.jsonl"
+    write_rows(other, replace(SOURCE, fingerprint="0" * 16), tiny_rows(20))
+    with pytest.raises(DataError, match="make both with one tokenizer"):
+        run_kd(kd_settings(rows, warm, data=DataSettings(rows=(rows, other))), tmp_path / "a")
+    with pytest.raises(DataError, match="make the rows again"):
+        run_kd(kd_settings(other, tmp_path / "run" / "model"), tmp_path / "b")
+    # A warm-up has trained no speech token: any codes of that size will do.
+    run_kd(kd_settings(other, warm, training=replace(FIT, steps=1)), tmp_path / "c")
+    bigger = tmp_path / "bigger.jsonl"
+    write_rows(bigger, replace(SOURCE, codebook_size=99), tiny_rows(20))
+    with pytest.raises(DataError, match="1 x 99"):
+        run_kd(kd_settings(bigger, warm), tmp_path / "d")
+
+
+def test_rows_without_speech_are_for_the_warm_up_only(tmp_path: Path, warm: Path) -> None:
+    silent = tmp_path / "silent.jsonl"
+    write_rows(silent, SOURCE, [replace(row, speech=None) for row in tiny_rows(20)])
+    with pytest.raises(DataError, match="no row of split 'train'"):
+        run_kd(kd_settings(silent, warm), tmp_path / "run")
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path, rows: Path, warm: Path) -> None:
+    output = tmp_path / "other"
+    output.mkdir()
+    settings = WarmupSettings(
+        data=DataSettings(rows=(rows,)),
+        training=replace(FIT, steps=1),
+        model=ModelSettings(new=replace(NEW, text_vocabulary=300)),
+    )
+    other = Path(str(warmup.run(settings, output, resume=False)["model"]))
+    with pytest.raises(RecipeError, match="not the student's"):
+        run_kd(kd_settings(rows, warm, teacher=TeacherSettings(model=other)), tmp_path / "run")
+
+
+def test_distillation_without_anybody_who_reads_is_refused(rows: Path) -> None:
+    with pytest.raises(RecipeError, match="the teacher needs a model"):
+        KdSettings(data=DataSettings(rows=(rows,)), training=FIT)
