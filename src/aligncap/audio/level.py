@@ -46,7 +46,8 @@ def band_levels_db(samples: Samples) -> Floats:
         spectrum = np.fft.rfft(windows[start : start + _BLOCK] * taper)
         squared = np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)
         power[start : start + _BLOCK] = squared @ bands
-    return 10 * np.log10(power + np.float32(10 ** (SILENCE_DB / 10)))
+    levels: Floats = np.log10(power + np.float32(10 ** (SILENCE_DB / 10))) * np.float32(10)
+    return levels
 
 
 @cache
