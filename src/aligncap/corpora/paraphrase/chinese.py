@@ -3,11 +3,12 @@
 import re
 from random import Random
 
+from aligncap.corpora.paraphrase.chinese_emotions import EMOTION_WORDS
 from aligncap.corpora.paraphrase.chinese_frames import FRAMES, WORDS
-from aligncap.corpora.paraphrase.chinese_people import EMOTION_WORDS, PEOPLE
+from aligncap.corpora.paraphrase.chinese_people import PEOPLE
 from aligncap.corpora.paraphrase.chinese_words import phrases
-from aligncap.corpora.paraphrase.meaning import STATED
 from aligncap.corpora.paraphrase.grammar import Grammar, Style
+from aligncap.corpora.paraphrase.meaning import STATED
 from aligncap.corpora.paraphrase.template import parse
 
 FEWEST_CHARACTERS, MOST_CHARACTERS = 10, 45
@@ -31,8 +32,8 @@ def grammar() -> Grammar:
         ),
         join={
             "voice": lambda words, rng: rng.choice(("、", "而", "又")).join(words),
-            "manner": lambda words, rng: "、".join(words),
-            "clauses": lambda words, rng: "，".join(words),
+            "manner": lambda words, _rng: "、".join(words),
+            "clauses": lambda words, _rng: "，".join(words),
             "marks": _join_marks,
         },
         role_of={"voice": "voice", "manner": "manner", "clauses": "clause", "marks": "mark"},
@@ -41,7 +42,7 @@ def grammar() -> Grammar:
         words=WORDS,
         emphasised={"adj": "{very}WORD", "noun": "{much}WORD"},
         plain={"adj": "{some}WORD"},
-        inflected=lambda slot, gender: None,
+        inflected=lambda _slot, _gender: None,
         finish=lambda text: f"{text}。",
         reads_well=_reads_well,
         gender_stated=0.97,

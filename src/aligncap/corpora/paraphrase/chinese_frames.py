@@ -34,7 +34,7 @@ FRAMES = {
         "{the_person}{voice}的声音里{full_of}{noun}[，{clauses}]",
         "{the_person}{sounds}{feeling}，{manner}地说着话[，声音{voice}][，{clauses}]",
         "{tone_is}{somewhat}{tone}，{a_person}[{manner}地]说着话[，声音{voice}][，{clauses}]",
-        "{a_person}语气{tone}地[、{manner}地]说着话[，声音{voice}][，{clauses}]",
+        "{a_person}语气{tone}地说着话[，声音{voice}][，{clauses}]",
         "{voice}的{voice_of}{sounds}{feeling}[，{clauses}]",
         "{a_person}{manner}地说着话，{tone_is}{somewhat}{tone}[，声音{voice}][，{clauses}]",
         "(这是|说话的是)一位{adj}的{person}[，声音{voice}][，{clauses}]",

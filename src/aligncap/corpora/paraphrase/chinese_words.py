@@ -110,12 +110,11 @@ _LEVELS: Mapping[tuple[str, str], Phrases] = {
     ("pauses", "halting"): {
         "manner": ("断断续续", "磕磕绊绊", "结结巴巴"),
         "clause": ("(说话|话语)(断断续续|磕磕绊绊|结结巴巴)", "(说话|句中)停顿{rather}多"),
-        "mark": ("{rather}多的停顿", "断断续续的表达"),
+        "mark": ("{rather}多的停顿",),
     },
     ("pauses", "fluent"): {
         "manner": ("流畅", "流利", "连贯"),
         "clause": ("(说话|话语){somewhat}(流畅|流利|连贯)", "说话没有停顿", "说得一气呵成"),
-        "mark": ("(流畅|流利|连贯)的表达",),
     },
 }
 

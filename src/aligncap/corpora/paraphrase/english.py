@@ -3,11 +3,12 @@
 import re
 from random import Random
 
+from aligncap.corpora.paraphrase.english_emotions import EMOTION_WORDS
 from aligncap.corpora.paraphrase.english_frames import FRAMES, WORDS
-from aligncap.corpora.paraphrase.english_people import EMOTION_WORDS, PEOPLE
+from aligncap.corpora.paraphrase.english_people import PEOPLE
 from aligncap.corpora.paraphrase.english_words import phrases
-from aligncap.corpora.paraphrase.meaning import STATED
 from aligncap.corpora.paraphrase.grammar import Grammar, Style
+from aligncap.corpora.paraphrase.meaning import STATED
 from aligncap.corpora.paraphrase.template import parse
 
 FEWEST_WORDS, MOST_WORDS = 8, 35
@@ -18,7 +19,10 @@ _STYLES = (
     ("fact", 0.15, {"fact": 4}),
 )
 _MAY_REPEAT = frozenset(
-    "a an the and in at of to is as with her his their she he they for from that toward end".split()
+    re.findall(
+        r"\w+",
+        "a an the and in at of to is as with her his their she he they for from that toward end",
+    )
 )
 _TAILS = {"with": 0, "while": 2}
 _VERBS = {"be": ("is", "are"), "say": ("says", "say")}
@@ -33,11 +37,11 @@ def grammar() -> Grammar:
             for name, weight, capacity in _STYLES
         ),
         join={
-            "voice": lambda words, rng: ", ".join(words),
-            "voice_is": lambda words, rng: " and ".join(words),
+            "voice": lambda words, _rng: ", ".join(words),
+            "voice_is": lambda words, _rng: " and ".join(words),
             "manner": _join_manner,
             "tail": _join_tail,
-            "marks": lambda words, rng: _listed(words),
+            "marks": lambda words, _rng: _listed(words),
             "facts": _join_facts,
         },
         role_of={
@@ -53,7 +57,6 @@ def grammar() -> Grammar:
         words=WORDS,
         emphasised={
             "adj": "{very}WORD",
-            "pred": "{very}WORD",
             "noun": "{great}WORD",
         },
         plain={},
@@ -94,7 +97,7 @@ def _join_manner(words: list[str], rng: Random) -> str:
     return joint.join(ordered)
 
 
-def _join_tail(words: list[str], rng: Random) -> str:
+def _join_tail(words: list[str], _rng: Random) -> str:
     """Phrases with "with" first and clauses with "while" last, each word once."""
     ordered = sorted(words, key=lambda word: _TAILS.get(word.split()[0], 1))
     first, *rest = ordered
@@ -106,7 +109,7 @@ def _join_tail(words: list[str], rng: Random) -> str:
     return f"{first}{', ' if second.startswith('while ') else ' and '}{second}"
 
 
-def _join_facts(words: list[str], rng: Random) -> str:
+def _join_facts(words: list[str], _rng: Random) -> str:
     """ "the pitch is high, the pace slow and the volume low"."""
     (noun, adjective), *rest = (word.split("=") for word in words)
     return _listed([f"the {noun} is {adjective}", *(f"the {n} {a}" for n, a in rest)])
@@ -122,6 +125,8 @@ def _reads_well(text: str) -> bool:
     """Long enough, not too long, and no word (nor its cousin) said twice."""
     words = re.findall(r"[a-z'-]+", text.lower())
     if not FEWEST_WORDS <= len(words) <= MOST_WORDS:
+        return False
+    if "quite quiet" in text:
         return False
     stems = [word[:5] for word in words if word not in _MAY_REPEAT]
     return len(set(stems)) == len(stems)

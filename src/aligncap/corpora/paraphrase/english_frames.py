@@ -6,13 +6,15 @@
 
 FRAMES = {
     "split": (
-        "{a_person} {speaks}[ {manner}][ in a {voice} voice][, {tail}], (sounding {pred}|{and_sounds} {pred}|{full_of} {noun})",
+        "{a_person} {speaks}[ {manner}][ in a {voice} voice][, {tail}],"
+        " (sounding {pred}|{and_sounds} {pred}|{full_of} {noun})",
         "{a_person} {speaks}[ {manner}][ in a {voice} voice] {and_sounds} {pred}[, {tail}]",
         "{a_person} {speaks} {adv}[, {manner}][ in a {voice} voice][, {tail}]",
         "{the_person} {speaks} {adv}[ and {manner}], {her} voice {voice_is}[, {tail}]",
         "{the_person} sounds {pred}, {speaking} {manner}[ in a {voice} voice][, {tail}]",
         "{the_person} sounds {pred}, {speaking} in a {voice} voice[, {tail}]",
-        "{the_person} sounds {pred} (as|when|while) {she speak} {manner}[ in a {voice} voice][, {tail}]",
+        "{the_person} sounds {pred} (as|when|while) {she speak} {manner}"
+        "[ in a {voice} voice][, {tail}]",
         "sounding {pred}, {a_person} {speaks}[ {manner}][ in a {voice} voice][, {tail}]",
         "{noun} {shows} in {persons}[ {voice}] voice[ as {she speak} {manner}][, {tail}]",
         "(there is|you can hear|one hears|we hear) {noun} in {persons}[ {voice}] voice"
@@ -41,10 +43,12 @@ FRAMES = {
         "{the_person} {must_be} {pred}, for {she speak} {manner}[ in a {voice} voice][, {tail}]",
         "{the_person} {speaks} {manner}[ in a {voice} voice][, {tail}]; {she sound} {pred}",
         "{the_person} {speaks} in a {voice} voice[, {tail}]; {she sound} {pred}",
-        "{the_person} (is|sounds|seems) {pred} and {speaks} {manner}[ in a {voice} voice][, {tail}]",
+        "{the_person} (is|sounds|seems) {pred} and {speaks} {manner}"
+        "[ in a {voice} voice][, {tail}]",
         "the words come from a {adj} {person}[ with a {voice} voice][, spoken {manner}][, {tail}]",
         "{tail}, {the_person} sounds {pred}[ and {speaks} {manner}][ in a {voice} voice]",
-        "{persons} {adj} (mood|state of mind) can be heard in every word[, spoken {manner}][, {tail}]",
+        "{persons} {adj} (mood|state of mind) can be heard in every word"
+        "[, spoken {manner}][, {tail}]",
         "{from_the_way} that {she be} {pred}",
         "the {noun} of the {person} (can be heard|comes through|is audible) in every word",
         "every word that {the_person} {says} (is full of|is filled with|lets us hear) {noun}",
@@ -62,7 +66,7 @@ FRAMES = {
         "(we hear|one hears|there is) {marks} from a {adj} {person}",
         "{a_person} {speaks} {adv}, with {marks}",
         "{speaking} with {marks}, {a_person} {sounds} {pred}",
-        "{marks}: (this is|here speaks|it is) a {adj} {person}",
+        "{marks}: (this is|here speaks) a {adj} {person}",
         "{the_person} (has|speaks with) {marks}[,] and sounds {pred}",
         "{noun} is in {persons} voice, {along_with} {marks}",
     ),

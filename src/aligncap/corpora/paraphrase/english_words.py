@@ -11,7 +11,7 @@ Phrases = Mapping[str, tuple[str, ...]]
 
 _NORMAL = "(normal|moderate|medium|average|ordinary)"
 _FAST = "(fast|quick|rapid|brisk|swift|hurried)"
-_SLOW = "(slow|unhurried|leisurely|measured)"
+_SLOW = "(slow|unhurried|leisurely|measured|sedate)"
 _PACE = "(pace|tempo|speed)"
 
 LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
@@ -37,14 +37,14 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
         "fact": ("pitch={rather}low", "pitch=(lowered|deep)", "register=low"),
     },
     ("loudness", "loud"): {
-        "voice": ("{rather}loud", "(powerful|booming|loud|forceful)"),
+        "voice": ("{rather}loud", "(powerful|booming|loud|forceful|resounding)"),
         "manner": ("{rather}loudly", "loudly", "at (high|full) volume", "at a high volume"),
         "tail": ("with (great|high|full) volume", "while {the_her} volume {is} {rather}high"),
         "mark": ("a {rather}(loud|high) volume", "(high|full|great) volume"),
         "fact": ("volume={rather}high",),
     },
     ("loudness", "normal"): {
-        "manner": (f"at a {_NORMAL} volume", f"with (normal|ordinary|average) volume"),
+        "manner": (f"at a {_NORMAL} volume", "with (normal|ordinary|average) volume"),
         "tail": (f"with a {_NORMAL} volume", f"while {{the_her}} volume {{is}} {_NORMAL}"),
         "mark": (f"a {_NORMAL} volume", f"{_NORMAL} volume"),
         "fact": (f"volume={_NORMAL}",),
@@ -63,7 +63,7 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
     ("pace", "fast"): {
         "manner": (
             "{rather}(quickly|rapidly|fast)",
-            "(quickly|rapidly|fast|briskly|swiftly|hurriedly)",
+            "(quickly|rapidly|fast|briskly|swiftly|hurriedly|speedily)",
             f"at a {{rather}}{_FAST} {_PACE}",
         ),
         "tail": (
@@ -125,7 +125,7 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
             "with a (lively|varied|expressive|melodic) (intonation|inflection)",
             "while {the_her} intonation {is} (varied|lively|expressive)",
         ),
-        "mark": ("a (lively|varied|expressive|melodic) (intonation|inflection)",),
+        "mark": ("a (lively|varied|expressive|melodic|modulated) (intonation|inflection)",),
         "fact": ("(intonation|inflection|melody)=(lively|varied|expressive)",),
     },
     ("loudness_movement", "swelling"): {
@@ -164,13 +164,13 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
         "fact": ("volume=(constant|stable)",),
     },
     ("pauses", "halting"): {
-        "manner": ("haltingly", "in fits and starts", "with (many|frequent) pauses"),
+        "manner": ("haltingly", "falteringly", "in fits and starts", "with (many|frequent) pauses"),
         "tail": ("with (many|frequent|long) pauses", "pausing often", "often pausing"),
         "mark": ("(many|frequent) pauses", "(halting|broken) speech"),
         "fact": ("speech=(halting|broken)",),
     },
     ("pauses", "fluent"): {
-        "manner": ("fluently", "without pauses", "without a pause"),
+        "manner": ("fluently", "seamlessly", "without pauses", "without a pause"),
         "tail": ("without (pauses|a pause)", "with few pauses", "while the speech {is} flowing"),
         "mark": ("(fluent|flowing) speech", "few pauses"),
         "fact": ("speech=(fluent|flowing)",),
@@ -179,13 +179,20 @@ LEVEL_PHRASES: Mapping[tuple[str, str], Phrases] = {
 
 _QUALITIES = {
     ("clearness", "clear"): ("clear", "crisp", "distinct"),
-    ("clearness", "hoarse"): ("hoarse", "rough", "raspy", "husky"),
+    ("clearness", "hoarse"): ("hoarse", "rough", "raspy", "husky", "gravelly", "scratchy"),
     ("brightness", "bright"): ("bright", "brilliant", "silvery"),
     ("brightness", "dull"): ("dull", "dark", "hollow"),
-    ("steadiness", "trembling"): ("trembling", "shaky", "quivering", "unsteady", "tremulous"),
+    ("steadiness", "trembling"): (
+        "trembling",
+        "shaky",
+        "quivering",
+        "unsteady",
+        "tremulous",
+        "quavering",
+    ),
     ("steadiness", "steady"): ("steady", "smooth", "controlled"),
     ("texture", "breathy"): ("breathy", "airy", "breathless"),
-    ("texture", "tense"): ("tense", "strained", "tight"),
+    ("texture", "tense"): ("tense", "strained", "tight", "constricted", "taut"),
     ("texture", "soft"): ("mellow", "velvety", "silky"),
 }
 

@@ -1,8 +1,8 @@
-"""What a language has to offer the planner: phrases, sentence plans and the rules that join them."""
+"""What a language offers the planner: phrases, sentence plans and rules that join them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from random import Random
 
@@ -59,7 +59,7 @@ class Grammar:
     """How many levels one sentence says at most."""
 
 
-@lru_cache
+@cache
 def open_grammar(language: str) -> Grammar:
     """The grammar of a language ("en", "zh")."""
     if language not in LANGUAGES:

@@ -23,7 +23,7 @@ ASPECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "texture": ("breathy", "tense", "soft"),
     }
 )
-"""The aspects of a voice that a caption can describe, named as in `clues.Levels`, and their levels."""
+"""Aspects of a voice that a caption can describe, named as in `clues.Levels` → their levels."""
 
 TRAIT_OF: Mapping[str, str] = MappingProxyType(
     {

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from random import Random
 
 from aligncap.corpora.paraphrase.grammar import Grammar, Item, Style, open_grammar
@@ -93,7 +93,7 @@ def _placed(
     return placed
 
 
-@lru_cache(maxsize=None)
+@cache
 def _frames_for(grammar: Grammar, style: Style, roles: frozenset[str]) -> tuple[Template, ...]:
     """The frames of a style that have a place for each of the roles and need no other."""
     slot_role = grammar.role_of
@@ -106,7 +106,7 @@ def _frames_for(grammar: Grammar, style: Style, roles: frozenset[str]) -> tuple[
     return tuple(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _said(grammar: Grammar, roles: frozenset[str]) -> Said:
     filled = (slot for slot, role in grammar.role_of.items() if role in roles)
     return Said(frozenset(grammar.role_of), frozenset(filled))

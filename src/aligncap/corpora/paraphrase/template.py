@@ -7,7 +7,7 @@ content is written half of the time.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 Pick = Callable[[str], str]
 """Slot name → the text to put there."""
@@ -64,7 +64,7 @@ class Template:
         return "".join(written)
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(source: str) -> Template:
     """The template that a text describes; raises ValueError where brackets do not match."""
     parts, end = _parse(source, 0, "")
