@@ -113,7 +113,7 @@ EMOTION_WORDS: Mapping[str, Words] = {
         ),
         "pred": ("{adj}", "{adj}", "{adj}", "{adj}", "{adj}", "in a good mood", "in high spirits"),
         "adj+": ("overjoyed", "elated", "ecstatic", "thrilled", "jubilant", "euphoric"),
-        "noun": ("happiness", "joy", "delight", "pleasure", "excitement", "enjoyment"),
+        "noun": ("happiness", "joy", "delight", "pleasure", "enjoyment"),
         "noun+": ("elation", "glee", "ecstasy", "euphoria"),
         "adv": ("happily", "cheerfully", "joyfully", "merrily", "with joy", "gladly"),
         "adv+": ("gleefully", "ecstatically", "with elation"),
