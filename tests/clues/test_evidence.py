@@ -115,7 +115,7 @@ def test_levels_leave_the_gaps_open() -> None:
     assert levels(facts_of()).pace is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(any_facts())
 def test_what_is_measured_is_supported(facts: Facts) -> None:
     measured = measured_clues(facts)
@@ -123,7 +123,7 @@ def test_what_is_measured_is_supported(facts: Facts) -> None:
         assert evidence.verdict is Verdict.SUPPORTED, evidence
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(any_facts(), st.sampled_from([0.5, 1.0, 1.5]))
 def test_opposites_are_never_both_supported(facts: Facts, degree: float) -> None:
     every = [Clue(m, t, m, degree=degree) for t, m in meanings()]
@@ -137,7 +137,7 @@ def test_opposites_are_never_both_supported(facts: Facts, degree: float) -> None
             assert (trait, opposite) not in supported
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(any_facts())
 def test_denying_turns_the_verdict_around(facts: Facts) -> None:
     turned = {"supported": "contradicted", "contradicted": "supported"}

@@ -13,32 +13,38 @@ from dataclasses import dataclass
 from aligncap.clues.vocabulary import Sense, Word, meanings
 from aligncap.values import Clue
 
+AND = "(?:&|,&)"
 JOIN = "(?:,|&|,&)"
 ADJECTIVES = f"[AC](?:{JOIN}?[ND]*[AC])*"
 
-# English: "low, rich voice"; "raises his voice"; "low in pitch". A second head shares the adjective
-# ("high pitch and volume") unless it has a predicate of its own ("high pitch and volume is low").
-EN_HEADS = r"H+(?:id?f?H+)?"
-EN_MORE = f"(?:{JOIN}d?f*{EN_HEADS}f*(?!f?o?b[NDd]*[AC]))*"
-EN_ATTRIBUTE = re.compile(f"(?P<adjectives>{ADJECTIVES})[fd]*(?P<heads>{EN_HEADS}f*{EN_MORE})")
-EN_INVERSE = re.compile(f"(?P<adjectives>[AC])i(?P<heads>{EN_HEADS}f*{EN_MORE})")
+# English: "low, rich voice"; "raises his voice"; "low in pitch". Further heads share the adjective
+# only in a list that ends in "and" ("high pitch, speed and volume"), and not when they have a
+# predicate of their own ("high pitch and the volume is low").
+EN_HEADS = "H+(?:id?f?H+)?f*"
+EN_MORE = f"(?:(?:,d?f*{EN_HEADS})*{AND}d?f*{EN_HEADS}(?!o?b[NDd]*[AC]))?"
+EN_ATTRIBUTE = re.compile(f"(?P<adjectives>{ADJECTIVES})[fd]*(?P<heads>{EN_HEADS}{EN_MORE})")
+EN_INVERSE = re.compile(f"(?P<adjectives>[AC])i(?P<heads>{EN_HEADS}{EN_MORE})")
+EN_SHARED_PREDICATE = re.compile(
+    f"(?P<heads>{EN_HEADS}(?:,d?f*{EN_HEADS})*{AND}d?f*{EN_HEADS})o?b+[NDdfb]*"
+    f"(?P<adjectives>[AC](?:{JOIN}?b?[ND]*[AC])*)(?![fd]*H)"
+)
 EN_PREDICATE = re.compile(
-    f"(?P<heads>{EN_HEADS}f*(?:{JOIN}d?f*{EN_HEADS}f*)*)o?b*[NDdfb]*"
-    f"(?P<adjectives>[AC](?:{JOIN}?b?[ND]*[AC])*)"
+    f"(?P<heads>{EN_HEADS})o?[NDdfbi]*(?P<adjectives>[AC](?:{JOIN}?b?[ND]*[AC])*)(?![fd]*H)"
 )
 # Chinese: the predicate comes first, for it needs no copula ("语速快"), then "低沉的声音".
-ZH_HEADS = r"H(?:[if]*H)*"
+ZH_HEADS = "H(?:[if]*H)*"
 ZH_PREDICATE = re.compile(
-    f"(?P<heads>{ZH_HEADS}(?:{JOIN}{ZH_HEADS})*)[if]*o?[NDdfbi]*"
+    f"(?P<heads>{ZH_HEADS}(?:&{ZH_HEADS})*)[if]*o?[NDdfbi]*"
     f"(?P<adjectives>[AC](?:{JOIN}?[NDbi]*[AC])*)"
 )
 ZH_ATTRIBUTE = re.compile(
     f"(?P<adjectives>{ADJECTIVES})(?:i[fd]*)?(?P<heads>{ZH_HEADS}(?:&{ZH_HEADS})*)"
 )
 PATTERNS = {
-    "en": (EN_ATTRIBUTE, EN_INVERSE, EN_PREDICATE),
+    "en": (EN_ATTRIBUTE, EN_INVERSE, EN_SHARED_PREDICATE, EN_PREDICATE),
     "zh": (ZH_PREDICATE, ZH_ATTRIBUTE),
 }
+HEAD_GROUP = re.compile("H(?:[ifd]*H)*")
 
 PRONOUNS = {
     "her": "she",
@@ -84,50 +90,75 @@ def clues_in(words: Sequence[Word], language: str) -> list[Clue]:
 
 
 def _found(words: Sequence[Word], kinds: str, language: str) -> Iterable[Found]:
-    read = _readings(words, kinds, language)
+    read, described = _readings(words, kinds, language)
     genders = {s.meaning for w in words for s in w.senses if s.trait == "gender"}
     for at, word in enumerate(words):
         if at in read:
             yield from read[at]
-        elif word.kind in "AC" and not _strengthens(words, kinds, at):
+        elif word.kind in "ACH" and at not in described and not _strengthens(words, kinds, at):
             yield from (Found(at, word.text, sense) for sense in word.senses)
         elif word.gender and word.gender not in genders:
             yield Found(at, PRONOUNS.get(word.text, word.text), Sense("gender", word.gender))
 
 
-def _readings(words: Sequence[Word], kinds: str, language: str) -> dict[int, list[Found]]:
-    """What each adjective says of the heads that its chunk gives it."""
+def _readings(
+    words: Sequence[Word], kinds: str, language: str
+) -> tuple[dict[int, list[Found]], set[int]]:
+    """What each adjective says of the heads its chunk gives it; the heads that are described so."""
     read: dict[int, list[Found]] = {}
+    described: set[int] = set()
+    if "H" not in kinds:
+        return read, described
     for pattern in PATTERNS[language]:
         for chunk in pattern.finditer(kinds):
             heads = _heads(kinds, chunk.span("heads"), language)
-            for at in range(*chunk.span("adjectives")):
-                if at not in read and kinds[at] == "A":
-                    found = _read(words, at, heads, language)
-                    if found:
-                        read[at] = found
-    return read
+            free = [
+                at for at in range(*chunk.span("adjectives")) if kinds[at] == "A" and at not in read
+            ]
+            for at, found in _chunk(words, free, heads, language):
+                read[at] = found
+                described.update(position for group in heads for position in group)
+    return read, described
 
 
-def _heads(kinds: str, span: tuple[int, int], language: str) -> list[int]:
-    """Positions of the heads in a chunk, one a compound: "voice volume" is a volume."""
+def _heads(kinds: str, span: tuple[int, int], language: str) -> list[list[int]]:
+    """The heads in a chunk, each as the positions it may stand at, the likeliest first.
+
+    In "voice volume" and 声音的音量 the last noun is the head, in "tone of voice" the first run.
+    """
     heads = []
-    for group in re.finditer(r"H(?:[ifd]*H)*", kinds[span[0] : span[1]]):
+    for group in HEAD_GROUP.finditer(kinds, *span):
         text = group.group()
-        # "tone of voice" and "voice tone" are both a tone; Chinese 声音的音调 has its head last.
-        end = re.match("H+", text) if language == "en" else None
-        heads.append(span[0] + group.start() + (end.end() if end else len(text)) - 1)
+        end = len(text) if language == "zh" else len(text) - len(text.lstrip("H"))
+        heads.append([group.start() + n for n in range(end - 1, -1, -1) if text[n] == "H"])
     return heads
 
 
-def _read(words: Sequence[Word], at: int, heads: Sequence[int], language: str) -> list[Found]:
+def _chunk(
+    words: Sequence[Word], adjectives: Sequence[int], heads: Sequence[list[int]], language: str
+) -> list[tuple[int, list[Found]]]:
+    """The adjectives of one chunk that say something of its heads.
+
+    "A steady, low pitch" is low: what puts a trait in the middle yields to what does not.
+    """
+    read = [(at, _read(words, at, heads, language)) for at in adjectives]
+    sided = {f.sense.trait for _, found in read for f in found if f.sense.meaning != "normal"}
+    return [
+        (at, [f for f in found if f.sense.meaning != "normal" or f.sense.trait not in sided])
+        for at, found in read
+        if found
+    ]
+
+
+def _read(words: Sequence[Word], at: int, heads: Sequence[list[int]], language: str) -> list[Found]:
     adjective = words[at]
     defaults = {(sense.trait, sense.meaning) for sense in adjective.senses}
     found = []
-    for head in heads:
-        sense = adjective.readings.get(words[head].head)
-        if sense is None:
+    for group in heads:
+        head = next((h for h in group if words[h].head in adjective.readings), None)
+        if head is None:
             continue
+        sense = adjective.readings[words[head].head]
         degrees = [s.degree for s in adjective.senses if s.trait == sense.trait] or [1.0]
         pair = (words[head].text, adjective.text)
         text = " ".join(reversed(pair)) if language == "en" else "".join(pair)
@@ -161,17 +192,21 @@ def _negated(words: Sequence[Word], kinds: str, at: int, reach: int) -> bool:
     """Whether an odd number of negators reaches the clue; "cannot hide her anger" has none."""
     count = unknown = 0
     near = True  # nothing but modifiers between here and the clue
+    joined = False  # an "and" between here and the clue
     alternatives = any(w.joins for w in words[at + 1 : at + 4])
     for before in range(at - 1, -1, -1):
         kind = kinds[before]
         if kind == "n":
             return False
+        if count and kind not in "NDdb":
+            break  # "not fast and not slow": the further negator has its own clue
         if kind == "N":
             count += 1
         elif kind == "o":
             unknown += 1
             near = False
-            if unknown > reach:
+            # "does not understand and is angry": the negator has its own verb.
+            if unknown > reach or joined:
                 break
         elif kind == ";" or (kind in "ACH" and not near):
             break
@@ -179,6 +214,7 @@ def _negated(words: Sequence[Word], kinds: str, at: int, reach: int) -> bool:
             alternatives = alternatives or words[before].joins
             if not (near or words[before].joins):
                 break
+            joined = joined or not words[before].joins
         elif kind == "," and not alternatives:
             break
         elif kind in "bfp":

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from aligncap.errors import UnknownNameError
@@ -96,8 +96,8 @@ class Vocabulary:
 
 
 def _table(name: str) -> dict[str, Any]:
-    text = files("aligncap.clues").joinpath("data", name).read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    # Beside this file: importlib.resources would take as long to import as all of the clues.
+    return tomllib.loads(Path(__file__).with_name("data").joinpath(name).read_text("utf-8"))
 
 
 @lru_cache(maxsize=1)
@@ -141,12 +141,14 @@ def vocabulary(language: str) -> Vocabulary:
         for text in pronouns:
             word = _entry(words, text, language)
             word.kind, word.gender = "p", gender
+    if language == "en":
+        _add_verbs(words)
     phrases, longest = _index(words, language)
     return Vocabulary(language=language, words=words, phrases=phrases, longest=longest)
 
 
 def _entry(words: dict[str, Word], text: str, language: str) -> Word:
-    key = text.replace("-", " ").replace("'", " '") if language == "en" else text
+    key = text.replace("-", " ").replace("'s", " 's") if language == "en" else text
     if key not in words:
         words[key] = Word(text=text)
     return words[key]
@@ -197,6 +199,16 @@ def _read_clues(traits: Mapping[str, Any], words: dict[str, Word], language: str
                     word = _entry(words, text, language)
                     word.kind = word.kind if word.kind in "ANH" else "C"
                     word.senses.append(sense)
+
+
+def _add_verbs(words: dict[str, Word]) -> None:
+    """Let "warns" and "warned" be found where the table lists "warning"."""
+    for key, word in list(words.items()):
+        if word.kind == "C" and key.endswith("ing") and len(key) > 6 and " " not in key:
+            stem = key[:-3]
+            bare = stem[:-1] if stem[-1] == stem[-2] and stem[-1] not in "sl" else stem
+            words.setdefault(bare, word)
+            words.setdefault(stem + "e", word)
 
 
 def _index(
