@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aligncap.audio.files import load
+from aligncap.audio import load
 from aligncap.cli.main import main
 from aligncap.cli.world import World
 from aligncap.errors import AlignCapError, MissingModelError, NoSpeechError

@@ -125,7 +125,7 @@ def _of_stdin(world: World) -> Iterator[Source]:
 
 def _of_bytes(data: bytes) -> Source:
     """Sound by way of a file of our own, so that it is read and refused as any other."""
-    from aligncap.audio.files import load
+    from aligncap.audio import load
 
     with tempfile.TemporaryDirectory(prefix="aligncap-") as folder:
         file = Path(folder) / "stdin"
