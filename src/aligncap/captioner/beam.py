@@ -17,7 +17,13 @@ import torch
 from transformers import PreTrainedModel
 
 from aligncap.captioner.continuation import Continuation, TextDistribution
-from aligncap.captioner.runtime import DecodeOptions, Hypothesis, ResponseRules, that_end_once
+from aligncap.captioner.runtime import (
+    DecodeOptions,
+    Hypothesis,
+    ResponseRules,
+    best_first,
+    that_end_once,
+)
 
 
 class Candidate(NamedTuple):
@@ -64,8 +70,7 @@ class BeamSearch:
 
     def best(self) -> list[Hypothesis]:
         """The captions asked for, best first."""
-        in_order = sorted(self.ended, key=lambda one: one.score, reverse=True)
-        return that_end_once(in_order[: self.options.captions], self.stops)
+        return that_end_once(best_first(self.ended)[: self.options.captions], self.stops)
 
     def _end(self, candidate: Candidate) -> None:
         ids = (*self.ids[candidate.beam], candidate.token)

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from aligncap.values import Caption, Waveform
 Array = NDArray[np.generic]
 Source = str | Path | Waveform
 """A recording: a file, or sound in memory."""
+
+Several = TypeVar("Several", bound=Source | Array)
 
 LARGEST_BATCH = 64
 """Recordings captioned together, at most."""
@@ -72,7 +74,7 @@ class Captioner:
     @overload
     def caption(
         self,
-        source: Sequence[Source | Array],
+        source: list[Several] | tuple[Several, ...],
         *,
         rate_hz: int | None = None,
         language: str = "en",
@@ -82,7 +84,7 @@ class Captioner:
 
     def caption(
         self,
-        source: Source | Array | Sequence[Source | Array],
+        source: Source | Array | list[Several] | tuple[Several, ...],
         *,
         rate_hz: int | None = None,
         language: str = "en",
@@ -97,8 +99,7 @@ class Captioner:
         UnknownNameError for a language the model does not write; of several recordings, for the
         first that fails (`caption_many` goes on).
         """
-        one = isinstance(source, str | Path | Waveform | np.ndarray)
-        several: Sequence[Source | Array] = [source] if one else source  # type: ignore[assignment, list-item]
+        several = source if isinstance(source, list | tuple) else [source]
         sources = [_in_memory(item, rate_hz) for item in several]
         outcomes = self.caption_many(
             sources, language=language, candidates=candidates, evidence=evidence
@@ -108,7 +109,7 @@ class Captioner:
             if isinstance(outcome, AlignCapError):
                 raise outcome
             captions.append(outcome)
-        return captions[0] if one else captions
+        return captions if isinstance(source, list | tuple) else captions[0]
 
     def caption_many(
         self,

@@ -6,6 +6,7 @@ beams or samples, reorders them and drops what has ended in one operation.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,7 +14,14 @@ from transformers import PreTrainedModel
 
 from aligncap.captioner.beam import beam_search
 from aligncap.captioner.continuation import Continuation, TextDistribution
-from aligncap.captioner.runtime import DecodeOptions, Hypothesis, ResponseRules, Sampling
+from aligncap.captioner.diverse import diverse_beam_search
+from aligncap.captioner.runtime import (
+    DecodeOptions,
+    Hypothesis,
+    ResponseRules,
+    Sampling,
+    best_first,
+)
 
 Prompts = Sequence[Sequence[int]]
 Choose = Callable[[Tensor], Tensor]
@@ -28,6 +36,8 @@ def search(
         return _one_by_one(model, prompts, rules, options, _drawer(model, options.sampling))
     if options.beam_size == 1:
         return _one_by_one(model, prompts, rules, options, _most_probable)
+    if options.groups > 1:
+        return diverse_beam_search(model, prompts, rules, options)
     return beam_search(model, prompts, rules, options)
 
 
@@ -95,6 +105,16 @@ def sampling_distribution(log_p: Tensor, sampling: Sampling) -> Tensor:
     return log_p.softmax(dim=-1)
 
 
+@dataclass(slots=True)
+class _Line:
+    """A response in the making."""
+
+    row: int
+    """Where it is in the running batch."""
+    ids: list[int] = field(default_factory=list)
+    total: float = 0.0
+
+
 def _one_by_one(
     model: PreTrainedModel,
     prompts: Prompts,
@@ -102,34 +122,28 @@ def _one_by_one(
     options: DecodeOptions,
     choose: Choose,
 ) -> list[list[Hypothesis]]:
-    """Each caption grows on its own, a chosen token at a time."""
+    """Each response grows on its own, a chosen token at a time."""
     state = Continuation(model, prompts)
     allowed = TextDistribution(rules, min_length=options.min_length, device=model.device)
     stops = frozenset(rules.stop_ids)
-    ids: list[list[int]] = [[] for _ in range(len(prompts) * options.captions)]
-    sums = [0.0] * len(ids)
+    lines = [_Line(number) for number in range(len(prompts)) for _ in range(options.captions)]
+    alive = lines
     state.logits = state.logits.repeat_interleave(options.captions, dim=0)
-    rows = [number // options.captions for number in range(len(ids))]
-    alive = list(range(len(ids)))
     for length in range(options.max_length):
         log_p = allowed.log_probabilities(state.logits, length=length)
         chosen = choose(log_p)
-        gained = log_p.gather(-1, chosen[:, None])[:, 0].tolist()
-        tokens: list[int] = chosen.tolist()
-        for number, token, gain in zip(alive, tokens, gained, strict=True):
-            ids[number].append(token)
-            sums[number] += gain
-        going = [place for place, token in enumerate(tokens) if token not in stops]
-        if not going or length + 1 == options.max_length:
+        gained = log_p.gather(-1, chosen[:, None])[:, 0]
+        for line, token, gain in zip(alive, chosen.tolist(), gained.tolist(), strict=True):
+            line.ids.append(token)
+            line.total += gain
+        alive = [line for line in alive if line.ids[-1] not in stops]
+        if not alive or length + 1 == options.max_length:
             break
-        state.advance([rows[place] for place in going], [tokens[place] for place in going])
-        alive = [alive[place] for place in going]
-        rows = list(range(len(going)))
-    found = [
-        Hypothesis.of(tuple(row), total, options.length_penalty)
-        for row, total in zip(ids, sums, strict=True)
-    ]
+        state.advance([line.row for line in alive], [line.ids[-1] for line in alive])
+        for row, line in enumerate(alive):
+            line.row = row
+    found = [Hypothesis.of(tuple(line.ids), line.total, options.length_penalty) for line in lines]
     return [
-        sorted(found[start : start + options.captions], key=lambda one: one.score, reverse=True)
+        best_first(found[start : start + options.captions])
         for start in range(0, len(found), options.captions)
     ]

@@ -4,7 +4,7 @@ Two classes do it: `torch_runtime.TorchRuntime` and `ct2_runtime.CT2Runtime`. Th
 token in float, so a model is trained with the first and used with the second.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -120,10 +120,15 @@ class Hypothesis:
         return self.log_probability / len(self.ids)
 
 
+def best_first(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
+    """Ranked by score."""
+    return sorted(hypotheses, key=lambda one: one.score, reverse=True)
+
+
 def that_end_once(hypotheses: Sequence[Hypothesis], stop_ids: Collection[int]) -> list[Hypothesis]:
     """Those that hold no end before their last token; all of them where none is so.
 
-    A beam goes on after its end where most candidates end (a few steps in ten thousand).
+    A beam goes on after its end where most candidates of a step are ends, which is rare.
     """
     kept = [one for one in hypotheses if not any(i in stop_ids for i in one.ids[:-1])]
     return kept or list(hypotheses)
