@@ -76,7 +76,7 @@ def kd_settings(rows: Path, warm: Path, **changes: object) -> KdSettings:
 
 def run_kd(settings: KdSettings, output: Path, *, resume: bool = False) -> dict[str, float]:
     output.mkdir(exist_ok=True)
-    return {k: v for k, v in kd.run(settings, output, resume=resume).items() if k != "model"}  # type: ignore[misc]
+    return {k: v for k, v in kd.run(settings, output, resume=resume).items() if k not in ("model", "trained")}  # type: ignore[misc]
 
 
 def trace(output: Path) -> list[dict[str, float]]:
@@ -92,8 +92,8 @@ def test_distillation_brings_the_student_to_the_teacher(
 ) -> None:
     """On clips never heard, the codes alone must come to say what the clues say."""
     summary = run_kd(kd_settings(rows, warm), tmp_path / "run")
-    # A student that cannot hear is at about ln 3 a caption, spread over a few telling tokens.
-    assert summary["validation_kl"] < 0.02
+    # With the same code for every frame it ends at 0.04: the best of those who cannot hear.
+    assert summary["validation_kl"] < 0.01
     assert summary["validation_ce"] < 0.4
     meta = read_meta(tmp_path / "run" / "model")
     assert (meta.languages, meta.act_mode, meta.weights) == (("en", "zh"), "none", "full")

@@ -18,7 +18,7 @@ from aligncap.captioner.meta import ModelMeta, SpeechTokenizerMeta
 from aligncap.captioner.model import CaptionModel, trainable_summary
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
-from aligncap.training import WeightAverage, evaluating, fit
+from aligncap.training import WeightAverage, evaluating, fit, is_first_process
 from aligncap.values import LANGUAGES
 
 LOG = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Stage:
             output=output,
             seed=settings.training.seed,
         )
-        trainable_summary(self.model)
+        self._trained = trainable_summary(self.model)
         builder = PromptBuilder(self.model.vocabulary, self._template)
         self.prompter = Prompter(builder, self.rows)
 
@@ -95,11 +95,12 @@ class Stage:
         if average is not None:
             average.keep()
         folder = self.output / MODEL_FOLDER
-        save(folder, model, self._meta(act_mode), encoder=settings.output.encoder)
+        if is_first_process():
+            save(folder, model, self._meta(act_mode), encoder=settings.output.encoder)
         last: dict[str, float] = {}
         for line in history.log:
             last.update(line)
-        return {"model": str(folder), **last}
+        return {"model": str(folder), "trained": self._trained, **last}
 
     def _validation_hook(
         self, lesson: Lesson, average: WeightAverage | None
@@ -155,6 +156,7 @@ class Stage:
                 "seed": str(settings.training.seed),
                 "steps": str(settings.training.steps),
                 "rows": str(len(self.rows)),
+                "trained": self._trained,
             },
         )
 

@@ -82,6 +82,7 @@ def _own_vocabulary(
     if not path.exists():
         texts = [*template.instructions.values(), *dict.fromkeys(_texts(rows))]
         tokenizer = train_text_tokenizer(texts, settings.new.text_vocabulary)
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}")
         tokenizer.save(str(partial))
         partial.replace(path)

@@ -12,7 +12,7 @@ from aligncap.training.settings import FitSettings, learning_rate_at, seed_of
 if TYPE_CHECKING:
     from aligncap.training.average import WeightAverage, load_average
     from aligncap.training.checkpoints import latest_checkpoint, load_weights
-    from aligncap.training.devices import training_device
+    from aligncap.training.devices import is_first_process, training_device
     from aligncap.training.hooks import evaluating, every
     from aligncap.training.loop import History, fit
     from aligncap.training.optimizer import make_optimizer
@@ -24,6 +24,7 @@ __all__ = [
     "evaluating",
     "every",
     "fit",
+    "is_first_process",
     "latest_checkpoint",
     "learning_rate_at",
     "load_average",
@@ -39,6 +40,7 @@ _LATER = {
     "evaluating": "hooks",
     "every": "hooks",
     "fit": "loop",
+    "is_first_process": "devices",
     "latest_checkpoint": "checkpoints",
     "load_average": "average",
     "load_weights": "checkpoints",

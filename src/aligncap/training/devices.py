@@ -1,4 +1,4 @@
-"""Where training runs."""
+"""Where training runs, and which of its processes writes."""
 
 import torch
 from accelerate import PartialState
@@ -8,3 +8,9 @@ def training_device() -> torch.device:
     """The device that `fit` trains on, so that what stands beside the model can be put there."""
     device: torch.device = PartialState().device
     return device
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files; true where there is only one."""
+    first: bool = PartialState().is_main_process
+    return first

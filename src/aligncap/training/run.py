@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import broadcast, send_to_device
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -51,6 +51,9 @@ class Run:
         self._model, self._step, self._batch_at = model, step, batch_at
         self._settings, self._output = settings, output
         model.to(self._accelerator.device)
+        if self._accelerator.num_processes > 1:
+            # Processes that began apart would stay apart: gradients are shared, weights are not.
+            broadcast([tensor.data for tensor in (*model.parameters(), *model.buffers())])
         if average is None and settings.ema_decay is not None:
             average = WeightAverage(model, settings.ema_decay)
         if average is not None:
@@ -127,6 +130,7 @@ class Run:
             for name, value in values.items():
                 share = float(value.detach()) / settings.accumulation
                 report[name] = report.get(name, 0.0) + share
+        report = self._shared(report)
         if not math.isfinite(report["loss"]):
             raise RecipeError(
                 f"the loss is {report['loss']} at step {self.done + 1}; "
@@ -135,6 +139,14 @@ class Run:
         report["gradient_norm"] = self._follow_gradient()
         report["learning_rate"] = self._optimizer.param_groups[0]["lr"]
         return report
+
+    def _shared(self, report: dict[str, float]) -> dict[str, float]:
+        """The mean of a report over all processes."""
+        if self._accelerator.num_processes == 1:
+            return report
+        values = torch.tensor(list(report.values()), device=self._accelerator.device)
+        means = self._accelerator.reduce(values, "mean").tolist()
+        return dict(zip(report, means, strict=True))
 
     def _follow_gradient(self) -> float:
         parameters = list(trained(self._model).values())

@@ -1,0 +1,57 @@
+"""Two processes with a batch each take the steps of one process with two batches."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aligncap.training.log import read_log
+from training.parallel_run import run
+
+PROGRAM = Path(__file__).with_name("parallel_run.py")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one_with_twice_the_batches(tmp_path: Path) -> None:
+    together = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": os.pathsep.join([str(PROGRAM.parent.parent), *sys.path]),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(tmp_path / "two"), "1"],
+            env={**together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, error = process.communicate(timeout=240)
+        assert process.returncode == 0, error.decode()
+    run(tmp_path / "one", accumulation=2)
+    logs = [read_log(tmp_path / name) for name in ("one", "two")]
+    assert [line["step"] for line in logs[1]] == [1, 2, 3, 4, 5, 6]  # written once, by the first
+    for one, two in zip(*logs, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert two["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
+    weights = [
+        load_file(tmp_path / n / "checkpoint-6" / "weights.safetensors") for n in ("one", "two")
+    ]
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name])
