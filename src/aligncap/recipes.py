@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 TRAINERS = {
     "encoder": "aligncap.speech.encoder_training",
+    "rows": "aligncap.alignment.preparing",
     "warmup": "aligncap.alignment.warmup",
     "kd": "aligncap.alignment.kd",
     "ce": "aligncap.alignment.ce",

@@ -15,14 +15,10 @@ import torch
 
 from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
-from aligncap.clues import acoustic_prompt, emotion_of, find_clues, measured_clues
-from aligncap.corpora import (
-    Utterance,
-    gold_clues,
-    is_validation,
-    read_manifest,
-    write_captions,
-)
+from aligncap.captioner.vocabulary import STOP_CHARACTERS
+from aligncap.clues import acoustic_prompt, detect_language, emotion_of, measured_clues
+from aligncap.corpora import Utterance, is_validation, read_manifest
+from aligncap.corpora.captions import gold_clues, write_captions
 from aligncap.errors import RecipeError
 from aligncap.speech.augmentation import Augmentation, Varied, vary
 from aligncap.speech.builtin import open_tokenizer
@@ -190,17 +186,17 @@ def row_of(view: View, codes: np.ndarray, settings: RowsSettings) -> TrainingRow
     utterance, facts = view.utterance, view.facts
     captions: dict[str, tuple[str, ...]] = {}
     act: dict[str, str] = {}
-    signal = measured_clues(facts)
     for language in LANGUAGES:
-        if utterance.captions and language == emotion_language(utterance):
-            captions[language] = tuple(ended(text) for text in utterance.captions)
-            clues = [clue for text in utterance.captions for clue in find_clues(text, language)]
-            act[language] = acoustic_prompt((*clues, *signal), language)
-        elif utterance.emotion is not None:
-            seed = seed_of(settings.seed, view.number, *f"{utterance.id}{language}".encode())
-            texts = write_captions(utterance, facts, language, settings.captions, seed)
-            captions[language] = tuple(texts)
-            act[language] = acoustic_prompt(gold_clues(utterance, facts), language)
+        seed = seed_of(settings.seed, view.number)
+        texts = write_captions(
+            utterance, facts, language=language, count=settings.captions, seed=seed
+        )
+        if texts:
+            captions[language] = tuple(ended(text) for text in texts)
+            # Clues of human captions are words of their language: the other one goes by the label.
+            human = any(detect_language(text) == language for text in utterance.captions)
+            told = utterance if human else replace(utterance, captions=())
+            act[language] = acoustic_prompt(gold_clues(told, facts), language)
     if not captions:
         return None
     return TrainingRow(
@@ -210,18 +206,16 @@ def row_of(view: View, codes: np.ndarray, settings: RowsSettings) -> TrainingRow
         speech=codes.astype(np.int64),
         split="validation" if is_validation(utterance) else "train",
         act=act,
-        measured={language: acoustic_prompt(signal, language) for language in captions},
+        measured={
+            language: acoustic_prompt(measured_clues(facts), language) for language in captions
+        },
         transcript=utterance.text or "",
     )
-
-
-def emotion_language(utterance: Utterance) -> str:
-    """The language that an utterance's human captions are written in."""
-    return "zh" if any("\u4e00" <= c <= "\u9fff" for c in utterance.captions[0]) else "en"
 
 
 def ended(text: str) -> str:
     """A human caption with a full stop where its writer left it out."""
     text = text.strip()
-    chinese = any("\u4e00" <= c <= "\u9fff" for c in text)
-    return text if text[-1:] in ".。!?！？" else text + ("。" if chinese else ".")
+    if text.endswith(tuple(STOP_CHARACTERS)):
+        return text
+    return text + ("。" if detect_language(text) == "zh" else ".")

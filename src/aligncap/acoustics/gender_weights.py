@@ -1,0 +1,2 @@
+MEANS = SCALES = WEIGHTS = (1.0,) * 13
+BIAS = 0.0
