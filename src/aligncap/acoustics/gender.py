@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aligncap.acoustics.gender_weights import BIAS, MEANS, SCALES, WEIGHTS
 
-FEMALE_CENTRE_HZ, MALE_CENTRE_HZ = 215.0, 135.0
+FEMALE_CENTRE_HZ, MALE_CENTRE_HZ = 235.0, 155.0
 """Expected median pitch of emotional speech, by gender; see `benchmarks/fit_gender.py`."""
 
 
