@@ -5,7 +5,6 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 from transformers import GenerationConfig
 
 from aligncap.captioner.beam import BeamSearch, Candidate
@@ -13,6 +12,7 @@ from aligncap.captioner.decode import sampling_distribution
 from aligncap.captioner.runtime import DecodeOptions, ResponseRules, Sampling
 from aligncap.captioner.torch_runtime import TorchRuntime
 from aligncap.errors import RecipeError
+from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 
 VOCABULARY = tiny_vocabulary()
 RULES = ResponseRules(VOCABULARY.text_rows, VOCABULARY.stop_ids())
@@ -28,7 +28,8 @@ def sharpened(kind: str) -> torch.nn.Module:
     """A random model with opinions: the tiny ones are almost indifferent."""
     model = tiny_lm(kind, tied=False).eval()
     with torch.no_grad():
-        model.get_output_embeddings().weight.mul_(30.0)
+        logits = model(torch.tensor(prompts(1))).logits
+        model.get_output_embeddings().weight.mul_(2.0 / logits.std())
     return model
 
 
@@ -48,7 +49,9 @@ def test_greedy_is_transformers_greedy(kind: str) -> None:
             suppress_tokens=beyond_text,
         )
         ids = torch.tensor([prompt])
-        expected = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        expected = model.generate(
+            ids, attention_mask=torch.ones_like(ids), generation_config=config
+        )
         assert list(hypothesis.ids) == expected[0, len(prompt) :].tolist()
 
 
@@ -92,7 +95,10 @@ def test_scores_are_sums_of_log_softmax(kind: str) -> None:
 def test_a_padded_batch_gives_what_each_prompt_gives_alone() -> None:
     for kind in ("llama", "gpt2", "opt"):
         runtime = TorchRuntime(sharpened(kind), RULES)
-        for options in (DecodeOptions(beam_size=1), DecodeOptions(beam_size=3, captions=2)):
+        for options in (
+            DecodeOptions(beam_size=1, max_length=12),
+            DecodeOptions(beam_size=3, captions=2, max_length=12),
+        ):
             together = runtime.generate(prompts(5), options)
             alone = [runtime.generate([prompt], options)[0] for prompt in prompts(5)]
             assert [[h.ids for h in row] for row in together] == [
@@ -101,22 +107,22 @@ def test_a_padded_batch_gives_what_each_prompt_gives_alone() -> None:
 
 
 def test_drawn_tokens_follow_the_softmax() -> None:
-    """Chi-square of 4,000 first tokens against the distribution; its 99.9 % point is used."""
+    """Chi-square of 2,000 first tokens against the distribution; its 99.9 % point is used."""
     from scipy.stats import chi2
 
     model = sharpened("gpt2")
     [prompt] = prompts(1)
     sampling = Sampling(temperature=1.5, top_k=12, seed=7)
-    options = DecodeOptions(captions=4000, min_length=1, max_length=1, sampling=sampling)
+    options = DecodeOptions(captions=2000, min_length=1, max_length=1, sampling=sampling)
     [drawn] = TorchRuntime(model, RULES).generate([prompt], options)
     counts = np.bincount([one.ids[0] for one in drawn], minlength=VOCABULARY.text_rows)
     with torch.no_grad():
         logits = model(torch.tensor([prompt])).logits[0, -1, : VOCABULARY.text_rows].double()
     logits[list(RULES.stop_ids)] = -torch.inf
     best = logits.topk(12)
-    expected = 4000 * (best.values / 1.5).softmax(0).numpy()
+    expected = 2000 * (best.values / 1.5).softmax(0).numpy()
     seen = counts[best.indices.numpy()]
-    assert seen.sum() == 4000, "a token outside the twelve best was drawn"
+    assert seen.sum() == 2000, "a token outside the twelve best was drawn"
     statistic = float(((seen - expected) ** 2 / expected).sum())
     assert statistic < chi2.ppf(0.999, df=11)
 
@@ -126,7 +132,7 @@ def test_a_draw_is_repeated_by_its_seed_only() -> None:
 
     def draw(seed: int) -> list[tuple[int, ...]]:
         sampling = Sampling(temperature=2.0, seed=seed)
-        options = DecodeOptions(captions=3, max_length=10, sampling=sampling)
+        options = DecodeOptions(captions=3, max_length=6, sampling=sampling)
         return [one.ids for row in runtime.generate(prompts(2), options) for one in row]
 
     assert draw(1) == draw(1) != draw(2)
@@ -205,7 +211,7 @@ def test_the_stop_rule() -> None:
     found = [h for row in TorchRuntime(model, RULES).generate(prompts(6), options) for h in row]
     for hypothesis in found:
         assert not stops.intersection(hypothesis.ids[:-1])
-        assert 4 < len(hypothesis.ids)
+        assert len(hypothesis.ids) > 4
         assert len(hypothesis.ids) == 20 or hypothesis.ids[-1] in stops
         assert max(hypothesis.ids) < VOCABULARY.text_rows
     assert any(hypothesis.ids[-1] in stops for hypothesis in found)
@@ -224,3 +230,30 @@ def test_the_stop_rule() -> None:
 def test_options_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(RecipeError):
         DecodeOptions(**wrong)  # type: ignore[arg-type]
+
+
+class TestDiverseBeams:
+    def test_without_a_cost_each_group_is_the_plain_search(self) -> None:
+        runtime = TorchRuntime(sharpened("llama"), RULES)
+        alike = DecodeOptions(beam_size=6, groups=3, diversity=0.0, captions=2, max_length=12)
+        plain = DecodeOptions(beam_size=2, captions=2, max_length=12)
+        found, expected = (runtime.generate(prompts(4), options) for options in (alike, plain))
+        assert [[h.ids for h in row] for row in found] == [[h.ids for h in row] for row in expected]
+
+    def test_a_high_cost_gives_each_group_a_beginning_of_its_own(self) -> None:
+        runtime = TorchRuntime(sharpened("gpt2"), RULES)
+        options = DecodeOptions(beam_size=4, groups=4, diversity=99.0, captions=4, max_length=8)
+        for row in runtime.generate(prompts(4), options):
+            assert len({h.ids[0] for h in row}) == 4
+
+    def test_log_probabilities_stay_the_models(self) -> None:
+        runtime = TorchRuntime(sharpened("opt"), RULES)
+        options = DecodeOptions(
+            beam_size=4, groups=2, diversity=2.0, captions=4, min_length=1, max_length=8
+        )
+        [prompt] = prompts(1)
+        [found] = runtime.generate([prompt], options)
+        ends = np.logaddexp.reduce(runtime.score(prompt, [(stop,) for stop in RULES.stop_ids]))
+        expected = runtime.score(prompt, [h.ids for h in found]) - np.log1p(-np.exp(ends))
+        assert [h.log_probability for h in found] == pytest.approx(list(expected), abs=1e-3)
+        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
