@@ -85,7 +85,7 @@ def open_backbone(
 
     causal_lm = load_causal_lm(name, dtype=dtype)
     try:
-        fast = AutoTokenizer.from_pretrained(name, local_files_only=True, use_fast=True)
+        fast = AutoTokenizer.from_pretrained(_folder_of(name), local_files_only=True)
     except (OSError, ValueError) as error:
         raise _missing(name, "tokenizer", error) from error
     vocabulary = Vocabulary.of(
@@ -104,8 +104,8 @@ def load_causal_lm(name: str, *, dtype: str = "auto") -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            name,
+        causal_lm = AutoModelForCausalLM.from_pretrained(
+            _folder_of(name),
             local_files_only=True,
             use_safetensors=True,
             dtype=dtype,
@@ -113,6 +113,19 @@ def load_causal_lm(name: str, *, dtype: str = "auto") -> Any:
         )
     except (OSError, ValueError) as error:
         raise _missing(name, "weights", error) from error
+    # An adapter remembers its base by this: a name, not a place in this machine's cache.
+    causal_lm.config.name_or_path = name
+    return causal_lm
+
+
+def _folder_of(name: str) -> str:
+    """Where a model lies on this machine.
+
+    Looked up by us: transformers asks the network for an adapter even of local files, and waits.
+    """
+    from huggingface_hub import snapshot_download
+
+    return name if Path(name).is_dir() else str(snapshot_download(name, local_files_only=True))
 
 
 def _missing(name: str, what: str, error: Exception) -> MissingModelError:

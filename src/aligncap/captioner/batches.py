@@ -138,9 +138,7 @@ def _attention(segment_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Who sees whom, [B, 1, T, T]: the prompt and one's own response, never what comes later."""
     time = segment_ids.shape[1]
     seen, seeing = segment_ids[:, None, :], segment_ids[:, :, None]
-    visible = ((seen == 0) | (seen == seeing)) & (seen != PADDING)
-    visible &= np.tri(time, dtype=bool)
-    # Padding sees itself: a softmax over nothing would be NaN, and NaN spreads through gradients.
-    visible |= np.eye(time, dtype=bool)
+    # Padding sees the prompt: a softmax over nothing would be NaN, and NaN spreads in gradients.
+    visible = ((seen == 0) | ((seen == seeing) & (seen != PADDING))) & np.tri(time, dtype=bool)
     mask: NDArray[np.bool_] = visible[:, None]
     return mask

@@ -63,6 +63,12 @@ class Vocabulary:
             [AddedToken(name, special=True, normalized=False) for name in dict.fromkeys(added)]
         )
         self.text_size = _rows(self._tokenizer)
+        if any(self._id(name) < shape.base_size for name in added):
+            # The library numbers new tokens by count, so into holes, or onto a token that is there.
+            raise DataError(
+                f"vocabulary: the tokenizer leaves ids unused, so {', '.join(added)} cannot be "
+                "added; name tokens that it has as bos, eos and pad"
+            )
         if self.text_size < shape.base_size:
             raise DataError(
                 f"vocabulary: tokenizer.json holds {self.text_size} ids, the model was made with "

@@ -1,0 +1,118 @@
+"""Model folders: weights in safetensors, the rest readable; nothing in them is ever unpickled.
+
+aligncap.json     what the model is (`meta`)
+tokenizer.json    the text tokenizer
+README.md         the model card
+config.json, model.safetensors     all weights, or
+adapter/                           a LoRA adapter of the base that aligncap.json names
+encoder/          the built-in speech tokenizer, where the model uses it
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aligncap.captioner.meta import (
+    ADAPTER_FOLDER,
+    ENCODER_FOLDER,
+    META_FILE,
+    TOKENIZER_FILE,
+    ModelMeta,
+    read_meta,
+    write_meta,
+)
+from aligncap.captioner.vocabulary import Vocabulary
+from aligncap.errors import DataError, MissingModelError, RecipeError
+
+if TYPE_CHECKING:
+    from aligncap.captioner.model import CaptionModel
+
+__all__ = ["load_torch", "load_vocabulary", "read_meta", "save", "write_meta"]
+
+
+def save(
+    folder: Path, model: "CaptionModel", meta: ModelMeta, *, encoder: Path | None = None
+) -> ModelMeta:
+    """Write a model folder and return its meta, with vocabulary, weights and base filled in.
+
+    Base + adapter writes the adapter only. `encoder` is a folder of the built-in tokenizer to
+    put beside it. The folder appears whole or not at all; one that holds something else than a
+    model of ours is not touched (DataError).
+    """
+    from aligncap.captioner.adapters import has_adapter, save_adapter
+
+    _check_target(folder)
+    adapted = has_adapter(model)
+    base = _base_name(model, meta) if adapted else ""
+    meta = replace(
+        meta,
+        vocabulary=model.vocabulary.shape,
+        weights="adapter" if adapted else "full",
+        base=base,
+    )
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_meta(partial, meta)
+    model.vocabulary.save(partial / TOKENIZER_FILE)
+    if base:
+        save_adapter(model, partial / ADAPTER_FOLDER, base=base)
+    else:
+        model.causal_lm.save_pretrained(partial)
+    if encoder is not None:
+        shutil.copytree(encoder, partial / ENCODER_FOLDER)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    return meta
+
+
+def load_vocabulary(folder: Path, meta: ModelMeta | None = None) -> Vocabulary:
+    """The vocabulary of a model folder, trained or exported; needs no torch."""
+    meta = meta or read_meta(folder)
+    return Vocabulary.load(folder / TOKENIZER_FILE, meta.vocabulary)
+
+
+def load_torch(
+    folder: Path, *, device: str = "cpu", dtype: str = "auto", trainable: bool = False
+) -> "CaptionModel":
+    """The torch model of a folder, in evaluation mode unless `trainable`.
+
+    MissingModelError where the folder is exported (it has no torch weights), or where an adapter's
+    base is not on this machine: the message says what to fetch.
+    """
+    from aligncap.captioner.adapters import load_adapter
+    from aligncap.captioner.backbones import load_causal_lm
+    from aligncap.captioner.model import CaptionModel, add_speech_tokens
+
+    meta = read_meta(folder)
+    vocabulary = load_vocabulary(folder, meta)
+    if meta.base:
+        causal_lm = load_causal_lm(meta.base, dtype=dtype)
+        # A base of our own (an earlier stage) has learnt its speech rows already.
+        if not (Path(meta.base) / META_FILE).is_file():
+            add_speech_tokens(causal_lm, vocabulary)
+        model = load_adapter(causal_lm, vocabulary, folder / ADAPTER_FOLDER, trainable=trainable)
+    else:
+        if not any(folder.glob("*.safetensors")):
+            raise MissingModelError(
+                f"{folder}: has no model.safetensors; it is exported for captioning only, "
+                "train from the folder it was exported from"
+            )
+        model = CaptionModel(load_causal_lm(str(folder), dtype=dtype), vocabulary)
+    return model.to(device).train(trainable)
+
+
+def _check_target(folder: Path) -> None:
+    if folder.is_file() or (
+        folder.is_dir() and any(folder.iterdir()) and not (folder / META_FILE).is_file()
+    ):
+        raise DataError(f"{folder}: holds something else than a model; give another folder")
+
+
+def _base_name(model: "CaptionModel", meta: ModelMeta) -> str:
+    name: str = meta.base or model.bare.config._name_or_path
+    if not name:
+        raise RecipeError(f"{meta.name}: an adapter's base needs a name; set `base` in its meta")
+    return name

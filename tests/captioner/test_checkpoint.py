@@ -1,0 +1,213 @@
+"""Model folders: what is saved comes back to the bit, and what is wrong is said in one line."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aligncap.captioner.adapters import AdapterSettings, add_adapter
+from aligncap.captioner.batches import collate, to_torch
+from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta, save
+from aligncap.captioner.meta import CaptionLimits, ModelMeta, ModelNotes, SpeechTokenizerMeta
+from aligncap.captioner.model import CaptionModel
+from aligncap.captioner.prompts import PromptTemplate
+from aligncap.errors import DataError, MissingModelError, RecipeError, UnknownNameError
+from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
+
+
+def tiny_meta(**changes) -> ModelMeta:
+    meta = ModelMeta(
+        name="tiny",
+        languages=("en", "zh"),
+        tokenizer=SpeechTokenizerMeta(
+            name="builtin", fingerprint="ab12", frame_rate_hz=12.5, options={"depth": 1}
+        ),
+        vocabulary=tiny_vocabulary().shape,
+        prompts=PromptTemplate({"en": "Say how.\n", "zh": "怎么说？\n"}, separator="。"),
+        limits=CaptionLimits(max_tokens=40),
+        act_mode="measured",
+        notes=ModelNotes(
+            summary="A model for tests.",
+            license="CC BY-NC-SA 4.0",
+            trained_on=("nothing",),
+            not_for=("anybody",),
+            scores={"recall": "0.1 [toy]"},
+        ),
+        provenance={"seed": "0"},
+    )
+    return replace(meta, **changes)
+
+
+def tiny_model(kind: str = "llama", *, tied: bool = True) -> CaptionModel:
+    return CaptionModel(tiny_lm(kind, tied=tied), tiny_vocabulary())
+
+
+def logits(model: CaptionModel) -> torch.Tensor:
+    rows = random_rows(model.vocabulary, seed=1, rows=2, responses=2)
+    with torch.no_grad():
+        return model.eval().response_logits(to_torch(collate(rows, model.vocabulary.pad_id)))
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("llama", True), ("llama", False), ("gpt2", True)])
+def test_a_model_comes_back_to_the_bit(kind, tied, tmp_path):
+    model = tiny_model(kind, tied=tied)
+    saved = save(tmp_path / "model", model, tiny_meta())
+    assert read_meta(tmp_path / "model") == saved == tiny_meta()
+    again = load_torch(tmp_path / "model")
+    assert not again.training
+    assert torch.equal(logits(again), logits(model))
+    for (name, before), (same, after) in zip(
+        model.state_dict().items(), again.state_dict().items(), strict=True
+    ):
+        assert name == same
+        assert torch.equal(before, after), name
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adapter_comes_back_with_its_base(tied, tmp_path):
+    base = tmp_path / "base"
+    tiny_lm("gpt2", tied=tied).save_pretrained(base)
+    adapted = add_adapter(tiny_model("gpt2", tied=tied), AdapterSettings(rank=2))
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter))
+    saved = save(tmp_path / "model", adapted, tiny_meta(base=str(base), weights="adapter"))
+    assert saved.weights == "adapter"
+    files = {str(file.relative_to(tmp_path / "model")) for file in (tmp_path / "model").rglob("*")}
+    assert "adapter/adapter_model.safetensors" in files
+    assert "model.safetensors" not in files
+    again = load_torch(tmp_path / "model", trainable=True)
+    assert any(parameter.requires_grad for parameter in again.parameters())
+    assert torch.equal(logits(again), logits(adapted))
+
+
+def test_no_file_of_a_model_could_be_unpickled(tmp_path):
+    save(tmp_path / "model", tiny_model(), tiny_meta())
+    suffixes = {file.suffix for file in (tmp_path / "model").rglob("*") if file.is_file()}
+    assert suffixes == {".json", ".md", ".safetensors"}
+
+
+def test_a_base_that_is_not_here_is_named(tmp_path):
+    adapted = add_adapter(tiny_model("gpt2"))
+    save(tmp_path, adapted, tiny_meta(base="nobody/no-such-model", weights="adapter"))
+    with pytest.raises(MissingModelError, match="hf download nobody/no-such-model"):
+        load_torch(tmp_path)
+
+
+def test_an_adapter_without_a_base_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="set `base`"):
+        save(tmp_path, add_adapter(tiny_model("gpt2")), tiny_meta())
+
+
+def test_the_encoder_travels_with_the_model(tmp_path):
+    encoder = tmp_path / "given"
+    encoder.mkdir()
+    (encoder / "encoder.onnx").write_bytes(b"weights")
+    save(tmp_path / "model", tiny_model(), tiny_meta(), encoder=encoder)
+    assert (tmp_path / "model" / "encoder" / "encoder.onnx").read_bytes() == b"weights"
+
+
+def test_saving_again_replaces_only_a_model(tmp_path):
+    save(tmp_path / "model", tiny_model(), tiny_meta())
+    (tmp_path / "model" / "left.txt").write_text("over")
+    save(tmp_path / "model", tiny_model(), tiny_meta(name="newer"))
+    assert read_meta(tmp_path / "model").name == "newer"
+    assert not (tmp_path / "model" / "left.txt").exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "only-copy.tex").write_text("years")
+    with pytest.raises(DataError, match="something else"):
+        save(tmp_path / "thesis", tiny_model(), tiny_meta())
+    assert (tmp_path / "thesis" / "only-copy.tex").read_text() == "years"
+
+
+def test_the_card_says_what_people_should_know(tmp_path):
+    save(tmp_path, tiny_model(), tiny_meta())
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    for said in ("# tiny", "CC BY-NC-SA 4.0", "Not for", "anybody", "0.1 [toy]", "ab12", "en, zh"):
+        assert said in card
+    assert "Good for" not in card  # nothing was said, so no empty heading
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(MissingModelError, match="nowhere: no such model folder"):
+        read_meta(tmp_path / "nowhere")
+
+
+def test_a_foreign_folder_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(MissingModelError, match="is no AlignCap model"):
+        read_meta(tmp_path)
+
+
+def test_an_exported_folder_has_no_torch_weights(tmp_path):
+    save(tmp_path, tiny_model(), tiny_meta())
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(MissingModelError, match="exported"):
+        load_torch(tmp_path)
+
+
+def changed(folder, **changes) -> None:
+    path = folder / "aligncap.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_newer_folder_asks_for_an_update(tmp_path):
+    save(tmp_path, tiny_model(), tiny_meta())
+    changed(tmp_path, format=2, something_new=[])
+    with pytest.raises(MissingModelError, match="pip install -U aligncap"):
+        read_meta(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"act_mode": "guessed"}, "guessed"),
+        ({"languages": "en"}, "languages"),
+        ({"langages": ["en"]}, "languages"),
+        ({"vocabulary": {}}, "codebooks"),
+        ({"limits": {"max_tokens": 0}}, "limits"),
+        ({"format": "one"}, "damaged"),
+    ],
+)
+def test_damaged_meta_names_file_and_entry(tmp_path, changes, said):
+    save(tmp_path, tiny_model(), tiny_meta())
+    changed(tmp_path, **changes)
+    with pytest.raises(DataError, match=r"aligncap\.json") as caught:
+        read_meta(tmp_path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "tiny"}'])
+def test_a_file_that_is_no_meta_is_damaged(tmp_path, content):
+    (tmp_path / "aligncap.json").write_text(content)
+    with pytest.raises(DataError, match=r"aligncap\.json: is damaged"):
+        read_meta(tmp_path)
+
+
+def test_meta_is_checked_at_birth():
+    with pytest.raises(UnknownNameError, match="language"):
+        tiny_meta(languages=("fr",))
+    with pytest.raises(RecipeError, match="at least one language"):
+        tiny_meta(languages=())
+    with pytest.raises(RecipeError, match="base"):
+        tiny_meta(base="some/model")
+
+
+def test_meta_and_vocabulary_are_read_without_torch(tmp_path):
+    save(tmp_path, tiny_model(), tiny_meta())
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from aligncap.captioner.checkpoint import load_vocabulary, read_meta\n"
+        "folder = Path(sys.argv[1])\n"
+        "print(read_meta(folder).name, load_vocabulary(folder).size, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["tiny", str(load_vocabulary(tmp_path).size), "False"]
