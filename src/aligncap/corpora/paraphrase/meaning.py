@@ -44,6 +44,18 @@ TRAIT_OF: Mapping[str, str] = MappingProxyType(
 """The clue trait that an aspect belongs to (`values.TRAITS`)."""
 
 
+CONFLICTS: frozenset[frozenset[tuple[str, str]]] = frozenset(
+    frozenset(pair)
+    for pair in (
+        (("loudness_range", "steady"), ("loudness_movement", "swelling")),
+        (("loudness_range", "steady"), ("loudness_movement", "fading")),
+        (("pitch_range", "flat"), ("pitch_movement", "rising")),
+        (("pitch_range", "flat"), ("pitch_movement", "falling")),
+    )
+)
+"""What may both be measured but would contradict each other in one sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Meaning:
     """What a caption is to say."""

@@ -6,7 +6,7 @@ from functools import cache
 from random import Random
 
 from aligncap.corpora.paraphrase.grammar import Grammar, Item, Style, open_grammar
-from aligncap.corpora.paraphrase.meaning import Meaning
+from aligncap.corpora.paraphrase.meaning import CONFLICTS, Meaning
 from aligncap.corpora.paraphrase.template import Said, Template, parse
 from aligncap.errors import DataError
 
@@ -75,7 +75,11 @@ def _stated(grammar: Grammar, meaning: Meaning, rng: Random) -> list[Item]:
         if rng.random() < often * grammar.aspect_stated[aspect]:
             items.append((aspect, level))
     rng.shuffle(items)
-    return items[: grammar.most_levels]
+    agreeing: list[Item] = []
+    for item in items:
+        if not any(frozenset((item, other)) in CONFLICTS for other in agreeing):
+            agreeing.append(item)
+    return agreeing[: grammar.most_levels]
 
 
 def _placed(
