@@ -57,63 +57,64 @@ class Scale:
 PITCH = Scale(
     trait="pitch", fact="pitch_offset_st", name="median pitch",
     low_meaning="low", neutral_meaning="normal", high_meaning="high",
-    low=-2.5, against_high=-1.0, neutral=(-1.5, 1.5), against_low=1.0, high=2.5, margin=1.0,
+    low=-3.0, against_high=-0.5, neutral=(-0.5, 3.5), against_low=3.0, high=5.0, margin=1.0,
 )  # fmt: skip
 VOLUME = Scale(
     trait="volume", fact="loudness_db", name="loudness",
     low_meaning="quiet", neutral_meaning="normal", high_meaning="loud",
-    low=-32.0, against_high=-28.0, neutral=(-29.0, -23.0), against_low=-24.0, high=-20.0,
-    margin=3.0,
+    low=-30.0, against_high=-27.5, neutral=(-27.0, -22.0), against_low=-22.0, high=-19.5,
+    margin=2.0,
 )  # fmt: skip
 PACE = Scale(
     trait="pace", fact="pace_syllables_per_s", name="pace",
     low_meaning="slow", neutral_meaning="normal", high_meaning="fast",
-    low=3.2, against_high=3.8, neutral=(3.7, 4.7), against_low=4.6, high=5.2, margin=0.4,
+    low=3.8, against_high=4.3, neutral=(4.3, 5.0), against_low=5.0, high=5.5, margin=0.3,
 )  # fmt: skip
 GENDER = Scale(
     trait="gender", fact="female_probability", name="female probability",
     low_meaning="male", neutral_meaning="", high_meaning="female",
-    low=0.15, against_high=0.2, neutral=(0.4, 0.6), against_low=0.8, high=0.85, margin=0.0,
+    low=0.05, against_high=0.06, neutral=(0.4, 0.6), against_low=0.94, high=0.95, margin=0.0,
 )  # fmt: skip
 INTONATION_SLOPE = Scale(
     trait="intonation", fact="pitch_slope_st_per_s", name="pitch slope",
     low_meaning="falling", neutral_meaning="", high_meaning="rising",
-    low=-2.5, against_high=-1.0, neutral=(-0.5, 0.5), against_low=1.0, high=2.5, margin=0.0,
+    low=-5.0, against_high=-2.0, neutral=(-2.5, 0.0), against_low=0.0, high=2.0, margin=0.0,
 )  # fmt: skip
 INTONATION_RANGE = Scale(
     trait="intonation", fact="pitch_range_st", name="pitch range",
     low_meaning="flat", neutral_meaning="", high_meaning="varied",
-    low=4.0, against_high=5.0, neutral=(6.0, 8.0), against_low=9.0, high=11.0, margin=0.0,
+    low=4.2, against_high=5.5, neutral=(6.0, 9.0), against_low=9.5, high=12.0, margin=0.0,
 )  # fmt: skip
 VOLUME_SLOPE = Scale(
     trait="volume", fact="loudness_slope_db_per_s", name="loudness slope",
     low_meaning="fading", neutral_meaning="", high_meaning="swelling",
-    low=-4.0, against_high=-1.5, neutral=(-1.0, 1.0), against_low=1.5, high=4.0, margin=0.0,
+    low=-5.0, against_high=-2.0, neutral=(-2.5, 0.0), against_low=0.0, high=2.0, margin=0.0,
 )  # fmt: skip
 VOLUME_RANGE = Scale(
     trait="volume", fact="loudness_range_db", name="loudness range",
     low_meaning="steady", neutral_meaning="", high_meaning="dynamic",
-    low=8.0, against_high=10.0, neutral=(12.0, 16.0), against_low=18.0, high=22.0, margin=0.0,
+    low=5.0, against_high=7.0, neutral=(7.5, 10.5), against_low=11.0, high=13.5, margin=0.0,
 )  # fmt: skip
 PAUSES = Scale(
     trait="pace", fact="pause_share", name="share of pauses",
     low_meaning="fluent", neutral_meaning="", high_meaning="halting",
-    low=0.06, against_high=0.12, neutral=(0.15, 0.2), against_low=0.25, high=0.32, margin=0.0,
+    low=-0.01, against_high=0.05, neutral=(0.06, 0.12), against_low=0.13, high=0.2, margin=0.0,
 )  # fmt: skip
 HARMONICITY = Scale(
     trait="voice quality", fact="harmonicity_db", name="harmonicity",
     low_meaning="hoarse", neutral_meaning="", high_meaning="clear",
-    low=5.0, against_high=7.0, neutral=(9.0, 12.0), against_low=13.0, high=16.0, margin=0.0,
+    low=7.0, against_high=8.5, neutral=(9.5, 11.5), against_low=12.5, high=14.0, margin=0.0,
 )  # fmt: skip
 TILT = Scale(
     trait="voice quality", fact="spectral_tilt_db_per_octave", name="spectral tilt",
     low_meaning="dull", neutral_meaning="", high_meaning="bright",
-    low=-14.0, against_high=-12.0, neutral=(-11.0, -9.0), against_low=-8.0, high=-6.0, margin=0.0,
+    low=-9.4, against_high=-8.2, neutral=(-8.0, -6.5), against_low=-6.0, high=-4.7, margin=0.0,
 )  # fmt: skip
 JITTER = Scale(
     trait="voice quality", fact="jitter", name="jitter",
     low_meaning="steady", neutral_meaning="", high_meaning="trembling",
-    low=0.006, against_high=0.01, neutral=(0.015, 0.02), against_low=0.03, high=0.045, margin=0.0,
+    low=0.0055, against_high=0.007, neutral=(0.008, 0.011), against_low=0.0115, high=0.0145,
+    margin=0.0,
 )  # fmt: skip
 
 LEVELS = (PITCH, VOLUME, PACE, GENDER)
