@@ -18,14 +18,29 @@ SUFFIXES = (
 """Endings that inflection and derivation put in place of another, the most telling first."""
 
 COMPARATIVES = {"er", "est"}
+
+ENDINGS = (
+    (("ly",), "RB"),
+    (("ful", "ous", "ish", "ive", "less", "able", "ible", "like"), "JJ"),
+    (("ing",), "VBG"),
+    (("ed",), "VBD"),
+    (("s",), "NNS"),
+)
+KINDS = {"RB": "D", "JJ": "a"}
+"""Unknown adverbs and adjectives may stand inside a chunk; other unknown words end it."""
+
 COMMA = Word(text=",", kind=",")
 STOP = Word(text=".", kind=";")
 
 
 def words_of(text: str) -> list[Word]:
     """The words of an English sentence; what the vocabulary does not know is of kind "o"."""
-    known = vocabulary("en")
-    return list(_match(_tokens(text), known))
+    return known_words(_tokens(text))
+
+
+def known_words(tokens: list[str]) -> list[Word]:
+    """Lower-case tokens as words of the vocabulary, phrases joined."""
+    return list(_match(tokens, vocabulary("en")))
 
 
 def _tokens(text: str) -> list[str]:
@@ -72,7 +87,15 @@ def _word(form: str) -> Word:
     for lemma in lemmas(form):
         if lemma in words:
             return words[lemma]
-    return Word(text=form)
+    return Word(text=form, kind=KINDS.get(tag(form), "o"))
+
+
+def tag(form: str) -> str:
+    """The part of speech (Penn Treebank) of a word that the vocabulary lacks, by its ending."""
+    for endings, name in ENDINGS:
+        if len(form) > 5 and form.endswith(endings):
+            return name
+    return "NN"
 
 
 def lemmas(token: str) -> Iterator[str]:

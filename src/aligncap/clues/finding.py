@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 from aligncap.clues import chinese, english
-from aligncap.clues.grammar import clues_in
+from aligncap.clues.chunks import chunks_of
+from aligncap.clues.grammar import clues_in, kinds_of
 from aligncap.clues.vocabulary import meanings, vocabulary
 from aligncap.errors import UnknownNameError
 from aligncap.values import LANGUAGES, Clue
@@ -29,7 +30,8 @@ def find_clues(text: str, language: str | None = None) -> tuple[Clue, ...]:
     chosen = language or detect_language(text)
     if chosen not in LEXERS:
         raise UnknownNameError("caption language", chosen, LANGUAGES)
-    return tuple(clues_in(LEXERS[chosen](text), chosen))
+    words = LEXERS[chosen](text)
+    return tuple(clues_in(words, chunks_of(kinds_of(words), chosen), chosen))
 
 
 def acoustic_prompt(clues: Sequence[Clue], language: str = "en") -> str:

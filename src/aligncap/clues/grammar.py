@@ -1,50 +1,17 @@
 """The emotion grammar parser G_Parser of Eq. 1: from known words to typed clues.
 
-A sentence is written as a string of kinds (one letter a word, see `vocabulary`), and chunk patterns
-run over that string, as NLTK's RegexpParser does over tags. Chunks tie an adjective to its heads:
-"a low, rich voice", "his pitch and volume are low", "低沉的声音", "语速有些快". What stands before
-a clue then says whether it is negated and how strong it is.
+Chunks tie an adjective to its heads: "a low, rich voice", "his pitch and volume are low",
+"低沉的声音", "语速有些快". What stands before a clue then says whether it is negated and how strong
+it is. Words and chunks come from our own lexers and patterns (`finding`, fast) or from NLTK and
+jieba (`toolkit`).
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from aligncap.clues.chunks import Chunk
 from aligncap.clues.vocabulary import Sense, Word, meanings
 from aligncap.values import Clue
-
-AND = "(?:&|,&)"
-JOIN = "(?:,|&|,&)"
-ADJECTIVES = f"[AC](?:{JOIN}?[ND]*[AC])*"
-
-# English: "low, rich voice"; "raises his voice"; "low in pitch". Further heads share the adjective
-# only in a list that ends in "and" ("high pitch, speed and volume"), and not when they have a
-# predicate of their own ("high pitch and the volume is low").
-EN_HEADS = "H+(?:id?f?H+)?f*"
-EN_MORE = f"(?:(?:,d?f*{EN_HEADS})*{AND}d?f*{EN_HEADS}(?!o?b[NDd]*[AC]))?"
-EN_ATTRIBUTE = re.compile(f"(?P<adjectives>{ADJECTIVES})[fd]*(?P<heads>{EN_HEADS}{EN_MORE})")
-EN_INVERSE = re.compile(f"(?P<adjectives>[AC])i(?P<heads>{EN_HEADS}{EN_MORE})")
-EN_SHARED_PREDICATE = re.compile(
-    f"(?P<heads>{EN_HEADS}(?:,d?f*{EN_HEADS})*{AND}d?f*{EN_HEADS})o?b+[NDdfb]*"
-    f"(?P<adjectives>[AC](?:{JOIN}?b?[ND]*[AC])*)(?![fd]*H)"
-)
-EN_PREDICATE = re.compile(
-    f"(?P<heads>{EN_HEADS})o?[NDdfbi]*(?P<adjectives>[AC](?:{JOIN}?b?[ND]*[AC])*)(?![fd]*H)"
-)
-# Chinese: the predicate comes first, for it needs no copula ("语速快"), then "低沉的声音".
-ZH_HEADS = "H(?:[if]*H)*"
-ZH_PREDICATE = re.compile(
-    f"(?P<heads>{ZH_HEADS}(?:&{ZH_HEADS})*)[if]*o?[NDdfbi]*"
-    f"(?P<adjectives>[AC](?:{JOIN}?[NDbi]*[AC])*)"
-)
-ZH_ATTRIBUTE = re.compile(
-    f"(?P<adjectives>{ADJECTIVES})(?:i[fd]*)?(?P<heads>{ZH_HEADS}(?:&{ZH_HEADS})*)"
-)
-PATTERNS = {
-    "en": (EN_ATTRIBUTE, EN_INVERSE, EN_SHARED_PREDICATE, EN_PREDICATE),
-    "zh": (ZH_PREDICATE, ZH_ATTRIBUTE),
-}
-HEAD_GROUP = re.compile("H(?:[ifd]*H)*")
 
 PRONOUNS = {
     "her": "she",
@@ -69,16 +36,21 @@ class Found:
     sense: Sense
 
 
-def clues_in(words: Sequence[Word], language: str) -> list[Clue]:
-    """The clues of one sentence or several, in the order of their words, repeats dropped."""
-    kinds = "".join(word.kind for word in words)
+def kinds_of(words: Sequence[Word]) -> str:
+    """A sentence as a string of kinds, one letter a word."""
+    return "".join(word.kind for word in words)
+
+
+def clues_in(words: Sequence[Word], chunks: Iterable[Chunk], language: str) -> list[Clue]:
+    """The clues of a text, in the order of their words, repeats dropped."""
+    kinds = kinds_of(words)
     clues = []
-    for found in _found(words, kinds, language):
-        sense, word = found.sense, found.word
+    for found in _found(words, kinds, chunks, language):
+        sense = found.sense
         degree = sense.degree * _factor(words, kinds, found.at)
         clues.append(
             Clue(
-                word=word,
+                word=found.word,
                 trait=sense.trait,
                 meaning=sense.meaning,
                 polarity=meanings()[sense.trait, sense.meaning].polarity,
@@ -89,8 +61,10 @@ def clues_in(words: Sequence[Word], language: str) -> list[Clue]:
     return _without_repeats(clues)
 
 
-def _found(words: Sequence[Word], kinds: str, language: str) -> Iterable[Found]:
-    read, described = _readings(words, kinds, language)
+def _found(
+    words: Sequence[Word], kinds: str, chunks: Iterable[Chunk], language: str
+) -> Iterable[Found]:
+    read, described = _readings(words, chunks, language)
     genders = {s.meaning for w in words for s in w.senses if s.trait == "gender"}
     for at, word in enumerate(words):
         if at in read:
@@ -102,46 +76,25 @@ def _found(words: Sequence[Word], kinds: str, language: str) -> Iterable[Found]:
 
 
 def _readings(
-    words: Sequence[Word], kinds: str, language: str
+    words: Sequence[Word], chunks: Iterable[Chunk], language: str
 ) -> tuple[dict[int, list[Found]], set[int]]:
     """What each adjective says of the heads its chunk gives it; the heads that are described so."""
     read: dict[int, list[Found]] = {}
     described: set[int] = set()
-    if "H" not in kinds:
-        return read, described
-    for pattern in PATTERNS[language]:
-        for chunk in pattern.finditer(kinds):
-            heads = _heads(kinds, chunk.span("heads"), language)
-            free = [
-                at for at in range(*chunk.span("adjectives")) if kinds[at] == "A" and at not in read
-            ]
-            for at, found in _chunk(words, free, heads, language):
+    for chunk in chunks:
+        for at, found in _chunk(words, chunk, language):
+            if at not in read:
                 read[at] = found
-                described.update(position for group in heads for position in group)
+                described.update(position for group in chunk.heads for position in group)
     return read, described
 
 
-def _heads(kinds: str, span: tuple[int, int], language: str) -> list[list[int]]:
-    """The heads in a chunk, each as the positions it may stand at, the likeliest first.
-
-    In "voice volume" and 声音的音量 the last noun is the head, in "tone of voice" the first run.
-    """
-    heads = []
-    for group in HEAD_GROUP.finditer(kinds, *span):
-        text = group.group()
-        end = len(text) if language == "zh" else len(text) - len(text.lstrip("H"))
-        heads.append([group.start() + n for n in range(end - 1, -1, -1) if text[n] == "H"])
-    return heads
-
-
-def _chunk(
-    words: Sequence[Word], adjectives: Sequence[int], heads: Sequence[list[int]], language: str
-) -> list[tuple[int, list[Found]]]:
+def _chunk(words: Sequence[Word], chunk: Chunk, language: str) -> list[tuple[int, list[Found]]]:
     """The adjectives of one chunk that say something of its heads.
 
     "A steady, low pitch" is low: what puts a trait in the middle yields to what does not.
     """
-    read = [(at, _read(words, at, heads, language)) for at in adjectives]
+    read = [(at, _read(words, at, chunk.heads, language)) for at in chunk.adjectives]
     sided = {f.sense.trait for _, found in read for f in found if f.sense.meaning != "normal"}
     return [
         (at, [f for f in found if f.sense.meaning != "normal" or f.sense.trait not in sided])
@@ -150,7 +103,9 @@ def _chunk(
     ]
 
 
-def _read(words: Sequence[Word], at: int, heads: Sequence[list[int]], language: str) -> list[Found]:
+def _read(
+    words: Sequence[Word], at: int, heads: Sequence[Sequence[int]], language: str
+) -> list[Found]:
     adjective = words[at]
     defaults = {(sense.trait, sense.meaning) for sense in adjective.senses}
     found = []

@@ -8,7 +8,8 @@ kind, written as one letter so that a sentence becomes a string that chunk patte
     H head          what an adjective is said of ("pitch", "voice", "语速")
     N negator       D degree        n breaker ("hide": turns a negation around)
     & conjunction   , comma         ; clause end        b copula
-    d determiner    i link          f filler            p pronoun       o anything else
+    d determiner    i link          f filler            p pronoun
+    a unknown adjective             o anything else
 """
 
 import tomllib
@@ -91,8 +92,10 @@ class Vocabulary:
     """Single words and, in Chinese, phrases."""
     phrases: Mapping[str, tuple[tuple[str, ...], ...]]
     """English phrases by their first word, longest first; keys of `words` join them by spaces."""
-    longest: Mapping[str, int]
-    """The length of the longest entry that begins with this word or character."""
+    first: Mapping[str, int]
+    """The length of the longest Chinese word that begins with a character; absent if none does."""
+    last: Mapping[str, int]
+    """The length of the longest Chinese word that ends in a character; absent if none does."""
 
 
 def _table(name: str) -> dict[str, Any]:
@@ -143,8 +146,14 @@ def vocabulary(language: str) -> Vocabulary:
             word.kind, word.gender = "p", gender
     if language == "en":
         _add_verbs(words)
-    phrases, longest = _index(words, language)
-    return Vocabulary(language=language, words=words, phrases=phrases, longest=longest)
+    english = language == "en"
+    return Vocabulary(
+        language=language,
+        words=words,
+        phrases=_phrases(words) if english else {},
+        first={} if english else _longest(words, 0),
+        last={} if english else _longest(words, -1),
+    )
 
 
 def _entry(words: dict[str, Word], text: str, language: str) -> Word:
@@ -211,16 +220,17 @@ def _add_verbs(words: dict[str, Word]) -> None:
             words.setdefault(stem + "e", word)
 
 
-def _index(
-    words: Mapping[str, Word], language: str
-) -> tuple[dict[str, tuple[tuple[str, ...], ...]], dict[str, int]]:
+def _phrases(words: Iterable[str]) -> dict[str, tuple[tuple[str, ...], ...]]:
     grouped: dict[str, list[tuple[str, ...]]] = {}
+    for key in words:
+        first, *rest = key.split()
+        if rest:
+            grouped.setdefault(first, []).append((first, *rest))
+    return {k: tuple(sorted(v, key=len, reverse=True)) for k, v in grouped.items()}
+
+
+def _longest(words: Iterable[str], place: int) -> Mapping[str, int]:
     longest: dict[str, int] = {}
     for key in words:
-        if language == "en":
-            first, *rest = key.split()
-            if rest:
-                grouped.setdefault(first, []).append((first, *rest))
-        else:
-            longest[key[0]] = max(longest.get(key[0], 0), len(key))
-    return {k: tuple(sorted(v, key=len, reverse=True)) for k, v in grouped.items()}, longest
+        longest[key[place]] = max(longest.get(key[place], 0), len(key))
+    return longest
