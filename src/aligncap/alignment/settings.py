@@ -11,6 +11,8 @@ from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.training import FitSettings
 from aligncap.values import LANGUAGES
 
+DTYPES = ("float32", "bfloat16")
+
 
 def _both_languages() -> Mapping[str, float]:
     return dict.fromkeys(LANGUAGES, 1.0)
@@ -94,6 +96,13 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         _require(self.start is None or self.base is None, "give start or base, not both")
+        if self.dtype not in DTYPES:
+            raise UnknownNameError("dtype", self.dtype, DTYPES)
+        _require(
+            self.dtype == "float32" or self.lora is not None,
+            f"weights of {self.dtype} are too coarse to be trained whole; add a LoRA adapter, "
+            "or set training.precision instead",
+        )
         _require(
             self.lora is None or bool(self.start or self.base),
             "a LoRA adapter needs a model to stand on: give start or base",
