@@ -1,5 +1,6 @@
 """Reading sound files: whatever libsndfile knows, to mono float32 at 16 kHz."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -31,7 +32,7 @@ def load(path: str | Path) -> Waveform:
     refuse_unopenable(file)
     refuse_foreign(file)
     try:
-        with soundfile.SoundFile(file) as sound:
+        with soundfile.SoundFile(_place(file)) as sound:
             samples = _read(sound, file)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().removeprefix("Error :").strip(" .").lower()
@@ -77,3 +78,8 @@ def _mono_blocks(sound: soundfile.SoundFile, file: Path) -> Iterator[Samples]:
             bad = int((~np.isfinite(block)).any(axis=1).sum())
             raise AudioError(f"{file}: {bad} samples are NaN or infinite; export it again")
         yield block.mean(axis=1, dtype=np.float32)
+
+
+def _place(file: Path) -> bytes | Path:
+    """Where libsndfile finds a file: its bytes, since a name need not be UTF-8."""
+    return os.fsencode(file) if os.name == "posix" else file

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from aligncap.cli.records import Record
 from aligncap.cli.world import World
 from aligncap.cli.writers import cells, pad
-from aligncap.clues import acoustic_prompt, arousal_valence, emotion_of, find_clues
-from aligncap.values import Clue
+from aligncap.clues import acoustic_prompt, arousal_valence, detect_language, emotion_of, find_clues
 
 
 def list_clues(
@@ -19,12 +18,11 @@ def list_clues(
 ) -> int:
     """The clues of each text; returns 0."""
     for text in _all_texts(texts, world=world):
-        clues = find_clues(text, language)
+        record = clues_record(text, language or detect_language(text))
         if format == "jsonl":
-            record = clues_record(text, clues)
             print(json.dumps(record, ensure_ascii=False), file=world.stdout, flush=True)
         else:
-            print(*_lines(text, clues), sep="\n", file=world.stdout, flush=True)
+            print(*_lines(record), sep="\n", file=world.stdout, flush=True)
     return 0
 
 
@@ -36,11 +34,13 @@ def _all_texts(texts: Iterable[str], *, world: World) -> Iterator[str]:
             yield text
 
 
-def clues_record(text: str, clues: Sequence[Clue]) -> Record:
+def clues_record(text: str, language: str) -> Record:
     """The clues of a text, and what they add up to, as plain values."""
+    clues = find_clues(text, language)
     arousal, valence = arousal_valence(clues)
     return {
         "text": text,
+        "language": language,
         "clues": [
             {
                 "word": clue.word,
@@ -54,22 +54,28 @@ def clues_record(text: str, clues: Sequence[Clue]) -> Record:
         "emotion": emotion_of(clues),
         "arousal": arousal,
         "valence": valence,
-        "acoustic_prompt": acoustic_prompt(clues),
+        "acoustic_prompt": acoustic_prompt(clues, language),
     }
 
 
-def _lines(text: str, clues: Sequence[Clue]) -> list[str]:
-    lines = [text]
-    word = max((cells(clue.word) for clue in clues), default=0)
-    trait = max((cells(clue.trait) for clue in clues), default=0)
-    for clue in clues:
-        denial = "not " if clue.negated else ""
-        degree = {0.5: " (slightly)", 1.5: " (very)"}.get(clue.degree, "")
-        lines.append(
-            f"  {pad(clue.word, word)}  {pad(clue.trait, trait)}  {denial}{clue.meaning}{degree}"
-        )
+def _lines(record: Record) -> list[str]:
+    """The text, a line for each clue (word, trait, meaning), and the acoustic prompt."""
+    clues = record["clues"]
     if not clues:
-        lines.append("  no clue of how it is spoken")
-    else:
-        lines.append(f"  prompt: {acoustic_prompt(clues)}")
-    return lines
+        return [record["text"], "  no clue of how it is spoken"]
+    word = max(cells(clue["word"]) for clue in clues)
+    trait = max(cells(clue["trait"]) for clue in clues)
+    return [
+        record["text"],
+        *(
+            f"  {pad(clue['word'], word)}  {pad(clue['trait'], trait)}  {_meaning(clue)}"
+            for clue in clues
+        ),
+        f"  prompt: {record['acoustic_prompt'] or 'none'}",
+    ]
+
+
+def _meaning(clue: Record) -> str:
+    denial = "not " if clue["negated"] else ""
+    degree = {0.5: " (slightly)", 1.5: " (very)"}.get(clue["degree"], "")
+    return f"{denial}{clue['meaning']}{degree}"
