@@ -1,9 +1,8 @@
 """Stand-ins for the parts of a captioner, and a whole tiny model folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -30,7 +29,7 @@ class LoudnessTokenizer:
     codebooks: int = 1
     codebook_size: int = 512
     fingerprint: str = "ab12"
-    readout: MappingProxyType[str, dict[str, float]] = MappingProxyType({})
+    readout: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def encode(self, waveform: Waveform) -> SpeechTokens:
         count = max(1, len(waveform.samples) // 1280)

@@ -78,9 +78,9 @@ def test_a_record_says_what_is_known(example_clips):
     assert caption.candidates == ()
     assert caption.part_s is None
     assert caption.log_probability == pytest.approx(-1.0 / len(VOCABULARY.encode_text(SAID[0])))
-    words = {evidence.clue.word: evidence for evidence in caption.evidence}
-    assert words["calm"].verdict is Verdict.CANNOT_TELL
-    assert {"slowly", "low"} <= set(words)
+    judged = {(e.clue.trait, e.clue.meaning): e.verdict for e in caption.evidence}
+    assert judged["emotion", "neutral"] is Verdict.CANNOT_TELL
+    assert {("pace", "slow"), ("pitch", "low"), ("gender", "female")} <= set(judged)
     assert all(evidence.measurement for evidence in caption.evidence)
     assert caption.arousal is not None
     assert caption.arousal < 0
