@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.clues import find_clues, judge, levels, measured_clues, opposites
-from aligncap.clues.thresholds import SCALES
+from aligncap.clues.thresholds import PACE, PITCH, SCALES, VOLUME
 from aligncap.clues.vocabulary import clue_of, meanings
 from aligncap.values import Clue, Fact, Facts, Verdict
 
@@ -31,7 +31,7 @@ RANGES = {
 }
 
 
-def facts_of(speech_s: float = 3.0, confidence: float = 1.0, **values: float) -> Facts:
+def facts_of(speech_s: float = 3.5, confidence: float = 1.0, **values: float) -> Facts:
     """Facts with these numbers and nothing else."""
     rows = {n: Fact(n, v, RANGES[n][2], confidence) for n, v in values.items()}
     return Facts(duration_s=speech_s + 0.5, speech_s=speech_s, by_name=MappingProxyType(rows))
@@ -53,13 +53,13 @@ def any_facts(draw: st.DrawFn) -> Facts:
 @pytest.mark.parametrize(
     ("caption", "values", "verdict"),
     [
-        ("a high-pitched voice", {"pitch_offset_st": 4.0}, "supported"),
+        ("a high-pitched voice", {"pitch_offset_st": 6.0}, "supported"),
         ("a high-pitched voice", {"pitch_offset_st": -2.0}, "contradicted"),
-        ("a high-pitched voice", {"pitch_offset_st": 0.5}, "cannot tell"),
+        ("a high-pitched voice", {"pitch_offset_st": 3.0}, "cannot tell"),
         ("a very high-pitched voice", {"pitch_offset_st": -0.2}, "contradicted"),
-        ("a low voice", {"pitch_offset_st": 3.1}, "contradicted"),
+        ("a low voice", {"pitch_offset_st": 6.0}, "contradicted"),
         ("normal pitch", {"pitch_offset_st": 0.3}, "supported"),
-        ("normal pitch", {"pitch_offset_st": 6.0}, "contradicted"),
+        ("normal pitch", {"pitch_offset_st": 9.0}, "contradicted"),
         ("he speaks loudly", {"loudness_db": -15.0, "female_probability": 0.5}, "supported"),
         ("speaks softly", {"loudness_db": -15.0}, "contradicted"),
         ("语速很慢", {"pace_syllables_per_s": 2.4}, "supported"),
@@ -73,6 +73,8 @@ def any_facts(draw: st.DrawFn) -> Facts:
         ("音量渐弱", {"loudness_slope_db_per_s": -7.0}, "supported"),
         ("monotonous", {"pitch_range_st": 14.0}, "contradicted"),
         ("halting", {"pause_share": 0.5}, "supported"),
+        ("hardly fluent", {"pause_share": 0.5}, "supported"),
+        ("a trembling voice", {"jitter": 0.004}, "contradicted"),
         ("angry", {"loudness_db": -10.0}, "cannot tell"),
         ("sarcastic", {"loudness_db": -10.0}, "cannot tell"),
     ],
@@ -84,10 +86,17 @@ def test_hand_worked_verdicts(caption: str, values: dict[str, float], verdict: s
 
 
 def test_measurement_names_numbers_and_units() -> None:
-    facts = facts_of(pitch_median_hz=231.0, pitch_offset_st=3.1, loudness_db=-18.4)
-    pitch, volume = judge(find_clues("a high-pitched, loud voice"), facts)
-    assert pitch.measurement == "median pitch 231 Hz, 3.1 st above the expected centre"
-    assert volume.measurement == "loudness -18.4 dBFS"
+    facts = facts_of(
+        pitch_median_hz=231.0, pitch_offset_st=6.1, loudness_db=-18.4, pace_syllables_per_s=7.25
+    )
+    pitch, volume, pace = judge(find_clues("a high-pitched, loud, fast voice"), facts)
+    # 231 Hz / 2^(6.1 / 12) = 162.4 Hz
+    assert pitch.measurement.startswith(
+        "median pitch 231 Hz, 6.1 st above the expected 162 Hz (low to -"
+    )
+    assert volume.measurement.startswith("loudness -18.4 dBFS (quiet to -")
+    assert pace.measurement.startswith("pace 7.2 syllables/s (slow to ")
+    assert f"fast from {PACE.high:g})" in pace.measurement
 
 
 def test_every_reason_for_not_telling_is_said() -> None:
@@ -107,10 +116,12 @@ def test_every_reason_for_not_telling_is_said() -> None:
 
 
 def test_levels_leave_the_gaps_open() -> None:
-    assert levels(facts_of(pitch_offset_st=2.0)).pitch is None
-    assert levels(facts_of(pitch_offset_st=2.6)).pitch == "high"
-    assert levels(facts_of(pitch_offset_st=0.0)).pitch == "normal"
-    assert levels(facts_of(loudness_db=-40.0)).loudness == "quiet"
+    for scale, level in ((PITCH, "pitch"), (VOLUME, "loudness"), (PACE, "pace")):
+        low_gap = (scale.low + scale.neutral[0]) / 2
+        high_gap = (scale.neutral[1] + scale.high) / 2
+        steps = [scale.low - 1, low_gap, sum(scale.neutral) / 2, high_gap, scale.high + 1]
+        found = [getattr(levels(facts_of(**{scale.fact: value})), level) for value in steps]
+        assert found == [scale.low_meaning, None, "normal", None, scale.high_meaning]
     assert levels(facts_of(female_probability=0.5)).gender is None
     assert levels(facts_of()).pace is None
 

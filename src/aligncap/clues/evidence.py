@@ -11,12 +11,10 @@ from aligncap.clues.thresholds import (
     INTONATION_SLOPE,
     JITTER,
     JUDGE_CONFIDENCE,
-    MOVEMENTS,
     PACE,
     PAUSES,
     PITCH,
     SCALES,
-    SHORTEST_FOR_MOVEMENT_S,
     SLOPES,
     TILT,
     VOLUME,
@@ -137,15 +135,16 @@ def _scale_of(clue: Clue) -> Scale | None:
 def _verdict(clue: Clue, scale: Scale, fact: Fact) -> Verdict:
     value = fact.value
     assert value is not None, "a fact without a value is never judged"
+    emphatic, middle = clue.degree > 1, sum(scale.neutral) / 2
     if clue.meaning == scale.neutral_meaning:
         supported = scale.neutral[0] <= value <= scale.neutral[1]
         against = not scale.low - scale.margin < value < scale.high + scale.margin
     elif clue.meaning == scale.high_meaning:
         supported = value >= scale.high
-        against = value <= (sum(scale.neutral) / 2 if clue.degree > 1 else scale.against_high)
+        against = value <= (max(scale.against_high, middle) if emphatic else scale.against_high)
     else:
         supported = value <= scale.low
-        against = value >= (sum(scale.neutral) / 2 if clue.degree > 1 else scale.against_low)
+        against = value >= (min(scale.against_low, middle) if emphatic else scale.against_low)
     if supported:
         return Verdict.SUPPORTED
     return Verdict.CONTRADICTED if against else Verdict.CANNOT_TELL
@@ -170,7 +169,7 @@ def _unusable(scale: Scale, fact: Fact | None, facts: Facts, *, least: float) ->
         return f"{scale.name} was not measured"
     if fact.value is None:
         return f"{scale.name}: {fact.reason}"
-    if scale in MOVEMENTS and facts.speech_s < SHORTEST_FOR_MOVEMENT_S:
+    if facts.speech_s < scale.shortest_s:
         return f"{scale.name}: only {facts.speech_s:.1f} s of speech"
     if fact.confidence < least:
         return f"{scale.name} measured with little confidence ({fact.confidence:.2f})"
@@ -178,13 +177,19 @@ def _unusable(scale: Scale, fact: Fact | None, facts: Facts, *, least: float) ->
 
 
 def measurement(scale: Scale, fact: Fact, facts: Facts) -> str:
-    """A fact in words and units: "median pitch 231 Hz, 2.1 st above the expected centre"."""
+    """A fact in words and units beside its yardstick: "pace 6.1 syllables/s (slow to 3.8, …)"."""
     value = fact.value
     assert value is not None, "a fact without a value has no measurement"
-    if scale is PITCH:
+    sides = f"({scale.low_meaning} to {scale.low:g}, {scale.high_meaning} from {scale.high:g})"
+    median = facts.by_name.get("pitch_median_hz")
+    if scale is PITCH and median is not None and median.value is not None:
         side = "above" if value >= 0 else "below"
-        median = facts.by_name.get("pitch_median_hz")
-        number = f" {median.value:.0f} Hz," if median and median.value is not None else ""
-        return f"median pitch{number} {abs(value):.1f} st {side} the expected centre"
+        expected = median.value / 2 ** (value / 12)
+        return (
+            f"median pitch {median.value:.0f} Hz, {abs(value):.1f} st {side} the expected"
+            f" {expected:.0f} Hz {sides}"
+        )
     digits = 3 if abs(value) < 0.1 else 2 if abs(value) < 1 else 1
-    return f"{scale.name} {value:.{digits}f} {fact.unit}".rstrip()
+    return " ".join(
+        filter(None, (scale.name, f"{value:.{digits}f}", scale.unit or fact.unit, sides))
+    )

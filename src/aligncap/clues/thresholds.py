@@ -8,6 +8,10 @@ side a gap in which nothing is claimed:
 
 `low < against_high ≤ against_low < high` keeps a claim from being supported and contradicted, and
 its opposite from being supported beside it.
+
+The numbers are percentiles of the facts of the training corpora: captions are written and judged by
+the same ones, so a change asks for new captions. Loudness depends on the recording level as well,
+and jitter is a weak proxy of trembling.
 """
 
 from dataclasses import dataclass
@@ -40,10 +44,14 @@ class Scale:
     """At or above it, the low meaning is contradicted."""
     high: float
     """At or above it, the high meaning is claimed."""
-    margin: float
-    """How far beyond `low` or `high` the neutral meaning is contradicted."""
     name: str
     """The fact in words, for the user."""
+    unit: str = ""
+    """The unit in words, where the fact's own is a sign only."""
+    margin: float = 0.0
+    """How far beyond `low` or `high` the neutral meaning is contradicted."""
+    shortest_s: float = 0.0
+    """Speech shorter than this is not judged: a movement takes its time."""
 
     def __post_init__(self) -> None:
         steps = (self.low, self.neutral[0], self.neutral[1], self.high)
@@ -66,64 +74,60 @@ VOLUME = Scale(
     margin=2.0,
 )  # fmt: skip
 PACE = Scale(
-    trait="pace", fact="pace_syllables_per_s", name="pace",
+    trait="pace", fact="pace_syllables_per_s", name="pace", unit="syllables/s",
     low_meaning="slow", neutral_meaning="normal", high_meaning="fast",
     low=3.8, against_high=4.3, neutral=(4.3, 5.0), against_low=5.0, high=5.5, margin=0.3,
 )  # fmt: skip
 GENDER = Scale(
-    trait="gender", fact="female_probability", name="female probability",
+    trait="gender", fact="female_probability", name="probability of a woman's voice",
     low_meaning="male", neutral_meaning="", high_meaning="female",
-    low=0.05, against_high=0.06, neutral=(0.4, 0.6), against_low=0.94, high=0.95, margin=0.0,
+    low=0.05, against_high=0.06, neutral=(0.4, 0.6), against_low=0.94, high=0.95,
 )  # fmt: skip
 INTONATION_SLOPE = Scale(
     trait="intonation", fact="pitch_slope_st_per_s", name="pitch slope",
     low_meaning="falling", neutral_meaning="", high_meaning="rising",
-    low=-5.0, against_high=-2.0, neutral=(-2.5, 0.0), against_low=0.0, high=2.0, margin=0.0,
+    low=-5.0, against_high=-2.0, neutral=(-2.5, 0.0), against_low=0.0, high=2.0, shortest_s=1.0,
 )  # fmt: skip
 INTONATION_RANGE = Scale(
     trait="intonation", fact="pitch_range_st", name="pitch range",
     low_meaning="flat", neutral_meaning="", high_meaning="varied",
-    low=4.2, against_high=5.5, neutral=(6.0, 9.0), against_low=9.5, high=12.0, margin=0.0,
+    low=4.2, against_high=5.5, neutral=(6.0, 9.0), against_low=9.5, high=12.0, shortest_s=1.0,
 )  # fmt: skip
 VOLUME_SLOPE = Scale(
     trait="volume", fact="loudness_slope_db_per_s", name="loudness slope",
     low_meaning="fading", neutral_meaning="", high_meaning="swelling",
-    low=-5.0, against_high=-2.0, neutral=(-2.5, 0.0), against_low=0.0, high=2.0, margin=0.0,
+    low=-5.0, against_high=-2.0, neutral=(-2.5, 0.0), against_low=0.0, high=2.0, shortest_s=1.0,
 )  # fmt: skip
 VOLUME_RANGE = Scale(
     trait="volume", fact="loudness_range_db", name="loudness range",
     low_meaning="steady", neutral_meaning="", high_meaning="dynamic",
-    low=5.0, against_high=7.0, neutral=(7.5, 10.5), against_low=11.0, high=13.5, margin=0.0,
+    low=5.0, against_high=7.0, neutral=(7.5, 10.5), against_low=11.0, high=13.5, shortest_s=1.0,
 )  # fmt: skip
 PAUSES = Scale(
     trait="pace", fact="pause_share", name="share of pauses",
     low_meaning="fluent", neutral_meaning="", high_meaning="halting",
-    low=-0.01, against_high=0.05, neutral=(0.06, 0.12), against_low=0.13, high=0.2, margin=0.0,
+    low=-0.01, against_high=0.05, neutral=(0.06, 0.12), against_low=0.13, high=0.2, shortest_s=1.0,
 )  # fmt: skip
 HARMONICITY = Scale(
     trait="voice quality", fact="harmonicity_db", name="harmonicity",
     low_meaning="hoarse", neutral_meaning="", high_meaning="clear",
-    low=7.0, against_high=8.5, neutral=(9.5, 11.5), against_low=12.5, high=14.0, margin=0.0,
+    low=7.0, against_high=8.5, neutral=(9.5, 11.5), against_low=12.5, high=14.0,
 )  # fmt: skip
 TILT = Scale(
     trait="voice quality", fact="spectral_tilt_db_per_octave", name="spectral tilt",
     low_meaning="dull", neutral_meaning="", high_meaning="bright",
-    low=-9.4, against_high=-8.2, neutral=(-8.0, -6.5), against_low=-6.0, high=-4.7, margin=0.0,
+    low=-9.4, against_high=-8.2, neutral=(-8.0, -6.5), against_low=-6.0, high=-4.7,
 )  # fmt: skip
 JITTER = Scale(
     trait="voice quality", fact="jitter", name="jitter",
     low_meaning="steady", neutral_meaning="", high_meaning="trembling",
     low=0.0055, against_high=0.007, neutral=(0.008, 0.011), against_low=0.0115, high=0.0145,
-    margin=0.0,
 )  # fmt: skip
 
 LEVELS = (PITCH, VOLUME, PACE, GENDER)
 """What nearly every caption speaks of; named first when facts are put into words."""
 
 SLOPES = (INTONATION_SLOPE, VOLUME_SLOPE)
-MOVEMENTS = (INTONATION_SLOPE, INTONATION_RANGE, VOLUME_SLOPE, VOLUME_RANGE, PAUSES)
+MOVEMENTS = (*SLOPES, INTONATION_RANGE, VOLUME_RANGE, PAUSES)
 QUALITIES = (HARMONICITY, TILT, JITTER)
 SCALES = (*LEVELS, *MOVEMENTS, *QUALITIES)
-
-SHORTEST_FOR_MOVEMENT_S = 1.0
-"""Speech shorter than this has no movement worth a word."""
