@@ -12,8 +12,9 @@ from aligncap.captioner.checkpoint import load_torch
 from aligncap.captioner.meta import TOKENIZER_FILE, read_meta
 from aligncap.captioner.model import CaptionModel, add_speech_tokens, small_llama
 from aligncap.captioner.prompts import PromptTemplate
+from aligncap.captioner.text_tokenizer import read_tokenizer
 from aligncap.captioner.text_training import train_text_tokenizer
-from aligncap.captioner.vocabulary import Vocabulary, read_tokenizer
+from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError
 
 TEXT_ONLY = "warmup"

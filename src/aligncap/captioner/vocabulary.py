@@ -6,7 +6,6 @@ text_size, +1           <speech> and </speech>
 [speech_base, size)     speech: speech_base + codebook * codebook_size + code
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,15 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
+from aligncap.captioner.text_tokenizer import (
+    BOS_NAMES,
+    EOS_NAMES,
+    PAD_NAMES,
+    first_known,
+    id_count,
+    own_copy,
+    read_tokenizer,
+)
 from aligncap.errors import DataError
 from aligncap.values import SpeechTokens
 
@@ -23,10 +31,6 @@ STOP_CHARACTERS = ".。!?！？"
 
 SPEECH_OPEN = "<speech>"
 SPEECH_CLOSE = "</speech>"
-
-BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>", "</s>")
-EOS_NAMES = ("</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<eos>", "<|endoftext|>")
-PAD_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "</s>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +60,13 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer, shape: VocabularyShape) -> None:
         self.shape = shape
-        self._tokenizer = _own_copy(tokenizer)
+        self._tokenizer = own_copy(tokenizer)
         added = [name for name in (shape.bos, shape.eos, shape.pad) if not self._has(name)]
         # dict.fromkeys: GPT-2 and its kin let one token play two roles.
         self._tokenizer.add_special_tokens(
             [AddedToken(name, special=True, normalized=False) for name in dict.fromkeys(added)]
         )
-        self.text_size = _rows(self._tokenizer)
+        self.text_size = id_count(self._tokenizer)
         if any(self._id(name) < shape.base_size for name in added):
             # The library numbers new tokens by count, so into holes, or onto a token that is there.
             raise DataError(
@@ -94,10 +98,10 @@ class Vocabulary:
         shape = VocabularyShape(
             codebooks=codebooks,
             codebook_size=codebook_size,
-            bos=bos or _first_known(tokenizer, BOS_NAMES),
-            eos=eos or _first_known(tokenizer, EOS_NAMES),
-            pad=pad or _first_known(tokenizer, PAD_NAMES),
-            base_size=_rows(tokenizer),
+            bos=bos or first_known(tokenizer, BOS_NAMES),
+            eos=eos or first_known(tokenizer, EOS_NAMES),
+            pad=pad or first_known(tokenizer, PAD_NAMES),
+            base_size=id_count(tokenizer),
         )
         return cls(tokenizer, shape)
 
@@ -242,34 +246,3 @@ class Vocabulary:
         if number is None:
             raise DataError(f"vocabulary: tokenizer.json has no token {name!r}; save it again")
         return number
-
-
-def read_tokenizer(path: Path) -> Tokenizer:
-    """The `tokenizers.Tokenizer` of a tokenizer.json; DataError where it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); save the model again") from error
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise DataError(f"{path}: is no tokenizer.json; save the model again")
-    return Tokenizer.from_str(text)
-
-
-def _own_copy(tokenizer: Tokenizer) -> Tokenizer:
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    # A caption that happens to contain "</s>" must not end there.
-    copy.encode_special_tokens = True
-    return copy
-
-
-def _rows(tokenizer: Tokenizer) -> int:
-    # Not the number of tokens: some vocabularies have holes.
-    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-
-
-def _first_known(tokenizer: Tokenizer, names: Sequence[str]) -> str:
-    known = (name for name in names if tokenizer.token_to_id(name) is not None)
-    return next(known, names[0])
