@@ -59,8 +59,10 @@ def test_speech_frames_are_left_out_in_order_and_never_all() -> None:
         rest = iter(whole)
         assert all(code in rest for code in kept)  # a subsequence
         lengths.add(len(kept))
-    assert min(lengths) >= 1
     assert len(lengths) > 2
+    nearly_all = StudentSettings(speech_dropout=0.99)
+    for seed in range(20):
+        assert codes(PROMPTER.student_row(replace(EN, seed=seed), nearly_all).prompt_ids)
     assert codes(PROMPTER.student_row(EN, student).prompt_ids) == whole
 
 

@@ -75,8 +75,10 @@ def kd_settings(rows: Path, warm: Path, **changes: object) -> KdSettings:
 
 
 def run_kd(settings: KdSettings, output: Path, *, resume: bool = False) -> dict[str, float]:
+    """The last number of everything that was logged."""
     output.mkdir(exist_ok=True)
-    return {k: v for k, v in kd.run(settings, output, resume=resume).items() if k not in ("model", "trained")}  # type: ignore[misc]
+    summary = kd.run(settings, output, resume=resume)
+    return {name: value for name, value in summary.items() if isinstance(value, int | float)}
 
 
 def trace(output: Path) -> list[dict[str, float]]:
