@@ -88,6 +88,7 @@ def test_new_rows_are_like_the_old_ones(kind, tied):
     text = table[: vocabulary.shape.base_size].detach().clone()
     add_speech_tokens(lm, vocabulary, seed=1)
     assert lm.config.vocab_size == vocabulary.size
+    assert lm.config.eos_token_id == lm.generation_config.eos_token_id == vocabulary.eos_id
     shared = lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
     assert shared == tied
     rows = lm.get_input_embeddings().weight.detach()

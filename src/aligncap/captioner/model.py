@@ -119,7 +119,8 @@ def add_speech_tokens(causal_lm: Any, vocabulary: Vocabulary, *, seed: int = 0) 
 
     New rows are drawn from the normal distribution with the mean and covariance of the text rows
     (so they are neither outliers nor all alike), in the embedding and, where it is not tied, in
-    the output projection. Rows that the model had for no token are used before it grows.
+    the output projection. Rows that the model had for no token are used before it grows. Its config
+    is told which ids are bos, eos and pad.
     """
     rows = causal_lm.get_input_embeddings().weight.shape[0]
     if rows < vocabulary.size:
@@ -131,6 +132,10 @@ def add_speech_tokens(causal_lm: Any, vocabulary: Vocabulary, *, seed: int = 0) 
         drawn = _alike(table.detach()[: new.start], len(new), generator)
         with torch.no_grad():
             table[new.start : new.stop] = drawn.to(table)
+    for config in (causal_lm.config, causal_lm.generation_config):
+        config.bos_token_id = vocabulary.bos_id
+        config.eos_token_id = vocabulary.eos_id
+        config.pad_token_id = vocabulary.pad_id
 
 
 def _alike(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
