@@ -41,3 +41,12 @@ def test_a_reader_that_goes_away_leaves_no_traceback(repository: Path) -> None:
     assert ran.stdout == "a\n"
     assert "Traceback" not in ran.stderr
     assert "BrokenPipe" not in ran.stderr
+
+
+def test_a_full_disk_is_one_line(repository: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    command = f"{sys.executable} -m aligncap clues 'a calm voice' > /dev/full"
+    ran = subprocess.run(command, shell=True, cwd=repository, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert ran.stderr == "aligncap: writing: No space left on device\n"

@@ -4,7 +4,6 @@ Exit code: 0 all went well, 1 some file could not be used, 2 the command could n
 130 stopped by Ctrl-C.
 """
 
-import os
 import sys
 
 from aligncap.cli.verbs import app
@@ -54,9 +53,9 @@ def main(arguments: list[str], *, world: World | None = None) -> int:
             raise
         world.say(f"this needs {library}: pip install 'aligncap[{EXTRA_OF[library]}]'")
         return OWN_ERROR
-    except BrokenPipeError:
-        # The reader went away (`| head`): nothing is wrong, and nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a lost drive
+        world.say(f"{error.filename or 'writing'}: {error.strerror or error}")
+        return OWN_ERROR
     return 0
 
 
