@@ -101,7 +101,7 @@ def read_weights(path: Path) -> Weights:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except (SafetensorError, pickle.UnpicklingError, EOFError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"{path}: cannot be read as a checkpoint ({reason}); download it again"

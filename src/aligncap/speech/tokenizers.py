@@ -17,6 +17,10 @@ TOKENIZERS = {
 """Name → module; each has `open_tokenizer(path, **options) -> SpeechTokenizer`."""
 
 
+_INSTALL = {"builtin": "aligncap"}
+"""What to install for a tokenizer, where it is not the train extra."""
+
+
 def open_tokenizer(name: str, path: str | Path | None = None, **options: Any) -> SpeechTokenizer:
     """The speech tokenizer of that name, its weights read from `path`.
 
@@ -45,7 +49,8 @@ def _module_of(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("aligncap"):
             raise
+        package = _INSTALL.get(name, "'aligncap[train]'")
         raise MissingModelError(
             f"the {name} tokenizer needs {error.name}, which is not installed; "
-            "run: pip install 'aligncap[train]'"
+            f"run: pip install {package}"
         ) from error
