@@ -20,12 +20,7 @@ def measure_all(cache: Path, paths: Sequence[Path]) -> list[Facts]:
 
     A run that was broken off goes on where it stopped.
     """
-    known: dict[str, str] = {}
-    if cache.exists():
-        for line in cache.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                path, _, facts = line.rstrip("\n").partition("\t")
-                known[path] = facts
+    known = _whole_lines(cache)
     missing = [path for path in paths if str(path) not in known]
     if missing:
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +37,23 @@ def measure_all(cache: Path, paths: Sequence[Path]) -> list[Facts]:
                 known[str(path)] = line
                 file.write(f"{path}\t{line}\n")
     return [read_facts(known[str(path)]) for path in paths]
+
+
+def _whole_lines(cache: Path) -> dict[str, str]:
+    """Path → facts of the lines that were finished; a line torn off at the end is cut from the
+    file, or the next one would be written onto it."""
+    if not cache.exists():
+        return {}
+    stored = cache.read_bytes()
+    whole = stored[: stored.rfind(b"\n") + 1]
+    if len(whole) < len(stored):
+        with cache.open("r+b") as file:
+            file.truncate(len(whole))
+    known: dict[str, str] = {}
+    for line in whole.decode("utf-8").split("\n")[:-1]:
+        path, _, facts = line.partition("\t")
+        known[path] = facts
+    return known
 
 
 def _line_of(path: Path) -> str:

@@ -6,12 +6,14 @@ are and marked `split = "validation"`.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
@@ -21,13 +23,12 @@ from aligncap.corpora import Utterance, is_validation, read_manifest
 from aligncap.corpora.captions import gold_clues, write_captions
 from aligncap.errors import RecipeError
 from aligncap.speech.augmentation import Augmentation, Varied, vary
-from aligncap.speech.builtin import open_tokenizer
+from aligncap.speech.builtin import open_tokenizer, padded
 from aligncap.speech.encoder import SpeechEncoder
 from aligncap.speech.encoder_checkpoint import load_encoder
-from aligncap.speech.encoder_data import UNKNOWN, Clip, make_batch
 from aligncap.speech.encoder_training import measured, trusted_gender
 from aligncap.speech.feature_store import store_features
-from aligncap.speech.features import Features, encoder_input
+from aligncap.speech.features import EncoderInput, Features, encoder_input
 from aligncap.training import seed_of
 from aligncap.values import LANGUAGES, Fact, Facts
 
@@ -35,8 +36,10 @@ ROWS_FILE = "rows.jsonl"
 SAME_VOICE = 0.07
 """Logarithm of the frequency ratio beyond which a voice may pass for the other gender."""
 
-_TOGETHER = 32
+_TOGETHER = 256
 _DB_A_NAT = 10 / math.log(10)
+
+Codes = NDArray[np.int64]
 
 
 def _gentle() -> Augmentation:
@@ -150,13 +153,18 @@ def moved_facts(facts: Facts, varied: Varied) -> Facts:
     gender = moved.get("female_probability")
     if gender is not None and abs(math.log(varied.voice_ratio)) > SAME_VOICE:
         moved["female_probability"] = Fact(gender.name, None, gender.unit, 0.0, "the voice moved")
-    return replace(facts, by_name=moved)
+    return replace(
+        facts,
+        duration_s=facts.duration_s / varied.pace_ratio,
+        speech_s=facts.speech_s / varied.pace_ratio,
+        by_name=moved,
+    )
 
 
 def rows_of(
     views: Iterator[View], encoder: SpeechEncoder, settings: RowsSettings
 ) -> Iterator[TrainingRow]:
-    """The rows of views, their tokens read in batches."""
+    """The rows of views in their order, their tokens read many at a time."""
     waiting: list[View] = []
     for view in views:
         waiting.append(view)
@@ -170,18 +178,34 @@ def rows_of(
 def _written(
     views: Sequence[View], encoder: SpeechEncoder, settings: RowsSettings
 ) -> Iterator[TrainingRow]:
-    inputs = [encoder_input(view.features) for view in views]
-    clips = [Clip(view.utterance.corpus or "", UNKNOWN, UNKNOWN) for view in views]
-    batch = make_batch(inputs, clips, [math.nan] * len(views))
-    with torch.no_grad():
-        reading = encoder(batch.views, batch.prosody, batch.heard)
-    for view, codes, heard in zip(views, reading.codes, reading.heard, strict=True):
-        row = row_of(view, codes[: int(heard.sum())].numpy()[None], settings)
+    found = codes_of([encoder_input(view.features) for view in views], encoder)
+    for view, codes in zip(views, found, strict=True):
+        row = row_of(view, codes, settings)
         if row is not None:
             yield row
 
 
-def row_of(view: View, codes: np.ndarray, settings: RowsSettings) -> TrainingRow | None:
+def codes_of(inputs: Sequence[EncoderInput], encoder: SpeechEncoder) -> list[Codes]:
+    """The codes [1, tokens] of each input, the same that the tokenizer gives when it captions.
+
+    Only inputs of like length share a batch: beside a longer one the convolutions would see
+    other values past a clip's end, and one code in a hundred would differ.
+    """
+    alike: dict[int, list[int]] = defaultdict(list)
+    filled = [padded(one) for one in inputs]
+    for place, one in enumerate(filled):
+        alike[len(one.prosody)].append(place)
+    found: dict[int, Codes] = {}
+    for places in alike.values():
+        views = torch.from_numpy(np.stack([filled[place].views for place in places]))
+        prosody = torch.from_numpy(np.stack([filled[place].prosody for place in places]))
+        with torch.no_grad():
+            codes = encoder(views, prosody, torch.ones_like(prosody[:, :, 0])).codes.numpy()
+        found |= {place: own[None] for place, own in zip(places, codes, strict=True)}
+    return [found[place] for place in range(len(filled))]
+
+
+def row_of(view: View, codes: Codes, settings: RowsSettings) -> TrainingRow | None:
     """A training row of a view; None where nothing is known to say of it."""
     utterance, facts = view.utterance, view.facts
     captions: dict[str, tuple[str, ...]] = {}
