@@ -23,7 +23,8 @@ from aligncap.captioner.meta import read_meta
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.runtime import DecodeOptions, ResponseRules
 from aligncap.captioner.torch_runtime import TorchRuntime
-from aligncap.clues import emotion_of
+from aligncap.clues import emotion_of, find_clues
+from aligncap.errors import DataError
 from aligncap.experiments.recall import macro_recall
 from aligncap.recipes import run_recipe
 from aligncap.training.log import read_log
@@ -89,10 +90,16 @@ def score_run(run: Path, rows: Sequence[TrainingRow]) -> Score:
     recalls = {}
     for corpus in sorted({row.corpus for row in rows}):
         own = [n for n, row in enumerate(rows) if row.corpus == corpus]
-        truth = [str(emotion_of(rows[n].captions["en"][0], "en")) for n in own]
-        recalls[corpus] = macro_recall(truth, [emotion_of(texts[n], "en") for n in own])
+        truth = [str(_named(rows[n].captions["en"][0])) for n in own]
+        recalls[corpus] = macro_recall(truth, [_named(texts[n]) for n in own])
     losses = [line["validation_ce"] for line in read_log(run) if "validation_ce" in line]
+    if not losses:
+        raise DataError(f"{run}: its log has no validation_ce; train with validation.every set")
     return Score(recalls, len(set(texts)) / len(texts), losses[-1])
+
+
+def _named(text: str) -> str | None:
+    return emotion_of(find_clues(text, "en"))
 
 
 def table(scores: Mapping[str, Sequence[Score]]) -> list[str]:

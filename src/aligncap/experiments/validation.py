@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import aligncap
-from aligncap.clues import emotion_of
+from aligncap.clues import emotion_of, find_clues
 from aligncap.corpora import Utterance, read_manifest, validation_split
 from aligncap.errors import AlignCapError
 from aligncap.experiments.egemaps import KERNELS, functionals, svm_answers
@@ -39,7 +39,7 @@ class Captioned:
     @property
     def emotion(self) -> str | None:
         """The category that the sentence names."""
-        return emotion_of(self.caption.text, self.caption.language)
+        return emotion_of(find_clues(self.caption.text, self.caption.language))
 
     @property
     def stated_gender(self) -> str | None:
@@ -107,10 +107,10 @@ def gender_lines(captioned: Mapping[str, Sequence[Captioned]]) -> list[str]:
         right = [row.stated_gender == row.utterance.gender for row in rows if row.stated_gender]
         everywhere += right
         share = f"{sum(right) / len(right):.3f}" if right else "–"
-        lines.append(f"| {corpus} | {len(rows)} | {len(right) / len(rows):.1%} | {share} |")
+        lines.append(f"| {corpus} | {len(rows)} | {len(right) / max(1, len(rows)):.1%} | {share} |")
     total = sum(len([r for r in captioned[c] if r.utterance.gender]) for c in RIVALS)
     lines.append(
-        f"| all | {total} | {len(everywhere) / total:.1%} | "
+        f"| all | {total} | {len(everywhere) / max(1, total):.1%} | "
         f"{sum(everywhere) / max(1, len(everywhere)):.3f} |"
     )
     return lines
