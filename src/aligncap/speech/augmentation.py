@@ -110,4 +110,5 @@ def _noise(mel: Floats, random: Generator) -> Floats:
     tilt = random.normal(0, 1.5) * (2 * _AXIS - 1)
     hump = random.normal(0, 1.0) * np.cos(2 * math.pi * _AXIS + random.uniform(0, 2 * math.pi))
     flutter = 0.5 * random.standard_normal(mel.shape, dtype=np.float32)
-    return (level + tilt + hump + flutter).astype(np.float32)
+    noise: Floats = (level + tilt + hump + flutter).astype(np.float32)
+    return noise

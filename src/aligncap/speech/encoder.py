@@ -75,7 +75,8 @@ class ResidualConvolution(nn.Module):
     def forward(self, x: Tensor, heard: Tensor) -> Tensor:
         """`x` [batch, width, time], `heard` [batch, time] → [batch, width, time]."""
         y = functional.silu(self.norm(self.spread(x * heard[:, None])))
-        return x + self.dropout(self.mix(y))
+        added: Tensor = self.dropout(self.mix(y))
+        return x + added
 
 
 class TransformerLayer(nn.Module):
@@ -106,7 +107,8 @@ class TransformerLayer(nn.Module):
         weights = (scores + (1.0 - heard[:, None, None]) * _MASKED).softmax(-1)
         attended = (weights @ value).transpose(1, 2).reshape(batch, time, width)
         x = x + self.dropout(self.output(attended))
-        return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
+        added: Tensor = self.dropout(self.feedforward(self.feedforward_norm(x)))
+        return x + added
 
 
 class SpeechEncoder(nn.Module):

@@ -69,13 +69,16 @@ def sampling_weights(clips: Sequence[Clip], shares: Mapping[str, float]) -> NDAr
     without a share.
     """
     sizes = Counter((clip.corpus, clip.emotion) for clip in clips)
-    weights = np.array([sizes[clip.corpus, clip.emotion] ** -0.5 for clip in clips])
+    weights: NDArray[np.float64] = np.array(
+        [sizes[clip.corpus, clip.emotion] ** -0.5 for clip in clips]
+    )
     corpora = np.array([clip.corpus for clip in clips])
     for corpus in sorted(set(corpora.tolist())):
         if corpus not in shares:
             raise DataError(f"corpus {corpus!r} has no share; add it to [shares] of the recipe")
         weights[corpora == corpus] *= shares[corpus] / weights[corpora == corpus].sum()
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from aligncap.audio.files import load
 from aligncap.clues import emotion_of
 from aligncap.corpora import Utterance, read_manifest, validation_split
-from aligncap.errors import RecipeError
+from aligncap.errors import DataError, RecipeError
 from aligncap.speech.augmentation import Augmentation
 from aligncap.speech.encoder import EncoderConfig, Reading, SpeechEncoder
 from aligncap.speech.encoder_checkpoint import save_encoder
@@ -38,7 +38,6 @@ from aligncap.training.hooks import evaluating, every
 from aligncap.values import EMOTIONS
 
 FRAMES_PER_S = 100
-
 _DECAY = 0.998
 
 
@@ -92,7 +91,8 @@ def run(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str
     the speakers held out, where there are any."""
     corpus = prepare(settings)
     torch.manual_seed(settings.training.seed)
-    model = SpeechEncoder(settings.model).to(memory_format=torch.channels_last)
+    model = SpeechEncoder(settings.model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = WeightAverage(model, settings.training.ema_decay or _DECAY)
 
     def report() -> Mapping[str, float]:
@@ -140,6 +140,8 @@ def prepare(settings: EncoderSettings) -> Prepared:
     kept = np.array([one.speaker not in settings.hold_out for one in train])
     weights = np.zeros(len(clips))
     taught = [clip for clip, keep in zip(clips, kept, strict=True) if keep]
+    if not taught:
+        raise DataError("no clip is left to train on; shorten hold_out or list another manifest")
     weights[kept] = sampling_weights(taught, settings.shares)
     return Prepared(store, clips, weights, np.flatnonzero(~kept).tolist())
 

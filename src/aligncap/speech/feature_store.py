@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from aligncap.errors import DataError
 from aligncap.speech.features import Features
 
 _LISTING = "files.txt"
@@ -39,12 +40,17 @@ def store_features(
     paths: Sequence[Path],
     measured: Callable[[Path], Features],
 ) -> FeatureStore:
-    """The features of every file, read from `folder` or measured into it."""
+    """The features of every file, read from `folder` where it lists the same files in the same
+    order, else measured into it. Raises DataError for no files."""
     listing = "\n".join(str(path) for path in paths)
     done = folder / _LISTING
     if done.exists() and done.read_text(encoding="utf-8") == listing:
         return FeatureStore(folder)
+    if not paths:
+        raise DataError(f"{folder}: no clips to measure; name a manifest that is not empty")
     folder.mkdir(parents=True, exist_ok=True)
+    # While the arrays are replaced, no listing vouches for them.
+    done.unlink(missing_ok=True)
     mels, pitches = [], []
     for path in track(paths, "measuring features", console=Console(stderr=True)):
         features = measured(path)
