@@ -89,7 +89,7 @@ class Stage:
             settings.training,
             self.output,
             resume=resume,
-            hooks=[self._validation_hook(lesson, average)],
+            hooks=[self.validation_hook(lesson, model=model, average=average)],
             average=average,
         )
         if average is not None:
@@ -102,9 +102,10 @@ class Stage:
             last.update(line)
         return {"model": str(folder), "trained": self._trained, **last}
 
-    def _validation_hook(
-        self, lesson: Lesson, average: WeightAverage | None
+    def validation_hook(
+        self, lesson: Lesson, *, model: CaptionModel, average: WeightAverage | None
     ) -> Callable[[int, Mapping[str, float]], Mapping[str, float] | None]:
+        """A hook of `fit`: now and then the losses on validation rows, of the averaged weights."""
         settings = self.settings
         draws = validation_draws(
             self.rows,
@@ -122,9 +123,9 @@ class Stage:
             # Made anew each time: kept, they would hold a mask for each batch.
             batches = (lesson.batch(draws[i : i + size]) for i in range(0, len(draws), size))
             if average is None:
-                return validation_means(self.model, lesson.objective, batches)
+                return validation_means(model, lesson.objective, batches)
             with average.applied():
-                return validation_means(self.model, lesson.objective, batches)
+                return validation_means(model, lesson.objective, batches)
 
         return hook
 
