@@ -50,7 +50,9 @@ def caption_paths(paths: Sequence[str], options: CaptionOptions, *, world: World
     with ExitStack() as stack:
         stack.enter_context(warnings_said(world))
         writer = _open_writer(options, stack=stack, world=world)
-        progress = stack.enter_context(Progress(world, results_on_stdout=options.output is None))
+        progress = stack.enter_context(
+            Progress(world, "captioning", results_on_stdout=options.output is None)
+        )
         sources = (
             source for source in find_sources(paths, world=world) if source.file not in earlier.done
         )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from aligncap.cli.progress import Progress
 from aligncap.cli.world import World
 
 SOME_FAILED = 1
@@ -33,7 +34,14 @@ def cache_tokens(
     from aligncap.corpora import read_manifest
     from aligncap.speech import open_tokenizer, tokenize_manifest
 
-    summary = tokenize_manifest(read_manifest(manifest), open_tokenizer(tokenizer, weights), output)
+    utterances = read_manifest(manifest)
+    with Progress(world, "encoding", results_on_stdout=False) as bar:
+        summary = tokenize_manifest(
+            bar.expect(utterances),
+            open_tokenizer(tokenizer, weights),
+            output,
+            progress=lambda _: bar.advance(),
+        )
     for failure in summary.failures:
         world.say(failure.reason)
     print(

@@ -16,11 +16,11 @@ T = TypeVar("T")
 class Progress:
     """Shown only if standard error is a terminal and the results do not go to a terminal too."""
 
-    def __init__(self, world: World, *, results_on_stdout: bool) -> None:
+    def __init__(self, world: World, doing: str, *, results_on_stdout: bool) -> None:
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
         if world.stderr.isatty() and not (results_on_stdout and world.stdout.isatty()):
-            self._bar, self._task = _rich_bar(world)
+            self._bar, self._task = _rich_bar(world, doing)
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -54,17 +54,17 @@ class Progress:
             self._bar.stop()
 
 
-def _rich_bar(world: World) -> "tuple[RichProgress, TaskID]":
+def _rich_bar(world: World, doing: str) -> "tuple[RichProgress, TaskID]":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
     bar = RichProgress(
-        TextColumn("captioning"),
+        TextColumn(doing),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(file=world.stderr),
         transient=True,
     )
-    return bar, bar.add_task("captioning", total=None)
+    return bar, bar.add_task(doing, total=None)
