@@ -24,7 +24,7 @@ from captioner.standins import LoudnessTokenizer, Reciter, small_meta, wide_voca
 
 VOCABULARY = wide_vocabulary()
 SAID = (
-    "She sounds calm and speaks slowly in a low voice.",
+    "She sounds calm and speaks slowly in a deep voice.",
     "She sounds sad.",
     "Is she angry? Yes!",
 )

@@ -112,11 +112,13 @@ def _pitch_facts(hearing: _Hearing) -> Iterator[Fact]:
     known = abs(2 * female - 1) if female is not None else 0.0
     yield _fact("pitch_median_hz", median, "Hz", sure, reason)
     yield _fact("pitch_offset_st", offset, "st", sure * (0.4 + 0.6 * known), reason)
-    yield _fact("pitch_range_st", shape and shape.range_st, "st", sure, reason)
+    yield _fact("pitch_range_st", shape.range_st if shape else None, "st", sure, reason)
     slope = shape.slope_st_per_s if shape else None
     short = "less than 0.5 s of melody" if shape and shape.span_s < 0.5 else reason
     yield _fact("pitch_slope_st_per_s", slope, "st/s", sure, short)
-    yield _fact("pitch_jumps_per_s", shape and shape.jumps_per_s, "1/s", sure * 0.8, reason)
+    yield _fact(
+        "pitch_jumps_per_s", shape.jumps_per_s if shape else None, "1/s", sure * 0.8, reason
+    )
 
 
 @dataclass(frozen=True, slots=True)
