@@ -1,15 +1,26 @@
 """Speech is found in voices, and in nothing else."""
 
+import itertools
 import json
 import random
 
 import numpy as np
 import pytest
 import soundfile
-from audio.signals import brown_noise, clicks, harmonics, hum, noise, seconds, syllables, tone, waveform
 
 from aligncap.audio import load, speech_activity
 from aligncap.values import Waveform
+from audio.signals import (
+    brown_noise,
+    clicks,
+    harmonics,
+    hum,
+    noise,
+    seconds,
+    syllables,
+    tone,
+    waveform,
+)
 
 STEADY = np.full(48_000, 120.0)
 
@@ -67,7 +78,7 @@ def test_spans_are_ordered_apart_and_inside_the_sound():
     assert flat == sorted(flat)
     assert flat[0] >= 0
     assert flat[-1] <= made.duration_s
-    assert all(later[0] - earlier[1] >= 0.15 for earlier, later in zip(spans, spans[1:], strict=False))
+    assert all(later[0] - earlier[1] >= 0.15 for earlier, later in itertools.pairwise(spans))
 
 
 def clips(folder, corpus, count, seed=11):
