@@ -214,8 +214,8 @@ def test_the_instruction_is_in_the_language_asked_for(example_clips):
 
 
 class TestLongRecordings:
-    def test_what_fits_is_heard_whole(self) -> None:
-        assert busiest_part([(0.0, 3.0)], 30.0, 30.0) is None
+    def test_where_nobody_speaks_it_is_the_beginning(self) -> None:
+        assert busiest_part([], 10.0, 4.0) == (0.0, 4.0)
 
     def test_the_stretch_with_most_speech_is_found(self) -> None:
         """4 s of 10: from 5.0 on 3 s of speech, anywhere else less."""
@@ -231,7 +231,6 @@ class TestLongRecordings:
             edges = np.sort(draw.uniform(0, 60, 12)).reshape(-1, 2).tolist()
             segments = [(start, end) for start, end in edges]
             found = busiest_part(segments, 60.0, 7.0)
-            assert found is not None
 
             def covered(start: float, segments=segments) -> float:
                 grid = np.linspace(start, start + 7.0, 7001)

@@ -41,26 +41,36 @@ class Listener:
         Raises AudioError where it cannot be read, NoSpeechError where nobody speaks.
         """
         waveform = source if isinstance(source, Waveform) else load(source)
-        segments = speech_activity(waveform)
-        if not segments:
+        part_s = None
+        heard = waveform
+        if waveform.duration_s > self.max_speech_s:
+            part_s = busiest_part(speech_activity(waveform), waveform.duration_s, self.max_speech_s)
+            heard = _cut(waveform, part_s)
+        facts = measure(heard)
+        if not facts.speech_s:
             raise NoSpeechError(
                 f"{waveform.source}: nobody speaks in it; give a recording with speech"
             )
-        part_s = busiest_part(segments, waveform.duration_s, self.max_speech_s)
-        heard = waveform if part_s is None else _cut(waveform, part_s)
-        return Utterance(waveform.duration_s, part_s, measure(heard), self.tokenizer.encode(heard))
+        if part_s is not None:
+            LOG.warning(
+                "%s: %.0f s long; the caption is of %.1f to %.1f s, where most is said",
+                waveform.source,
+                waveform.duration_s,
+                *part_s,
+            )
+        return Utterance(waveform.duration_s, part_s, facts, self.tokenizer.encode(heard))
 
 
-def busiest_part(
-    segments: Segments, duration_s: float, longest_s: float
-) -> tuple[float, float] | None:
-    """The stretch of `longest_s` in which most is said, the first of them; None: all of it fits."""
-    if duration_s <= longest_s:
-        return None
+def busiest_part(segments: Segments, duration_s: float, longest_s: float) -> tuple[float, float]:
+    """The stretch of `longest_s` in which most is said, the first of them.
+
+    `segments` are start and end of what is said, in seconds; the recording is longer than that.
+    """
+    latest = duration_s - longest_s
     # The best stretch can be moved until it begins or ends with a segment.
     starts = [start for start, _ in segments] + [end - longest_s for _, end in segments]
-    allowed = sorted(min(max(start, 0.0), duration_s - longest_s) for start in starts)
-    best = max(allowed, key=lambda start: _speech_s(segments, start, start + longest_s))
+    within = sorted({0.0, *(min(max(start, 0.0), latest) for start in starts)})
+    best = max(within, key=lambda start: _speech_s(segments, start, start + longest_s))
     return best, best + longest_s
 
 
@@ -69,13 +79,5 @@ def _speech_s(segments: Segments, start_s: float, end_s: float) -> float:
 
 
 def _cut(waveform: Waveform, part_s: tuple[float, float]) -> Waveform:
-    start, end = part_s
-    LOG.warning(
-        "%s: %.0f s long; the caption is of %.1f to %.1f s, where most is said",
-        waveform.source,
-        waveform.duration_s,
-        start,
-        end,
-    )
-    samples = waveform.samples[round(start * RATE_HZ) : round(end * RATE_HZ)]
-    return Waveform(samples, waveform.source)
+    start, end = (round(time * RATE_HZ) for time in part_s)
+    return Waveform(waveform.samples[start:end], waveform.source)
