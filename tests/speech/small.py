@@ -86,7 +86,7 @@ def official_model(module: ModuleType, config: dict[str, Any]) -> Any:
         warnings.simplefilter("ignore")  # torch.nn.utils.weight_norm is an old way
         model = module.SpeechTokenizer(config).eval()
     with torch.no_grad():
-        frames = model.encoder(torch.from_numpy(noise(3 * RATE_HZ, 99).samples)[None, None])[0].T
+        frames = model.encoder(torch.from_numpy(noise(6 * RATE_HZ, 99).samples)[None, None])[0].T
         books = draw_codebooks(frames, depth=config["n_q"], entries=config["codebook_size"])
         for layer, book in zip(model.quantizer.vq.layers, books, strict=True):
             layer._codebook.embed.copy_(book)
@@ -99,7 +99,10 @@ def draw_codebooks(frames: Any, *, depth: int, entries: int) -> Any:
 
     books = []
     for _ in range(depth):
-        books.append(frames[torch.randperm(len(frames))[:entries]])
+        order = torch.randperm(len(frames))
+        books.append(frames[order[:entries]])
+        # What became an entry leaves nothing over: the next codebook is drawn from the others.
+        frames = frames[order[entries:]]
         frames = frames - books[-1][torch.cdist(frames, books[-1]).argmin(1)]
     return torch.stack(books)
 
@@ -125,7 +128,7 @@ def official_state(config: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(layer, torch.nn.LSTM):
             state |= {f"encoder.model.{name}.{key}": v for key, v in layer.state_dict().items()}
     with torch.no_grad():
-        frames = encoder(torch.from_numpy(noise(3 * RATE_HZ, 99).samples)[None, None])[0].T
+        frames = encoder(torch.from_numpy(noise(6 * RATE_HZ, 99).samples)[None, None])[0].T
     books = draw_codebooks(frames, depth=config["n_q"], entries=config["codebook_size"])
     for number, book in enumerate(books):
         state[f"quantizer.vq.layers.{number}._codebook.embed"] = book.clone()
