@@ -21,12 +21,13 @@ from aligncap.captioner.vocabulary import STOP_CHARACTERS
 from aligncap.clues import acoustic_prompt, detect_language, emotion_of, measured_clues
 from aligncap.corpora import Utterance, is_validation, read_manifest
 from aligncap.corpora.captions import gold_clues, write_captions
+from aligncap.corpora.labels import trusted_gender
 from aligncap.errors import RecipeError
 from aligncap.speech.augmentation import Augmentation, Varied, vary
 from aligncap.speech.builtin import open_tokenizer, padded
 from aligncap.speech.encoder import SpeechEncoder
 from aligncap.speech.encoder_checkpoint import load_encoder
-from aligncap.speech.encoder_training import measured, trusted_gender
+from aligncap.speech.encoder_training import measured
 from aligncap.speech.feature_store import store_features
 from aligncap.speech.features import EncoderInput, Features, encoder_input
 from aligncap.training import seed_of
@@ -86,6 +87,7 @@ def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, o
     many rows were written."""
     if resume and (output / ROWS_FILE).exists():
         return {"rows": 0}
+    output.mkdir(parents=True, exist_ok=True)
     utterances = [one for path in settings.data for one in read_manifest(path)]
     paths = [one.path for one in utterances]
     store = store_features(settings.features, paths, measured)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from aligncap.clues import emotion_of, find_clues
 from aligncap.corpora import Utterance
+from aligncap.corpora.labels import trusted_gender
 from aligncap.experiments.egemaps import KERNELS
 from aligncap.experiments.recall import bootstrap_interval, macro_recall
 from aligncap.values import Caption, Verdict
@@ -78,12 +79,12 @@ def gender_lines(captioned: Mapping[str, Sequence[Captioned]]) -> list[str]:
     ]
     everywhere: list[bool] = []
     for corpus in RIVALS:
-        rows = [row for row in captioned[corpus] if row.utterance.gender]
+        rows = [row for row in captioned[corpus] if trusted_gender(row.utterance)]
         right = [row.stated_gender == row.utterance.gender for row in rows if row.stated_gender]
         everywhere += right
         share = f"{sum(right) / len(right):.3f}" if right else "–"
         lines.append(f"| {corpus} | {len(rows)} | {len(right) / max(1, len(rows)):.1%} | {share} |")
-    total = sum(len([r for r in captioned[c] if r.utterance.gender]) for c in RIVALS)
+    total = sum(len([r for r in captioned[c] if trusted_gender(r.utterance)]) for c in RIVALS)
     lines.append(
         f"| all | {total} | {len(everywhere) / max(1, total):.1%} | "
         f"{sum(everywhere) / max(1, len(everywhere)):.3f} |"

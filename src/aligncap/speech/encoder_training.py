@@ -19,6 +19,7 @@ from torch.nn import functional
 from aligncap.audio.files import load
 from aligncap.clues import emotion_of
 from aligncap.corpora import Utterance, read_manifest, validation_split
+from aligncap.corpora.labels import trusted_gender
 from aligncap.errors import DataError, RecipeError
 from aligncap.speech.augmentation import Augmentation
 from aligncap.speech.encoder import EncoderConfig, Reading, SpeechEncoder
@@ -158,17 +159,6 @@ def labels(utterance: Utterance) -> tuple[int, int]:
         emotion = emotion_of(utterance.captions[0])
     gender = {"female": 1, "male": 0}.get(trusted_gender(utterance) or "", UNKNOWN)
     return (UNKNOWN if emotion is None else EMOTIONS.index(emotion)), gender
-
-
-def trusted_gender(utterance: Utterance) -> str | None:
-    """The gender a corpus gives, but for ASED's speakers from 50 on.
-
-    There nine of eleven "men" speak at a median pitch of 228 Hz to 343 Hz: the label is not to be
-    relied on.
-    """
-    speaker = utterance.speaker or ""
-    doubtful = utterance.corpus == "ased" and speaker.removeprefix("ased_") >= "50"
-    return None if doubtful else utterance.gender
 
 
 class EncoderStep:
