@@ -154,7 +154,16 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoin
         for parameter in group["params"]:
             ending = "/" + names[parameter]
             own = {k.removesuffix(ending): t for k, t in stored.items() if k.endswith(ending)}
-            own = {k: t for k, t in own.items() if "/" not in k}
+            own = {k: _laid_as(parameter, t) for k, t in own.items() if "/" not in k}
             state[number] = {**own, **scalars.get(names[parameter], {})}  # type: ignore[attr-defined]
             number += 1
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _laid_as(parameter: Tensor, moment: Tensor) -> Tensor:
+    """The moment in the memory layout of its parameter: files hold rows in order, and the fused
+    step goes through both by address, which would pair wrong weights where they are
+    channels-last."""
+    if moment.shape != parameter.shape:
+        return moment
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment)
