@@ -1,6 +1,7 @@
 """What the encoder is taught: draws, buckets, padding, masks and mixtures."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_the_same_number_gives_the_same_batch_and_another_number_another(store):
 def test_clips_of_like_length_share_a_batch(store):
     lengths = [batches_of(store, longest_frames=500)(n).heard.sum(1) for n in range(8)]
     ranges = sorted((int(each.min()), int(each.max())) for each in lengths)
-    assert all(here[1] <= after[0] for here, after in zip(ranges, ranges[1:], strict=False))
+    assert all(here[1] <= after[0] for here, after in pairwise(ranges))
     assert ranges[0][1] < ranges[-1][0]
 
 

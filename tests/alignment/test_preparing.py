@@ -1,0 +1,243 @@
+"""Training rows: facts that move with the voice, views, and the codes that captioning gives."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+
+from aligncap.acoustics.frontend import MELS
+from aligncap.alignment.preparing import (
+    RowsSettings,
+    View,
+    codes_of,
+    ended,
+    moved_facts,
+    row_of,
+    rows_of,
+    view_of,
+)
+from aligncap.corpora import Utterance, is_validation
+from aligncap.errors import RecipeError
+from aligncap.speech.augmentation import Varied
+from aligncap.speech.builtin import padded
+from aligncap.speech.features import Features
+from aligncap.values import Fact, Facts
+from speech.test_encoder import clip_of, encoder
+
+SETTINGS = RowsSettings(data=(Path("m.jsonl"),), encoder=Path("e"), features=Path("f"), captions=3)
+CLIP = Utterance(
+    "ravdess_1", Path("x.wav"), corpus="ravdess", speaker="ravdess_01", gender="male",
+    emotion="sad", text="Dogs are sitting by the door.",
+)  # fmt: skip
+VALUES = {
+    "pitch_median_hz": 120.0, "pitch_offset_st": -1.0, "pitch_range_st": 6.0,
+    "pitch_slope_st_per_s": -2.0, "pitch_jumps_per_s": 0.5, "loudness_db": -24.0,
+    "loudness_range_db": 12.0, "loudness_slope_db_per_s": 1.0, "pace_syllables_per_s": 4.0,
+    "pause_share": 0.1, "pauses_per_s": 0.25, "jitter": 1.0, "shimmer": 4.0,
+    "harmonicity_db": 12.0, "spectral_tilt_db_per_octave": -6.0, "female_probability": 0.05,
+}  # fmt: skip
+PER_SECOND = {name for name in VALUES if name.endswith("_per_s")}
+
+
+def facts(**changes: float | None) -> Facts:
+    named = {
+        name: Fact(name, value, "unit", 0.9 if value is not None else 0.0, "" if value is not None
+                   else "cannot tell")
+        for name, value in {**VALUES, **changes}.items()
+    }  # fmt: skip
+    return Facts(2.0, 1.5, MappingProxyType(named))
+
+
+def features(frames: int = 60) -> Features:
+    chance = np.random.default_rng(frames)
+    mel = chance.normal(-4, 1, (frames, MELS)).astype(np.float32)
+    return Features(mel, np.full(frames, 120, np.float32), np.full(frames, 0.8, np.float32))
+
+
+def moved(given: Facts, *, voice: float = 1.0, pace: float = 1.0, level: float = 0.0) -> Facts:
+    return moved_facts(given, Varied(features(), voice, pace, level))
+
+
+def changed(before: Facts, after: Facts) -> set[str]:
+    return {fact.name for fact in before if after[fact.name] != fact}
+
+
+def test_a_semitone_up_is_a_semitone_up():
+    before, after = facts(), moved(facts(), voice=2 ** (1 / 12))
+    assert after.value("pitch_offset_st") == pytest.approx(0.0)
+    assert after.value("pitch_median_hz") == pytest.approx(127.136, abs=1e-3)
+    assert changed(before, after) == {"pitch_offset_st", "pitch_median_hz"}
+
+
+def test_faster_speech_has_more_of_everything_a_second_and_is_shorter():
+    before, after = facts(), moved(facts(), pace=1.25)
+    assert changed(before, after) == PER_SECOND
+    for name in PER_SECOND:
+        assert after.value(name) == pytest.approx(1.25 * VALUES[name])
+    assert (after.duration_s, after.speech_s) == (1.6, 1.2)
+
+
+def test_twice_the_power_is_three_decibels():
+    before, after = facts(), moved(facts(), level=math.log(2))
+    assert after.value("loudness_db") == pytest.approx(-24.0 + 3.0103, abs=1e-4)
+    assert changed(before, after) == {"loudness_db"}
+
+
+def test_what_could_not_be_told_still_cannot():
+    given = facts(pitch_median_hz=None, pace_syllables_per_s=None)
+    after = moved(given, voice=1.05, pace=1.2)
+    assert after["pitch_median_hz"] == given["pitch_median_hz"]
+    assert after["pace_syllables_per_s"] == given["pace_syllables_per_s"]
+
+
+@pytest.mark.parametrize(("ratio", "known"), [(1.06, True), (1.09, False), (0.9, False)])
+def test_a_voice_moved_far_may_be_anybodys(ratio, known):
+    fact = moved(facts(), voice=ratio)["female_probability"]
+    assert (fact.value is not None) is known
+
+
+def test_the_first_view_is_the_clip_itself():
+    view = view_of(CLIP, features(), facts(), number=0, settings=SETTINGS)
+    assert (view.utterance, view.facts) == (CLIP, facts())
+    np.testing.assert_array_equal(view.features.mel, features().mel)
+
+
+def test_further_views_differ_but_the_same_one_is_always_the_same():
+    views = [view_of(CLIP, features(), facts(), number=n, settings=SETTINGS) for n in (1, 2, 1)]
+    np.testing.assert_array_equal(views[0].features.mel, views[2].features.mel)
+    assert views[0].facts == views[2].facts
+    assert views[0].facts != views[1].facts
+    for view in views:
+        ratio = view.facts.value("pitch_median_hz") / VALUES["pitch_median_hz"]
+        octaves = view.features.pitch_hz[0] / 120
+        assert ratio == pytest.approx(float(octaves), rel=1e-5)
+        assert (view.utterance.gender is None) == (abs(math.log(ratio)) > 0.07)
+
+
+def test_another_clip_is_varied_otherwise():
+    one, other = (
+        view_of(replace(CLIP, id=name), features(), facts(), number=1, settings=SETTINGS)
+        for name in ("ravdess_1", "ravdess_2")
+    )
+    assert one.facts != other.facts
+
+
+def test_a_clip_without_a_label_goes_by_its_caption():
+    clip = replace(CLIP, emotion=None, captions=("A voice full of joy.",))
+    view = view_of(clip, features(), facts(), number=0, settings=SETTINGS)
+    assert view.utterance.emotion == "happy"
+
+
+def row(clip: Utterance, number: int = 0):
+    return row_of(View(clip, number, features(), facts()), np.array([[1, 2, 3]]), SETTINGS)
+
+
+def test_a_row_says_what_is_known():
+    made = row(CLIP, 2)
+    assert (made.id, made.corpus, made.split) == ("ravdess_1#2", "ravdess", "train")
+    assert {language: len(texts) for language, texts in made.captions.items()} == {"en": 3, "zh": 3}
+    assert made.act["en"].startswith("Feeling sad")
+    assert made.act["zh"].startswith("感到")
+    assert made.transcript == "Dogs are sitting by the door."
+    assert "sad" not in made.measured["en"]  # no signal says so
+    assert row(CLIP, 2).captions == made.captions
+    assert row(CLIP, 1).captions != made.captions
+
+
+def test_validation_speakers_are_marked():
+    clip = replace(CLIP, speaker="ravdess_05")
+    assert is_validation(clip)
+    assert row(clip).split == "validation"
+
+
+def test_human_captions_are_used_as_they_are_and_their_clues_with_them():
+    written = ("一位女性用低沉的声音说话，感到悲伤", "她很难过。")
+    clip = replace(CLIP, corpus="secap", id="tx_emotion_001_1", captions=written, gender=None)
+    made = row(clip)
+    assert made.captions["zh"] == ("一位女性用低沉的声音说话，感到悲伤。", "她很难过。")
+    assert "低沉" in made.act["zh"]
+    assert len(made.captions["en"]) == 3
+    assert made.act["en"].startswith("Feeling sad")
+    assert made.act["en"].isascii()
+
+
+def test_where_nothing_is_known_there_is_no_row():
+    assert row(replace(CLIP, emotion=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "whole"),
+    [("Sad", "Sad."), ("Sad! ", "Sad!"), ("难过", "难过。"), ("难过。", "难过。")],
+)
+def test_sentences_end(written, whole):
+    assert ended(written) == whole
+
+
+def test_codes_are_those_of_each_clip_alone_whatever_is_read_with_it():
+    """The way of the exported encoder: the last frame repeated, and nothing beside it."""
+    model = encoder()
+    inputs = [clip_of(frames, frames) for frames in (40, 97, 33, 97, 5, 100, 240)]
+    found = codes_of(inputs, model)
+    for one, codes in zip(inputs, found, strict=True):
+        alone = padded(one)
+        with torch.no_grad():
+            expected = model(
+                torch.from_numpy(alone.views)[None],
+                torch.from_numpy(alone.prosody)[None],
+                torch.ones(1, len(alone.prosody)),
+            ).codes
+        assert codes.tolist() == expected.tolist()
+
+
+def test_rows_keep_the_order_of_their_views_across_batches():
+    views = [View(replace(CLIP, id=f"c{n}"), 0, features(20 + n % 7), facts()) for n in range(300)]
+    rows = list(rows_of(iter(views), encoder(), SETTINGS))
+    assert [made.id for made in rows] == [f"c{n}#0" for n in range(300)]
+    assert all(made.speech.shape == (1, max(2, -(-(20 + n % 7) // 8)))
+               for n, made in enumerate(rows))  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [{"views": 0}, {"captions": 0}, {"data": ()}])
+def test_settings_out_of_range_are_refused(change):
+    with pytest.raises(RecipeError, match="at least one"):
+        replace(SETTINGS, **change)
+
+
+def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, monkeypatch):
+    from aligncap.alignment import preparing
+
+    people = ["ravdess_01", "ravdess_05", "ravdess_02"]
+    lines = [
+        {"id": f"c{n}", "file": f"c{n}.wav", "corpus": "ravdess", "speaker": who, "emotion": "sad"}
+        for n, who in enumerate(people)
+    ]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    class Tokenizer:
+        name, fingerprint, frame_rate_hz, codebook_size = "builtin", "f" * 16, 12.5, 32
+
+    monkeypatch.setattr(preparing, "measured", lambda path: features())
+    monkeypatch.setattr(preparing, "measure_all", lambda cache, paths: [facts() for _ in paths])
+    monkeypatch.setattr(preparing, "open_tokenizer", lambda path: Tokenizer())
+    monkeypatch.setattr(preparing, "load_encoder", lambda path: encoder())
+    settings = replace(SETTINGS, data=(manifest,), features=tmp_path / "features", views=3)
+    assert preparing.run(settings, tmp_path / "one", resume=False) == {"rows": 7}
+    preparing.run(settings, tmp_path / "other", resume=False)
+    rows = list(preparing_rows(tmp_path / "one"))
+    assert [r.id for r in rows] == ["c0#0", "c0#1", "c0#2", "c1#0", "c2#0", "c2#1", "c2#2"]
+    assert [r.id for r in rows if r.split == "validation"] == ["c1#0"]
+    files = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("one", "other")]
+    assert files[0] == files[1]
+    assert preparing.run(settings, tmp_path / "one", resume=True) == {"rows": 0}
+
+
+def preparing_rows(folder: Path):
+    from aligncap.alignment.data import read_rows
+
+    return read_rows(folder / "rows.jsonl")
