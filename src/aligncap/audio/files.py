@@ -61,7 +61,10 @@ def _read(sound: soundfile.SoundFile, file: Path) -> Samples:
     if resampler:
         done.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     if count == 0:
-        raise AudioError(f"{file}: holds no samples; export it again")
+        raise AudioError(
+            f"{file}: holds no samples, or its header was never finished; write it anew: "
+            f"ffmpeg -i {file.name} {file.stem}-whole.wav"
+        )
     if count < promised * (_MP3_SLACK if sound.format == "MP3" else 1.0):
         raise AudioError(
             f"{file}: cut short ({count} of {promised} samples could be read); "
