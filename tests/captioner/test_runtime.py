@@ -11,6 +11,7 @@ from aligncap.captioner.export import convert
 from aligncap.captioner.runtime import DecodeOptions, Hypothesis, ResponseRules, Sampling
 from aligncap.captioner.torch_runtime import TorchRuntime
 from aligncap.errors import MissingModelError, RecipeError
+from captioner.dequantized import torch_twin
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 
 KINDS = ["llama", "gpt2", "opt", "qwen2"]
@@ -138,6 +139,16 @@ def test_int8_is_near(tmp_path: Path) -> None:
             small.score(row.prompt_ids, row.responses), whole.score(row.prompt_ids, row.responses)
         ) / [len(response) for response in row.responses]
         assert np.abs(per_token).max() < 0.05
+
+
+def test_int8_weights_computed_in_float_are_the_same_in_torch(tmp_path: Path) -> None:
+    """What is compared on the built-in model is compared rightly."""
+    convert(opinionated("llama"), VOCABULARY, tmp_path / "int8", quantization="int8")
+    twin = TorchRuntime(torch_twin(tmp_path / "int8", VOCABULARY), RULES)
+    file = CT2Runtime(tmp_path / "int8", RULES, compute_type="float32")
+    for row in random_rows(VOCABULARY, seed=8, rows=4, responses=3):
+        scores = [runtime.score(row.prompt_ids, row.responses) for runtime in (twin, file)]
+        assert np.allclose(*scores, atol=2e-3)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
