@@ -92,7 +92,13 @@ def start_slow_run(clips: Iterable[Path], output: Path) -> "subprocess.Popen[str
     """A captioning process that has written two lines and goes on at three a second."""
     code = SLOW_RUN.format(here=str(Path(__file__).parent))
     command = [sys.executable, "-c", code, "caption", *map(str, clips), "--output", str(output)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell lets its background jobs ignore Ctrl-C, and children inherit that.
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     until = time.monotonic() + 60
     while time.monotonic() < until:
         if output.exists() and output.read_text().count("\n") >= 2:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -74,4 +75,14 @@ def export_encoder(model: SpeechEncoder, path: Path) -> None:
     model.train(training)
     if program is None:
         raise RuntimeError("torch gave no ONNX program")
-    program.save(path)
+    model_proto = program.model_proto
+    _forget_origin(model_proto.graph)
+    path.write_bytes(model_proto.SerializeToString())
+
+
+def _forget_origin(graph: Any) -> None:
+    """Drop what torch notes of the source of every node: paths of the machine it ran on."""
+    del graph.metadata_props[:]
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
