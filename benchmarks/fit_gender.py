@@ -21,10 +21,9 @@ from aligncap.acoustics.pitch import pitch_track
 from aligncap.acoustics.voice import envelope_cues
 from aligncap.audio import load
 from aligncap.corpora import Utterance, is_validation, read_manifest
+from aligncap.corpora.labels import trusted_gender
 
 CORPORA = ("ravdess", "emodb", "nemo", "ased")
-DOUBTFUL_FROM = "ased_50"
-"""From here on nine of eleven "men" of ASED speak at 228 Hz to 343 Hz."""
 CLIPS_A_SPEAKER = 60
 
 
@@ -45,9 +44,8 @@ def main(folder: Path) -> None:
     for corpus in CORPORA:
         for one in read_manifest(folder / corpus / "manifest.jsonl"):
             speaker = str(one.speaker)
-            doubtful = corpus == "ased" and speaker >= DOUBTFUL_FROM
             counts[speaker] = counts.get(speaker, 0) + 1
-            if is_validation(one) or doubtful or counts[speaker] > CLIPS_A_SPEAKER:
+            if is_validation(one) or not trusted_gender(one) or counts[speaker] > CLIPS_A_SPEAKER:
                 continue
             cues = cues_of(one)
             if cues is not None:

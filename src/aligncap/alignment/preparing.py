@@ -34,11 +34,16 @@ from aligncap.training import seed_of
 from aligncap.values import LANGUAGES, Fact, Facts
 
 ROWS_FILE = "rows.jsonl"
-SAME_VOICE = 0.07
-"""Logarithm of the frequency ratio beyond which a voice may pass for the other gender."""
 
 _TOGETHER = 256
 _DB_A_NAT = 10 / math.log(10)
+_PER_SECOND = (
+    "pitch_slope_st_per_s",
+    "pitch_jumps_per_s",
+    "loudness_slope_db_per_s",
+    "pace_syllables_per_s",
+    "pauses_per_s",
+)
 
 Codes = NDArray[np.int64]
 
@@ -122,7 +127,7 @@ def view_of(
         return View(utterance, number, features, facts)
     seed = seed_of(settings.seed, number, *utterance.id.encode())
     varied = vary(features, settings.augmentation, np.random.default_rng(seed))
-    if abs(math.log(varied.voice_ratio)) > SAME_VOICE:
+    if not varied.same_gender:
         utterance = replace(utterance, gender=None)
     return View(utterance, number, varied.features, moved_facts(facts, varied))
 
@@ -135,17 +140,7 @@ def moved_facts(facts: Facts, varied: Varied) -> Facts:
         "pitch_offset_st": lambda value: value + 12 * octaves,
         "loudness_db": lambda value: value + varied.level_nats * _DB_A_NAT,
     }
-    per_second = {
-        name: lambda value: value * varied.pace_ratio
-        for name in (
-            "pitch_slope_st_per_s",
-            "pitch_jumps_per_s",
-            "loudness_slope_db_per_s",
-            "pace_syllables_per_s",
-            "pauses_per_s",
-        )
-    }
-    moves |= per_second
+    moves |= {name: lambda value: value * varied.pace_ratio for name in _PER_SECOND}
     moved = {
         fact.name: replace(fact, value=moves[fact.name](fact.value))
         if fact.name in moves and fact.value is not None
@@ -153,7 +148,7 @@ def moved_facts(facts: Facts, varied: Varied) -> Facts:
         for fact in facts
     }
     gender = moved.get("female_probability")
-    if gender is not None and abs(math.log(varied.voice_ratio)) > SAME_VOICE:
+    if gender is not None and not varied.same_gender:
         moved["female_probability"] = Fact(gender.name, None, gender.unit, 0.0, "the voice moved")
     return replace(
         facts,

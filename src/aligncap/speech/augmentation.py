@@ -16,6 +16,7 @@ from aligncap.errors import RecipeError
 from aligncap.speech.features import Features, Floats
 
 _CENTRES_MEL = np.linspace(hz_to_mel(LOWEST_HZ), hz_to_mel(HIGHEST_HZ), MELS + 2)[1:-1]
+_SAME_GENDER = 0.07
 _AXIS = np.linspace(0.0, 1.0, MELS, dtype=np.float32)
 
 
@@ -53,6 +54,11 @@ class Varied:
     """Syllables a second of the copy over those of the original."""
     level_nats: float
     """What was added to the level."""
+
+    @property
+    def same_gender(self) -> bool:
+        """Whether the voice moved so little that it cannot pass for the other gender."""
+        return abs(math.log(self.voice_ratio)) <= _SAME_GENDER
 
 
 def vary(features: Features, settings: Augmentation, random: Generator) -> Varied:

@@ -1,6 +1,5 @@
 """What the built-in encoder is taught, in augmented batches that depend on their number only."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,6 @@ UNKNOWN = -1
 """A label that a clip does not have."""
 
 _BUCKET = 8
-_SAME_VOICE = 0.07
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +112,7 @@ class EncoderBatches:
             inputs.append(hide(encoder_input(varied.features), self.masks, random))
             paces.append(nuclei_per_s(varied.features))
             clip = self.clips[int(index)]
-            # A voice shifted this far may pass for the other gender.
-            same = abs(math.log(varied.voice_ratio)) < _SAME_VOICE
-            clips.append(clip if same else replace(clip, gender=UNKNOWN))
+            clips.append(clip if varied.same_gender else replace(clip, gender=UNKNOWN))
         batch = make_batch(inputs, clips, paces)
         if self.mixup > 0 and random.random() < 0.5:
             batch = mix(batch, self.mixup, random)

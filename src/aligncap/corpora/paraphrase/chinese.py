@@ -7,9 +7,8 @@ from aligncap.corpora.paraphrase.chinese_emotions import EMOTION_WORDS
 from aligncap.corpora.paraphrase.chinese_frames import FRAMES, WORDS
 from aligncap.corpora.paraphrase.chinese_people import PEOPLE
 from aligncap.corpora.paraphrase.chinese_words import phrases
-from aligncap.corpora.paraphrase.grammar import Grammar, Style
+from aligncap.corpora.paraphrase.grammar import Grammar, styles_of
 from aligncap.corpora.paraphrase.meaning import STATED
-from aligncap.corpora.paraphrase.template import parse
 
 FEWEST_CHARACTERS, MOST_CHARACTERS = 10, 45
 
@@ -26,10 +25,7 @@ def grammar() -> Grammar:
     """The Chinese grammar."""
     return Grammar(
         phrases=phrases(),
-        styles=tuple(
-            Style(name, weight, capacity, tuple(parse(f) for f in FRAMES[name]))
-            for name, weight, capacity in _STYLES
-        ),
+        styles=styles_of(_STYLES, FRAMES),
         join={
             "voice": lambda words, rng: rng.choice(("、", "而", "又")).join(words),
             "manner": lambda words, _rng: "、".join(words),

@@ -7,9 +7,8 @@ from aligncap.corpora.paraphrase.english_emotions import EMOTION_WORDS
 from aligncap.corpora.paraphrase.english_frames import FRAMES, WORDS
 from aligncap.corpora.paraphrase.english_people import PEOPLE
 from aligncap.corpora.paraphrase.english_words import phrases
-from aligncap.corpora.paraphrase.grammar import Grammar, Style
+from aligncap.corpora.paraphrase.grammar import Grammar, styles_of
 from aligncap.corpora.paraphrase.meaning import STATED
-from aligncap.corpora.paraphrase.template import parse
 
 FEWEST_WORDS, MOST_WORDS = 8, 35
 
@@ -32,10 +31,7 @@ def grammar() -> Grammar:
     """The English grammar."""
     return Grammar(
         phrases=phrases(),
-        styles=tuple(
-            Style(name, weight, capacity, tuple(parse(f) for f in FRAMES[name]))
-            for name, weight, capacity in _STYLES
-        ),
+        styles=styles_of(_STYLES, FRAMES),
         join={
             "voice": lambda words, _rng: ", ".join(words),
             "voice_is": lambda words, _rng: " and ".join(words),

@@ -1,12 +1,12 @@
 """What a language offers the planner: phrases, sentence plans and rules that join them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from random import Random
 
-from aligncap.corpora.paraphrase.template import Template
+from aligncap.corpora.paraphrase.template import Template, parse
 from aligncap.errors import UnknownNameError
 
 LANGUAGES = {
@@ -57,6 +57,16 @@ class Grammar:
     """How often, of these times, a level is said that is only normal."""
     most_levels: int
     """How many levels one sentence says at most."""
+
+
+def styles_of(
+    table: Iterable[tuple[str, float, Mapping[str, int]]], frames: Mapping[str, Iterable[str]]
+) -> tuple[Style, ...]:
+    """Styles from rows of name, weight and capacity, with the frames written for each name."""
+    return tuple(
+        Style(name, weight, capacity, tuple(parse(frame) for frame in frames[name]))
+        for name, weight, capacity in table
+    )
 
 
 @cache
