@@ -20,6 +20,7 @@ LEVELS = [
     "clues",
     "training",
     "corpora",
+    "scoring",
     "speech",
     "captioner",
     "alignment",
