@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from aligncap.audio import from_array
+from aligncap.captioner.acting import student_act
 from aligncap.captioner.listening import Listener, Utterance
 from aligncap.captioner.meta import ModelMeta
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.record import Wording, build_caption
 from aligncap.captioner.runtime import DecodeOptions, Hypothesis, LanguageRuntime
-from aligncap.clues import acoustic_prompt, measured_clues
 from aligncap.errors import AlignCapError, AudioError, RecipeError, UnknownNameError
 from aligncap.values import Caption, Waveform
 
@@ -170,9 +170,7 @@ class Captioner:
 
     def _prompt(self, utterance: Utterance, language: str) -> tuple[int, ...]:
         """P_act where the model was trained with it, speech, P_instruct (Eq. 4, decision 5)."""
-        act = ""
-        if self.meta.act_mode == "measured":
-            act = acoustic_prompt(measured_clues(utterance.facts), language)
+        act = student_act(self.meta.act_mode, utterance.facts, utterance.tokens, language)
         return self._prompts.student(utterance.tokens, language=language, act=act).ids
 
     def _decoding(self, wish: Wish) -> DecodeOptions:
