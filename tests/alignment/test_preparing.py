@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from aligncap.acoustics.frontend import MELS
+from aligncap.alignment.data import read_rows
 from aligncap.alignment.preparing import (
     RowsSettings,
     View,
@@ -234,17 +235,14 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
     monkeypatch.setattr(preparing, "open_tokenizer", lambda path: Tokenizer())
     monkeypatch.setattr(preparing, "load_encoder", lambda path: encoder())
     settings = replace(SETTINGS, data=(manifest,), features=tmp_path / "features", views=3)
-    assert preparing.run(settings, tmp_path / "one", resume=False) == {"rows": 7}
+    assert preparing.run(settings, tmp_path / "one", resume=False) == {"rows": 7, "plain": 2}
     preparing.run(settings, tmp_path / "other", resume=False)
-    rows = list(preparing_rows(tmp_path / "one"))
+    rows = list(read_rows(tmp_path / "one" / "rows.jsonl"))
     assert [r.id for r in rows] == ["c0#0", "c0#1", "c0#2", "c1#0", "c2#0", "c2#1", "c2#2"]
     assert [r.id for r in rows if r.split == "validation"] == ["c1#0"]
+    plain = list(read_rows(tmp_path / "one" / "plain.jsonl"))
+    assert [r.id for r in plain] == ["c0#plain", "c2#plain"]
+    assert all(r.speech is None and "The speaker sounds sad." in r.captions["en"] for r in plain)
     files = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("one", "other")]
     assert files[0] == files[1]
-    assert preparing.run(settings, tmp_path / "one", resume=True) == {"rows": 0}
-
-
-def preparing_rows(folder: Path):
-    from aligncap.alignment.data import read_rows
-
-    return read_rows(folder / "rows.jsonl")
+    assert preparing.run(settings, tmp_path / "one", resume=True) == {"rows": 0, "plain": 0}

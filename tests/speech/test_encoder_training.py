@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from aligncap.acoustics.frontend import MELS
 from aligncap.corpora import Utterance, is_validation, read_manifest
+from aligncap.corpora.labels import trusted_gender
 from aligncap.corpora.splits import VALIDATION_SPEAKERS
 from aligncap.errors import DataError, RecipeError
 from aligncap.speech import encoder_training
@@ -26,7 +27,6 @@ from aligncap.speech.encoder_training import (
     prepare,
     run,
     signal_loss,
-    trusted_gender,
 )
 from aligncap.speech.features import Features
 from aligncap.training import FitSettings

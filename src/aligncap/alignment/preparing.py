@@ -16,12 +16,13 @@ import torch
 
 from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
+from aligncap.alignment.plain import plain_rows
 from aligncap.captioner.acting import student_act
 from aligncap.captioner.vocabulary import STOP_CHARACTERS
-from aligncap.clues import acoustic_prompt, detect_language, emotion_of
+from aligncap.clues import acoustic_prompt, detect_language
 from aligncap.corpora import Utterance, is_validation, read_manifest
 from aligncap.corpora.captions import gold_clues, write_captions
-from aligncap.corpora.labels import trusted_gender
+from aligncap.corpora.labels import labelled
 from aligncap.errors import RecipeError
 from aligncap.speech.augmentation import Augmentation, Varied, vary
 from aligncap.speech.builtin import open_tokenizer, padded, read_tokens
@@ -33,7 +34,7 @@ from aligncap.speech.features import EncoderInput, Features, encoder_input
 from aligncap.training import seed_of
 from aligncap.values import LANGUAGES, Fact, Facts, SpeechTokens
 
-ROWS_FILE = "rows.jsonl"
+ROWS_FILE, PLAIN_FILE = "rows.jsonl", "plain.jsonl"
 
 _TOGETHER = 256
 _DB_A_NAT = 10 / math.log(10)
@@ -86,10 +87,10 @@ class View:
 
 
 def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
-    """Write `output`/rows.jsonl; with `resume` it stays as it is where it is whole. Returns how
-    many rows were written."""
+    """Write `output`/plain.jsonl, captions alone, and `output`/rows.jsonl; with `resume` they stay
+    as they are where they are whole. Returns how many rows were written to each."""
     if resume and (output / ROWS_FILE).exists():
-        return {"rows": 0}
+        return {"rows": 0, "plain": 0}
     output.mkdir(parents=True, exist_ok=True)
     utterances = [one for path in settings.data for one in read_manifest(path)]
     paths = [one.path for one in utterances]
@@ -110,17 +111,16 @@ def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, o
             for number in range(count):
                 yield view_of(utterance, store[place], found, number=number, settings=settings)
 
+    plain = write_rows(output / PLAIN_FILE, source, plain_rows(utterances, facts))
     rows = rows_of(views(), load_encoder(settings.encoder), settings)
-    return {"rows": write_rows(output / ROWS_FILE, source, rows)}
+    return {"rows": write_rows(output / ROWS_FILE, source, rows), "plain": plain}
 
 
 def view_of(
     utterance: Utterance, features: Features, facts: Facts, *, number: int, settings: RowsSettings
 ) -> View:
     """View `number` of a clip; view 0 is the clip as it is."""
-    utterance = replace(utterance, gender=trusted_gender(utterance))
-    if utterance.emotion is None and utterance.captions:
-        utterance = replace(utterance, emotion=emotion_of(utterance.captions[0]))
+    utterance = labelled(utterance)
     if number == 0:
         return View(utterance, number, features, facts)
     seed = seed_of(settings.seed, number, *utterance.id.encode())

@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from aligncap.audio.files import load
-from aligncap.clues import emotion_of
 from aligncap.corpora import Utterance, read_manifest, validation_split
-from aligncap.corpora.labels import trusted_gender
+from aligncap.corpora.labels import labelled
 from aligncap.errors import DataError, RecipeError
 from aligncap.speech.augmentation import Augmentation
 from aligncap.speech.encoder import EncoderConfig, Reading, SpeechEncoder
@@ -153,12 +152,10 @@ def measured(path: Path) -> Features:
 
 
 def labels(utterance: Utterance) -> tuple[int, int]:
-    """(emotion, gender) as numbers; a human caption names the emotion where no label does."""
-    emotion = utterance.emotion
-    if emotion is None and utterance.captions:
-        emotion = emotion_of(utterance.captions[0])
-    gender = {"female": 1, "male": 0}.get(trusted_gender(utterance) or "", UNKNOWN)
-    return (UNKNOWN if emotion is None else EMOTIONS.index(emotion)), gender
+    """(emotion, gender) as numbers, as far as they are known and relied on."""
+    known = labelled(utterance)
+    emotion = UNKNOWN if known.emotion is None else EMOTIONS.index(known.emotion)
+    return emotion, {"female": 1, "male": 0}.get(known.gender or "", UNKNOWN)
 
 
 class EncoderStep:
