@@ -93,7 +93,7 @@ class PaddedInput(NamedTuple):
     @property
     def tokens(self) -> int:
         """Tokens that hold something of the utterance."""
-        return math.ceil(self.heard.sum() / FRAMES_A_TOKEN)
+        return math.ceil(float(self.heard.sum()) / FRAMES_A_TOKEN)
 
 
 def padded(inputs: EncoderInput) -> PaddedInput:
