@@ -1,13 +1,14 @@
 """The table of metrics: a name, and the module that opens it, imported when it is asked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
 from aligncap.errors import UnknownNameError
-from aligncap.scoring.values import Metric
-from aligncap.values import LANGUAGES
+from aligncap.scoring.findings import Findings
+from aligncap.scoring.values import Metric, SetMetric
+from aligncap.values import LANGUAGES, TRAITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,14 +23,36 @@ class MetricOptions:
     """Folder of METEOR's and SPICE's Java programs."""
     encoder: Path | None = None
     """Folder of a sentence encoder, for similarity."""
+    findings: Findings = field(default_factory=Findings)
+    """Clues and facts found so far: metrics with the same options share them."""
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
             raise UnknownNameError("language", self.language, LANGUAGES)
 
 
-METRICS: Mapping[str, str] = {}
+HALLUCINATIONS: Mapping[str, tuple[str, ...]] = {
+    "hallucination": TRAITS,
+    "hallucination-signal": tuple(trait for trait in TRAITS if trait not in ("emotion", "tone")),
+}
+"""Rates that are also given by trait ("hallucination/pitch") → the traits they can judge."""
+
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(f"{name}/{trait.replace(' ', '-')}" for trait in traits)
+    for name, traits in HALLUCINATIONS.items()
+}
+"""Metric → the metrics that split it."""
+
+METRICS: Mapping[str, str] = {
+    **dict.fromkeys(("clue-precision", "clue-recall", "clue-f1"), "clue_scores"),
+    **{part: "hallucination" for name, parts in SPLITS.items() for part in (name, *parts)},
+    "emotion-recall": "emotion_scores",
+    "similarity": "similarity",
+}
 """Name → module of this part that has `open_metric(name, options)`."""
+
+SET_METRICS: Mapping[str, str] = dict.fromkeys(("distinct1", "distinct2", "repeated"), "diversity")
+"""As `METRICS`, of metrics that belong to a whole set of captions: `open_set_metric`."""
 
 
 def open_metric(name: str, options: MetricOptions) -> Metric:
@@ -38,6 +61,16 @@ def open_metric(name: str, options: MetricOptions) -> Metric:
     Raises UnknownNameError, or MissingModelError where something it needs is not here.
     """
     if name not in METRICS:
-        raise UnknownNameError("metric", name, METRICS)
+        known = [one for one in (*METRICS, *SET_METRICS) if "/" not in one or "/" in name]
+        raise UnknownNameError("metric", name, known)
     metric: Metric = import_module(f"aligncap.scoring.{METRICS[name]}").open_metric(name, options)
+    return metric
+
+
+def open_set_metric(name: str, options: MetricOptions) -> SetMetric:
+    """The metric of a whole set of captions of that name; as `open_metric`."""
+    if name not in SET_METRICS:
+        raise UnknownNameError("metric of a set", name, SET_METRICS)
+    module = import_module(f"aligncap.scoring.{SET_METRICS[name]}")
+    metric: SetMetric = module.open_set_metric(name, options)
     return metric

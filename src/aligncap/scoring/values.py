@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.errors import DataError
+from aligncap.values import EMOTIONS
 
 Floats = NDArray[np.float64]
 
@@ -24,10 +25,16 @@ class ScoredClip:
     """At least one."""
     file: Path | None = None
     """The recording, where the references name it."""
+    emotion: str | None = None
+    """Its category of `values.EMOTIONS`, where the references name it."""
 
     def __post_init__(self) -> None:
         if not self.references:
             raise DataError(f"{self.id}: has no reference; a clip is scored against at least one")
+        if self.emotion is not None and self.emotion not in EMOTIONS:
+            raise DataError(
+                f"{self.id}: emotion is {self.emotion!r}, must be one of {', '.join(EMOTIONS)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +94,22 @@ class Metric(Protocol):
 
         Raises MissingModelError where a library, jar or model it needs is not on this machine.
         """
+
+
+class SetMetric(Protocol):
+    """A property of a whole set of captions, such as how varied they are.
+
+    It is no sum over clips, and a bootstrap draw, in which clips come twice, would make any set
+    look less varied: its score has no interval.
+    """
+
+    @property
+    def name(self) -> str:
+        """As users ask for it: "distinct2"."""
+
+    @property
+    def variant(self) -> str:
+        """Its own part of the signature."""
+
+    def value(self, clips: list[ScoredClip]) -> float:
+        """The value over these clips, in their whole; NaN where nothing can be said."""
