@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aligncap.errors import UnknownNameError
 from aligncap.scoring.findings import Findings
+from aligncap.scoring.ngrams import TokenisedOnce
 from aligncap.scoring.values import Metric, SetMetric
 from aligncap.values import LANGUAGES, TRAITS
 
@@ -23,8 +24,10 @@ class MetricOptions:
     """Folder of METEOR's and SPICE's Java programs."""
     encoder: Path | None = None
     """Folder of a sentence encoder, for similarity."""
-    findings: Findings = field(default_factory=Findings)
-    """Clues and facts found so far: metrics with the same options share them."""
+    findings: Findings = field(default_factory=Findings, repr=False, compare=False)
+    """Clues and facts found so far: metrics opened with the same options share them."""
+    tokenised: TokenisedOnce = field(default_factory=TokenisedOnce, repr=False, compare=False)
+    """Metrics opened with the same options share the tokens and n-grams of the clips."""
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
@@ -44,15 +47,39 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
 """Metric → the metrics that split it."""
 
 METRICS: Mapping[str, str] = {
-    **dict.fromkeys(("clue-precision", "clue-recall", "clue-f1"), "clue_scores"),
+    "bleu1": "bleu",
+    "bleu2": "bleu",
+    "bleu3": "bleu",
+    "bleu4": "bleu",
+    "rouge-l": "rouge",
+    "cider": "cider",
+    "cider-d": "cider",
+    "meteor": "meteor",
+    "meteor-1.5": "meteor_jar",
+    "spice": "spice_jar",
+    "spider": "spice_jar",
+    "clue-precision": "clue_scores",
+    "clue-recall": "clue_scores",
+    "clue-f1": "clue_scores",
     **{part: "hallucination" for name, parts in SPLITS.items() for part in (name, *parts)},
     "emotion-recall": "emotion_scores",
     "similarity": "similarity",
 }
 """Name → module of this part that has `open_metric(name, options)`."""
 
-SET_METRICS: Mapping[str, str] = dict.fromkeys(("distinct1", "distinct2", "repeated"), "diversity")
+SET_METRICS: Mapping[str, str] = {
+    "distinct1": "diversity",
+    "distinct2": "diversity",
+    "repeated": "diversity",
+}
 """As `METRICS`, of metrics that belong to a whole set of captions: `open_set_metric`."""
+
+DEFAULT_METRICS = (
+    "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge-l", "cider", "cider-d",
+    "clue-f1", "clue-precision", "clue-recall", "hallucination", "emotion-recall",
+    "distinct2", "repeated",
+)  # fmt: skip
+"""What every machine can say of captions in every language, fast."""
 
 
 def open_metric(name: str, options: MetricOptions) -> Metric:

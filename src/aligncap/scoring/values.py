@@ -49,6 +49,10 @@ class Statistics:
     """Shape [clips, k]."""
     value_of: Callable[[Floats], Floats]
     """Sums of rows, shape [..., k], to values, shape [...]; NaN where nothing can be said."""
+    together: bool = False
+    """Whether a row depends on the other clips scored with it (document frequencies)."""
+    scale: float = 100.0
+    """What a value is multiplied by where it is reported; 1 for marks out of ten."""
 
     def __post_init__(self) -> None:
         if self.per_clip.ndim != 2 or not len(self.per_clip):
@@ -63,6 +67,19 @@ class Statistics:
     def clip_values(self) -> Floats:
         """The value over each clip alone, shape [clips]."""
         return self.value_of(self.per_clip)
+
+
+def mean_of_clips(values: Floats, *, together: bool = False) -> Statistics:
+    """The statistics of a score that is the mean of one value a clip; NaN is not counted."""
+    told = ~np.isnan(values)
+    rows = np.stack([np.where(told, values, 0.0), told], axis=1)
+    return Statistics(rows, _mean, together=together)
+
+
+def _mean(sums: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value: Floats = sums[..., 0] / sums[..., 1]
+    return value
 
 
 @dataclass(frozen=True, slots=True)
