@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 
 from aligncap.errors import DataError, InterruptedRunError, JudgeError
-from aligncap.scoring.judge import Failure, JudgeSettings, Question, open_judge
+from aligncap.scoring.judge import Failure, JudgeSettings, Question, Reply, open_judge
 from aligncap.scoring.judge.aes import read_overlap
 from aligncap.scoring.judge.replies import ReplyCache, reply_key
 from scoring.judge.fakes import FakeModel, judge_of, rating
@@ -234,6 +234,19 @@ def test_texts_that_no_encoding_holds_are_no_crash(tmp_path: Path) -> None:
     with judge_of(model, tmp_path) as judge:
         assert judge.ask([Question("clip", "rate \udc80", read_overlap)]) == [5.0]
     assert model.prompts == ["rate ?"]
+
+
+def test_the_reply_of_the_process_that_was_first_stands(tmp_path: Path) -> None:
+    def overtaken(prompt: str) -> str:
+        other.put(prompt, Reply(text=rating(3)))
+        return rating(9)
+
+    model = FakeModel(overtaken)
+    other = ReplyCache(tmp_path / "replies.sqlite", model=model.name, settings=model.settings)
+    with judge_of(model, tmp_path) as judge:
+        assert judge.ask(questions(1)) == judge.ask(questions(1)) == [3.0]
+    other.close()
+    assert len(model.prompts) == 1
 
 
 def test_the_raw_reply_lies_in_the_cache(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.scoring.judge.backoff import asked_wait_s, wait_s
@@ -12,6 +12,7 @@ from aligncap.scoring.judge.backoff import asked_wait_s, wait_s
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.integers())
 def test_a_wait_is_never_longer_than_allowed_nor_shorter_than_half(
     failures: int, seed: int

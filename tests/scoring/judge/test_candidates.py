@@ -54,7 +54,9 @@ def test_each_caption_has_its_own_score_in_the_order_given(tmp_path: Path) -> No
     assert [score.richness for score in scores] == [3, 4, 1, 10]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.permutations(["low", "high", "slow", "calm", "low"]))
 def test_the_same_candidates_are_the_same_prompt(tmp_path: Path, captions: list[str]) -> None:
     model = FakeModel(by_length)

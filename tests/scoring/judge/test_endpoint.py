@@ -202,6 +202,8 @@ def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"url": "http://x:port/v1"}, "is none"),
         ({"url": "file:///etc/passwd"}, "is none"),
         ({"url": "http://a b/v1"}, "is none"),
+        ({"url": "http://a..b/v1"}, "is none"),
+        ({"url": "http://[::1/v1"}, "is none"),
         ({"url": "http://me:word@x/v1"}, "holds a password"),
         ({"url": "http://x/v1/chat/completions/"}, "give its base, http://x/v1"),
         ({"key": "two\nlines"}, "key holds characters"),

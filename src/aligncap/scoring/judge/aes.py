@@ -47,7 +47,8 @@ class JudgedOverlap:
         Raises JudgeError where it could rate none, or cannot be asked.
         """
         questions = [self._question(clip) for clip in clips if clip.hypothesis.strip()]
-        ratings = iter(self._judge.ask(questions))
+        answers = self._judge.ask(questions)
+        ratings = iter(answers)
         rows = [_row(next(ratings)) if clip.hypothesis.strip() else (LOWEST, 1.0) for clip in clips]
         statistics = Statistics(np.array(rows).reshape(-1, 2), mean_rating)
         if not statistics.per_clip[:, 1].any():

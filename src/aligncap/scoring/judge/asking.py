@@ -187,7 +187,9 @@ class Judge:
             served=_writable(reply.served),
         )
         self._cache.put(prompt, reply)
-        return reply, True
+        # Another process may have been first; its reply is the one that scores again.
+        standing = self._cache.get(prompt) or reply
+        return replace(reply, text=standing.text, finish=standing.finish), True
 
     def _count(self, answer: _Answer[T]) -> None:
         so_far = self._report

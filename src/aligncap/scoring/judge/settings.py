@@ -71,8 +71,8 @@ def _check_url(url: str) -> None:
     refusal = RecipeError(f"the judge's URL {url!r} is none; write http://localhost:8000/v1")
     try:
         parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:  # a port that is no number, a torn IPv6 address
+        _ = parts.port, (parts.hostname or "").encode("idna")
+    except ValueError as error:  # a port that is no number, a name with two dots in a row
         raise refusal from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise refusal
