@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aligncap.errors import UnknownNameError
 from aligncap.scoring.findings import Findings
 from aligncap.scoring.ngrams import TokenisedOnce
 from aligncap.scoring.values import Metric, SetMetric
 from aligncap.values import LANGUAGES, TRAITS
+
+if TYPE_CHECKING:  # it brings a database and an HTTP client
+    from aligncap.scoring.judge.asking import Judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,8 @@ class MetricOptions:
     """Folder of METEOR's and SPICE's Java programs."""
     encoder: Path | None = None
     """Folder of a sentence encoder, for similarity."""
+    judge: "Judge | None" = None
+    """The language model that rates captions, opened by `judge.opening.open_judge`."""
     findings: Findings = field(default_factory=Findings, repr=False, compare=False)
     """Clues and facts found so far: metrics opened with the same options share them."""
     tokenised: TokenisedOnce = field(default_factory=TokenisedOnce, repr=False, compare=False)
@@ -64,6 +70,8 @@ METRICS: Mapping[str, str] = {
     **{part: "hallucination" for name, parts in SPLITS.items() for part in (name, *parts)},
     "emotion-recall": "emotion_scores",
     "similarity": "similarity",
+    "aes-c": "judge.aes",
+    "aes-s": "judge.aes",
 }
 """Name → module of this part that has `open_metric(name, options)`."""
 
