@@ -1,8 +1,12 @@
 """`aligncap evaluate`: captions beside their references, scored and reported."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from aligncap.cli.judging import JudgeProgress, judge_settings
 from aligncap.cli.progress import Progress
 from aligncap.cli.world import World
 from aligncap.errors import DataError
@@ -21,6 +25,15 @@ from aligncap.scoring.page import report_page
 from aligncap.scoring.table import MetricOptions
 from aligncap.scoring.values import ScoredClip
 
+if TYPE_CHECKING:  # it brings a database and an HTTP client
+    from aligncap.scoring.judge.asking import Judge
+    from aligncap.scoring.judge.settings import JudgeSettings
+
+SOME_FAILED = 1
+
+JUDGED = frozenset({"aes-c", "aes-s"})
+"""Metrics that need a judge."""
+
 SUFFIXES = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html"}
 """What an output's suffix says of the format; any other is a table."""
 
@@ -33,7 +46,18 @@ class JudgeOptions:
 
     url: str | None
     model: str | None
-    cache: Path
+    cache: Path | None
+    prompts: Path | None
+
+    def settings(self, world: World) -> "JudgeSettings | None":
+        """With what the environment adds: a key, a proxy."""
+        return judge_settings(
+            self.model,
+            url=self.url,
+            cache=self.cache,
+            environment=world.environment,
+            prompts=self.prompts,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +96,10 @@ def _same(one: Path, other: Path | None) -> bool:
 
 
 def evaluate_files(options: EvaluateOptions, *, world: World) -> int:
-    """Score and report; returns 0. Raises AlignCapError where the files or metrics do not do."""
+    """Score and report; returns 0, or 1 where a judge could not rate every clip.
+
+    Raises AlignCapError where the files or the metrics do not do.
+    """
     hypotheses = _read(options.hypotheses, world)
     references = read_references(options.references)
     clips = clips_of(hypotheses, references)
@@ -84,12 +111,38 @@ def evaluate_files(options: EvaluateOptions, *, world: World) -> int:
         encoder=options.encoder,
     )
     names = _names(options, clips)
-    if "hallucination-signal" in names:
+    if any(name.startswith("hallucination-signal") for name in names):
         _measure(clips, settings, world)
     draws = Draws(number=options.draws, seed=options.seed, paper25=options.paper25)
-    lines = list(evaluate(clips, with_splits(names), settings, draws=draws, baseline=rival))
+    with _judge(options.judge, names, world) as judge:
+        settings = replace(settings, judge=judge)
+        lines = list(evaluate(clips, with_splits(names), settings, draws=draws, baseline=rival))
     _write(_report(lines, clips, options, settings), options.output, world)
-    return 0
+    return _account(judge, world) if judge else 0
+
+
+@contextmanager
+def _judge(options: JudgeOptions, names: list[str], world: World) -> Iterator["Judge | None"]:
+    """The judge, where one is named and a metric needs it."""
+    settings = options.settings(world)
+    if settings is None or not JUDGED.intersection(names):
+        yield None
+        return
+    from aligncap.scoring.judge.opening import open_judge
+
+    with (
+        Progress(world, "asking the judge", results_on_stdout=False) as bar,
+        open_judge(settings, progress=JudgeProgress(bar)) as judge,
+    ):
+        yield judge
+
+
+def _account(judge: "Judge", world: World) -> int:
+    """Say what the judge was asked, and 1 where it left a clip without a rating."""
+    for failure in judge.report.failures:
+        world.say(f"{failure.id}: not rated: {failure.reason}")
+    world.say(str(judge.report))
+    return SOME_FAILED if judge.report.failures else 0
 
 
 def _read(path: Path, world: World) -> Hypotheses:
@@ -110,7 +163,7 @@ def _names(options: EvaluateOptions, clips: list[ScoredClip]) -> list[str]:
             raise DataError("--metrics names none; write bleu4,clue-f1 or leave it out")
         return names
     similarity = ["similarity"] if options.encoder else []
-    judged = ["aes-c", "aes-s"] if options.judge.model else []
+    judged = sorted(JUDGED) if options.judge.model else []
     return [*usual_metrics(clips), *similarity, *judged]
 
 

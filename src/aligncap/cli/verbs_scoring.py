@@ -35,7 +35,9 @@ HypothesesFile = Annotated[
 ]
 ReferencesFile = Annotated[
     Path,
-    typer.Option(metavar="FILE", help='JSON lines {"id", "captions", and "file", "emotion"}.'),
+    typer.Option(
+        metavar="FILE", help='JSON lines {"id", "captions"}, with "file" and "emotion" if known.'
+    ),
 ]
 BaselineFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Another system's captions, to compare with.")
@@ -83,7 +85,13 @@ JudgeModel = Annotated[
     typer.Option(metavar="NAME", help="Its model; without URL, a model of this machine."),
 ]
 JudgeCache = Annotated[
-    Path, typer.Option(metavar="FILE", help="Where the judge's replies are kept.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Where its replies are kept; judge-replies.sqlite if not given."
+    ),
+]
+JudgePrompts = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Prompts to ask in place of the built-in ones.")
 ]
 
 
@@ -104,7 +112,8 @@ def evaluate(
     encoder: EncoderFolder = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = None,
-    judge_cache: JudgeCache = Path("judge-replies.sqlite"),
+    judge_cache: JudgeCache = None,
+    judge_prompts: JudgePrompts = None,
 ) -> None:
     """Score captions against references, each number with its interval and signature."""
     from aligncap.cli.evaluating import EvaluateOptions, JudgeOptions, evaluate_files
@@ -123,6 +132,8 @@ def evaluate(
         tokenisation=tokenisation.value if tokenisation else None,
         jars=jars,
         encoder=encoder,
-        judge=JudgeOptions(url=judge_url, model=judge_model, cache=judge_cache),
+        judge=JudgeOptions(
+            url=judge_url, model=judge_model, cache=judge_cache, prompts=judge_prompts
+        ),
     )
     raise typer.Exit(evaluate_files(options, world=context.ensure_object(World)))
