@@ -5,8 +5,6 @@ the reference nearest in length sets the brevity penalty, the shorter of two as 
 constants keep the quotients finite.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from aligncap.errors import UnknownNameError

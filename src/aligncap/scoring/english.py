@@ -51,7 +51,7 @@ PATTERNS = (
     r"(?<!\w)(?i:can(?=not(?!\w))|gon(?=na(?!\w))|wan(?=na(?!\w))|got(?=ta(?!\w))"
     r"|lem(?=me(?!\w))|gim(?=me(?!\w)))",
     # Words with an apostrophe of their own.
-    rf"(?<!\w)[Cc](?:\+\+|#)(?!\w)|(?<!\w)(?:US|A|C)\$",
+    r"(?<!\w)[Cc](?:\+\+|#)(?!\w)|(?<!\w)(?:US|A|C)\$",
     rf"(?<!\w)(?i:[dlo]{APOSTROPHE}{LETTER}{{2,}}|ma{APOSTROPHE}am|c'mon|cap{APOSTROPHE}n"
     rf"|ne{APOSTROPHE}er|y{APOSTROPHE}(?=\w)|(?:something|nothing|somethin|ol){APOSTROPHE})",
     rf"{APOSTROPHE}n{APOSTROPHE}?(?!\w)|(?<!\w)(?:{APOSTROPHE}(?:(?i:em)|\d0s)|'(?i:till?|cause)|'\d\d)(?!\w)",
@@ -61,11 +61,11 @@ PATTERNS = (
     rf"(?<!\w)(?:(?i:{'|'.join(ABBREVIATIONS.split())})|{'|'.join(CAPITAL_ABBREVIATIONS.split())})"
     r"\.(?![\w])",
     # "do|n't", then what hangs on a word.
-    rf"\w+?(?=(?i:n['’‘`]t)(?!\w))|(?i:n['’‘`]t)(?!\w)",
+    r"\w+?(?=(?i:n['’‘`]t)(?!\w))|(?i:n['’‘`]t)(?!\w)",
     rf"{APOSTROPHE}(?i:s|d|m|ll|re|ve)(?!\w)",
     # Compounds, then numbers, then words.
     rf"(?:\d+(?:[.,]\d+)+|{SOLID}(?:[.,]{LETTER}+)*\.?)(?:-{SOLID})+(?:/{LETTER}\w*(?:-{SOLID})*)*",
-    rf"(?<!\w)[A-Z]+(?:&[A-Z]+)+(?!\w)",
+    r"(?<!\w)[A-Z]+(?:&[A-Z]+)+(?!\w)",
     rf"{LETTER}\w*(?:[./]{LETTER}(?:[\w-]*[^\W_])?)+|{LETTER}+[!?]{LETTER}+|\d{{1,4}}/\d{{1,4}}(?!\w)",
     r"[-+]?\d+(?:[.,:]\d+)+|(?<![\w])[-+]\d+|[.,]\d+",
     rf"#+{LETTER}\w*|@{LETTER}\w*|{LETTER}+@{LETTER}+",
@@ -108,6 +108,6 @@ class CocoEnglish:
 def _written(token: str) -> str:
     if token[-1] == ")" and len(token) > 1:
         return f"{token[:-1]}-rrb-"
-    if token[:1] == "’" and token[1:].lower() in CLITICS or token[-2:].lower() == "’t":
+    if (token[:1] == "’" and token[1:].lower() in CLITICS) or token[-2:].lower() == "’t":
         token = token.replace("’", "'")
     return WRITTEN.get(token, token).lower()

@@ -27,7 +27,7 @@ PAPER_CLIPS = 25
 """Sentences in the paper's test of a corpus (section 4.2)."""
 PAPER_DRAWS = 100
 
-BLOCK = 1 << 20
+BLOCK = 1 << 19
 """Clips drawn at once, over all draws of a block."""
 
 LEAST_TOLD = 0.5

@@ -7,6 +7,7 @@ has the mean of its clips. WordNet is used where NLTK's data is on this machine;
 neither stems nor WordNet, and is aligned by exact matches. The signature says which it was.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,11 +25,14 @@ ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5
 Synonyms = Callable[[str], Collection[str]]
 """A word's synonyms, none of them with a blank."""
 
+Words = dict[int, str]
+"""Place → word, in the order of places."""
+
 
 def open_metric(name: str, options: MetricOptions) -> Metric:
     """METEOR; for Chinese with exact matches only."""
     stages = Stages() if options.language != "en" else english_stages()
-    return Meteor(stages, options)
+    return Meteor(name, stages, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,13 @@ def _wordnet_synonyms(word: str) -> set[str]:
 class Meteor:
     """The mean of the clips' METEOR."""
 
-    name = "meteor"
-
-    def __init__(self, stages: Stages, options: MetricOptions) -> None:
+    def __init__(self, name: str, stages: Stages, options: MetricOptions) -> None:
+        self.name = name
         self._stages = stages
         self._tokeniser = open_tokeniser(options.tokenisation, options.language)
         self._tokenised = options.tokenised
         nltk = f"nltk-{version('nltk')}"
-        self.variant = f"{self.name}:{nltk}-{stages.name}|tok:{self._tokeniser.name}"
+        self.variant = f"{name}:{nltk}-{stages.name}|tok:{self._tokeniser.name}"
 
     def measure(self, clips: list[ScoredClip]) -> Statistics:
         """The score of each clip."""
@@ -91,7 +94,7 @@ def meteor(hypothesis: Sequence[str], reference: Sequence[str], stages: Stages) 
         return 0.0
     precision, recall = len(aligned) / len(hypothesis), len(aligned) / len(reference)
     mean = precision * recall / (ALPHA * precision + (1 - ALPHA) * recall)
-    return mean * (1 - GAMMA * (_chunks(aligned) / len(aligned)) ** BETA)
+    return mean * (1 - GAMMA * math.pow(_chunks(aligned) / len(aligned), BETA))
 
 
 def align(hypothesis: Sequence[str], reference: Sequence[str], stages: Stages) -> dict[int, int]:
@@ -102,38 +105,54 @@ def align(hypothesis: Sequence[str], reference: Sequence[str], stages: Stages) -
     """
     left = dict(enumerate(map(str.lower, hypothesis)))
     free = dict(enumerate(map(str.lower, reference)))
-    aligned = _take(left, free, _itself)
+    aligned = _take_same(left, free)
     if stages.stem and left and free:
         left = {place: stages.stem(word) for place, word in left.items()}
         free = {place: stages.stem(word) for place, word in free.items()}
-        aligned |= _take(left, free, _itself)
+        aligned |= _take_same(left, free)
     if stages.synonyms and left and free:
-        known = stages.synonyms
-        aligned |= _take(left, free, lambda word: {word, *known(word)})
+        aligned |= _take_synonyms(left, free, stages.synonyms)
     return aligned
 
 
-def _itself(word: str) -> Collection[str]:
-    return (word,)
+def _take_same(left: Words, free: Words) -> dict[int, int]:
+    """Pairs of the same word, taken out of both."""
+    places = _places(free)
+    taken = {}
+    for place in reversed(left):
+        others = places.get(left[place])
+        if others:
+            taken[place] = others.pop()
+    return _taken_out(taken, left, free)
 
 
-def _take(left: dict[int, str], free: dict[int, str], fitting: Synonyms) -> dict[int, int]:
-    """Pairs that fit, taken out of both."""
+def _take_synonyms(left: Words, free: Words, synonyms: Synonyms) -> dict[int, int]:
+    """Pairs of a word and itself or a synonym, taken out of both."""
+    places = _places(free)
+    taken = {}
+    for place in reversed(left):
+        fitting = {left[place], *synonyms(left[place])}
+        last = [others for word in fitting if (others := places.get(word))]
+        if last:
+            taken[place] = max(last, key=_last).pop()
+    return _taken_out(taken, left, free)
+
+
+def _places(words: Words) -> dict[str, list[int]]:
     places: dict[str, list[int]] = {}
-    for place, word in free.items():
+    for place, word in words.items():
         places.setdefault(word, []).append(place)
-    taken: dict[int, int] = {}
-    for place in sorted(left, reverse=True):
-        fits = [places[word] for word in fitting(left[place]) if places.get(word)]
-        if fits:
-            taken[place] = max(fits, key=_last).pop()
-    for place, other in taken.items():
-        del left[place], free[other]
-    return taken
+    return places
 
 
 def _last(places: Sequence[int]) -> int:
     return places[-1]
+
+
+def _taken_out(taken: dict[int, int], left: Words, free: Words) -> dict[int, int]:
+    for place, other in taken.items():
+        del left[place], free[other]
+    return taken
 
 
 def _chunks(aligned: Mapping[int, int]) -> int:

@@ -23,7 +23,8 @@ JAR = "meteor-1.5.jar"
 """It reads data/paraphrase-en.gz beside itself."""
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
-"""English, ranking task: recall, power and weight of the penalty, content against function words."""
+"""The program's for English: weight of recall, power and weight of the penalty for scattered words,
+weight of content words."""
 
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 """Of exact, stem, synonym and paraphrase matches."""
@@ -37,19 +38,18 @@ def open_metric(name: str, options: MetricOptions) -> Metric:
     """METEOR 1.5; RecipeError for Chinese, MissingModelError without Java or its jar."""
     refuse_other_than_english(name, options)
     jar = find_jar("METEOR 1.5", options.jars, JAR, folder="meteor", beside="data/paraphrase-en.gz")
-    return MeteorJar(find_java("METEOR 1.5"), jar, options)
+    return MeteorJar(name, find_java("METEOR 1.5"), jar, options)
 
 
 class MeteorJar:
     """METEOR 1.5 of all clips, and of each."""
 
-    name = "meteor-1.5"
-
-    def __init__(self, java: str, jar: Path, options: MetricOptions) -> None:
+    def __init__(self, name: str, java: str, jar: Path, options: MetricOptions) -> None:
+        self.name = name
         self._java, self._jar = java, jar
         self._tokeniser = open_tokeniser(options.tokenisation, options.language)
         self._tokenised = options.tokenised
-        self.variant = f"{self.name}:jar-en-norm|tok:{self._tokeniser.name}"
+        self.variant = f"{name}:jar-en-norm|tok:{self._tokeniser.name}"
 
     def measure(self, clips: list[ScoredClip]) -> Statistics:
         """The program's statistics of each clip."""

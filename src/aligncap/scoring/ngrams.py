@@ -133,7 +133,7 @@ def _counted(hypotheses: Sentences, references: Sentences) -> Iterable[tuple[Cou
     sentence = np.repeat(np.arange(len(lengths)), lengths)
     left = np.arange(len(sentence)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     left = np.repeat(lengths, lengths) - left  # tokens from here to the end of the sentence
-    token = _numbered(chain.from_iterable(chain(hypotheses.tokens, references.tokens)), len(left))
+    token = _numbered(list(chain.from_iterable([*hypotheses.tokens, *references.tokens])))
     gram, start = token, np.arange(len(token))
     for order in range(1, ORDERS + 1):
         if order > 1:
@@ -151,6 +151,6 @@ def _counted(hypotheses: Sentences, references: Sentences) -> Iterable[tuple[Cou
         )
 
 
-def _numbered(tokens: Iterable[str], count: int) -> Ints:
-    numbers: dict[str, int] = {}
-    return np.fromiter((numbers.setdefault(t, len(numbers)) for t in tokens), np.int64, count)
+def _numbered(tokens: list[str]) -> Ints:
+    numbers = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    return np.fromiter(map(numbers.__getitem__, tokens), np.int64, len(tokens))

@@ -19,18 +19,17 @@ BETA = 1.2
 
 def open_metric(name: str, options: MetricOptions) -> Metric:
     """ROUGE-L."""
-    return RougeL(options)
+    return RougeL(name, options)
 
 
 class RougeL:
     """F-measure of the longest common subsequence."""
 
-    name = "rouge-l"
-
-    def __init__(self, options: MetricOptions) -> None:
+    def __init__(self, name: str, options: MetricOptions) -> None:
+        self.name = name
         self._tokeniser = open_tokeniser(options.tokenisation, options.language)
         self._tokenised = options.tokenised
-        self.variant = f"{self.name}:coco-beta{BETA}|tok:{self._tokeniser.name}"
+        self.variant = f"{name}:coco-beta{BETA}|tok:{self._tokeniser.name}"
 
     def measure(self, clips: list[ScoredClip]) -> Statistics:
         """The F-measure of each clip."""

@@ -1,7 +1,8 @@
-"""SPICE (Anderson et al., ECCV 2016) by its authors' Java program, and SPIDEr (Liu et al., ICCV 2017).
+"""SPICE and SPIDEr.
 
-SPICE parses captions into scene graphs with Stanford CoreNLP and scores the overlap of their
-tuples; SPIDEr is the mean of SPICE and CIDEr-D. The program reads one file and writes another.
+SPICE (Anderson et al., ECCV 2016), by its authors' Java program, parses captions into scene graphs
+with Stanford CoreNLP and scores the overlap of their tuples; SPIDEr (Liu et al., ICCV 2017) is the
+mean of SPICE and CIDEr-D. The program reads one file and writes another.
 """
 
 import json
@@ -40,7 +41,9 @@ def open_metric(name: str, options: MetricOptions) -> Metric:
             f"{CORENLP_ARCHIVE} and copy both files out of it"
         )
     program = SpiceProgram(find_java("SPICE"), jar, run=run)
-    return {"spice": Spice, "spider": Spider}[name](program, options)
+    if name == "spice":
+        return Spice(program)
+    return Spider(program, options)
 
 
 class SpiceProgram:
@@ -82,7 +85,7 @@ class Spice:
     name = "spice"
     variant = "spice:jar-1.0-corenlp-3.6.0"
 
-    def __init__(self, program: SpiceProgram, options: MetricOptions) -> None:
+    def __init__(self, program: SpiceProgram) -> None:
         self._program = program
 
     def measure(self, clips: list[ScoredClip]) -> Statistics:
