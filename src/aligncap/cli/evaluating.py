@@ -34,6 +34,9 @@ SOME_FAILED = 1
 JUDGED = frozenset({"aes-c", "aes-s"})
 """Metrics that need a judge."""
 
+HEARD = "hallucination-signal"
+"""Metrics whose name begins so need the recordings."""
+
 SUFFIXES = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html"}
 """What an output's suffix says of the format; any other is a table."""
 
@@ -111,7 +114,7 @@ def evaluate_files(options: EvaluateOptions, *, world: World) -> int:
         encoder=options.encoder,
     )
     names = _names(options, clips)
-    if any(name.startswith("hallucination-signal") for name in names):
+    if any(name.startswith(HEARD) for name in names):
         _measure(clips, settings, world)
     draws = Draws(number=options.draws, seed=options.seed, paper25=options.paper25)
     with _judge(options.judge, names, world) as judge:
@@ -186,7 +189,7 @@ def _report(
             return markdown_table(lines, heading)
         case "html":
             folder = options.output.parent if options.output else Path()
-            listen = any(line.score.name == "hallucination-signal" for line in lines)
+            listen = any(line.score.name.startswith(HEARD) for line in lines)
             marked = [
                 mark(clip, settings.language, settings.findings, listen=listen) for clip in clips
             ]
