@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.scoring.english import CocoEnglish
@@ -83,12 +83,14 @@ def test_cuts_read_speech_as_coco_does_but_for_one_in_a_thousand(
     assert len(different) <= len(texts) / 500, different
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_cut_into_tokens_without_white_space(text: str) -> None:
     tokens = CocoEnglish()(text)
     assert all(token and not any(c.isspace() for c in token) for token in tokens)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "slow,", "calm", "man's", "don't", "voice."]), max_size=8))
 def test_white_space_does_not_matter(words: list[str]) -> None:
     tokenise = CocoEnglish()

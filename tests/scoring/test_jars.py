@@ -28,6 +28,8 @@ def jars() -> Path:
     return Path(next(iter(coco.__path__))).parent
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # each Java process reads 60 MB of paraphrases first
 def test_meteor_is_what_the_jar_says() -> None:
     folder = jars()
     from pycocoevalcap.meteor.meteor import Meteor
@@ -123,6 +125,31 @@ def test_spider_is_the_mean_of_spice_and_cider_d() -> None:
     consensus = metric("cider-d").measure(CLIPS).clip_values
     values = Spider(program, MetricOptions()).measure(CLIPS).clip_values
     assert values.tolist() == pytest.approx([(1.0 + consensus[0]) / 2, (0.4 + consensus[1]) / 2])
+
+
+def test_a_program_is_asked_once_for_a_clip() -> None:
+    asked: list[str] = []
+    answer = answering({"a calm man": 1.0, "a woman": 0.4})
+
+    def counting(command: list[str]) -> None:
+        asked.append(Path(command[4]).read_text("utf-8"))
+        answer(command)
+
+    spice = Spice(SpiceProgram("java", Path("spice.jar"), run=counting))
+    assert spice.measure(CLIPS[:1]).value == 1.0
+    assert spice.measure(CLIPS).clip_values.tolist() == [1.0, 0.4]
+    assert spice.measure(CLIPS[::-1]).clip_values.tolist() == [0.4, 1.0]
+    assert len(asked) == 2
+    assert "a calm man" not in json.loads(asked[1])[0]["test"]
+
+
+def test_a_program_that_dies_is_found_out(tmp_path: Path) -> None:
+    program = tmp_path / "java"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    fake = MeteorJar("meteor-1.5", str(program), tmp_path / "meteor.jar", MetricOptions())
+    with pytest.raises(DataError, match="answered 'nothing'"):
+        fake.measure(CLIPS)
 
 
 def test_a_program_that_leaves_clips_out_is_found_out() -> None:

@@ -12,15 +12,18 @@ NAMES = ["bleu1", "bleu2", "bleu3", "bleu4", "rouge-l", "cider", "cider-d", "met
 
 WORDS = ["the", "a", "man", "woman", "speaks", "slowly", "calm", "low", "voice", "is", "他", "慢"]
 CAPTION = st.lists(st.sampled_from(WORDS), min_size=1, max_size=8).map(" ".join)
+LONG_CAPTION = st.lists(st.sampled_from(WORDS), min_size=4, max_size=9).map(" ".join)
+"""Long enough to have n-grams of every order: COCO's constants punish what has none."""
 REFERENCES = st.lists(CAPTION, min_size=1, max_size=4).map(tuple)
 CLIPS = st.lists(st.tuples(CAPTION, REFERENCES), min_size=2, max_size=6).map(
     lambda rows: [ScoredClip(str(n), said, meant) for n, (said, meant) in enumerate(rows)]
 )
+FEW = settings(max_examples=20, deadline=None)
 ANYTHING = st.text(st.characters(), max_size=30)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40)
+@FEW
 @given(clips=CLIPS, seed=st.randoms(use_true_random=False))
 def test_the_order_of_clips_and_references_does_not_matter(name, clips, seed) -> None:
     turned = [
@@ -36,16 +39,14 @@ def test_the_order_of_clips_and_references_does_not_matter(name, clips, seed) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=30)
-@given(clips=CLIPS)
-def test_identical_text_has_the_highest_score(name, clips) -> None:
+@FEW
+@given(rows=st.lists(st.tuples(LONG_CAPTION, LONG_CAPTION), min_size=2, max_size=6))
+def test_no_text_scores_higher_than_the_reference_itself(name, rows) -> None:
+    clips = [ScoredClip(str(n), said, (meant,)) for n, (said, meant) in enumerate(rows)]
     same = [ScoredClip(clip.id, clip.references[0], clip.references) for clip in clips]
     best, value = (metric(name).measure(rows).clip_values for rows in (same, clips))
-    if name not in ("cider", "cider-d"):  # a mean over references, which may disagree
-        assert (best >= value - 1e-12).all()
-    alone = [ScoredClip(clip.id, clip.references[0], clip.references[:1]) for clip in clips]
-    most = {"cider": 10.0, "cider-d": 10.0}.get(name, 1.0)
-    assert (metric(name).measure(alone).clip_values <= most + 1e-9).all()
+    assert (best >= value - 1e-9).all()
+    assert (best <= (10.0 if "cider" in name else 1.0) + 1e-9).all()
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,8 @@ def test_the_highest_score_is_the_highest_there_is(name: str, most: float) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
+@FEW
 @given(references=REFERENCES)
-@settings(max_examples=20)
 def test_an_empty_caption_scores_nothing(name, references) -> None:
     clips = [ScoredClip("a", "", references), ScoredClip("b", " .,! ", ("calm", "..."))]
     assert metric(name).measure(clips).clip_values.tolist() == pytest.approx([0.0, 0.0], abs=1e-9)
@@ -68,7 +69,7 @@ def test_an_empty_caption_scores_nothing(name, references) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("language", ["en", "zh"])
-@settings(max_examples=30)
+@FEW
 @given(rows=st.lists(st.tuples(ANYTHING, st.lists(ANYTHING, min_size=1, max_size=3)), min_size=1))
 def test_any_unicode_survives(name, language, rows) -> None:
     clips = [ScoredClip(str(n), said, tuple(meant)) for n, (said, meant) in enumerate(rows)]

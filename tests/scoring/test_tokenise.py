@@ -1,7 +1,7 @@
 """Chinese tokenisation, and the table of tokenisers."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.errors import UnknownNameError
@@ -31,6 +31,7 @@ def test_an_unknown_tokenisation_names_its_neighbour() -> None:
 
 
 @pytest.mark.parametrize("name", TOKENISERS)
+@settings(deadline=None)
 @given(text=st.text(st.characters(), max_size=40))
 def test_any_text_survives(name: str, text: str) -> None:
     if name == "zh-word":

@@ -1,10 +1,12 @@
-"""Java programs of others: whether they are here, and where."""
+"""Java programs of others: whether they are here, where, and what they have answered."""
 
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from aligncap.errors import MissingModelError, RecipeError
 from aligncap.scoring.table import MetricOptions
+from aligncap.scoring.values import Floats, ScoredClip
 
 
 def find_java(metric: str) -> str:
@@ -43,3 +45,18 @@ def refuse_other_than_english(metric: str, options: MetricOptions) -> None:
             f"{metric} reads English only, not {options.language!r}: "
             "leave it out, or ask for meteor, cider-d or clue-f1"
         )
+
+
+class AnsweredOnce:
+    """The answers of a slow program by clip: it is asked for those only that are new to it."""
+
+    def __init__(self, ask: Callable[[list[ScoredClip]], Iterable[Floats]]) -> None:
+        self._ask = ask
+        self._known: dict[ScoredClip, Floats] = {}
+
+    def __call__(self, clips: list[ScoredClip]) -> list[Floats]:
+        """The answer for each clip."""
+        new = list(dict.fromkeys(clip for clip in clips if clip not in self._known))
+        if new:
+            self._known.update(zip(new, self._ask(new), strict=True))
+        return [self._known[clip] for clip in clips]

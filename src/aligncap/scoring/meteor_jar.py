@@ -7,14 +7,14 @@ out here with the program's own parameters for English; tests hold both to the s
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from aligncap.errors import DataError
-from aligncap.scoring.java import find_jar, find_java, refuse_other_than_english
+from aligncap.scoring.java import AnsweredOnce, find_jar, find_java, refuse_other_than_english
 from aligncap.scoring.table import MetricOptions
 from aligncap.scoring.tokenise import open_tokeniser
 from aligncap.scoring.values import Floats, Metric, ScoredClip, Statistics
@@ -48,27 +48,24 @@ class MeteorJar:
         self.name = name
         self._java, self._jar = java, jar
         self._tokeniser = open_tokeniser(options.tokenisation, options.language)
-        self._tokenised = options.tokenised
         self.variant = f"{name}:jar-en-norm|tok:{self._tokeniser.name}"
+        self._answers = AnsweredOnce(self._ask)
 
     def measure(self, clips: list[ScoredClip]) -> Statistics:
         """The program's statistics of each clip."""
-        tokenised = self._tokenised(clips, self._tokeniser)
-        references: list[list[str]] = [[] for _ in clips]
-        for clip, tokens in zip(
-            tokenised.references.clip.tolist(), tokenised.references.tokens, strict=True
-        ):
-            references[clip].append(_spoken(tokens))
-        rows = np.zeros((len(clips), COLUMNS))
+        return Statistics(_without_whole(np.stack(self._answers(clips))), meteor)
+
+    def _ask(self, clips: list[ScoredClip]) -> list[Floats]:
+        tokenise, answers = self._tokeniser, []
         with _running(self._java, self._jar) as (question, answer):
-            for row, hypothesis, texts in zip(
-                rows, tokenised.hypotheses.tokens, references, strict=True
-            ):
-                line = " ||| ".join(["SCORE", *texts, _spoken(hypothesis)])
-                question.write(f"{line}\n")
-                question.flush()
-                row[:] = _numbers(answer.readline(), self._jar)
-        return Statistics(_without_whole(rows), meteor)
+            for clip in clips:
+                texts = (*clip.references, clip.hypothesis)
+                line = " ||| ".join(["SCORE", *(_spoken(tokenise(text)) for text in texts)])
+                with suppress(BrokenPipeError):  # it is gone: the answer will be empty
+                    question.write(f"{line}\n")
+                    question.flush()
+                answers.append(_numbers(answer.readline(), self._jar))
+        return answers
 
 
 def meteor(sums: Floats) -> Floats:
@@ -110,12 +107,12 @@ def _spoken(tokens: list[str]) -> str:
     return " ".join(token.replace("|||", "") for token in tokens)
 
 
-def _numbers(line: str, jar: Path) -> list[float]:
+def _numbers(line: str, jar: Path) -> Floats:
     numbers = line.split()
     if len(numbers) != COLUMNS:
         said = line.strip() or "nothing"
         raise DataError(f"{jar}: answered {said!r} where {COLUMNS} numbers were expected")
-    return [float(number) for number in numbers]
+    return np.array(numbers, np.float64)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from aligncap.scoring.values import ScoredClip
 
 Ints = NDArray[np.int64]
 
+Column = NDArray[np.int32]
+"""There are many of these, and they are long."""
+
 ORDERS = 4
 """BLEU and CIDEr count n-grams of one to four tokens."""
 
@@ -43,9 +46,9 @@ class Counts:
     The columns have one entry for each pair that occurs and are sorted by sentence, then n-gram.
     """
 
-    sentence: Ints
-    gram: Ints
-    count: Ints
+    sentence: Column
+    gram: Column
+    count: Column
     grams: int
     """Different n-grams of this order, in hypotheses and references together."""
 
@@ -96,15 +99,15 @@ class TokenisedOnce:
     """A system's clips and its baseline's."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[list[ScoredClip], Tokeniser, TokenisedClips]] = []
+        self._seen: list[tuple[list[ScoredClip], TokenisedClips]] = []
 
     def __call__(self, clips: list[ScoredClip], tokeniser: Tokeniser) -> TokenisedClips:
         """The tokenised clips, made now or before."""
-        for seen, by, tokenised in self._seen:
-            if by.name == tokeniser.name and seen == clips:
+        for seen, tokenised in self._seen:
+            if tokenised.tokenisation == tokeniser.name and seen == clips:
                 return tokenised
         tokenised = TokenisedClips(clips, tokeniser)
-        self._seen = [*self._seen[1 - self.KEPT :], (list(clips), tokeniser, tokenised)]
+        self._seen = [*self._seen[1 - self.KEPT :], (list(clips), tokenised)]
         return tokenised
 
 
@@ -143,7 +146,8 @@ def _counted(hypotheses: Sentences, references: Sentences) -> Iterable[tuple[Cou
             gram = np.unique(pair, return_inverse=True)[1]
         grams = int(gram.max(initial=-1)) + 1
         key, count = np.unique(sentence[start] * max(grams, 1) + gram, return_counts=True)
-        owner, which = np.divmod(key, max(grams, 1))
+        owner, which = (part.astype(np.int32) for part in np.divmod(key, max(grams, 1)))
+        count = count.astype(np.int32)
         cut = int(np.searchsorted(owner, sentences))
         yield (
             Counts(owner[:cut], which[:cut], count[:cut], grams),

@@ -15,7 +15,7 @@ import numpy as np
 
 from aligncap.errors import DataError, MissingModelError
 from aligncap.scoring.cider import cider_d
-from aligncap.scoring.java import find_jar, find_java, refuse_other_than_english
+from aligncap.scoring.java import AnsweredOnce, find_jar, find_java, refuse_other_than_english
 from aligncap.scoring.table import MetricOptions
 from aligncap.scoring.tokenise import open_tokeniser
 from aligncap.scoring.values import Floats, Metric, ScoredClip, Statistics, mean_of_clips
@@ -51,12 +51,16 @@ class SpiceProgram:
 
     def __init__(self, java: str, jar: Path, *, run: Run) -> None:
         self._java, self._jar, self._run = java, jar, run
+        self._answers = AnsweredOnce(self._ask)
 
     def __call__(self, clips: list[ScoredClip]) -> Floats:
         """SPICE of each clip, NaN where the program has none; shape [clips].
 
         Raises DataError where it does not answer for every clip.
         """
+        return np.array(self._answers(clips), np.float64)
+
+    def _ask(self, clips: list[ScoredClip]) -> Floats:
         # Numbers stand for ids: the program sorts what it is given.
         asked = [
             {"image_id": place, "test": clip.hypothesis, "refs": list(clip.references)}
