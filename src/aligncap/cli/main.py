@@ -7,6 +7,7 @@ Exit code: 0 all went well, 1 some file could not be used, 2 the command could n
 import sys
 
 from aligncap.cli.verbs import app
+from aligncap.cli.verbs_scoring import evaluate
 from aligncap.cli.world import World
 from aligncap.errors import AlignCapError, InterruptedRunError
 
@@ -28,6 +29,9 @@ EXTRA_OF = {
     "sklearn": "dev",
 }
 """Which extra brings a library that the base install does not have."""
+
+
+app.command()(evaluate)
 
 
 def main(arguments: list[str], *, world: World | None = None) -> int:

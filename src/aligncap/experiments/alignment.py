@@ -25,8 +25,8 @@ from aligncap.captioner.runtime import DecodeOptions, ResponseRules
 from aligncap.captioner.torch_runtime import TorchRuntime
 from aligncap.clues import emotion_of, find_clues
 from aligncap.errors import DataError
-from aligncap.experiments.recall import macro_recall
 from aligncap.recipes import run_recipe
+from aligncap.scoring.emotion_scores import macro_recall
 from aligncap.training.log import read_log
 from aligncap.values import SpeechTokens
 
