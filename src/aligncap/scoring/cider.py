@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aligncap.scoring.ngrams import ORDERS, Counts, Ints, TokenisedClips, located
+from aligncap.scoring.ngrams import ORDERS, Column, Counts, TokenisedClips, located
 from aligncap.scoring.table import MetricOptions
 from aligncap.scoring.tokenise import open_tokeniser
 from aligncap.scoring.values import Floats, Metric, ScoredClip, Statistics, mean_of_clips
@@ -72,7 +72,7 @@ def cider_d(clips: TokenisedClips) -> Floats:
 class _Pairs:
     """Where a hypothesis and a reference share an n-gram: the reference, and both weights."""
 
-    sentence: Ints
+    sentence: Column
     hypothesis: Floats
     reference: Floats
     hypothesis_norms: Floats
