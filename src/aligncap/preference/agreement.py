@@ -92,7 +92,7 @@ def krippendorff_alpha(ratings: Sequence[Sequence[float | None]], level: str) ->
     distances = _distances(np.array(values), margins, level)
     observed = float((coincidences * distances).sum())
     expected = float((np.outer(margins, margins) * distances).sum())
-    return 1 - (margins.sum() - 1) * observed / expected if expected else math.nan
+    return 1 - float(margins.sum() - 1) * observed / expected if expected else math.nan
 
 
 def _distances(values: Matrix, margins: Matrix, level: str) -> Matrix:

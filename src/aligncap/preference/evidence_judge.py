@@ -29,7 +29,7 @@ from aligncap import __version__, clues
 from aligncap.clues import find_clues
 from aligncap.errors import RecipeError
 from aligncap.preference.known import Claim, Held, Known, Standing, plain_clues
-from aligncap.preference.values import Candidate, Clip, Judgement
+from aligncap.preference.values import Asked, Candidate, Clip, Judgement
 
 if TYPE_CHECKING:
     from aligncap.preference.judges import JudgeOptions
@@ -78,6 +78,7 @@ class EvidenceJudge:
 
     weights: EvidenceWeights = field(default_factory=EvidenceWeights)
     name: str = "evidence"
+    at_once: int = 1
 
     @property
     def signature(self) -> str:
@@ -85,8 +86,11 @@ class EvidenceJudge:
         weights = ",".join(f"{one:g}" for one in astuple(self.weights))
         return f"evidence|weights:{weights}|clues:{clues_fingerprint()}|v{__version__}"
 
-    def judge(self, clip: Clip, candidates: Sequence[Candidate]) -> list[Judgement]:
+    def judge(self, asked: Sequence[Asked]) -> list[list[Judgement]]:
         """As `Judge`."""
+        return [self._judge_clip(clip, candidates) for clip, candidates in asked]
+
+    def _judge_clip(self, clip: Clip, candidates: Sequence[Candidate]) -> list[Judgement]:
         known = Known.of(clip)
         claims = known.claims()
         return [self._judge(one, known, claims) for one in candidates]
@@ -144,7 +148,8 @@ def _reason(held: Iterable[Held], left: Sequence[Claim]) -> str:
     ]
     right = [f"'{one.clue.word}'" for one in held if _says(one)]
     notes += [f"rightly says {', '.join(right)}"] if right else []
-    notes += [f"leaves out {', '.join(meaning for _, meaning in left)}"] if left else []
+    unsaid = ", ".join(f"{meaning} ({trait})" for trait, meaning in left)
+    notes += [f"leaves out {unsaid}"] if left else []
     return "; ".join(notes) or "claims nothing, and there is nothing to claim"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aligncap.errors import DataError
 from aligncap.preference.annotations import Annotation
-from aligncap.preference.values import Candidate, Clip, Judgement, digest
+from aligncap.preference.values import Asked, Candidate, Judgement, digest
 
 if TYPE_CHECKING:
     from aligncap.preference.judges import JudgeOptions
@@ -23,6 +23,7 @@ class HumanJudge:
 
     annotations: tuple[Annotation, ...]
     name: str = "human"
+    at_once: int = 1
 
     @property
     def signature(self) -> str:
@@ -33,12 +34,11 @@ class HumanJudge:
         people = len({one.annotator for one in self.annotations})
         return f"human|people:{people}|choices:{len(choices)}|{digest(choices)}"
 
-    def judge(
-        self,
-        clip: Clip,  # noqa: ARG002  a candidate's key says whose it is
-        candidates: Sequence[Candidate],
-    ) -> list[Judgement]:
+    def judge(self, asked: Sequence[Asked]) -> list[list[Judgement]]:
         """As `Judge`."""
+        return [self._judge(candidates) for _, candidates in asked]
+
+    def _judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
         tallies = {one.key: [0, 0, 0] for one in candidates}
         for annotation in self.annotations:
             if annotation.value is None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import groupby, islice
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +11,7 @@ from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.preference.annotations import Annotation
 from aligncap.preference.evidence_judge import EvidenceWeights
 from aligncap.preference.store import Group, PreferenceStore
-from aligncap.preference.values import Judge, Judgement
+from aligncap.preference.values import Candidate, Judge, Judgement
 
 JUDGES: Mapping[str, str] = MappingProxyType(
     {"evidence": "evidence_judge", "llm": "llm_judge", "human": "human_judge"}
@@ -26,8 +27,8 @@ class JudgeOptions:
     """Of the evidence judge."""
     annotations: tuple[Annotation, ...] = ()
     """What people chose, for the human judge."""
-    client: Any = None
-    """The judge client of the scoring part, for the llm judge."""
+    model: Any = None
+    """Settings of a language model (`scoring.judge.JudgeSettings`), for the llm judge."""
 
 
 def open_judge(name: str, options: JudgeOptions) -> Judge:
@@ -38,19 +39,29 @@ def open_judge(name: str, options: JudgeOptions) -> Judge:
     return judge
 
 
-def judge_all(store: PreferenceStore, judge: Judge) -> Iterator[tuple[Group, int]]:
+def judge_all(store: PreferenceStore, judge: Judge) -> Iterator[int]:
     """Let a judge judge every candidate of a store that it has not judged yet.
 
-    Gives each clip with the number of new judgements once they are in the store; those of a clip
-    are one transaction.
+    Gives, for each clip, the number of its new judgements once they are in the store: those of
+    `judge.at_once` clips are one transaction.
     """
     store.begin_judging(judge)
-    for clip, language, candidates in store.groups():
-        known = store.judgements(clip.utterance, language, judge.signature)
-        missing = [one for one in candidates if one.key not in known]
-        found = judge.judge(clip, missing) if missing else []
-        store.add_judgements(found)
-        yield (clip, language, candidates), len(found)
+    for _, groups in groupby(store.groups(), key=lambda group: group[1]):
+        while batch := list(islice(groups, judge.at_once)):
+            asked = [(group[0], _unjudged(store, judge, group)) for group in batch]
+            found = iter(judge.judge([one for one in asked if one[1]]))
+            each = [next(found) if candidates else [] for _, candidates in asked]
+            store.add_judgements([one for judgements in each for one in judgements])
+            yield from map(len, each)
+
+
+def _unjudged(store: PreferenceStore, judge: Judge, group: Group) -> list[Candidate]:
+    """The candidates that lack a judgement; the corpus' caption with them, as a yardstick."""
+    clip, language, candidates = group
+    known = store.judgements(clip.utterance, language, judge.signature)
+    if all(one.key in known for one in candidates):
+        return []
+    return [one for one in candidates if one.key not in known or one.method == "gold"]
 
 
 def combined(

@@ -111,7 +111,10 @@ class Known:
 
 def plain_clues(clues: Iterable[Clue]) -> list[Clue]:
     """Each claim once; "calm" beside an emotion is none, it says how the emotion is borne."""
-    found = list({(one.trait, one.meaning, one.negated): one for one in clues}.values())
+    once: dict[tuple[str, str, bool], Clue] = {}
+    for one in clues:
+        once.setdefault((one.trait, one.meaning, one.negated), one)
+    found = list(once.values())
     moved = any(
         one.trait == "emotion" and one.meaning != "neutral" and not one.negated for one in found
     )

@@ -20,7 +20,7 @@ Group = tuple[Clip, str, list[Candidate]]
 
 _GROUPS = (
     "SELECT DISTINCT utterance, language FROM candidates JOIN findings USING (candidate)"
-    " WHERE source = coalesce(?, source) ORDER BY utterance, language"
+    " WHERE source = coalesce(?, source) ORDER BY language, utterance"
 )
 _FOUND = (
     "SELECT utterance, language, text, token_ids, log_probability, method FROM candidates"
@@ -110,13 +110,18 @@ class PreferenceStore:
             for row in self._database.rows("SELECT * FROM sources ORDER BY rowid")
         ]
 
+    def clips(self) -> Iterator[Clip]:
+        """Every clip, by its id."""
+        for row in self._database.rows("SELECT * FROM clips ORDER BY utterance"):
+            yield schema.clip_of_row(row)
+
     def clip(self, utterance: str) -> Clip | None:
         """The clip of that id, or None."""
         row = self._database.row("SELECT * FROM clips WHERE utterance = ?", (utterance,))
         return schema.clip_of_row(row) if row else None
 
     def groups(self, source: Provenance | None = None) -> Iterator[Group]:
-        """Each clip and language with its candidates: all of them, or those of one source."""
+        """Each clip with its candidates, language by language; those of one source, or all."""
         key = source.key if source else None
         for utterance, language in self._database.rows(_GROUPS, (key,)):
             clip = self.clip(utterance)
@@ -167,6 +172,11 @@ class PreferenceStore:
         rows = [schema.row_of_judgement(one) for one in judgements]
         with self._database.transaction() as connection:
             connection.executemany("INSERT OR IGNORE INTO judgements VALUES (?, ?, ?, ?, ?)", rows)
+
+    def count_judgements(self, signature: str) -> int:
+        """How many candidates a judge has judged."""
+        query = "SELECT count(*) FROM judgements WHERE judge = ?"
+        return int(self._database.row(query, (signature,))[0])
 
     def judgements(self, utterance: str, language: str, signature: str) -> dict[str, Judgement]:
         """What a judge thinks of the candidates of a clip, by their keys."""

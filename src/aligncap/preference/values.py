@@ -195,6 +195,10 @@ class Provenance:
         return digest(*named, dict(self.options))
 
 
+Asked = tuple[Clip, Sequence[Candidate]]
+"""A clip and candidates of it in one language that are to be judged beside each other."""
+
+
 class Judge(Protocol):
     """Says how good captions of a clip are."""
 
@@ -206,8 +210,12 @@ class Judge(Protocol):
     def signature(self) -> str:
         """Everything its scores depend on besides the clip: weights, vocabulary, model, version."""
 
-    def judge(self, clip: Clip, candidates: Sequence[Candidate]) -> list[Judgement]:
-        """What it thinks of candidates of one clip in one language, in their order.
+    @property
+    def at_once(self) -> int:
+        """How many clips it likes to be asked of together; what it says of them is kept at once."""
+
+    def judge(self, asked: Sequence[Asked]) -> list[list[Judgement]]:
+        """What it thinks of the candidates of each clip, all of one language.
 
         May leave out candidates that it has nothing to say of.
         """
