@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aligncap.errors import UnknownNameError
 from aligncap.scoring.values import Metric
 from aligncap.values import LANGUAGES
+
+if TYPE_CHECKING:  # it brings a database and an HTTP client
+    from aligncap.scoring.judge.asking import Judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +26,18 @@ class MetricOptions:
     """Folder of METEOR's and SPICE's Java programs."""
     encoder: Path | None = None
     """Folder of a sentence encoder, for similarity."""
+    judge: "Judge | None" = None
+    """The language model that rates captions, opened by `judge.opening.open_judge`."""
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
             raise UnknownNameError("language", self.language, LANGUAGES)
 
 
-METRICS: Mapping[str, str] = {}
+METRICS: Mapping[str, str] = {
+    "aes-c": "judge.aes",
+    "aes-s": "judge.aes",
+}
 """Name → module of this part that has `open_metric(name, options)`."""
 
 
