@@ -5,6 +5,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,18 +17,27 @@ from aligncap.errors import DataError
 TABLES = ("CREATE TABLE things (name TEXT PRIMARY KEY)",)
 
 
-def open_database(path: Path, journal: str = "wal") -> Database:
+@contextmanager
+def open_database(path: Path, journal: str = "wal") -> Iterator[Database]:
     database = Database(path, kind="store of things", cure="begin another", journal=journal)
-    database.create(TABLES, {"things": "1"})
-    return database
+    try:
+        database.create(TABLES, {"things": "1"})
+        yield database
+    finally:
+        database.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with open_database(tmp_path / "a.sqlite") as opened:
+        yield opened
 
 
 def names(database: Database) -> list[str]:
     return [name for (name,) in database.rows("SELECT name FROM things ORDER BY name")]
 
 
-def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
-    database = open_database(tmp_path / "a.sqlite")
+def test_a_transaction_is_all_or_nothing(database: Database) -> None:
 
     def interrupted() -> None:
         with database.transaction() as connection:
@@ -41,8 +52,7 @@ def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
     assert names(database) == ["b"]
 
 
-def test_each_thread_has_a_connection_and_a_reader_does_not_wait(tmp_path: Path) -> None:
-    database = open_database(tmp_path / "a.sqlite")
+def test_each_thread_has_a_connection_and_a_reader_does_not_wait(database: Database) -> None:
     seen: list[list[str]] = []
     with database.transaction() as connection:
         connection.execute("INSERT INTO things VALUES ('a')")
@@ -56,7 +66,7 @@ def test_each_thread_has_a_connection_and_a_reader_does_not_wait(tmp_path: Path)
 def test_several_processes_make_and_fill_one_file(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from test_database import open_database\n"
-        "database = open_database(Path(sys.argv[1]))\n"
+        "database = open_database(Path(sys.argv[1])).__enter__()\n"
         "for number in range(20):\n"
         "    with database.transaction() as connection:\n"
         "        name = sys.argv[2] + str(number)\n"
@@ -71,24 +81,25 @@ def test_several_processes_make_and_fill_one_file(tmp_path: Path) -> None:
         for letter in "abcd"
     ]
     assert [process.wait(timeout=120) for process in running] == [0] * 4
-    assert len(names(open_database(tmp_path / "a.sqlite"))) == 80
+    with open_database(tmp_path / "a.sqlite") as database:
+        assert len(names(database)) == 80
 
 
 def test_a_file_that_is_none_is_refused_with_the_cure(tmp_path: Path) -> None:
     (tmp_path / "a.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(DataError, match=r"no store of things .*; begin another"):
-        open_database(tmp_path / "a.sqlite")
+        open_database(tmp_path / "a.sqlite").__enter__()
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="see that the disk has room"):
-        open_database(tmp_path / "folder")
+        open_database(tmp_path / "folder").__enter__()
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_the_journal_is_as_asked_for(tmp_path: Path, journal: str) -> None:
-    open_database(tmp_path / "a.sqlite", journal)
-    connection = sqlite3.connect(tmp_path / "a.sqlite")
-    assert connection.execute("PRAGMA journal_mode").fetchone() == (journal,)
-    connection.close()
+    with open_database(tmp_path / "a.sqlite", journal):
+        connection = sqlite3.connect(tmp_path / "a.sqlite")
+        assert connection.execute("PRAGMA journal_mode").fetchone() == (journal,)
+        connection.close()

@@ -32,8 +32,7 @@ class Database:
         self.path = path
         self._kind, self._cure, self._journal = kind, cure, journal
         self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
-        with self.explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         self.connection()
 
     def connection(self) -> sqlite3.Connection:
@@ -46,8 +45,12 @@ class Database:
                 opened = sqlite3.connect(
                     self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
                 )
+                try:
+                    self._set_journal(opened)
+                except sqlite3.Error:
+                    opened.close()
+                    raise
                 self._connections[key] = opened
-                self._set_journal(opened)
         return self._connections[key]
 
     def _set_journal(self, connection: sqlite3.Connection) -> None:

@@ -73,6 +73,9 @@ class FakeJudge:
     def judge(self, asked: Sequence[Asked]) -> list[list[Judgement]]:
         return [[self._judgement(one) for one in candidates] for _, candidates in asked]
 
+    def close(self) -> None:
+        pass
+
     def _judgement(self, one: Candidate) -> Judgement:
         drawn = int(digest(self.name, one.text)[:6], 16) / 16**6
         score = self.scores.get(one.text, drawn)

@@ -1,5 +1,6 @@
 """Pairs: worked by hand, and laws of the best against each of the rest."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,9 @@ def test_laws(by_text: dict[str, int], least: int) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> PreferenceStore:
-    return PreferenceStore(tmp_path / "s.sqlite")
+def store(tmp_path: Path) -> Iterator[PreferenceStore]:
+    with PreferenceStore(tmp_path / "s.sqlite") as opened:
+        yield opened
 
 
 def test_pairing_again_changes_nothing_and_more_candidates_more(store: PreferenceStore) -> None:

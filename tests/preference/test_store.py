@@ -1,6 +1,7 @@
 """The store: what is kept is read back, nothing counts twice, versions are checked."""
 
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from preference.small import FAST_LOUD_WOMAN, SOURCE, FakeJudge, candidate, fill
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> PreferenceStore:
-    return PreferenceStore(tmp_path / "s.sqlite")
+def store(tmp_path: Path) -> Iterator[PreferenceStore]:
+    with PreferenceStore(tmp_path / "s.sqlite") as opened:
+        yield opened
 
 
 def test_a_clip_comes_back_as_it_was(store: PreferenceStore) -> None:

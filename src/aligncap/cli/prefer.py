@@ -99,15 +99,14 @@ def judge(
         str | None,
         typer.Option(help="llm: base URL of its server, such as http://localhost:8000/v1."),
     ] = None,
-    replies: Annotated[
-        Path | None,
-        typer.Option(help="llm: where its replies are kept; beside STORE if not given."),
-    ] = None,
+    judge_cache: Annotated[Path, typer.Option(help="llm: where every reply is kept.")] = Path(
+        "judge-replies.sqlite"
+    ),
 ) -> None:
     """Judge the candidates that this judge has not judged yet."""
     from aligncap.cli.prefer_steps import LlmWish, judge_candidates
 
-    llm = LlmWish(judge_model, judge_url, replies) if judge is JudgeName.LLM else None
+    llm = LlmWish(judge_model, judge_url, judge_cache) if judge is JudgeName.LLM else None
     raise typer.Exit(
         judge_candidates(
             store, judge.value, weights=weight or [], llm=llm, world=context.ensure_object(World)

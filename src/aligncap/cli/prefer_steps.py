@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from aligncap.cli.messages import warnings_said
 from aligncap.cli.progress import Progress
@@ -17,6 +18,9 @@ from aligncap.preference.exchange import import_pairs, write_pairs
 from aligncap.preference.judges import JUDGES, JudgeOptions, judge_all, open_judge
 from aligncap.preference.pairs import PairOptions, pair_all
 from aligncap.preference.store import PreferenceStore, open_store
+
+if TYPE_CHECKING:
+    from aligncap.scoring.judge import JudgeSettings
 
 SOME_FAILED = 1
 
@@ -40,7 +44,7 @@ class LlmWish:
 
     model: str | None
     url: str | None
-    replies: Path | None
+    cache: Path
 
 
 def keep_candidates(wish: CandidateWish, options: CandidateOptions, *, world: World) -> int:
@@ -93,23 +97,24 @@ def judge_candidates(
     path: Path, name: str, *, weights: Sequence[str], llm: LlmWish | None, world: World
 ) -> int:
     """Judge what is not judged yet; returns 0."""
+    judged = 0
     with open_store(path) as store, warnings_said(world):
         options = JudgeOptions(
             weights=_evidence_weights(weights),
             annotations=tuple(store.annotations.all()),
-            model=_llm_settings(llm, path) if llm else None,
+            model=_llm_settings(llm) if llm else None,
         )
-        judge = open_judge(name, options)
-        judged = 0
         with (
+            closing(open_judge(name, options)) as judge,
             _stoppable(lambda: f"{judged} judgements more are in {path}"),
             Progress(world, "judging", results_on_stdout=False) as bar,
         ):
             for new in judge_all(store, judge):
                 judged += new
                 bar.advance()
-        total = store.count_judgements(judge.signature)
-        print(f"{path}: {total} captions judged by {judge.signature}", file=world.stdout)
+            signature = judge.signature
+        total = store.count_judgements(signature)
+    print(f"{path}: {total} captions judged by {signature}", file=world.stdout)
     return 0
 
 
@@ -164,17 +169,13 @@ def _evidence_weights(settings: Sequence[str]) -> EvidenceWeights:
     return EvidenceWeights(**named)
 
 
-def _llm_settings(wish: LlmWish, store: Path) -> object:
+def _llm_settings(wish: LlmWish) -> "JudgeSettings":
     from aligncap.scoring.judge import JudgeSettings
 
     if wish.model is None:
         raise RecipeError("the llm judge needs a model; give --judge-model, and --judge-url")
-    return JudgeSettings(
-        model=wish.model,
-        url=wish.url,
-        key=os.environ.get(KEY_VARIABLE),
-        cache=wish.replies or store.with_suffix(".replies.sqlite"),
-    )
+    key = os.environ.get(KEY_VARIABLE)
+    return JudgeSettings(model=wish.model, url=wish.url, key=key, cache=wish.cache)
 
 
 def _named_numbers(settings: Sequence[str], *, lone: float | None = None) -> dict[str, float]:

@@ -20,7 +20,7 @@ from aligncap.corpora import Utterance, write_captions
 from aligncap.corpora.labels import trusted_gender
 from aligncap.errors import AlignCapError, DataError, RecipeError, UnknownNameError
 from aligncap.preference.store import PreferenceStore
-from aligncap.preference.values import SEARCHED, Candidate, Clip, Finding, Provenance
+from aligncap.preference.values import SEARCHED, Candidate, Clip, Finding, Provenance, normal_form
 from aligncap.values import Facts
 
 
@@ -163,7 +163,7 @@ def _distinct(
     """The first `count` that say something, and something else than those before them."""
     once: dict[str, Candidate] = {}
     for wording in heard.wordings:
-        if wording.text:
+        if normal_form(wording.text):
             one = Candidate(
                 utterance=clip.utterance,
                 language=language,

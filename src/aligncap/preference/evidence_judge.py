@@ -90,6 +90,9 @@ class EvidenceJudge:
         """As `Judge`."""
         return [self._judge_clip(clip, candidates) for clip, candidates in asked]
 
+    def close(self) -> None:
+        """As `Judge`: it holds nothing open."""
+
     def _judge_clip(self, clip: Clip, candidates: Sequence[Candidate]) -> list[Judgement]:
         known = Known.of(clip)
         claims = known.claims()

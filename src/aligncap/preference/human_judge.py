@@ -38,6 +38,9 @@ class HumanJudge:
         """As `Judge`."""
         return [self._judge(candidates) for _, candidates in asked]
 
+    def close(self) -> None:
+        """As `Judge`: it holds nothing open."""
+
     def _judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
         tallies = {one.key: [0, 0, 0] for one in candidates}
         for annotation in self.annotations:

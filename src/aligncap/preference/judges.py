@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import groupby, islice
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.preference.annotations import Annotation
 from aligncap.preference.evidence_judge import EvidenceWeights
 from aligncap.preference.store import Group, PreferenceStore
 from aligncap.preference.values import Candidate, Judge, Judgement
+
+if TYPE_CHECKING:
+    from aligncap.scoring.judge import JudgeSettings
 
 JUDGES: Mapping[str, str] = MappingProxyType(
     {"evidence": "evidence_judge", "llm": "llm_judge", "human": "human_judge"}
@@ -27,8 +30,8 @@ class JudgeOptions:
     """Of the evidence judge."""
     annotations: tuple[Annotation, ...] = ()
     """What people chose, for the human judge."""
-    model: Any = None
-    """Settings of a language model (`scoring.judge.JudgeSettings`), for the llm judge."""
+    model: "JudgeSettings | None" = None
+    """The language model of the llm judge."""
 
 
 def open_judge(name: str, options: JudgeOptions) -> Judge:

@@ -43,10 +43,9 @@ def best_against_rest(
 
     Of equally good ones the most probable is the best. Candidates without a score take no part.
     """
-    best, *rest = _ranked(candidates, scores) or [None]
-    for other in reversed(rest):
-        if best is not None and other is not None:
-            yield from _pair(best, other, scores, least_margin)
+    ranked = _ranked(candidates, scores)
+    for other in reversed(ranked[1:]):
+        yield from _pair(ranked[0], other, scores, least_margin)
 
 
 def gold_against_best(

@@ -51,12 +51,19 @@ class PreferenceStore:
         )
         self.annotations = Annotations(self._database)
         self.pairs = PairTable(self._database)
-        self._database.create(schema.SCHEMA, {"preference_store": schema.VERSION})
+        try:
+            self._database.create(schema.SCHEMA, {"preference_store": schema.VERSION})
+            self._check_version()
+        except DataError:
+            self._database.close()
+            raise
+
+    def _check_version(self) -> None:
         version = self._database.meta().get("preference_store")
         if version != schema.VERSION:
             raise DataError(
-                f"{path}: is a store of version {version}, this aligncap reads {schema.VERSION}; "
-                "use the aligncap that wrote it, or begin another store"
+                f"{self.path}: is a store of version {version}, this aligncap reads "
+                f"{schema.VERSION}; use the aligncap that wrote it, or begin another store"
             )
 
     def __enter__(self) -> Self:

@@ -219,3 +219,6 @@ class Judge(Protocol):
 
         May leave out candidates that it has nothing to say of.
         """
+
+    def close(self) -> None:
+        """Let go of what it holds open."""
