@@ -138,6 +138,10 @@ def pair_candidates(
             paired += count > 0
             made += count
             bar.advance()
+        for name in named:
+            left = len(store) - store.count_judgements(store.latest_judge(name))
+            if left and name != "human":  # people judge some pairs only
+                world.say(f"{left} captions are not judged by {name} yet: aligncap prefer judge")
     print(f"{path}: {made} pairs of {paired} clips, of {clips}", file=world.stdout)
     return 0
 

@@ -67,6 +67,9 @@ class Desk:
     annotator: str | None = None
     """Whose page it is, where only one person uses it."""
     by_id: Mapping[str, Task] = field(init=False)
+    shown: dict[str, str] = field(default_factory=dict)
+    """What each person has before them, so that others are given something else if they can be;
+    a server that starts again has forgotten it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_id", {task.id: task for task in self.tasks})
@@ -75,7 +78,10 @@ class Desk:
         """What the page shows: the next task (or `first`), progress, and what can be undone."""
         annotations = self.store.annotations.all()
         left = open_tasks(self.tasks, annotations, annotator, share=self.share)
+        before_others = {one for name, one in self.shown.items() if name != annotator}
+        left.sort(key=lambda one: one.id in before_others)
         task = first or (left[0] if left else None)
+        self.shown[annotator] = task.id if task else ""
         mine = [one.id for one in annotations if one.annotator == annotator]
         progress = progress_of(self.tasks, annotations, annotator, share=self.share)
         return {
