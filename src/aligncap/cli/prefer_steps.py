@@ -50,11 +50,17 @@ class LlmWish:
 def keep_candidates(wish: CandidateWish, options: CandidateOptions, *, world: World) -> int:
     """Find the candidates of a manifest; returns 0, or 1 if some clip could not be used."""
     from aligncap.captioner.opening import find_model, load, model_fingerprint
+    from aligncap.captioner.runtime import CT2_FOLDER
     from aligncap.corpora import read_manifest
 
-    diverse = options.method == "diverse"
-    model = load(wish.model, runtime="torch" if diverse else "auto", seed=options.seed)
-    fingerprint = model_fingerprint(find_model(wish.model))
+    folder = find_model(wish.model)
+    if options.method == "diverse" and (folder / CT2_FOLDER).is_dir():
+        raise RecipeError(
+            f"{wish.model}: is an exported model, and diverse beams need torch; give the folder "
+            "it was exported from, or another --method"
+        )
+    model = load(wish.model, seed=options.seed)
+    fingerprint = model_fingerprint(folder)
     provenance = provenance_of(
         options, model.options, model=model.meta.name, fingerprint=fingerprint
     )
