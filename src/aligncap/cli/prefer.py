@@ -63,7 +63,7 @@ def candidates(
     top_p: Annotated[float, typer.Option(help="sample: share of it that is drawn from.")] = 0.95,
     seed: Annotated[int, typer.Option(help="sample: of the draws.")] = 0,
 ) -> None:
-    """Ask a model for several captions of each clip; goes on where it stopped."""
+    """Ask a model for captions of each clip; goes on where it was."""
     from aligncap.cli.prefer_steps import CandidateWish, keep_candidates
     from aligncap.preference.candidates import CandidateOptions
 
@@ -159,7 +159,7 @@ def annotate(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any.")] = 8765,
 ) -> None:
-    """Open a page on which people listen and choose (needs the serve extra)."""
+    """Serve a page where people choose (needs the serve extra)."""
     from aligncap.cli.prefer_annotate import AnnotateWish, serve_page
 
     wish = AnnotateWish(store, audio_root, annotator, overlap, per_clip, host, port)

@@ -89,7 +89,7 @@ def provenance_of(
 
 GOLD = Provenance(model="corpus", fingerprint="", method="gold", version=__version__)
 """Captions that the corpus has or that are written from its labels, for the second reading of
-decision 10."""
+decision 11."""
 
 
 def find_candidates(

@@ -1,7 +1,7 @@
 """Pairs from judged candidates (decision 11): the best against each of the rest.
 
 Ties and margins under a threshold are dropped. The second reading of y_g in Eq. 6, a caption of the
-corpus against the best candidate (decision 10), is there for whoever asks.
+corpus against the best candidate (decision 11), is there for whoever asks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
