@@ -146,7 +146,7 @@ def _reason(held: Iterable[Held], left: Sequence[Claim]) -> str:
     wrong = sorted((one for one in held if _costs(one)), key=lambda one: _ORDER[one.standing])
     notes = [
         f"{'denies' if one.clue.negated else 'says'} '{one.clue.word}'"
-        f"{' but' if one.standing is Standing.CONTRADICTED else ':'} {one.reason}"
+        f"{' but' if one.standing is Standing.CONTRADICTED else ', unsupported:'} {one.reason}"
         for one in wrong
     ]
     right = [f"'{one.clue.word}'" for one in held if _says(one)]
