@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 CLI_PAGE = ROOT / "docs" / "cli.md"
 README = ROOT / "README.md"
 
-VERBS = ("caption", "measure", "clues", "train", "tokens", "export", "evaluate")
+VERBS = (
+    *("caption", "measure", "clues", "train", "tokens", "export", "evaluate", "prefer"),
+    *("prefer candidates", "prefer judge", "prefer pairs", "prefer annotate"),
+    *("prefer agreement", "prefer export", "prefer import"),
+)
 
 HEADING = f"""\
 # The command line
@@ -45,7 +49,8 @@ def output_of(arguments: list[str]) -> str:
 def cli_page() -> str:
     """docs/cli.md as it should be."""
     parts = [HEADING, f"```text\n{output_of(['--help'])}```\n"]
-    parts += [f"## {verb}\n\n```text\n{output_of([verb, '--help'])}```\n" for verb in VERBS]
+    pages = ((verb, output_of([*verb.split(), "--help"])) for verb in VERBS)
+    parts += [f"## {verb}\n\n```text\n{page}```\n" for verb, page in pages]
     return "\n".join(parts)
 
 

@@ -15,6 +15,7 @@ LEVELS = [
     "errors",
     "values",
     "recipes",
+    "database",
     "audio",
     "acoustics",
     "clues",
@@ -24,7 +25,9 @@ LEVELS = [
     "speech",
     "captioner",
     "alignment",
+    "preference",
     "experiments",
+    "service",
     "cli",
 ]
 """Parts from the ground up: a part imports lower levels only, and no sibling of its own level."""
@@ -34,7 +37,7 @@ LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts.s
 ROOT_FILES = {"__init__", "__main__"}
 """They stand above every part and nothing imports them."""
 
-TORCH_PARTS = {"training", "speech", "captioner", "alignment"}
+TORCH_PARTS = {"training", "speech", "captioner", "alignment", "preference"}
 TORCH_FILES = {"scoring/similarity.py"}
 """Single files of other parts that run a model of torch, imported when it is asked for."""
 TORCH_LIBRARIES = {"torch", "transformers", "peft", "accelerate", "safetensors", "tensorboard"}
