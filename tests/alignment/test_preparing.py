@@ -22,6 +22,7 @@ from aligncap.alignment.preparing import (
     tokens_of,
     view_of,
 )
+from aligncap.clues import emotion_of, find_clues
 from aligncap.corpora import Utterance, is_validation
 from aligncap.errors import RecipeError
 from aligncap.speech.augmentation import Varied
@@ -235,7 +236,11 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
     monkeypatch.setattr(preparing, "open_tokenizer", lambda path: Tokenizer())
     monkeypatch.setattr(preparing, "load_encoder", lambda path: encoder())
     settings = replace(SETTINGS, data=(manifest,), features=tmp_path / "features", views=3)
-    assert preparing.run(settings, tmp_path / "one", resume=False) == {"rows": 7, "plain": 2}
+    assert preparing.run(settings, tmp_path / "one", resume=False) == {
+        "rows": 7,
+        "plain": 2,
+        "even": 2,
+    }
     preparing.run(settings, tmp_path / "other", resume=False)
     rows = list(read_rows(tmp_path / "one" / "rows.jsonl"))
     assert [r.id for r in rows] == ["c0#0", "c0#1", "c0#2", "c1#0", "c2#0", "c2#1", "c2#2"]
@@ -243,6 +248,19 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
     plain = list(read_rows(tmp_path / "one" / "plain.jsonl"))
     assert [r.id for r in plain] == ["c0#plain", "c2#plain"]
     assert all(r.speech is None and "The speaker sounds sad." in r.captions["en"] for r in plain)
+    even = list(read_rows(tmp_path / "one" / "even.jsonl"))
+    assert [r.id for r in even] == ["c0#even", "c2#even"]
+    for row, emotion in zip(even, EMOTIONS, strict=False):
+        for language, captions in row.captions.items():
+            assert len(captions) == 3
+            named = [
+                emotion_of(find_clues(one, language)) for one in (*captions, row.act[language])
+            ]
+            assert set(named) == {emotion}
     files = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("one", "other")]
     assert files[0] == files[1]
-    assert preparing.run(settings, tmp_path / "one", resume=True) == {"rows": 0, "plain": 0}
+    assert preparing.run(settings, tmp_path / "one", resume=True) == {
+        "rows": 0,
+        "plain": 0,
+        "even": 0,
+    }

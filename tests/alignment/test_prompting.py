@@ -121,7 +121,11 @@ def test_a_row_without_what_is_asked_for_is_named() -> None:
     prompter = Prompter(PromptBuilder(VOCABULARY), rows)
     with pytest.raises(DataError, match="clip0: has no speech"):
         prompter.student_row(EN, StudentSettings())
-    with pytest.raises(DataError, match=r"clip0: .*no transcript"):
-        prompter.teacher_examples(EN, "act+transcript")
+
+
+def test_a_row_without_a_transcript_is_read_by_its_clues() -> None:
+    prompter = Prompter(PromptBuilder(VOCABULARY), [replace(ROWS[0], transcript="")])
+    clues = prompter.teacher_examples(EN, "act")
+    assert prompter.teacher_examples(EN, "act+transcript") == clues
     (row,) = prompter.warmup_rows(EN, prompts={"act+transcript": 1.0}, act_dropout=0.0)
     assert "Feeling" in read(row.prompt_ids)

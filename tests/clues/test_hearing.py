@@ -33,10 +33,9 @@ def test_what_is_heard_comes_before_what_is_measured():
     assert said(readout(0.8, 0.99), SLOW) == expected
 
 
-@pytest.mark.parametrize(("sad", "told"), [(0.34, False), (0.36, True)])
-def test_an_emotion_that_is_hardly_likelier_than_others_is_not_told(sad, told):
-    even = {"sad": sad, "happy": 0.33, "angry": 0.67 - sad}
-    assert (("emotion", "sad") in said({"emotion": even}, SLOW)) == told
+def test_the_likeliest_emotion_is_told_however_near_the_others_are():
+    even = {"sad": 0.34, "happy": 0.33, "angry": 0.33}
+    assert said({"emotion": even}, SLOW)[0] == ("emotion", "sad")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from types import MappingProxyType
 import numpy as np
 
 from aligncap.captioner.captioner import Heard
+from aligncap.captioner.choosing import Wording
 from aligncap.captioner.listening import Utterance as Listened
-from aligncap.captioner.record import Wording
 from aligncap.captioner.runtime import DecodeOptions, Hypothesis
 from aligncap.errors import AlignCapError, AudioError
 from aligncap.preference import Candidate, Clip, Finding, Judgement, Provenance

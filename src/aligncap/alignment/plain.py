@@ -1,24 +1,57 @@
-"""Rows of plain captions: what a warm-up learns the use of clues from (`corpora.plain`)."""
+"""Rows of captions alone, for the warm-up: plain ones, and as many of each emotion.
+
+What clues are for is learnt from plain captions (`corpora.plain`). A corpus has few clips of some
+emotions, but text is free: what a clip would be called if it were bored, its facts as they are.
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from aligncap.alignment.data import TrainingRow
 from aligncap.clues import acoustic_prompt
-from aligncap.corpora import Utterance, gold_clues, is_validation
+from aligncap.corpora import Utterance, gold_clues, is_validation, write_captions
 from aligncap.corpora.labels import labelled
 from aligncap.corpora.plain import plain_captions
-from aligncap.values import Facts
+from aligncap.training import seed_of
+from aligncap.values import EMOTIONS, LANGUAGES, Facts
 
 
 def plain_rows(utterances: Sequence[Utterance], facts: Sequence[Facts]) -> Iterator[TrainingRow]:
-    """A row of English captions alone for each training clip whose emotion is labelled."""
-    for utterance, found in zip(utterances, facts, strict=True):
-        if is_validation(utterance) or utterance.emotion is None:
-            continue
-        known = labelled(utterance)
+    """A row of plain English captions for each training clip whose emotion is labelled."""
+    for known, found in _taught(utterances, facts):
+        assert known.emotion is not None
         yield TrainingRow(
-            id=f"{utterance.id}#plain",
-            corpus=utterance.corpus or "",
-            captions={"en": plain_captions(utterance.emotion, known.gender)},
+            id=f"{known.id}#plain",
+            corpus=known.corpus or "",
+            captions={"en": plain_captions(known.emotion, known.gender)},
             act={"en": acoustic_prompt(gold_clues(known, found), "en")},
         )
+
+
+def even_rows(
+    utterances: Sequence[Utterance], facts: Sequence[Facts], *, captions: int, seed: int
+) -> Iterator[TrainingRow]:
+    """For each training clip with a label a row of captions with another emotion, in turn, so that
+    each emotion has as many rows."""
+    for number, (known, found) in enumerate(_taught(utterances, facts)):
+        felt = replace(known, emotion=EMOTIONS[number % len(EMOTIONS)], label=None, intensity=None)
+        written = {
+            language: tuple(
+                write_captions(
+                    felt, found, language=language, count=captions, seed=seed_of(seed, number)
+                )
+            )
+            for language in LANGUAGES
+        }
+        act = {language: acoustic_prompt(gold_clues(felt, found), language) for language in written}
+        yield TrainingRow(
+            id=f"{known.id}#even", corpus=known.corpus or "", captions=written, act=act
+        )
+
+
+def _taught(
+    utterances: Sequence[Utterance], facts: Sequence[Facts]
+) -> Iterator[tuple[Utterance, Facts]]:
+    for utterance, found in zip(utterances, facts, strict=True):
+        if not is_validation(utterance) and utterance.emotion is not None:
+            yield labelled(utterance), found

@@ -16,7 +16,7 @@ import torch
 
 from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
-from aligncap.alignment.plain import plain_rows
+from aligncap.alignment.plain import even_rows, plain_rows
 from aligncap.captioner.acting import student_act
 from aligncap.captioner.vocabulary import STOP_CHARACTERS
 from aligncap.clues import acoustic_prompt, detect_language
@@ -34,7 +34,7 @@ from aligncap.speech.features import EncoderInput, Features, encoder_input
 from aligncap.training import seed_of
 from aligncap.values import LANGUAGES, Fact, Facts, SpeechTokens
 
-ROWS_FILE, PLAIN_FILE = "rows.jsonl", "plain.jsonl"
+ROWS_FILE, PLAIN_FILE, EVEN_FILE = "rows.jsonl", "plain.jsonl", "even.jsonl"
 
 _TOGETHER = 256
 _DB_A_NAT = 10 / math.log(10)
@@ -87,10 +87,10 @@ class View:
 
 
 def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
-    """Write `output`/plain.jsonl, captions alone, and `output`/rows.jsonl; with `resume` they stay
-    as they are where they are whole. Returns how many rows were written to each."""
+    """Write `output`/rows.jsonl, and captions alone into plain.jsonl and even.jsonl beside it; with
+    `resume` they stay where they are whole. Returns how many rows were written to each."""
     if resume and (output / ROWS_FILE).exists():
-        return {"rows": 0, "plain": 0}
+        return {"rows": 0, "plain": 0, "even": 0}
     output.mkdir(parents=True, exist_ok=True)
     utterances = [one for path in settings.data for one in read_manifest(path)]
     paths = [one.path for one in utterances]
@@ -111,9 +111,15 @@ def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, o
             for number in range(count):
                 yield view_of(utterance, store[place], found, number=number, settings=settings)
 
-    plain = write_rows(output / PLAIN_FILE, source, plain_rows(utterances, facts))
-    rows = rows_of(views(), load_encoder(settings.encoder), settings)
-    return {"rows": write_rows(output / ROWS_FILE, source, rows), "plain": plain}
+    made = {
+        PLAIN_FILE: plain_rows(utterances, facts),
+        EVEN_FILE: even_rows(utterances, facts, captions=settings.captions, seed=settings.seed),
+        ROWS_FILE: rows_of(views(), load_encoder(settings.encoder), settings),
+    }
+    return {
+        name.removesuffix(".jsonl"): write_rows(output / name, source, rows)
+        for name, rows in made.items()
+    }
 
 
 def view_of(

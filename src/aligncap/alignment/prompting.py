@@ -23,6 +23,11 @@ class Example:
     response_ids: tuple[int, ...]
 
 
+def readable(row: TrainingRow, teacher_prompt: str) -> str:
+    """The prompt itself, but "act" for a row that lacks the transcript it asks for."""
+    return "act" if "transcript" in teacher_prompt and not row.transcript else teacher_prompt
+
+
 class Prompter:
     """Builds prompts and responses for draws from one list of rows."""
 
@@ -49,9 +54,11 @@ class Prompter:
     def teacher_examples(self, draw: Draw, teacher_prompt: str) -> list[Example]:
         """For each caption drawn, what the text teacher reads and the caption (Eq. 2).
 
-        With P_sem each caption has a prompt of its own: the caption itself (decision 4).
+        With P_sem each caption has a prompt of its own: the caption itself (decision 4). Of a row
+        without a transcript "act" is read in place of "act+transcript".
         """
         row = self._rows[draw.row]
+        teacher_prompt = readable(row, teacher_prompt)
         return [
             Example(self._text_prompt(row, draw.language, teacher_prompt, caption), response)
             for caption, response in zip(self._texts(draw), self._said(draw), strict=True)
@@ -79,8 +86,7 @@ class Prompter:
         (kind,) = chance.choices(list(prompts), list(prompts.values()))
         if draw.seed is None:
             kind = next(iter(prompts))
-        if "transcript" in kind and not row.transcript:
-            kind = "act"
+        kind = readable(row, kind)
         dropped = draw.seed is not None and chance.random() < act_dropout
         if kind == "act" and dropped:
             prompt = self._builder.teacher(
@@ -103,12 +109,9 @@ class Prompter:
         )
         key = (language, teacher_prompt, reading)
         if key not in self._prompts:
-            try:
-                prompt = self._builder.teacher(
-                    reading, language=language, teacher_prompt=teacher_prompt
-                )
-            except DataError as error:
-                raise DataError(f"{row.id}: {error}") from error
+            prompt = self._builder.teacher(
+                reading, language=language, teacher_prompt=teacher_prompt
+            )
             self._prompts[key] = tuple(self._ids[i] for i in prompt.ids)
         return self._prompts[key]
 

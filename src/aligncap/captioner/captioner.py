@@ -14,10 +14,11 @@ from threadpoolctl import threadpool_limits
 
 from aligncap.audio import from_array
 from aligncap.captioner.acting import student_act
+from aligncap.captioner.choosing import Wording
 from aligncap.captioner.listening import Listener, Utterance
 from aligncap.captioner.meta import ModelMeta
 from aligncap.captioner.prompts import PromptBuilder
-from aligncap.captioner.record import Wording, build_caption
+from aligncap.captioner.record import build_caption
 from aligncap.captioner.runtime import DecodeOptions, Hypothesis, LanguageRuntime
 from aligncap.errors import AlignCapError, AudioError, RecipeError, UnknownNameError
 from aligncap.values import Caption, Waveform

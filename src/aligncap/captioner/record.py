@@ -1,12 +1,11 @@
 """From what the model says and the signal shows to one `Caption`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from aligncap.captioner.choosing import Wording, most_credible_first
 from aligncap.captioner.listening import Utterance
-from aligncap.captioner.runtime import Hypothesis
 from aligncap.clues import (
     arousal_valence,
     emotion_of,
@@ -18,14 +17,6 @@ from aligncap.clues import (
 from aligncap.values import EMOTIONS, Caption, Evidence
 
 
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """One caption the model gives, and what it thinks of it."""
-
-    text: str
-    hypothesis: Hypothesis
-
-
 def build_caption(
     wordings: Sequence[Wording],
     utterance: Utterance,
@@ -35,11 +26,12 @@ def build_caption(
     evidence: bool,
     model: str,
 ) -> Caption:
-    """The best wording with everything known beside it.
+    """The most credible wording with everything known beside it.
 
-    `wordings` are all the model gave, best first; of them `candidates` are told. Without
+    `wordings` are all the model gave; of them `candidates` are told. Without
     `evidence` the clues are not judged.
     """
+    wordings = most_credible_first(wordings, utterance, language=language)
     best = wordings[0]
     clues = find_clues(best.text, language)
     judged: tuple[Evidence, ...] = judge(clues, utterance.facts) if evidence else ()

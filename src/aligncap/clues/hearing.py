@@ -12,8 +12,6 @@ from aligncap.values import Clue, Facts
 
 SURE = 0.95
 """Probability from which on a head's gender is told."""
-LIKELY = 0.35
-"""Probability from which on a head's likeliest emotion is told; of eight, chance is 0.125."""
 
 Readout = Mapping[str, Mapping[str, float]]
 """What the heads read: {"emotion": {"sad": 0.9, …}, "gender": {"female": 0.99, …}}."""
@@ -26,14 +24,14 @@ def heard_gender(readout: Readout) -> str | None:
 
 
 def heard_clues(readout: Readout, facts: Facts) -> tuple[Clue, ...]:
-    """The emotion and the gender that the heads hear, then the clues that the signal supports.
+    """The likeliest emotion and a gender that the heads hear, then what the signal supports.
 
     A measured gender goes before a heard one; the order is that of a caption's gold clues.
     """
     told = []
     emotions = readout.get("emotion", {})
     likeliest = max(emotions, key=emotions.__getitem__, default=None)
-    if likeliest is not None and emotions[likeliest] >= LIKELY:
+    if likeliest is not None:
         told.append(clue_of("emotion", likeliest))
     gender = levels(facts).gender or heard_gender(readout)
     if gender is not None:
