@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from aligncap.alignment.data import TrainingRow
-from aligncap.alignment.draws import BatchPlan, Draw, systematic, validation_draws
+from aligncap.alignment.draws import (
+    BatchPlan,
+    Draw,
+    emotion_told,
+    sampling_shares,
+    systematic,
+    validation_draws,
+)
 from aligncap.alignment.settings import BatchSettings, DataSettings
 from aligncap.errors import DataError
 from alignment.tiny_rows import tiny_rows
@@ -64,6 +71,30 @@ def test_weights_say_how_often() -> None:
     one = plan(rows)
     drawn = Counter(d.row < 10 for number in range(100) for d in one.draws_at(number))
     assert drawn[True] / drawn.total() == pytest.approx(30 / 60, abs=0.01)
+
+
+def felt(number: int, emotion: str) -> TrainingRow:
+    captions = {"en": (f"She sounds {emotion}.",)}
+    act = {"en": f"Feeling {emotion} and loud"}
+    return TrainingRow(id=f"c{number}", corpus="one", captions=captions, act=act)
+
+
+@pytest.mark.parametrize(("rarity", "expected"), [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)])
+def test_rarity_evens_emotions_out(rarity: float, expected: float) -> None:
+    """Nine angry rows and a bored one: by the root of their numbers three to one."""
+    rows = [felt(n, "angry") for n in range(9)] + [felt(9, "bored")]
+    shares = sampling_shares(rows, DataSettings(rows=(Path("x"),), rarity=rarity))
+    assert shares[9] == pytest.approx(expected)
+    assert shares[:9] == pytest.approx([(1 - expected) / 9] * 9)
+
+
+def test_the_emotion_of_a_row_is_that_of_its_clues_before_that_of_its_captions() -> None:
+    row = felt(0, "angry")
+    assert emotion_told(row) == "angry"
+    assert emotion_told(replace(row, act={})) == "angry"
+    assert emotion_told(replace(row, act={"en": "Feeling loud"})) == "angry"
+    assert emotion_told(replace(row, act={"en": "Feeling sad"})) == "sad"
+    assert emotion_told(replace(row, act={}, captions={"en": ("She speaks.",)})) is None
 
 
 @pytest.mark.parametrize(("balance", "expected"), [(0.0, 0.8), (1.0, 0.5), (0.5, 2 / 3)])

@@ -25,6 +25,7 @@ HERE = (Path("rows.jsonl"),)
     [
         (DataSettings, {"rows": ()}, "names no file"),
         (DataSettings, {"rows": HERE, "balance": 1.5}, r"balance is 1\.5"),
+        (DataSettings, {"rows": HERE, "rarity": -0.5}, r"rarity is -0\.5"),
         (DataSettings, {"rows": HERE, "languages": {"en": 0.0}}, "no language"),
         (DataSettings, {"rows": HERE, "languages": {"fr": 1.0}}, "'fr'"),
         (BatchSettings, {"captions": 0}, "captions is 0"),

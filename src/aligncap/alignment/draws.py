@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from aligncap.alignment.data import TrainingRow
 from aligncap.alignment.settings import BatchSettings, DataSettings
+from aligncap.clues import emotion_of, find_clues
 from aligncap.errors import DataError
 from aligncap.training import seed_of
 
@@ -92,7 +93,8 @@ def draw_of(
 
 
 def sampling_shares(rows: Sequence[TrainingRow], data: DataSettings) -> NDArray[np.float64]:
-    """The probability of each row, [rows]: by weight, corpora balanced as the settings say.
+    """The probability of each row, [rows]: by weight, emotions and corpora balanced as the settings
+    say.
 
     Validation rows, and rows without a caption in a language asked for, have 0.
     """
@@ -103,12 +105,31 @@ def sampling_shares(rows: Sequence[TrainingRow], data: DataSettings) -> NDArray[
     weights = np.array([row.weight for row in rows]) * np.array(usable, dtype=float)
     if not weights.sum() > 0:
         raise DataError("no training row with a weight and a caption in a language asked for")
-    corpora, index = np.unique([row.corpus for row in rows], return_inverse=True)
-    totals = np.bincount(index, weights, minlength=len(corpora))
-    factors = np.where(totals > 0, np.maximum(totals, 1e-300) ** -data.balance, 0.0)
-    shares = weights * factors[index]
+    if data.rarity:
+        weights = evened(weights, [str(emotion_told(row)) for row in rows], data.rarity)
+    shares = evened(weights, [row.corpus for row in rows], data.balance)
     normalised: NDArray[np.float64] = shares / shares.sum()
     return normalised
+
+
+def evened(
+    weights: NDArray[np.float64], groups: Sequence[str], power: float
+) -> NDArray[np.float64]:
+    """Weights [rows] over the power of their group's sum: 0 leaves them, 1 makes groups equal."""
+    names, index = np.unique(groups, return_inverse=True)
+    totals = np.bincount(index, weights, minlength=len(names))
+    factors = np.where(totals > 0, np.maximum(totals, 1e-300) ** -power, 0.0)
+    shares: NDArray[np.float64] = weights * factors[index]
+    return shares
+
+
+def emotion_told(row: TrainingRow) -> str | None:
+    """The emotion that a row's P_act names, or else its first caption; None where neither does."""
+    for texts in (row.act, {language: some[0] for language, some in row.captions.items()}):
+        for language, text in texts.items():
+            if emotion := emotion_of(find_clues(text, language)):
+                return emotion
+    return None
 
 
 def systematic(

@@ -38,10 +38,14 @@ class DataSettings:
     """How often a caption is asked for in each language, among those a row has."""
     balance: float = 0.0
     """0 draws corpora by their rows, 1 all equally often."""
+    rarity: float = 0.0
+    """0 draws emotions by their rows, 1 all equally often; before corpora are balanced."""
 
     def __post_init__(self) -> None:
         _require(bool(self.rows), "rows names no file of training rows")
-        _require(0 <= self.balance <= 1, f"balance is {self.balance}, must be in [0, 1]")
+        for name in ("balance", "rarity"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name} is {value}, must be in [0, 1]")
         for language, weight in self.languages.items():
             if language not in LANGUAGES:
                 raise UnknownNameError("caption language", language, LANGUAGES)
