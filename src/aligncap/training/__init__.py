@@ -11,6 +11,7 @@ from aligncap.training.settings import FitSettings, learning_rate_at, seed_of
 
 if TYPE_CHECKING:
     from aligncap.training.average import WeightAverage, load_average
+    from aligncap.training.best import BestWeights
     from aligncap.training.checkpoints import latest_checkpoint, load_weights
     from aligncap.training.devices import is_first_process, training_device
     from aligncap.training.hooks import evaluating, every
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from aligncap.training.optimizer import make_optimizer
 
 __all__ = [
+    "BestWeights",
     "FitSettings",
     "History",
     "WeightAverage",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "BestWeights": "best",
     "History": "loop",
     "WeightAverage": "average",
     "evaluating": "hooks",
