@@ -24,6 +24,7 @@ LEVELS = [
     "speech",
     "captioner",
     "alignment",
+    "preference",
     "experiments",
     "cli",
 ]
@@ -34,7 +35,7 @@ LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts.s
 ROOT_FILES = {"__init__", "__main__"}
 """They stand above every part and nothing imports them."""
 
-TORCH_PARTS = {"training", "speech", "captioner", "alignment"}
+TORCH_PARTS = {"training", "speech", "captioner", "alignment", "preference"}
 TORCH_LIBRARIES = {"torch", "transformers", "peft", "accelerate", "safetensors", "tensorboard"}
 
 HEAVY = ["torch", "transformers", "onnxruntime", "ctranslate2", "nltk", "jieba", "rich.progress"]

@@ -28,6 +28,9 @@ TRAINERS = {
     "warmup": "aligncap.alignment.warmup",
     "kd": "aligncap.alignment.kd",
     "ce": "aligncap.alignment.ce",
+    "dpo": "aligncap.preference.dpo",
+    "reward": "aligncap.preference.reward",
+    "ppo": "aligncap.preference.ppo",
 }
 """What a recipe can train: kind → module with SETTINGS (a dataclass) and run(settings, output, *,
 resume); imported on use, since it brings torch."""

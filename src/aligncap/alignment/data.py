@@ -95,6 +95,18 @@ def read_source(path: Path) -> SpeechSource:
     return read_head(path, lambda table: source_of(table, "training_rows"))
 
 
+def one_source(sources: Mapping[Path, SpeechSource]) -> SpeechSource:
+    """The speech tokenizer that all files name; DataError where they name different ones."""
+    first, source = next(iter(sources.items()))
+    for path, other in sources.items():
+        if other != source:
+            raise DataError(
+                f"{path}: holds codes of {other.name} ({other.fingerprint[:12]}), {first} of "
+                f"{source.name} ({source.fingerprint[:12]}); make both with one tokenizer"
+            )
+    return source
+
+
 def read_rows(path: Path) -> Iterator[TrainingRow]:
     """The rows of a file, one at a time; DataError names file and line."""
     return read_rest(path, row_of)

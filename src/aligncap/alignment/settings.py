@@ -99,7 +99,8 @@ class ModelSettings:
     base: str | None = None
     """Folder or name of a pretrained causal LM."""
     lora: AdapterSettings | None = None
-    """Train a LoRA adapter and the new ids only; without it every weight is trained."""
+    """Train a LoRA adapter and the new ids only; an adapter that `start` has goes on. Without it
+    every weight is trained."""
     dtype: str = "float32"
     """Of the weights; "bfloat16" suits a large frozen base under LoRA."""
     new: SizeSettings = field(default_factory=SizeSettings)

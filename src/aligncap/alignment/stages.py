@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from aligncap.alignment.data import SpeechSource, TrainingRow, read_rows, read_source
+from aligncap.alignment.data import SpeechSource, TrainingRow, one_source, read_rows, read_source
 from aligncap.alignment.draws import BatchPlan, Draw, validation_draws
 from aligncap.alignment.lessons import Lesson, validation_means
 from aligncap.alignment.prompting import Prompter
-from aligncap.alignment.settings import SCORES, StageSettings
+from aligncap.alignment.settings import SCORES, ModelSettings, StageSettings
 from aligncap.alignment.students import open_student
 from aligncap.captioner.checkpoint import save
-from aligncap.captioner.meta import ModelMeta, SpeechTokenizerMeta
+from aligncap.captioner.meta import ModelMeta, SpeechTokenizerMeta, read_meta
 from aligncap.captioner.model import trainable_summary
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
@@ -208,7 +208,7 @@ class Stage:
             prompts=self._template,
             limits=settings.limits,
             act_mode=act_mode,
-            base=str(settings.model.base or settings.model.start) if settings.model.lora else "",
+            base=_base_of(settings.model),
             weights="adapter" if settings.model.lora else "full",
             notes=settings.notes,
             provenance={
@@ -221,6 +221,14 @@ class Stage:
         )
 
 
+def _base_of(model: ModelSettings) -> str:
+    """What the adapter that is trained stands on; "" where the whole model is."""
+    if model.lora is None:
+        return ""
+    below = read_meta(model.start).base if model.start is not None else ""
+    return below or str(model.base or model.start)
+
+
 def read_training_rows(
     paths: Sequence[Path], *, needs_speech: bool
 ) -> tuple[list[TrainingRow], SpeechSource]:
@@ -229,14 +237,7 @@ def read_training_rows(
     With `needs_speech` rows of captions alone are left out. DataError where the tokenizers differ
     or nothing is left to learn from.
     """
-    sources = {path: read_source(path) for path in paths}
-    source = sources[paths[0]]
-    for path, other in sources.items():
-        if other != source:
-            raise DataError(
-                f"{path}: holds codes of {other.name} ({other.fingerprint[:12]}), {paths[0]} of "
-                f"{source.name} ({source.fingerprint[:12]}); make both with one tokenizer"
-            )
+    source = one_source({path: read_source(path) for path in paths})
     every = [row for path in paths for row in read_rows(path)]
     rows = [row for row in every if row.speech is not None or not needs_speech]
     if not any(row.split == "train" for row in rows):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aligncap.alignment.data import SpeechSource, TrainingRow
 from aligncap.alignment.settings import ModelSettings
-from aligncap.captioner.adapters import add_adapter
+from aligncap.captioner.adapters import AdapterSettings, add_adapter, has_adapter
 from aligncap.captioner.backbones import open_backbone
 from aligncap.captioner.checkpoint import load_torch
 from aligncap.captioner.meta import TOKENIZER_FILE, read_meta
@@ -15,7 +15,7 @@ from aligncap.captioner.prompts import PromptTemplate
 from aligncap.captioner.text_tokenizer import read_tokenizer
 from aligncap.captioner.text_training import train_text_tokenizer
 from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.errors import DataError
+from aligncap.errors import DataError, RecipeError
 
 TEXT_ONLY = "warmup"
 """The stage that trains no speech token: what it makes fits any tokenizer of the same size."""
@@ -52,9 +52,22 @@ def open_student(
         vocabulary = _own_vocabulary(settings, rows, source, template, output / TOKENIZER_FILE)
         sizes = {k: v for k, v in asdict(settings.new).items() if k != "text_vocabulary"}
         model = CaptionModel(small_llama(vocabulary, seed=seed, **sizes), vocabulary)
-    if settings.lora is not None:
+    if settings.lora is not None and not _goes_on(model, settings.lora):
         model = add_adapter(model, settings.lora)
     return model.train(), template
+
+
+def _goes_on(model: CaptionModel, lora: AdapterSettings) -> bool:
+    """Whether the model has an adapter already; RecipeError where it is of another rank."""
+    if not has_adapter(model):
+        return False
+    ranks = {config.r for config in model.causal_lm.peft_config.values()}
+    if ranks != {lora.rank}:
+        raise RecipeError(
+            f"the adapter that model.start has is of rank {max(ranks)}, not {lora.rank}; "
+            "set model.lora.rank to go on with it"
+        )
+    return True
 
 
 def _check_start(folder: Path, source: SpeechSource) -> PromptTemplate:

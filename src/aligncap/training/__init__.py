@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aligncap.training.average import WeightAverage, load_average
     from aligncap.training.best import BestWeights
     from aligncap.training.checkpoints import latest_checkpoint, load_weights
-    from aligncap.training.devices import is_first_process, training_device
+    from aligncap.training.devices import first_process_first, is_first_process, training_device
     from aligncap.training.hooks import evaluating, every
     from aligncap.training.loop import History, fit
     from aligncap.training.optimizer import make_optimizer
@@ -25,6 +25,7 @@ __all__ = [
     "WeightAverage",
     "evaluating",
     "every",
+    "first_process_first",
     "fit",
     "is_first_process",
     "latest_checkpoint",
@@ -42,6 +43,7 @@ _LATER = {
     "WeightAverage": "average",
     "evaluating": "hooks",
     "every": "hooks",
+    "first_process_first": "devices",
     "fit": "loop",
     "is_first_process": "devices",
     "latest_checkpoint": "checkpoints",

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from aligncap.errors import DataError
+from aligncap.errors import DataError, RecipeError
 from aligncap.training.checkpoints import trained
 from aligncap.training.devices import is_first_process
 from aligncap.training.hooks import Hook, Report
@@ -48,7 +48,12 @@ class BestWeights:
 
         def watched(number: int, report: Report) -> Report | None:
             told = hook(number, report)
-            if told is not None and self._score in told:
+            if told:
+                if self._score not in told:
+                    raise RecipeError(
+                        f"the validation rows tell no {self._score}, only {', '.join(told)}; "
+                        "choose another validation.best"
+                    )
                 scores = {**self._scores(), number: self._sign * told[self._score]}
                 self._decide(scores)
                 if number == _best_of(scores) and is_first_process():
