@@ -43,7 +43,7 @@ def preference_rows(count: int = 30, *, seed: int = 0) -> list[PreferenceRow]:
     return rows
 
 
-def write_preferences(folder: Path, count: int = 30) -> Path:
+def write_preferences(folder: Path, count: int = 60) -> Path:
     """The rows as a file in `folder`."""
     path = folder / "preferences.jsonl"
     write_preference_rows(path, SOURCE, preference_rows(count))

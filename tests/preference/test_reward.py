@@ -50,10 +50,10 @@ def test_it_ranks_what_can_be_ranked(tmp_path: Path, preferences: Path, start: P
     output.mkdir()
     settings = reward.RewardModelSettings(
         data=DataSettings(rows=(preferences,)),
-        training=FitSettings(steps=50, learning_rate=5e-3, log_every=10),
+        training=FitSettings(steps=60, learning_rate=5e-3, log_every=10),
         model=ModelSettings(start=start),
         batch=PairBatchSettings(rows=6),
-        validation=ValidationSettings(every=25, rows=9),
+        validation=ValidationSettings(every=30, rows=18),
     )
     summary = reward.run(settings, output, resume=False)
     assert float(str(summary["validation_accuracy"])) > 0.9

@@ -59,6 +59,11 @@ class CaptionModel(nn.Module):
         parameter: Tensor = next(self.parameters())
         return parameter.device
 
+    @property
+    def width(self) -> int:
+        """The length of a last hidden state."""
+        return int(self.bare.get_output_embeddings().weight.shape[1])
+
     def forward(self, batch: TorchBatch) -> Tensor:
         """`response_logits`; what a distributed wrapper calls."""
         return self.response_logits(batch)
@@ -75,7 +80,7 @@ class CaptionModel(nn.Module):
         return logits[order]
 
     def text_logits_and_states(self, batch: TorchBatch) -> tuple[Tensor, Tensor]:
-        """`text_logits` [N, text_rows], and the last hidden states [N, hidden size] they are of."""
+        """`text_logits` [N, text_rows], and the last hidden states [N, width] they are of."""
         keep, order = self._projected(batch)
         output = self.causal_lm(
             **self._inputs(batch), logits_to_keep=keep, output_hidden_states=True

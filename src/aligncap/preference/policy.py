@@ -31,7 +31,7 @@ class PolicyWithValue(nn.Module):
     def __init__(self, captioner: CaptionModel, *, coefficient: float) -> None:
         super().__init__()
         self.captioner = captioner
-        self.value = nn.Linear(captioner.bare.config.hidden_size, 1)
+        self.value = nn.Linear(captioner.width, 1)
         # Nothing is known of values at first: 0 is as good a guess as any, and biases nothing.
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)

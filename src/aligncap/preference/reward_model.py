@@ -32,11 +32,10 @@ class RewardModel(nn.Module):
     def __init__(self, body: CaptionModel, *, seed: int = 0) -> None:
         super().__init__()
         self.body = body
-        width = body.bare.get_output_embeddings().weight.shape[1]
         with seeded(seed):
-            self.head = nn.Linear(width, 1)
+            self.head = nn.Linear(body.width, 1)
             # As small as a normalised state is wide: rewards begin near 0 (Stiennon et al. 2020).
-            nn.init.normal_(self.head.weight, std=(width + 1) ** -0.5)
+            nn.init.normal_(self.head.weight, std=(body.width + 1) ** -0.5)
             nn.init.zeros_(self.head.bias)
         self.register_buffer("centre", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
