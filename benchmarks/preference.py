@@ -283,7 +283,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, help="markdown file to write")
     parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS)
-    for name, default in zip(SIZES, (4, 30, 2048, 192, 4, 3), strict=True):
+    for name, default in zip(SIZES, (4, 30, 2048, 192, 4, 2), strict=True):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     # Libraries' bars and warnings would be printed among the numbers.

@@ -1,7 +1,9 @@
 """The reward model: what it reads, and that it ranks a set that can be ranked."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +15,9 @@ from aligncap.preference import reward
 from aligncap.preference.pair_lessons import PairBatchSettings
 from aligncap.preference.reward_model import ModelReward, RewardModel, read_whole
 from aligncap.preference.rewards import RewardSettings, open_reward
+from aligncap.preference.rows import write_preference_rows
 from aligncap.training import FitSettings
+from alignment.tiny_rows import SOURCE
 from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
 from preference.po_corpus import preference_rows
 
@@ -45,22 +49,27 @@ def test_rewards_are_standardised_over_the_rows_given() -> None:
     assert found.std(correction=0).item() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_it_ranks_what_can_be_ranked(tmp_path: Path, preferences: Path, start: Path) -> None:
+def test_it_ranks_what_can_be_ranked(tmp_path: Path, start: Path) -> None:
+    """One wording is always liked best, whatever is heard: clips never seen must show it."""
     output = tmp_path / "run"
     output.mkdir()
+    liked = [replace(row, pairs=((1, 0), (1, 2))) for row in preference_rows(30)]
+    write_preference_rows(tmp_path / "rows.jsonl", SOURCE, liked)
     settings = reward.RewardModelSettings(
-        data=DataSettings(rows=(preferences,)),
-        training=FitSettings(steps=60, learning_rate=5e-3, log_every=10),
+        data=DataSettings(rows=(tmp_path / "rows.jsonl",)),
+        training=FitSettings(steps=30, learning_rate=2e-3, log_every=10),
         model=ModelSettings(start=start),
         batch=PairBatchSettings(rows=6),
-        validation=ValidationSettings(every=30, rows=18),
+        validation=ValidationSettings(every=30, rows=9),
     )
     summary = reward.run(settings, output, resume=False)
-    assert float(str(summary["validation_accuracy"])) > 0.9
+    assert float(str(summary["validation_accuracy"])) == 1.0
     opened = open_reward(RewardSettings(name="model", model=output / "model"))
-    for row in preference_rows(6, seed=5):
-        scores = opened(row, row.candidates)
-        assert scores.index(max(scores)) == row.pairs[0][0]
+    scores = [opened(row, row.candidates) for row in preference_rows(6, seed=5)]
+    assert all(one.index(max(one)) == 1 for one in scores)
+    # In standard deviations from the usual candidate.
+    assert np.mean(scores) == pytest.approx(0.0, abs=0.5)
+    assert np.std(scores) == pytest.approx(1.0, abs=0.5)
 
 
 def test_a_captioner_is_no_reward_model(start: Path) -> None:
