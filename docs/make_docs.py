@@ -15,12 +15,16 @@ ROOT = Path(__file__).resolve().parent.parent
 CLI_PAGE = ROOT / "docs" / "cli.md"
 README = ROOT / "README.md"
 
-VERBS = ("caption", "measure", "clues", "train", "tokens", "export")
+VERBS = (
+    *("caption", "measure", "clues", "train", "tokens", "export", "evaluate", "prefer"),
+    *("prefer candidates", "prefer judge", "prefer pairs", "prefer annotate"),
+    *("prefer agreement", "prefer export", "prefer import"),
+)
 
 HEADING = f"""\
 # The command line
 
-<!-- Written by `make docs` with typer {version("typer")}; edit cli/verbs.py instead. -->
+<!-- Written by `make docs` with typer {version("typer")}; edit cli/verbs*.py instead. -->
 
 Exit code: 0 all went well, 1 some file could not be used, 2 the command could not be carried out,
 130 stopped by Ctrl-C. An error is one line on standard error that begins with `aligncap:`.
@@ -45,7 +49,8 @@ def output_of(arguments: list[str]) -> str:
 def cli_page() -> str:
     """docs/cli.md as it should be."""
     parts = [HEADING, f"```text\n{output_of(['--help'])}```\n"]
-    parts += [f"## {verb}\n\n```text\n{output_of([verb, '--help'])}```\n" for verb in VERBS]
+    pages = ((verb, output_of([*verb.split(), "--help"])) for verb in VERBS)
+    parts += [f"## {verb}\n\n```text\n{page}```\n" for verb, page in pages]
     return "\n".join(parts)
 
 

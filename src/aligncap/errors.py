@@ -7,6 +7,7 @@
     ├── RecipeError         a setting that is unknown or out of range
     ├── UnknownNameError    something asked for by a name that is not in its table
     ├── MissingModelError   a model or library that is not on this machine
+    ├── JudgeError          a judging model that cannot be asked
     └── InterruptedRunError a run stopped by the user, with what is done kept
 
 Each message is one line that names the thing, the place and the cure.
@@ -38,6 +39,10 @@ class RecipeError(AlignCapError):
 
 class MissingModelError(AlignCapError):
     """A model or an optional library that is not on this machine."""
+
+
+class JudgeError(AlignCapError):
+    """A judging model that cannot be asked; the replies it gave are kept."""
 
 
 class InterruptedRunError(AlignCapError):

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from aligncap.acoustics.frontend import MELS
+from aligncap.alignment.data import read_rows
 from aligncap.alignment.preparing import (
     RowsSettings,
     View,
-    codes_of,
     ended,
     moved_facts,
     row_of,
     rows_of,
+    tokens_of,
     view_of,
 )
 from aligncap.corpora import Utterance, is_validation
@@ -26,7 +27,7 @@ from aligncap.errors import RecipeError
 from aligncap.speech.augmentation import Varied
 from aligncap.speech.builtin import padded
 from aligncap.speech.features import Features
-from aligncap.values import Fact, Facts
+from aligncap.values import EMOTIONS, Fact, Facts, SpeechTokens
 from speech.test_encoder import clip_of, encoder
 
 SETTINGS = RowsSettings(data=(Path("m.jsonl"),), encoder=Path("e"), features=Path("f"), captions=3)
@@ -134,7 +135,9 @@ def test_a_clip_without_a_label_goes_by_its_caption():
 
 
 def row(clip: Utterance, number: int = 0):
-    return row_of(View(clip, number, features(), facts()), np.array([[1, 2, 3]]), SETTINGS)
+    heads = {"emotion": {"happy": 0.9, "sad": 0.1}, "gender": {"female": 0.99, "male": 0.01}}
+    tokens = SpeechTokens(np.array([[1, 2, 3]]), heads)
+    return row_of(View(clip, number, features(), facts()), tokens, SETTINGS)
 
 
 def test_a_row_says_what_is_known():
@@ -145,6 +148,7 @@ def test_a_row_says_what_is_known():
     assert made.act["zh"].startswith("感到")
     assert made.transcript == "Dogs are sitting by the door."
     assert "sad" not in made.measured["en"]  # no signal says so
+    assert made.heard["en"].startswith("Feeling happy")  # the heads say so, right or wrong
     assert row(CLIP, 2).captions == made.captions
     assert row(CLIP, 1).captions != made.captions
 
@@ -179,19 +183,23 @@ def test_sentences_end(written, whole):
 
 
 def test_codes_are_those_of_each_clip_alone_whatever_is_read_with_it():
-    """The way of the exported encoder: the last frame repeated, and nothing beside it."""
+    """The way of the exported encoder: filled up to whole tokens, and nothing beside it."""
     model = encoder()
     inputs = [clip_of(frames, frames) for frames in (40, 97, 33, 97, 5, 100, 240)]
-    found = codes_of(inputs, model)
-    for one, codes in zip(inputs, found, strict=True):
+    found = tokens_of(inputs, model)
+    for one, tokens in zip(inputs, found, strict=True):
         alone = padded(one)
         with torch.no_grad():
             expected = model(
                 torch.from_numpy(alone.views)[None],
                 torch.from_numpy(alone.prosody)[None],
-                torch.ones(1, len(alone.prosody)),
-            ).codes
-        assert codes.tolist() == expected.tolist()
+                torch.from_numpy(alone.heard)[None],
+            )
+        assert tokens.codes.tolist() == expected.codes[:, : alone.tokens].tolist()
+        emotion = dict(zip(EMOTIONS, expected.emotion.softmax(1)[0].tolist(), strict=True))
+        assert tokens.readout["emotion"] == pytest.approx(emotion, abs=1e-6)
+        female = tokens.readout["gender"]["female"]
+        assert female == pytest.approx(float(expected.gender.sigmoid()), abs=1e-6)
 
 
 def test_rows_keep_the_order_of_their_views_across_batches():
@@ -227,17 +235,14 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
     monkeypatch.setattr(preparing, "open_tokenizer", lambda path: Tokenizer())
     monkeypatch.setattr(preparing, "load_encoder", lambda path: encoder())
     settings = replace(SETTINGS, data=(manifest,), features=tmp_path / "features", views=3)
-    assert preparing.run(settings, tmp_path / "one", resume=False) == {"rows": 7}
+    assert preparing.run(settings, tmp_path / "one", resume=False) == {"rows": 7, "plain": 2}
     preparing.run(settings, tmp_path / "other", resume=False)
-    rows = list(preparing_rows(tmp_path / "one"))
+    rows = list(read_rows(tmp_path / "one" / "rows.jsonl"))
     assert [r.id for r in rows] == ["c0#0", "c0#1", "c0#2", "c1#0", "c2#0", "c2#1", "c2#2"]
     assert [r.id for r in rows if r.split == "validation"] == ["c1#0"]
+    plain = list(read_rows(tmp_path / "one" / "plain.jsonl"))
+    assert [r.id for r in plain] == ["c0#plain", "c2#plain"]
+    assert all(r.speech is None and "The speaker sounds sad." in r.captions["en"] for r in plain)
     files = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("one", "other")]
     assert files[0] == files[1]
-    assert preparing.run(settings, tmp_path / "one", resume=True) == {"rows": 0}
-
-
-def preparing_rows(folder: Path):
-    from aligncap.alignment.data import read_rows
-
-    return read_rows(folder / "rows.jsonl")
+    assert preparing.run(settings, tmp_path / "one", resume=True) == {"rows": 0, "plain": 0}

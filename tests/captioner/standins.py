@@ -101,6 +101,7 @@ def write_encoder(file: Path) -> None:
     inputs = [
         helper.make_tensor_value_info("views", TensorProto.FLOAT, [1, 2, "frames", 64]),
         helper.make_tensor_value_info("prosody", TensorProto.FLOAT, [1, "frames", 6]),
+        helper.make_tensor_value_info("heard", TensorProto.FLOAT, [1, "frames"]),
     ]
     outputs = [
         helper.make_tensor_value_info("codes", TensorProto.INT64, [1, "tokens"]),
@@ -110,6 +111,7 @@ def write_encoder(file: Path) -> None:
     ]
     graph = helper.make_graph(nodes, "encoder", inputs, outputs, numbers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model.metadata_props.add(key="codebook_size", value="512")
     onnx.checker.check_model(model)
     file.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, file)

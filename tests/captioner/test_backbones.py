@@ -12,11 +12,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from aligncap.captioner.backbones import family_of, load_causal_lm, open_backbone
+from aligncap.captioner.backbones import family_of, open_backbone
 from aligncap.captioner.batches import SharedPromptRow, collate, to_torch
 from aligncap.captioner.model import CaptionModel, add_speech_tokens
 from aligncap.captioner.text_training import train_text_tokenizer
 from aligncap.errors import DataError, MissingModelError, RecipeError
+from aligncap.training.pretrained import load_causal_lm
 from captioner.tiny import TEXTS, random_rows, tiny_lm, tiny_vocabulary
 
 

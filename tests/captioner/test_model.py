@@ -8,6 +8,7 @@ from aligncap.captioner.batches import collate, to_torch
 from aligncap.captioner.model import (
     CaptionModel,
     add_speech_tokens,
+    set_speech_rows,
     small_llama,
     trainable_summary,
 )
@@ -146,3 +147,29 @@ def test_a_gpu_gives_the_same_scores():
     expected = model.response_log_probs(to_torch(batch)).sum
     scores = model.cuda().response_log_probs(to_torch(batch, "cuda")).sum
     torch.testing.assert_close(scores.cpu(), expected, rtol=0, atol=1e-3)
+
+
+def test_speech_rows_begin_as_near_each_other_as_codebook_entries():
+    vocabulary = tiny_vocabulary()
+    model = CaptionModel(tiny_lm("llama", tied=True), vocabulary)
+    size = vocabulary.size - vocabulary.speech_base
+    codebook = torch.randn(size, 12, generator=torch.Generator().manual_seed(1))
+    codebook[3] = codebook[2] + 0.01  # two that sound alike
+    table = model.bare.get_input_embeddings().weight
+    text = table[: vocabulary.text_rows].detach().clone()
+    set_speech_rows(model, codebook)
+
+    rows = table[vocabulary.speech_base : vocabulary.size].detach()
+    distances = torch.cdist(rows, rows)
+    assert int(distances[2].topk(2, largest=False).indices[1]) == 3
+    given, kept = torch.pdist(codebook), torch.pdist(rows)
+    assert float(torch.corrcoef(torch.stack((given, kept)))[0, 1]) > 0.7
+    assert torch.equal(table[: vocabulary.text_rows], text)
+    assert float(rows.std()) == pytest.approx(float(text.std()), rel=0.2)
+
+
+def test_a_codebook_of_another_size_is_refused():
+    vocabulary = tiny_vocabulary()
+    model = CaptionModel(tiny_lm("llama"), vocabulary)
+    with pytest.raises(RecipeError, match=r"3 entries.*tokenizer's own"):
+        set_speech_rows(model, torch.randn(3, 4))

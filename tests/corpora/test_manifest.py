@@ -89,6 +89,7 @@ def test_a_write_that_fails_leaves_the_old_manifest(tmp_path: Path) -> None:
         ('{"file": "x.wav", "captions": "sad"}', "write a list of texts"),
         ('{"file": "x.wav", "duration": "3 s"}', "write seconds as a number"),
         ('{"file": "x.wav", "duration": -1}', "must be 0 s or more"),
+        ('{"file": "x.wav", "duration": NaN}', "holds NaN, which is not JSON"),
         (b'{"file": "\xff.wav"}', "not UTF-8"),
     ],
 )

@@ -11,6 +11,7 @@ from aligncap.errors import MissingModelError
 from aligncap.speech.builtin import BuiltinTokenizer, open_tokenizer, padded
 from aligncap.speech.encoder import SpeechEncoder
 from aligncap.speech.encoder_checkpoint import load_encoder, save_encoder
+from aligncap.speech.encoder_data import Clip, make_batch
 from aligncap.speech.features import encoder_input, measure_features
 from aligncap.values import EMOTIONS, RATE_HZ, Waveform
 from speech.test_encoder import clip_of, encoder
@@ -47,11 +48,10 @@ def voice(seconds: float) -> Waveform:
 @pytest.mark.parametrize("seconds", [0.01, 0.5, 1.3, 4.0])
 def test_onnx_gives_what_torch_gives(saved, tokenizer, seconds):
     inputs = padded(encoder_input(measure_features(voice(seconds))))
-    views, prosody = torch.from_numpy(inputs.views)[None], torch.from_numpy(inputs.prosody)[None]
     with torch.no_grad():
-        reading = saved[0](views, prosody, torch.ones(1, len(inputs.prosody)))
+        reading = saved[0](*(torch.from_numpy(part)[None] for part in inputs))
     tokens = tokenizer.encode(voice(seconds))
-    assert tokens.codes.tolist() == reading.codes.tolist()
+    assert tokens.codes.tolist() == reading.codes[:, : inputs.tokens].tolist()
     emotion = tokens.readout["emotion"]
     assert tuple(emotion) == EMOTIONS
     assert sum(emotion.values()) == pytest.approx(1.0, abs=1e-5)
@@ -70,13 +70,26 @@ def test_a_second_has_twelve_and_a_half_tokens(tokenizer):
 
 
 @pytest.mark.parametrize(("frames", "filled"), [(1, 16), (15, 16), (16, 16), (17, 24)])
-def test_the_last_frame_is_repeated_to_whole_tokens(frames, filled):
+def test_an_utterance_is_filled_up_to_whole_tokens_as_in_a_training_batch(frames, filled):
     inputs = clip_of(frames, 1)
     more = padded(inputs)
-    assert more.prosody.shape[0] == more.views.shape[1] == filled
-    np.testing.assert_array_equal(more.views[:, :frames], inputs.views)
-    assert (more.views[:, frames:] == inputs.views[:, -1:]).all()
-    assert (more.prosody[frames:] == inputs.prosody[-1]).all()
+    batch = make_batch([inputs], [Clip("", 0, 0)], [1.0])
+    taught = batch.views.shape[2]
+    assert more.prosody.shape[0] == more.views.shape[1] == len(more.heard) == filled
+    np.testing.assert_array_equal(more.views[:, :taught], batch.views[0])
+    np.testing.assert_array_equal(more.prosody[:taught], batch.prosody[0])
+    np.testing.assert_array_equal(more.heard[:taught], batch.heard[0])
+    assert more.tokens == -(-frames // 8)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 4.0])
+def test_no_token_stands_for_what_was_filled_up(tokenizer, seconds):
+    frames = len(encoder_input(measure_features(voice(seconds))).prosody)
+    assert tokenizer.encode(voice(seconds)).codes.shape == (1, -(-frames // 8))
+
+
+def test_the_codebook_size_is_the_encoders(saved, tokenizer):
+    assert tokenizer.codebook_size == saved[0].config.codebook_size
 
 
 def test_the_encoder_comes_back_as_it_was(saved):

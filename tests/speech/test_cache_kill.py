@@ -37,7 +37,7 @@ from aligncap.speech.cache import TokenCache
 from speech.small import FakeTokenizer
 
 cache = TokenCache(sys.argv[1], FakeTokenizer())
-with cache._store._transaction() as connection:
+with cache._store._database.transaction() as connection:
     connection.execute("PRAGMA cache_size = 1")  # so that half-done pages reach the file
     for number in range(2000):
         connection.execute("INSERT INTO tokens VALUES (?, ?, '{}')", (str(number), b"x" * 999))

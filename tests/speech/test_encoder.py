@@ -71,7 +71,7 @@ def test_in_a_batch_of_like_length_each_clip_reads_as_alone():
 
 def test_before_attention_padding_reaches_the_last_three_tokens_and_no_other():
     """It is not exact: past a clip's end the first convolutions see normalised padding where a
-    clip alone has none. `alignment.preparing.codes_of` therefore batches clips of like length."""
+    clip alone has none. `alignment.preparing.tokens_of` therefore batches clips of like length."""
     model, clip = encoder(), clip_of(96, 2)
     alone = vectors(model, [clip])[0]
     padded = vectors(model, [clip, clip_of(160, 3)])[0, : len(alone)]

@@ -12,21 +12,20 @@ from torch.nn import functional
 
 from aligncap.acoustics.frontend import MELS
 from aligncap.corpora import Utterance, is_validation, read_manifest
+from aligncap.corpora.labels import trusted_gender
 from aligncap.corpora.splits import VALIDATION_SPEAKERS
 from aligncap.errors import DataError, RecipeError
 from aligncap.speech import encoder_training
 from aligncap.speech.encoder_data import UNKNOWN, Clip, make_batch
+from aligncap.speech.encoder_losses import emotion_loss, gender_loss, pace_loss, signal_loss
 from aligncap.speech.encoder_training import (
     EncoderSettings,
     EncoderStep,
-    emotion_loss,
-    gender_loss,
+    Prepared,
+    balanced,
     labels,
-    pace_loss,
     prepare,
     run,
-    signal_loss,
-    trusted_gender,
 )
 from aligncap.speech.features import Features
 from aligncap.training import FitSettings
@@ -42,6 +41,27 @@ def test_emotion_loss_is_torchs_smoothed_cross_entropy():
     target = functional.one_hot(named, 8).float()
     expected = functional.cross_entropy(logits, named, label_smoothing=0.1)
     torch.testing.assert_close(emotion_loss(logits, target, 0.1), expected)
+
+
+def test_rare_emotions_are_told_as_readily_as_frequent_ones():
+    """By Bayes: at full weight, p(emotion | speech) over how often it was drawn."""
+    model = encoder().eval()
+    shares = np.array([0.5, 0.02, 0.08, 0.1, 0.1, 0.1, 0.1, 0.0])
+    inputs = [clip_of(64, seed) for seed in (1, 2)]
+    batch = make_batch(inputs, [Clip("", 0, 0)] * 2, [1.0] * 2)
+    with torch.no_grad():
+        before = model(batch.views, batch.prosody, batch.heard).emotion.softmax(1)
+        after = balanced(model, shares, 1.0)(batch.views, batch.prosody, batch.heard).emotion
+        same = model(batch.views, batch.prosody, batch.heard).emotion.softmax(1)
+    expected = before / torch.tensor([0.5, 0.02, 0.08, 0.1, 0.1, 0.1, 0.1, 1.0])
+    torch.testing.assert_close(after.softmax(1), expected / expected.sum(1, keepdim=True))
+    torch.testing.assert_close(same, before)
+
+
+def test_shares_are_of_labelled_draws():
+    clips = [Clip("a", 3, 1), Clip("a", 3, 1), Clip("b", 6, 0), Clip("b", UNKNOWN, 0)]
+    corpus = Prepared(None, clips, np.array([0.1, 0.2, 0.1, 0.6]), [])
+    assert corpus.emotion_shares == pytest.approx([0, 0, 0, 0.75, 0, 0, 0.25, 0])
 
 
 def test_a_clip_without_an_emotion_adds_nothing():

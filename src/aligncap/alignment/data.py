@@ -13,6 +13,7 @@ and each further line is one view of a clip (augmented views of a clip are rows 
      "captions": {"en": ["…", "…"], "zh": ["…"]},
      "act": {"en": "Feeling sad, low, and slow"},     P_act of its captions (Eq. 1): the teacher's
      "measured": {"en": "Feeling low and slow"},      P_act that the signal supports: the student's
+     "heard": {"en": "Feeling sad, low, and slow"},   the same with what the tokenizer's heads hear
      "transcript": "…"}
 
 Only id, corpus and captions are required.
@@ -33,7 +34,10 @@ from aligncap.values import LANGUAGES
 FORMAT = 1
 SPLITS = ("train", "validation")
 ROW_KEYS = frozenset(
-    {"id", "corpus", "split", "weight", "speech", "captions", "act", "measured", "transcript"}
+    {
+        *("id", "corpus", "split", "weight", "speech", "captions"),
+        *("act", "measured", "heard", "transcript"),
+    }
 )
 
 
@@ -70,12 +74,14 @@ class TrainingRow:
     """P_act by language, from the captions (Eq. 1)."""
     measured: Mapping[str, str] = field(default_factory=dict)
     """P_act by language, from the signal (decision 5)."""
+    heard: Mapping[str, str] = field(default_factory=dict)
+    """P_act by language, from the signal and the tokenizer's heads (decision 5)."""
     transcript: str = ""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise UnknownNameError(f"split ({self.id})", self.split, SPLITS)
-        for name in ("captions", "act", "measured"):
+        for name in ("captions", "act", "measured", "heard"):
             for language in getattr(self, name):
                 if language not in LANGUAGES:
                     raise UnknownNameError(f"language of {name} ({self.id})", language, LANGUAGES)
@@ -88,6 +94,11 @@ class TrainingRow:
         codes = self.speech
         if codes is not None and (codes.ndim != 2 or codes.size == 0 or codes.min() < 0):
             raise DataError(f"{self.id}: speech is codes of 0 or more, [codebooks, frames]")
+
+    def student_act(self, mode: str, language: str) -> str:
+        """The student's P_act for one of the act modes; "" where the row has none of the kind."""
+        acts = {"measured": self.measured, "heard": self.heard}.get(mode, {})
+        return acts.get(language, "")
 
 
 def read_source(path: Path) -> SpeechSource:
@@ -139,6 +150,7 @@ def table_of(row: TrainingRow) -> dict[str, object]:
         "captions": {language: list(texts) for language, texts in row.captions.items()},
         "act": dict(row.act),
         "measured": dict(row.measured),
+        "heard": dict(row.heard),
         "transcript": row.transcript,
     }
     if row.speech is not None:
@@ -165,5 +177,6 @@ def row_of(table: Table) -> TrainingRow:
         weight=float(table.get("weight", 1.0)),
         act=dict(table.get("act", {})),
         measured=dict(table.get("measured", {})),
+        heard=dict(table.get("heard", {})),
         transcript=str(table.get("transcript", "")),
     )

@@ -13,27 +13,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
+from aligncap.alignment.plain import plain_rows
+from aligncap.captioner.acting import student_act
 from aligncap.captioner.vocabulary import STOP_CHARACTERS
-from aligncap.clues import acoustic_prompt, detect_language, emotion_of, measured_clues
+from aligncap.clues import acoustic_prompt, detect_language
 from aligncap.corpora import Utterance, is_validation, read_manifest
 from aligncap.corpora.captions import gold_clues, write_captions
-from aligncap.corpora.labels import trusted_gender
+from aligncap.corpora.labels import labelled
 from aligncap.errors import RecipeError
 from aligncap.speech.augmentation import Augmentation, Varied, vary
-from aligncap.speech.builtin import open_tokenizer, padded
+from aligncap.speech.builtin import open_tokenizer, padded, read_tokens
 from aligncap.speech.encoder import SpeechEncoder
 from aligncap.speech.encoder_checkpoint import load_encoder
 from aligncap.speech.encoder_training import measured
 from aligncap.speech.feature_store import store_features
 from aligncap.speech.features import EncoderInput, Features, encoder_input
 from aligncap.training import seed_of
-from aligncap.values import LANGUAGES, Fact, Facts
+from aligncap.values import LANGUAGES, Fact, Facts, SpeechTokens
 
-ROWS_FILE = "rows.jsonl"
+ROWS_FILE, PLAIN_FILE = "rows.jsonl", "plain.jsonl"
 
 _TOGETHER = 256
 _DB_A_NAT = 10 / math.log(10)
@@ -44,8 +45,6 @@ _PER_SECOND = (
     "pace_syllables_per_s",
     "pauses_per_s",
 )
-
-Codes = NDArray[np.int64]
 
 
 def _gentle() -> Augmentation:
@@ -88,10 +87,10 @@ class View:
 
 
 def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
-    """Write `output`/rows.jsonl; with `resume` it stays as it is where it is whole. Returns how
-    many rows were written."""
+    """Write `output`/plain.jsonl, captions alone, and `output`/rows.jsonl; with `resume` they stay
+    as they are where they are whole. Returns how many rows were written to each."""
     if resume and (output / ROWS_FILE).exists():
-        return {"rows": 0}
+        return {"rows": 0, "plain": 0}
     output.mkdir(parents=True, exist_ok=True)
     utterances = [one for path in settings.data for one in read_manifest(path)]
     paths = [one.path for one in utterances]
@@ -112,17 +111,16 @@ def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, o
             for number in range(count):
                 yield view_of(utterance, store[place], found, number=number, settings=settings)
 
+    plain = write_rows(output / PLAIN_FILE, source, plain_rows(utterances, facts))
     rows = rows_of(views(), load_encoder(settings.encoder), settings)
-    return {"rows": write_rows(output / ROWS_FILE, source, rows)}
+    return {"rows": write_rows(output / ROWS_FILE, source, rows), "plain": plain}
 
 
 def view_of(
     utterance: Utterance, features: Features, facts: Facts, *, number: int, settings: RowsSettings
 ) -> View:
     """View `number` of a clip; view 0 is the clip as it is."""
-    utterance = replace(utterance, gender=trusted_gender(utterance))
-    if utterance.emotion is None and utterance.captions:
-        utterance = replace(utterance, emotion=emotion_of(utterance.captions[0]))
+    utterance = labelled(utterance)
     if number == 0:
         return View(utterance, number, features, facts)
     seed = seed_of(settings.seed, number, *utterance.id.encode())
@@ -175,34 +173,36 @@ def rows_of(
 def _written(
     views: Sequence[View], encoder: SpeechEncoder, settings: RowsSettings
 ) -> Iterator[TrainingRow]:
-    found = codes_of([encoder_input(view.features) for view in views], encoder)
-    for view, codes in zip(views, found, strict=True):
-        row = row_of(view, codes, settings)
+    found = tokens_of([encoder_input(view.features) for view in views], encoder)
+    for view, tokens in zip(views, found, strict=True):
+        row = row_of(view, tokens, settings)
         if row is not None:
             yield row
 
 
-def codes_of(inputs: Sequence[EncoderInput], encoder: SpeechEncoder) -> list[Codes]:
-    """The codes [1, tokens] of each input, the same that the tokenizer gives when it captions.
+def tokens_of(inputs: Sequence[EncoderInput], encoder: SpeechEncoder) -> list[SpeechTokens]:
+    """The tokens of each input, the same that the tokenizer gives when it captions.
 
-    Only inputs of like length share a batch: beside a longer one the convolutions would see
+    Only inputs of like length share a batch: beside a longer one the first convolutions would see
     other values past a clip's end, and one code in a hundred would differ.
     """
     alike: dict[int, list[int]] = defaultdict(list)
     filled = [padded(one) for one in inputs]
     for place, one in enumerate(filled):
         alike[len(one.prosody)].append(place)
-    found: dict[int, Codes] = {}
+    found: dict[int, SpeechTokens] = {}
     for places in alike.values():
-        views = torch.from_numpy(np.stack([filled[place].views for place in places]))
-        prosody = torch.from_numpy(np.stack([filled[place].prosody for place in places]))
+        stacked = zip(*(filled[place] for place in places), strict=True)
         with torch.no_grad():
-            codes = encoder(views, prosody, torch.ones_like(prosody[:, :, 0])).codes.numpy()
-        found |= {place: own[None] for place, own in zip(places, codes, strict=True)}
+            reading = encoder(*(torch.from_numpy(np.stack(parts)) for parts in stacked))
+        heads = (reading.emotion.softmax(1), reading.gender.sigmoid(), reading.pace.exp())
+        rows = zip(reading.codes[:, None], *(head.tolist() for head in heads), strict=True)
+        for place, (codes, *heard) in zip(places, rows, strict=True):
+            found[place] = read_tokens(codes[:, : filled[place].tokens], *heard)
     return [found[place] for place in range(len(filled))]
 
 
-def row_of(view: View, codes: Codes, settings: RowsSettings) -> TrainingRow | None:
+def row_of(view: View, tokens: SpeechTokens, settings: RowsSettings) -> TrainingRow | None:
     """A training row of a view; None where nothing is known to say of it."""
     utterance, facts = view.utterance, view.facts
     captions: dict[str, tuple[str, ...]] = {}
@@ -224,12 +224,13 @@ def row_of(view: View, codes: Codes, settings: RowsSettings) -> TrainingRow | No
         id=f"{utterance.id}#{view.number}",
         corpus=utterance.corpus or "",
         captions=captions,
-        speech=codes.astype(np.int64),
+        speech=tokens.codes,
         split="validation" if is_validation(utterance) else "train",
         act=act,
         measured={
-            language: acoustic_prompt(measured_clues(facts), language) for language in captions
+            language: student_act("measured", facts, tokens, language) for language in captions
         },
+        heard={language: student_act("heard", facts, tokens, language) for language in captions},
         transcript=utterance.text or "",
     )
 

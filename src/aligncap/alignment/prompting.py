@@ -41,8 +41,7 @@ class Prompter:
         """
         row, chance = self._rows[draw.row], random.Random(draw.seed or 0)
         dropped = draw.seed is not None and chance.random() < student.act_dropout
-        given = student.act_mode == "measured" and not dropped
-        act = row.measured.get(draw.language, "") if given else ""
+        act = "" if dropped else row.student_act(student.act_mode, draw.language)
         speech = _thinned(row, 0.0 if draw.seed is None else student.speech_dropout, chance)
         prompt = self._builder.student(speech, language=draw.language, act=act)
         return SharedPromptRow(prompt.ids, self._said(draw))

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aligncap.captioner.acting import ACT_MODES
 from aligncap.captioner.adapters import AdapterSettings
-from aligncap.captioner.meta import ACT_MODES, CaptionLimits, ModelNotes
+from aligncap.captioner.meta import CaptionLimits, ModelNotes
 from aligncap.captioner.prompts import TEACHER_PROMPTS
 from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.training import FitSettings
@@ -103,6 +104,12 @@ class ModelSettings:
     every weight is trained."""
     dtype: str = "float32"
     """Of the weights; "bfloat16" suits a large frozen base under LoRA."""
+    attention: str | None = None
+    """transformers' name of an implementation ("eager", "sdpa"); None is the model's own choice.
+    On a CPU in bfloat16 torch's fused attention is slow, "eager" is quicker for short sequences."""
+    codebook: Path | None = None
+    """Folder of the built-in encoder whose codebook the speech rows begin from, so that tokens that
+    sound alike begin alike; for a start that has heard no speech yet."""
     new: SizeSettings = field(default_factory=SizeSettings)
     """Used where neither `start` nor `base` is given."""
 
@@ -126,7 +133,7 @@ class StudentSettings:
     """What the student reads."""
 
     act_mode: str = "none"
-    """Where its P_act comes from: "none" (Eq. 4) or "measured" (decision 5)."""
+    """Where its P_act comes from: "none" (Eq. 4), "measured" or "heard" (decision 5)."""
     act_dropout: float = 0.3
     """Share of prompts without P_act, so that it can be left out when captioning."""
     speech_dropout: float = 0.0

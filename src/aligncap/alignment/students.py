@@ -4,18 +4,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from aligncap.alignment.data import SpeechSource, TrainingRow
 from aligncap.alignment.settings import ModelSettings
 from aligncap.captioner.adapters import AdapterSettings, add_adapter, has_adapter
 from aligncap.captioner.backbones import open_backbone
 from aligncap.captioner.checkpoint import load_torch
 from aligncap.captioner.meta import TOKENIZER_FILE, read_meta
-from aligncap.captioner.model import CaptionModel, add_speech_tokens, small_llama
+from aligncap.captioner.model import (
+    CaptionModel,
+    add_speech_tokens,
+    set_speech_rows,
+    small_llama,
+)
 from aligncap.captioner.prompts import PromptTemplate
 from aligncap.captioner.text_tokenizer import read_tokenizer
 from aligncap.captioner.text_training import train_text_tokenizer
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, RecipeError
+from aligncap.speech.builtin import open_tokenizer
+from aligncap.speech.encoder_checkpoint import load_encoder
 
 TEXT_ONLY = "warmup"
 """The stage that trains no speech token: what it makes fits any tokenizer of the same size."""
@@ -52,6 +62,10 @@ def open_student(
         vocabulary = _own_vocabulary(settings, rows, source, template, output / TOKENIZER_FILE)
         sizes = {k: v for k, v in asdict(settings.new).items() if k != "text_vocabulary"}
         model = CaptionModel(small_llama(vocabulary, seed=seed, **sizes), vocabulary)
+    if settings.attention is not None:
+        model.bare.set_attn_implementation(settings.attention)
+    if settings.codebook is not None:
+        set_speech_rows(model, codebook_of(settings.codebook, source), seed=seed)
     if settings.lora is not None and not _goes_on(model, settings.lora):
         model = add_adapter(model, settings.lora)
     return model.train(), template
@@ -68,6 +82,22 @@ def _goes_on(model: CaptionModel, lora: AdapterSettings) -> bool:
             "set model.lora.rank to go on with it"
         )
     return True
+
+
+@torch.no_grad()
+def codebook_of(folder: Path, source: SpeechSource) -> Tensor:
+    """What the entries of a built-in encoder's codebook become behind it, [codes, width].
+
+    DataError where the rows were made with another tokenizer.
+    """
+    if open_tokenizer(folder).fingerprint != source.fingerprint:
+        raise DataError(
+            f"{folder}: is not the {source.name} ({source.fingerprint[:12]}) of the rows; name the "
+            "encoder they were made with"
+        )
+    quantizer = load_encoder(folder).quantizer
+    vectors: Tensor = quantizer.leave(quantizer.codebook)
+    return vectors
 
 
 def _check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
@@ -112,5 +142,6 @@ def _texts(rows: Iterable[TrainingRow]) -> Iterator[str]:
                 yield from captions
             yield from row.act.values()
             yield from row.measured.values()
+            yield from row.heard.values()
             if row.transcript:
                 yield row.transcript

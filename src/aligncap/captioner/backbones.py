@@ -1,4 +1,4 @@
-"""What differs between language models: one small table, and how a model is found.
+"""What differs between language models: one small table, and how a backbone is opened.
 
 Any causal LM of transformers that takes `position_ids` and a 4-D attention mask is a backbone.
 OPT counts positions from a 2-D mask unless it is given `position_ids`, which we always give;
@@ -7,11 +7,11 @@ its two-row offset is its own affair. Attention is sdpa or eager: flash attentio
 
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.errors import MissingModelError, RecipeError
+from aligncap.errors import RecipeError
+from aligncap.training.pretrained import load_causal_lm, load_tokenizer
 
 MASKED_ATTENTION = ("sdpa", "eager")
 """Attention implementations that accept a mask of shape [B, 1, T, T]."""
@@ -81,13 +81,7 @@ def open_backbone(
     `name` is a folder or a Hugging Face name; nothing is downloaded: MissingModelError says what
     to fetch. The embedding still has the backbone's rows, see `model.add_speech_tokens`.
     """
-    from transformers import AutoTokenizer
-
-    causal_lm = load_causal_lm(name, dtype=dtype)
-    try:
-        fast = AutoTokenizer.from_pretrained(_folder_of(name), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise _missing(name, "tokenizer", error) from error
+    causal_lm, fast = load_causal_lm(name, dtype=dtype), load_tokenizer(name)
     vocabulary = Vocabulary.of(
         fast.backend_tokenizer,
         codebook_size=codebook_size,
@@ -97,42 +91,3 @@ def open_backbone(
         pad=fast.pad_token,
     )
     return causal_lm, vocabulary
-
-
-def load_causal_lm(name: str, *, dtype: str = "auto") -> Any:
-    """A causal LM from a folder or the local Hugging Face cache, safetensors only."""
-    from transformers import AutoModelForCausalLM
-
-    try:
-        causal_lm = AutoModelForCausalLM.from_pretrained(
-            _folder_of(name),
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=dtype,
-            attn_implementation="sdpa",
-        )
-    except (OSError, ValueError) as error:
-        raise _missing(name, "weights", error) from error
-    # An adapter remembers its base by this: a name, not a place in this machine's cache.
-    causal_lm.config.name_or_path = name
-    return causal_lm
-
-
-def _folder_of(name: str) -> str:
-    """Where a model lies on this machine.
-
-    Looked up by us: transformers asks the network for an adapter even of local files, and waits.
-    """
-    from huggingface_hub import snapshot_download
-
-    return name if Path(name).is_dir() else str(snapshot_download(name, local_files_only=True))
-
-
-def _missing(name: str, what: str, error: Exception) -> MissingModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    cure = (
-        "the folder needs config.json, model.safetensors and tokenizer.json"
-        if Path(name).is_dir()
-        else f"fetch it once with `hf download {name}`"
-    )
-    return MissingModelError(f"language model {name!r}: no usable {what} here ({reason}); {cure}")

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from aligncap.audio import from_array
+from aligncap.captioner.acting import student_act
 from aligncap.captioner.listening import Listener, Utterance
 from aligncap.captioner.meta import ModelMeta
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.record import Wording, build_caption
 from aligncap.captioner.runtime import DecodeOptions, Hypothesis, LanguageRuntime
-from aligncap.clues import acoustic_prompt, measured_clues
 from aligncap.errors import AlignCapError, AudioError, RecipeError, UnknownNameError
 from aligncap.values import Caption, Waveform
 
@@ -33,12 +33,11 @@ LARGEST_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What is asked for beside the recordings."""
+class Heard:
+    """A recording that was listened to, and everything the model says of it, best first."""
 
-    language: str
-    candidates: int
-    evidence: bool
+    utterance: Utterance
+    wordings: tuple[Wording, ...]
 
 
 class Captioner:
@@ -56,10 +55,10 @@ class Captioner:
     ) -> None:
         """`workers` recordings are listened to at a time when there are several."""
         self.meta = meta
+        self.options = options
         self._prompts = prompts
         self._listener = listener
         self._runtime = runtime
-        self._options = options
         self._workers = workers
 
     @overload
@@ -126,13 +125,40 @@ class Captioner:
         `sources` is read a little ahead: some are listened to while others are captioned, in
         batches that grow from a few to `LARGEST_BATCH`, so that the first caption comes soon.
         """
-        if language not in self.meta.languages:
-            raise UnknownNameError("caption language", language, self.meta.languages)
         if candidates < 1:
             raise RecipeError(f"candidates is {candidates}, must be at least 1")
-        return self._stream(iter(sources), Wish(language, candidates, evidence))
+        # All beams are asked for: what they name together says how sure the model is.
+        beams = max(self.options.beam_size, candidates)
+        options = replace(self.options, beam_size=beams, captions=beams)
+        outcomes = self.hear_many(sources, language=language, options=options)
+        return (
+            one
+            if isinstance(one, AlignCapError)
+            else build_caption(
+                one.wordings,
+                one.utterance,
+                language=language,
+                candidates=candidates,
+                evidence=evidence,
+                model=self.meta.name,
+            )
+            for one in outcomes
+        )
 
-    def _stream(self, sources: Iterator[Source], wish: Wish) -> Iterator[Caption | AlignCapError]:
+    def hear_many(
+        self, sources: Iterable[Source], *, language: str, options: DecodeOptions
+    ) -> Iterator[Heard | AlignCapError]:
+        """For each recording all `options` ask the model for, or what is wrong with it.
+
+        Reads ahead and batches as `caption_many` does.
+        """
+        if language not in self.meta.languages:
+            raise UnknownNameError("caption language", language, self.meta.languages)
+        return self._stream(iter(sources), language, options)
+
+    def _stream(
+        self, sources: Iterator[Source], language: str, options: DecodeOptions
+    ) -> Iterator[Heard | AlignCapError]:
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="listen")
         # Several threads that each wait for all threads of BLAS take four times as long.
         with ExitStack() as stack:
@@ -144,7 +170,8 @@ class Captioner:
                 size = min(2 * size, LARGEST_BATCH)
                 # The next batch is listened to while this one is captioned.
                 following = self._start(pool, sources, size)
-                yield from self._caption([future.result() for future in batch], wish)
+                heard = [future.result() for future in batch]
+                yield from self._say(heard, language, options)
                 batch = following
 
     def _start(
@@ -158,40 +185,24 @@ class Captioner:
         except AlignCapError as error:
             return error
 
-    def _caption(
-        self, batch: Sequence[Utterance | AlignCapError], wish: Wish
-    ) -> Iterator[Caption | AlignCapError]:
+    def _say(
+        self, batch: Sequence[Utterance | AlignCapError], language: str, options: DecodeOptions
+    ) -> Iterator[Heard | AlignCapError]:
         """What to say of each; the batch is captioned in one go."""
         heard = [one for one in batch if isinstance(one, Utterance)]
-        prompts = [self._prompt(one, wish.language) for one in heard]
-        found = iter(self._runtime.generate(prompts, self._decoding(wish)) if prompts else [])
+        prompts = [self._prompt(one, language) for one in heard]
+        found = iter(self._runtime.generate(prompts, options) if prompts else [])
         for one in batch:
-            yield one if isinstance(one, AlignCapError) else self._write(one, next(found), wish)
+            yield one if isinstance(one, AlignCapError) else self._heard(one, next(found))
 
     def _prompt(self, utterance: Utterance, language: str) -> tuple[int, ...]:
         """P_act where the model was trained with it, speech, P_instruct (Eq. 4, decision 5)."""
-        act = ""
-        if self.meta.act_mode == "measured":
-            act = acoustic_prompt(measured_clues(utterance.facts), language)
+        act = student_act(self.meta.act_mode, utterance.facts, utterance.tokens, language)
         return self._prompts.student(utterance.tokens, language=language, act=act).ids
 
-    def _decoding(self, wish: Wish) -> DecodeOptions:
-        # All beams are asked for: what they name together says how sure the model is.
-        beams = max(self._options.beam_size, wish.candidates)
-        return replace(self._options, beam_size=beams, captions=beams)
-
-    def _write(self, utterance: Utterance, hypotheses: Sequence[Hypothesis], wish: Wish) -> Caption:
-        wordings = [
-            Wording(self._prompts.vocabulary.decode(one.ids).strip(), one) for one in hypotheses
-        ]
-        return build_caption(
-            wordings,
-            utterance,
-            language=wish.language,
-            candidates=wish.candidates,
-            evidence=wish.evidence,
-            model=self.meta.name,
-        )
+    def _heard(self, utterance: Utterance, hypotheses: Sequence[Hypothesis]) -> Heard:
+        decode = self._prompts.vocabulary.decode
+        return Heard(utterance, tuple(Wording(decode(one.ids).strip(), one) for one in hypotheses))
 
 
 def _in_memory(source: Source | Array, rate_hz: int | None) -> Source:

@@ -83,8 +83,8 @@ def load_torch(
     base is not on this machine: the message says what to fetch.
     """
     from aligncap.captioner.adapters import load_adapter
-    from aligncap.captioner.backbones import load_causal_lm
     from aligncap.captioner.model import CaptionModel, add_speech_tokens
+    from aligncap.training.pretrained import load_causal_lm
 
     meta = read_meta(folder)
     vocabulary = load_vocabulary(folder, meta)

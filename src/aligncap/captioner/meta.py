@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aligncap.captioner.acting import ACT_MODES
 from aligncap.captioner.prompts import PromptTemplate
 from aligncap.captioner.vocabulary import STOP_CHARACTERS, VocabularyShape
 from aligncap.errors import (
@@ -24,9 +25,6 @@ TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
 ENCODER_FOLDER = "encoder"
 ADAPTER_FOLDER = "adapter"
-
-ACT_MODES = ("none", "measured")
-"""Where P_act comes from when captioning (decision 5)."""
 
 WEIGHTS = ("full", "adapter")
 
@@ -86,6 +84,7 @@ class ModelMeta:
     prompts: PromptTemplate = field(default_factory=PromptTemplate)
     limits: CaptionLimits = field(default_factory=CaptionLimits)
     act_mode: str = "none"
+    """Where P_act comes from when captioning (decision 5)."""
     weights: str = "full"
     """"full", or "adapter": then `base` names the language model it belongs to."""
     base: str = ""

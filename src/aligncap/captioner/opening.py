@@ -13,6 +13,7 @@ from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.runtime import CT2_FOLDER, DecodeOptions, LanguageRuntime, ResponseRules
 from aligncap.errors import DataError, MissingModelError, UnknownNameError
 from aligncap.speech import open_tokenizer
+from aligncap.speech.fingerprints import fingerprint_of_files
 from aligncap.values import SpeechTokenizer
 
 MODELS: Mapping[str, Path] = MappingProxyType(
@@ -35,11 +36,13 @@ def load(
     beam_size: int = BEAM_SIZE,
     threads: int | None = None,
     tokenizer_path: str | Path | None = None,
+    seed: int = 0,
 ) -> Captioner:
     """A captioner: `name` is a built-in model ("mini") or a model folder.
 
     `threads` is how many cores may be used (all, by default); `tokenizer_path` is where the
-    weights of a speech tokenizer are that is not part of the folder. Raises UnknownNameError for
+    weights of a speech tokenizer are that is not part of the folder; `seed` is that of sampling
+    on CTranslate2 (torch takes it from the decode options). Raises UnknownNameError for
     an unknown name, MissingModelError where something of the model is not on this machine,
     DataError where the speech tokenizer is another than the model was trained with.
     """
@@ -54,7 +57,7 @@ def load(
     language_model = (
         _torch_runtime(folder, rules)
         if runtime == "torch" or (runtime == "auto" and not exported)
-        else _ct2_runtime(folder / CT2_FOLDER, rules, cores)
+        else _ct2_runtime(folder / CT2_FOLDER, rules, cores, seed)
     )
     return Captioner(
         meta,
@@ -68,6 +71,16 @@ def load(
         ),
         workers=cores,
     )
+
+
+def model_fingerprint(folder: Path) -> str:
+    """A hash of a model folder: another model, or the same one trained on, has another."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not _is_prose(file))
+    return fingerprint_of_files({}, files)
+
+
+def _is_prose(file: Path) -> bool:
+    return file.suffix == ".md" or file.name.startswith("LICENSE")
 
 
 def find_model(name: str | Path) -> Path:
@@ -101,7 +114,7 @@ def _torch_runtime(folder: Path, rules: ResponseRules) -> LanguageRuntime:
         ) from error
 
 
-def _ct2_runtime(folder: Path, rules: ResponseRules, cores: int) -> LanguageRuntime:
+def _ct2_runtime(folder: Path, rules: ResponseRules, cores: int, seed: int) -> LanguageRuntime:
     from aligncap.captioner.ct2_runtime import CT2Runtime
 
     if not folder.is_dir():
@@ -110,8 +123,8 @@ def _ct2_runtime(folder: Path, rules: ResponseRules, cores: int) -> LanguageRunt
         )
     weights = folder / "model.bin"
     if weights.is_file() and weights.stat().st_size > BIG_BYTES:
-        return CT2Runtime(folder, rules, threads=cores)
-    return CT2Runtime(folder, rules, replicas=cores)
+        return CT2Runtime(folder, rules, threads=cores, seed=seed)
+    return CT2Runtime(folder, rules, replicas=cores, seed=seed)
 
 
 def _speech_tokenizer(folder: Path, meta: ModelMeta, path: str | Path | None) -> SpeechTokenizer:

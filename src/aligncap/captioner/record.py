@@ -7,11 +7,15 @@ import numpy as np
 
 from aligncap.captioner.listening import Utterance
 from aligncap.captioner.runtime import Hypothesis
-from aligncap.clues import arousal_valence, emotion_of, find_clues, judge, levels
+from aligncap.clues import (
+    arousal_valence,
+    emotion_of,
+    find_clues,
+    heard_gender,
+    judge,
+    levels,
+)
 from aligncap.values import EMOTIONS, Caption, Evidence
-
-SURE = 0.95
-"""Probability from which on a head's gender is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ def build_caption(
         emotion=emotion,
         arousal=arousal,
         valence=valence,
-        gender=shown.gender or _gender_from_heads(utterance.tokens.readout),
+        gender=shown.gender or heard_gender(utterance.tokens.readout),
         pitch=shown.pitch,
         loudness=shown.loudness,
         pace=shown.pace,
@@ -79,12 +83,6 @@ def emotion_of_wordings(wordings: Sequence[Wording], language: str) -> dict[str,
 def _from_heads(heads: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     read = heads.get("emotion", {})
     return _normalised({name: read.get(name, 0.0) for name in EMOTIONS}) if read else {}
-
-
-def _gender_from_heads(heads: Mapping[str, Mapping[str, float]]) -> str | None:
-    """What the tokenizer's heads are sure of, where the measured voice cannot tell."""
-    sure = [name for name, chance in heads.get("gender", {}).items() if chance >= SURE]
-    return sure[0] if sure else None
 
 
 def _normalised(shares: Mapping[str, float]) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""What a command sees of the outside: its streams and the models it can open."""
+"""What a command sees of the outside: its streams, its environment, the models it can open."""
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -35,11 +36,12 @@ def open_model(name: str) -> CaptionModel:
 
 @dataclass(frozen=True)
 class World:
-    """Streams and models; a test hands in its own."""
+    """Streams, environment and models; a test hands in its own."""
 
     stdin: TextIO = field(default_factory=lambda: sys.stdin)
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     open_model: Callable[[str], CaptionModel] = open_model
 
     def say(self, message: str) -> None:

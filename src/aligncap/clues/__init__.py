@@ -6,6 +6,7 @@ evidence for each clue in the measured facts.
 from aligncap.clues.affect import arousal_valence, emotion_of, emotions_of
 from aligncap.clues.evidence import Levels, judge, levels, measured_clues
 from aligncap.clues.finding import acoustic_prompt, detect_language, find_clues
+from aligncap.clues.hearing import heard_clues, heard_gender
 from aligncap.clues.vocabulary import clue_of, opposites
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "emotion_of",
     "emotions_of",
     "find_clues",
+    "heard_clues",
+    "heard_gender",
     "judge",
     "levels",
     "measured_clues",

@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from aligncap.corpora.rows import Row, read_rows, text_of, texts_of
 from aligncap.errors import DataError
 from aligncap.values import EMOTIONS
 
@@ -69,16 +70,8 @@ def read_manifest(path: str | Path) -> Iterator[Utterance]:
     an utterance; what came before has been given out.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                text = _decoded(line, f"{path}:{number}").strip()
-                if text:
-                    yield _utterance(text, path, f"{path}:{number}")
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot read the manifest ({error.strerror}); give a file of JSON lines"
-        ) from error
+    for place, row in read_rows(path, what="manifest"):
+        yield _utterance(row, path, place)
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
@@ -98,37 +91,24 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
     return count
 
 
-def _decoded(line: bytes, place: str) -> str:
-    try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not UTF-8; save the manifest as UTF-8") from error
-
-
-def _utterance(text: str, manifest: Path, place: str) -> Utterance:
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error.msg}); write one object a line") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{place}: holds a {type(row).__name__}; write one JSON object a line")
-    file = _text(row, "file", place)
+def _utterance(row: Row, manifest: Path, place: str) -> Utterance:
+    file = text_of(row, "file", place)
     if file is None:
         raise DataError(f"{place}: has no 'file'; name the clip, relative to the manifest")
-    label = _text(row, "emotion", place)
+    label = text_of(row, "emotion", place)
     try:
         return Utterance(
-            id=_text(row, "id", place) or Path(file).stem,
+            id=text_of(row, "id", place) or Path(file).stem,
             path=manifest.parent / file,
-            corpus=_text(row, "corpus", place),
-            language=_text(row, "language", place),
-            speaker=_text(row, "speaker", place),
-            gender=_text(row, "gender", place),
+            corpus=text_of(row, "corpus", place),
+            language=text_of(row, "language", place),
+            speaker=text_of(row, "speaker", place),
+            gender=text_of(row, "gender", place),
             emotion=SAME_EMOTION.get(label, label) if label else None,
             label=label,
-            intensity=_text(row, "intensity", place),
-            text=_text(row, "text", place),
-            captions=_captions(row, place),
+            intensity=text_of(row, "intensity", place),
+            text=text_of(row, "text", place),
+            captions=texts_of(row, "captions", place),
             duration_s=_seconds(row, place),
         )
     except DataError as error:
@@ -137,23 +117,7 @@ def _utterance(text: str, manifest: Path, place: str) -> Utterance:
         raise DataError(f"{place}: {error}") from error
 
 
-def _text(row: Mapping[str, object], key: str, place: str) -> str | None:
-    value = row.get(key)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise DataError(f"{place}: {key!r} is {value!r}; write it as text in quotes")
-    return value
-
-
-def _captions(row: Mapping[str, object], place: str) -> tuple[str, ...]:
-    value = row.get("captions") or ()
-    if not isinstance(value, list | tuple) or not all(isinstance(c, str) and c for c in value):
-        raise DataError(f"{place}: 'captions' is {value!r}; write a list of texts")
-    return tuple(value)
-
-
-def _seconds(row: Mapping[str, object], place: str) -> float | None:
+def _seconds(row: Row, place: str) -> float | None:
     value = row.get("duration")
     if value is None:
         return None

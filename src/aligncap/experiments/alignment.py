@@ -25,8 +25,8 @@ from aligncap.captioner.runtime import DecodeOptions, ResponseRules
 from aligncap.captioner.torch_runtime import TorchRuntime
 from aligncap.clues import emotion_of, find_clues
 from aligncap.errors import DataError
-from aligncap.experiments.recall import macro_recall
 from aligncap.recipes import run_recipe
+from aligncap.scoring.emotion_scores import macro_recall
 from aligncap.training.log import read_log
 from aligncap.values import SpeechTokens
 
@@ -59,17 +59,19 @@ class Score:
 
 
 def train_arm(name: str, *, recipes: Path, runs: Path, seed: int, overrides: Sequence[str]) -> Path:
-    """The run folder of an arm and a seed, trained unless it is there."""
+    """The run folder of an arm and a seed, trained as far as it is not there.
+
+    RecipeError where the folder holds a run with other settings.
+    """
     recipe, changes = ARMS[name]
     slug = "".join(c if c.isalnum() else "-" for c in name.lower())
     output = runs / f"{slug}-{seed}"
-    if not (output / "model" / "aligncap.json").exists():
-        run_recipe(
-            recipes / f"{recipe}.toml",
-            overrides=[*overrides, *changes, f"training.seed={seed}"],
-            output=output,
-            resume=True,
-        )
+    run_recipe(
+        recipes / f"{recipe}.toml",
+        overrides=[*overrides, *changes, f"training.seed={seed}"],
+        output=output,
+        resume=True,
+    )
     return output
 
 
@@ -81,7 +83,7 @@ def score_run(run: Path, rows: Sequence[TrainingRow]) -> Score:
     prompts = []
     for row in rows:
         assert row.speech is not None, "rows without speech are left out"
-        act = row.measured.get("en", "") if meta.act_mode == "measured" else ""
+        act = row.student_act(meta.act_mode, "en")
         tokens = SpeechTokens(row.speech)
         prompts.append(builder.student(tokens, language="en", act=act).ids)
     rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids(meta.limits.stop_characters))
@@ -148,7 +150,9 @@ def main(
             own = [*overrides]
             if ARMS[name][0] == "kd":
                 own.append(f'teacher.cache="{runs / "teacher"}"')
-            run = train_arm(name, recipes=recipes, runs=runs, seed=seed, overrides=own)
+            # The learning rate falls over the whole run: another length is another run.
+            folder = runs / f"{steps}-steps"
+            run = train_arm(name, recipes=recipes, runs=folder, seed=seed, overrides=own)
             scores[name].append(score_run(run, kept))
     text = "\n".join(
         [

@@ -1,23 +1,8 @@
-"""Macro recall, its bootstrap interval, and shares: pure functions of what was named."""
+"""The bootstrap interval of macro recall, class by class."""
 
 from collections.abc import Sequence
 
 import numpy as np
-
-from aligncap.errors import DataError
-
-
-def macro_recall(truth: Sequence[str], named: Sequence[str | None]) -> float:
-    """Mean over the classes of `truth` of the share of each that was named right (UAR).
-
-    None counts as wrong. Raises DataError where there is nothing to average.
-    """
-    if len(truth) != len(named) or not truth:
-        raise DataError(f"macro recall of {len(truth)} labels and {len(named)} answers")
-    right: dict[str, list[bool]] = {}
-    for label, answer in zip(truth, named, strict=True):
-        right.setdefault(label, []).append(label == answer)
-    return float(np.mean([np.mean(hits) for hits in right.values()]))
 
 
 def bootstrap_interval(

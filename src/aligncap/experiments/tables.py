@@ -7,7 +7,8 @@ from aligncap.clues import emotion_of, find_clues
 from aligncap.corpora import Utterance
 from aligncap.corpora.labels import trusted_gender
 from aligncap.experiments.egemaps import KERNELS
-from aligncap.experiments.recall import bootstrap_interval, macro_recall
+from aligncap.experiments.recall import bootstrap_interval
+from aligncap.scoring.emotion_scores import macro_recall
 from aligncap.values import Caption, Verdict
 
 CORPORA = ("ravdess", "emodb", "ased", "nemo", "secap")

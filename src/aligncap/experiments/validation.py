@@ -19,7 +19,7 @@ from aligncap.captioner.meta import read_meta, write_meta
 from aligncap.corpora import Utterance, read_manifest, validation_split
 from aligncap.errors import AlignCapError
 from aligncap.experiments.egemaps import KERNELS, functionals, svm_answers
-from aligncap.experiments.recall import bootstrap_interval, macro_recall
+from aligncap.experiments.recall import bootstrap_interval
 from aligncap.experiments.tables import (
     CORPORA,
     RIVALS,
@@ -29,6 +29,7 @@ from aligncap.experiments.tables import (
     emotion_table,
     gender_lines,
 )
+from aligncap.scoring.emotion_scores import macro_recall
 
 
 def caption_all(model: str, utterances: Sequence[Utterance], *, language: str) -> list[Captioned]:

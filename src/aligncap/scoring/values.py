@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.errors import DataError
+from aligncap.values import EMOTIONS
 
 Floats = NDArray[np.float64]
 
@@ -24,10 +25,16 @@ class ScoredClip:
     """At least one."""
     file: Path | None = None
     """The recording, where the references name it."""
+    emotion: str | None = None
+    """Its category of `values.EMOTIONS`, where the references name it."""
 
     def __post_init__(self) -> None:
         if not self.references:
             raise DataError(f"{self.id}: has no reference; a clip is scored against at least one")
+        if self.emotion is not None and self.emotion not in EMOTIONS:
+            raise DataError(
+                f"{self.id}: emotion is {self.emotion!r}, must be one of {', '.join(EMOTIONS)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,10 @@ class Statistics:
     """Shape [clips, k]."""
     value_of: Callable[[Floats], Floats]
     """Sums of rows, shape [..., k], to values, shape [...]; NaN where nothing can be said."""
+    together: bool = False
+    """Whether a row depends on the other clips scored with it (document frequencies)."""
+    scale: float = 100.0
+    """What a value is multiplied by where it is reported; 1 for marks out of ten."""
 
     def __post_init__(self) -> None:
         if self.per_clip.ndim != 2 or not len(self.per_clip):
@@ -56,6 +67,19 @@ class Statistics:
     def clip_values(self) -> Floats:
         """The value over each clip alone, shape [clips]."""
         return self.value_of(self.per_clip)
+
+
+def mean_of_clips(values: Floats, *, together: bool = False) -> Statistics:
+    """The statistics of a score that is the mean of one value a clip; NaN is not counted."""
+    told = ~np.isnan(values)
+    rows = np.stack([np.where(told, values, 0.0), told], axis=1)
+    return Statistics(rows, _mean, together=together)
+
+
+def _mean(sums: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value: Floats = sums[..., 0] / sums[..., 1]
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +111,22 @@ class Metric(Protocol):
 
         Raises MissingModelError where a library, jar or model it needs is not on this machine.
         """
+
+
+class SetMetric(Protocol):
+    """A property of a whole set of captions, such as how varied they are.
+
+    It is no sum over clips, and a bootstrap draw, in which clips come twice, would make any set
+    look less varied: its score has no interval.
+    """
+
+    @property
+    def name(self) -> str:
+        """As users ask for it: "distinct2"."""
+
+    @property
+    def variant(self) -> str:
+        """Its own part of the signature."""
+
+    def value(self, clips: list[ScoredClip]) -> float:
+        """The value over these clips, in their whole; NaN where nothing can be said."""

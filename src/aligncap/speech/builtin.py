@@ -1,19 +1,29 @@
 """The built-in speech tokenizer, run by ONNX Runtime: no torch is needed to caption."""
 
+import math
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
+from numpy.typing import ArrayLike
 
 from aligncap.errors import MissingModelError
-from aligncap.speech.features import FRAMES_A_TOKEN, EncoderInput, encoder_input, measure_features
+from aligncap.speech.features import (
+    FRAMES_A_TOKEN,
+    EncoderInput,
+    Floats,
+    encoder_input,
+    measure_features,
+)
 from aligncap.speech.fingerprints import hash_of_file
 from aligncap.values import EMOTIONS, SpeechTokens, Waveform
 
 ENCODER_FILE = "encoder.onnx"
-
-CODEBOOK_SIZE = 512
+CODEBOOK_SIZE = "codebook_size"
+"""The key of the exported encoder's metadata that says how many entries its codebook has."""
 
 
 class BuiltinTokenizer:
@@ -22,7 +32,6 @@ class BuiltinTokenizer:
     name = "builtin"
     frame_rate_hz = 100 / FRAMES_A_TOKEN
     codebooks = 1
-    codebook_size = CODEBOOK_SIZE
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
@@ -40,31 +49,62 @@ class BuiltinTokenizer:
         """A hash of the weights."""
         return hash_of_file(self._path)
 
+    @cached_property
+    def codebook_size(self) -> int:
+        """Entries of the codebook."""
+        told: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return int(told[CODEBOOK_SIZE])
+
     def encode(self, waveform: Waveform) -> SpeechTokens:
         """The tokens of one utterance; `readout` has "emotion" and "gender" probabilities and
         "pace" in syllables a second."""
         inputs = padded(encoder_input(measure_features(waveform)))
         codes, emotion, female, pace = self._session.run(
-            None, {"views": inputs.views[None], "prosody": inputs.prosody[None]}
+            None, {name: value[None] for name, value in inputs._asdict().items()}
         )
-        chance = float(female[0])
-        return SpeechTokens(
-            np.asarray(codes, dtype=np.int64),
-            {
-                "emotion": dict(zip(EMOTIONS, map(float, emotion[0]), strict=True)),
-                "gender": {"female": chance, "male": 1.0 - chance},
-                "pace": {"syllables_per_s": float(pace[0])},
-            },
-        )
+        return read_tokens(codes[:, : inputs.tokens], emotion[0], float(female[0]), float(pace[0]))
 
 
-def padded(inputs: EncoderInput) -> EncoderInput:
-    """The input with its last frame repeated up to a whole number of tokens, two at least."""
+def read_tokens(
+    codes: ArrayLike, emotion: Sequence[float], female: float, pace: float
+) -> SpeechTokens:
+    """Codes [1, tokens] with what the heads read: `emotion` probabilities [8] in the order of
+    EMOTIONS, the probability of a female voice, and the pace in syllables a second."""
+    return SpeechTokens(
+        np.asarray(codes, dtype=np.int64),
+        {
+            "emotion": dict(zip(EMOTIONS, map(float, emotion), strict=True)),
+            "gender": {"female": female, "male": 1.0 - female},
+            "pace": {"syllables_per_s": pace},
+        },
+    )
+
+
+class PaddedInput(NamedTuple):
+    """One utterance filled up to whole tokens, as the encoder learnt to read it."""
+
+    views: Floats
+    """Shape [2, frames, 64], frames a multiple of 8."""
+    prosody: Floats
+    """Shape [frames, 6]."""
+    heard: Floats
+    """1 for the utterance, 0 for what was filled up, shape [frames]."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that hold something of the utterance."""
+        return math.ceil(float(self.heard.sum()) / FRAMES_A_TOKEN)
+
+
+def padded(inputs: EncoderInput) -> PaddedInput:
+    """The input with zeros up to a whole number of tokens, two at least."""
     frames = len(inputs.prosody)
-    tokens = max(2, -(-frames // FRAMES_A_TOKEN))
-    more = tokens * FRAMES_A_TOKEN - frames
-    views = np.pad(inputs.views, ((0, 0), (0, more), (0, 0)), mode="edge")
-    return EncoderInput(views, np.pad(inputs.prosody, ((0, more), (0, 0)), mode="edge"))
+    more = max(2, math.ceil(frames / FRAMES_A_TOKEN)) * FRAMES_A_TOKEN - frames
+    return PaddedInput(
+        np.pad(inputs.views, ((0, 0), (0, more), (0, 0))),
+        np.pad(inputs.prosody, ((0, more), (0, 0))),
+        np.pad(np.ones(frames, dtype=np.float32), (0, more)),
+    )
 
 
 def open_tokenizer(path: str | Path | None = None, *, threads: int = 1) -> BuiltinTokenizer:

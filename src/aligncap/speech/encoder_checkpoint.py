@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from aligncap.acoustics.frontend import MELS
 from aligncap.errors import MissingModelError
+from aligncap.speech.builtin import CODEBOOK_SIZE, ENCODER_FILE
 from aligncap.speech.encoder import EncoderConfig, SpeechEncoder
 from aligncap.speech.features import FRAMES_A_TOKEN, PROSODY, VIEWS
 
@@ -24,7 +25,7 @@ def save_encoder(folder: Path, model: SpeechEncoder) -> None:
     (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE)
-    export_encoder(model, folder / "encoder.onnx")
+    export_encoder(model, folder / ENCODER_FILE)
 
 
 def load_encoder(folder: Path) -> SpeechEncoder:
@@ -40,23 +41,29 @@ def load_encoder(folder: Path) -> SpeechEncoder:
 
 
 class _Exported(nn.Module):
-    """One utterance at a time, so nothing is padded: what ONNX Runtime computes."""
+    """What ONNX Runtime computes of one utterance at a time."""
 
     def __init__(self, encoder: SpeechEncoder) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, views: Tensor, prosody: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        reading = self.encoder(views, prosody, torch.ones_like(prosody[:, :, 0]))
+    def forward(
+        self, views: Tensor, prosody: Tensor, heard: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        reading = self.encoder(views, prosody, heard)
         female = reading.gender.sigmoid()
         return reading.codes, reading.emotion.softmax(-1), female, reading.pace.exp()
 
 
 def export_encoder(model: SpeechEncoder, path: Path) -> None:
-    """Write the encoder as ONNX: `views` [1, 2, frames, 64] and `prosody` [1, frames, 6], frames a
-    multiple of 8, to `codes`, `emotion` (probabilities), `female` and `pace`."""
+    """Write the encoder as ONNX: `views` [1, 2, frames, 64], `prosody` [1, frames, 6] and `heard`
+    [1, frames], frames a multiple of 8, to `codes`, `emotion` (probabilities), `female`, `pace`."""
     frames = 12 * FRAMES_A_TOKEN
-    example = (torch.zeros(1, VIEWS, frames, MELS), torch.zeros(1, frames, PROSODY))
+    example = (
+        torch.zeros(1, VIEWS, frames, MELS),
+        torch.zeros(1, frames, PROSODY),
+        torch.ones(1, frames),
+    )
     tokens = torch.export.Dim("tokens", min=2, max=4096)
     training = model.training
     exported = _Exported(model).eval()
@@ -64,11 +71,12 @@ def export_encoder(model: SpeechEncoder, path: Path) -> None:
         exported,
         example,
         dynamo=True,
-        input_names=["views", "prosody"],
+        input_names=["views", "prosody", "heard"],
         output_names=["codes", "emotion", "female", "pace"],
         dynamic_shapes={
             "views": {2: tokens * FRAMES_A_TOKEN},
             "prosody": {1: tokens * FRAMES_A_TOKEN},
+            "heard": {1: tokens * FRAMES_A_TOKEN},
         },
         verbose=False,
     )
@@ -77,6 +85,7 @@ def export_encoder(model: SpeechEncoder, path: Path) -> None:
         raise RuntimeError("torch gave no ONNX program")
     model_proto = program.model_proto
     _forget_origin(model_proto.graph)
+    model_proto.metadata_props.add(key=CODEBOOK_SIZE, value=str(model.config.codebook_size))
     path.write_bytes(model_proto.SerializeToString())
 
 

@@ -7,6 +7,7 @@ signal (level, pitch, voicing and a coarse spectrum); what they need is what the
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,15 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from aligncap.audio.files import load
-from aligncap.clues import emotion_of
 from aligncap.corpora import Utterance, read_manifest, validation_split
-from aligncap.corpora.labels import trusted_gender
+from aligncap.corpora.labels import labelled
 from aligncap.errors import DataError, RecipeError
 from aligncap.speech.augmentation import Augmentation
-from aligncap.speech.encoder import EncoderConfig, Reading, SpeechEncoder
+from aligncap.speech.encoder import EncoderConfig, SpeechEncoder
 from aligncap.speech.encoder_checkpoint import save_encoder
 from aligncap.speech.encoder_data import (
     UNKNOWN,
@@ -32,8 +31,9 @@ from aligncap.speech.encoder_data import (
     make_batch,
     sampling_weights,
 )
+from aligncap.speech.encoder_losses import emotion_loss, gender_loss, pace_loss, signal_loss
 from aligncap.speech.feature_store import FeatureStore, store_features
-from aligncap.speech.features import FRAMES_A_TOKEN, Features, encoder_input, measure_features
+from aligncap.speech.features import Features, encoder_input, measure_features
 from aligncap.training import FitSettings, WeightAverage, fit
 from aligncap.training.hooks import evaluating, every
 from aligncap.values import EMOTIONS
@@ -73,6 +73,8 @@ class EncoderSettings:
     masks: int = 2
     quantize_after: int = 300
     """Steps after which the heads see quantised vectors only."""
+    prior_weight: float = 0.5
+    """How far rare emotions are told as readily as frequent ones, 0 to 1 (`balanced`)."""
     evaluate_every: int = 500
     model: EncoderConfig = field(default_factory=EncoderConfig)
     losses: Losses = field(default_factory=Losses)
@@ -116,8 +118,23 @@ def run(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str
     run_settings = settings.training
     fit(model, step, batches, run_settings, output, resume=resume, hooks=hooks, average=average)
     with average.applied():
-        save_encoder(output / "encoder", model)
-        return recalls(model, corpus)
+        finished = balanced(model, corpus.emotion_shares, settings.prior_weight)
+    save_encoder(output / "encoder", finished)
+    return recalls(finished, corpus)
+
+
+def balanced(model: SpeechEncoder, shares: NDArray[np.float64], weight: float) -> SpeechEncoder:
+    """A copy whose emotion logits are less by `weight` · log share, `shares` [8] being how often
+    each emotion was heard in training (post-hoc logit adjustment, Menon et al. 2021).
+
+    What is judged is the mean recall over emotions, in which a rare one counts like any other. An
+    emotion that was never heard keeps its logit.
+    """
+    copied = deepcopy(model)
+    heard = torch.from_numpy(np.where(shares > 0, shares, 1.0)).float()
+    with torch.no_grad():
+        copied.emotion.bias.sub_(weight * heard.log())
+    return copied
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,15 @@ class Prepared:
     """How often each clip is drawn; 0 for those held out."""
     held_out: Sequence[int]
     """Clips of the speakers held out."""
+
+    @property
+    def emotion_shares(self) -> NDArray[np.float64]:
+        """The share of labelled draws that each emotion has, [8]."""
+        emotions = np.array([clip.emotion for clip in self.clips])
+        drawn = self.weights * (emotions != UNKNOWN)
+        sums = np.bincount(emotions.clip(min=0), drawn, len(EMOTIONS))
+        shares: NDArray[np.float64] = sums / max(sums.sum(), 1e-12)
+        return shares
 
 
 def prepare(settings: EncoderSettings) -> Prepared:
@@ -153,12 +179,10 @@ def measured(path: Path) -> Features:
 
 
 def labels(utterance: Utterance) -> tuple[int, int]:
-    """(emotion, gender) as numbers; a human caption names the emotion where no label does."""
-    emotion = utterance.emotion
-    if emotion is None and utterance.captions:
-        emotion = emotion_of(utterance.captions[0])
-    gender = {"female": 1, "male": 0}.get(trusted_gender(utterance) or "", UNKNOWN)
-    return (UNKNOWN if emotion is None else EMOTIONS.index(emotion)), gender
+    """(emotion, gender) as numbers, as far as they are known and relied on."""
+    known = labelled(utterance)
+    emotion = UNKNOWN if known.emotion is None else EMOTIONS.index(known.emotion)
+    return emotion, {"female": 1, "male": 0}.get(known.gender or "", UNKNOWN)
 
 
 class EncoderStep:
@@ -181,34 +205,6 @@ class EncoderStep:
         }
         total = sum((getattr(losses, name) * part for name, part in parts.items()), torch.zeros(()))
         return {"loss": total, **parts}
-
-
-def emotion_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy against smoothed probabilities, both [batch, 8]; unlabelled rows are 0."""
-    labelled = target.sum(1, keepdim=True)
-    smooth = (1 - smoothing) * target + smoothing / target.shape[1] * labelled
-    return -(smooth * logits.log_softmax(1)).sum(1).mean()
-
-
-def gender_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy over clips whose gender is known; both [batch]."""
-    known = (target >= 0).to(logits)
-    each = functional.binary_cross_entropy_with_logits(logits, target.clamp(0, 1), reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
-
-
-def pace_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Absolute error of the logarithm of the pace where it could be measured; both [batch]."""
-    known = ~target.isnan()
-    return (predicted - target.nan_to_num()).abs().mul(known).sum() / known.sum().clamp(min=1)
-
-
-def signal_loss(reading: Reading, batch: Batch) -> Tensor:
-    """Squared error of each token's mean input: first view and prosody."""
-    spectrum = functional.avg_pool2d(batch.views[:, :1], (FRAMES_A_TOKEN, 1))[:, 0]
-    prosody = functional.avg_pool1d(batch.prosody.transpose(1, 2), FRAMES_A_TOKEN).transpose(1, 2)
-    error = (reading.signal - torch.cat((spectrum, prosody), 2)).square().mean(2)
-    return (error * reading.heard).sum() / reading.heard.sum()
 
 
 def recalls(model: SpeechEncoder, corpus: Prepared) -> dict[str, float]:

@@ -35,7 +35,8 @@ class VectorQuantizer(nn.Module):
         [batch, time], and the commitment loss; padding neither counts nor moves the codebook.
         Without `rounding` the vectors pass the narrow projection but not the codebook."""
         vectors = self.enter(x)
-        vectors = functional.layer_norm(vectors, vectors.shape[-1:])
+        # Under autocast too, distances are compared in full precision.
+        vectors = functional.layer_norm(vectors.float(), vectors.shape[-1:])
         flat, kept = vectors.flatten(0, 1), heard.flatten() > 0
         with torch.no_grad():
             distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T

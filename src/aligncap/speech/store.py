@@ -2,23 +2,18 @@
 what was not yet flushed, and what is read back is always whole."""
 
 import json
-import os
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aligncap.database import Database
 from aligncap.errors import DataError
 from aligncap.values import SpeechTokens
 
-_BUSY_S = 60.0
 _SCHEMA = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE tokens (content TEXT PRIMARY KEY, codes BLOB NOT NULL, readout TEXT NOT NULL)",
     "CREATE TABLE clips (id TEXT PRIMARY KEY, path TEXT NOT NULL, bytes INTEGER NOT NULL,"
     " modified_ns INTEGER NOT NULL, content TEXT NOT NULL)",
@@ -61,46 +56,48 @@ class TokenStore:
         self._dtype = np.dtype("<u2" if self._codebook_size <= 1 << 16 else "<u4")
         self._new_tokens: dict[str, tuple[bytes, str]] = {}
         self._new_clips: dict[str, ClipRecord] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connect()
+        self._database = Database(
+            path, kind="token cache", cure="delete it, its tokens can be made anew"
+        )
+        self._database.create(_SCHEMA, dict(meta))
         self._check_meta(meta)
 
     def __len__(self) -> int:
         """Clips whose tokens are here."""
         self.flush()
-        return int(self._row("SELECT count(*) FROM clips JOIN tokens USING (content)")[0])
+        query = "SELECT count(*) FROM clips JOIN tokens USING (content)"
+        return int(self._database.row(query)[0])
 
     def ids(self) -> Iterator[str]:
         """Ids of the clips, sorted, one at a time."""
         self.flush()
-        with self._explained():
-            for (clip_id,) in self._open().execute("SELECT id FROM clips ORDER BY id"):
-                yield str(clip_id)
+        for (clip_id,) in self._database.stream("SELECT id FROM clips ORDER BY id"):
+            yield str(clip_id)
 
     def clip(self, clip_id: str) -> ClipRecord | None:
         """The clip of that id, or None."""
         if clip_id in self._new_clips:
             return self._new_clips[clip_id]
-        row = self._row("SELECT * FROM clips WHERE id = ?", clip_id)
+        row = self._database.row("SELECT * FROM clips WHERE id = ?", (clip_id,))
         return ClipRecord(*row) if row else None
 
     def clips_at(self, path: str) -> list[ClipRecord]:
         """The clips that were read from that path."""
         self.flush()
-        with self._explained():
-            rows = self._open().execute("SELECT * FROM clips WHERE path = ?", (path,)).fetchall()
+        rows = self._database.rows("SELECT * FROM clips WHERE path = ?", (path,))
         return [ClipRecord(*row) for row in rows]
 
     def has(self, content: str) -> bool:
         """Whether the tokens of that content are here."""
         return content in self._new_tokens or bool(
-            self._row("SELECT 1 FROM tokens WHERE content = ?", content)
+            self._database.row("SELECT 1 FROM tokens WHERE content = ?", (content,))
         )
 
     def tokens(self, content: str) -> SpeechTokens | None:
         """The tokens of that content, or None."""
         self.flush()
-        row = self._row("SELECT codes, readout FROM tokens WHERE content = ?", content)
+        query = "SELECT codes, readout FROM tokens WHERE content = ?"
+        row = self._database.row(query, (content,))
         if not row:
             return None
         return SpeechTokens(self._unpack(row[0]), json.loads(row[1]))
@@ -123,7 +120,7 @@ class TokenStore:
             (clip.id, clip.path, clip.bytes, clip.modified_ns, clip.content)
             for clip in self._new_clips.values()
         ]
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.executemany("INSERT OR IGNORE INTO tokens VALUES (?, ?, ?)", tokens)
             connection.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)", clips)
         self._new_tokens.clear()
@@ -132,7 +129,7 @@ class TokenStore:
     def close(self) -> None:
         """Flush and close; the store cannot be used afterwards."""
         self.flush()
-        self._connection.close()
+        self._database.close()
 
     def _pack(self, codes: NDArray[np.int64]) -> bytes:
         if codes.shape[0] != self._codebooks or (
@@ -149,64 +146,11 @@ class TokenStore:
             raise DataError(f"{self.path}: holds a torn record; delete it and make it anew")
         return np.frombuffer(packed, self._dtype).reshape(self._codebooks, -1).astype(np.int64)
 
-    def _connect(self) -> None:
-        with self._explained():
-            self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
-        self._process = os.getpid()
-
-    def _open(self) -> sqlite3.Connection:
-        # A connection must not cross a fork (data loaders do): the child opens its own.
-        if self._process != os.getpid():
-            self._connect()
-        return self._connection
-
-    def _row(self, query: str, *values: str) -> tuple[Any, ...]:
-        with self._explained():
-            return tuple(self._open().execute(query, values).fetchone() or ())
-
     def _check_meta(self, meta: Mapping[str, str]) -> None:
-        if not self._row("SELECT 1 FROM sqlite_master"):
-            self._create(meta)
-        with self._explained():
-            found = dict(self._open().execute("SELECT key, value FROM meta"))
+        found = self._database.meta()
         for key, value in meta.items():
             if found.get(key) != value:
                 raise DataError(
                     f"{self.path}: was made with {key} {found.get(key)!r}, not {value!r}; "
                     "choose another directory"
                 )
-
-    def _create(self, meta: Mapping[str, str]) -> None:
-        with self._transaction() as connection:
-            # Another process may have been first, between the look and the lock.
-            if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._explained():
-            connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:  # an interrupt, too, must not leave the file locked
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise DataError(
-                f"{self.path}: {error}; see that the disk has room, the folder can be written "
-                "and no other program holds the file"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{self.path}: is damaged or no token cache ({error}); "
-                "delete it, its tokens can be made anew"
-            ) from error

@@ -1,0 +1,171 @@
+"""The evidence judge: what a caption claims, against what is known of the clip.
+
+Known is what the corpus labels (emotion, gender), what the signal clearly shows and, where people
+have captioned the clip, what they say. With the weights of `EvidenceWeights`,
+
+    score = (said - contradicted C - invented I - untold U - wrong_emotion W) / known
+
+    known    what there is to say: 1 for each claim, `emotion` for one of an emotion, `middle` for
+             one in the middle of its scale ("normal"); at least 1
+    said     the same over the supported claims of the caption, never more than `known`
+    C I U W  how many claims are contradicted, are in no reference though there is one, can be held
+             against nothing, are of another emotion
+
+A caption that says all and nothing wrong has 1, one that claims nothing has 0: saying less is no
+way to a better score. A claim counts once, however often it is made; a rightly denied one ("not
+loud") costs nothing and says nothing.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields
+from functools import cache
+from math import inf
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from aligncap import __version__, clues
+from aligncap.clues import find_clues
+from aligncap.errors import RecipeError
+from aligncap.preference.known import Claim, Held, Known, Standing, plain_clues
+from aligncap.preference.values import Asked, Candidate, Clip, Judgement
+
+if TYPE_CHECKING:
+    from aligncap.preference.judges import JudgeOptions
+
+MIDDLE = "normal"
+"""The meaning of a fact in the middle of its scale: true of most clips, so it says little."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceWeights:
+    """What claims are worth and what they cost, in units of one clear fact that is said."""
+
+    contradicted: float = 1.5
+    """More than a fact is worth, so that a guess does not pay."""
+    invented: float = 0.5
+    """A claim that no reference makes, where people have captioned the clip."""
+    untold: float = 0.1
+    """A claim that can be held against nothing."""
+    emotion: float = 2.0
+    """The right emotion; it names the state itself."""
+    wrong_emotion: float = 2.0
+    middle: float = 0.25
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if not 0 <= getattr(self, one.name) < inf:
+                raise RecipeError(f"{one.name} is {getattr(self, one.name)}, must be 0 or more")
+
+    def worth(self, claim: Claim) -> float:
+        """What it is worth to say this, where it is so."""
+        if claim[0] == "emotion":
+            return self.emotion
+        return self.middle if claim[1] == MIDDLE else 1.0
+
+    def cost(self, held: Held) -> tuple[str, float]:
+        """What a claim that is not supported costs, and the name of the weight."""
+        name = held.standing.value
+        if held.standing is Standing.CONTRADICTED and held.clue.trait == "emotion":
+            name = "wrong_emotion"
+        return name, float(getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceJudge:
+    """Judges by evidence: offline, and the same today and tomorrow."""
+
+    weights: EvidenceWeights = field(default_factory=EvidenceWeights)
+    name: str = "evidence"
+    at_once: int = 1
+
+    @property
+    def signature(self) -> str:
+        """Weights, and a hash of the vocabulary, grammar and thresholds of clues."""
+        weights = ",".join(f"{one:g}" for one in astuple(self.weights))
+        return f"evidence|weights:{weights}|clues:{clues_fingerprint()}|v{__version__}"
+
+    def judge(self, asked: Sequence[Asked]) -> list[list[Judgement]]:
+        """As `Judge`."""
+        return [self._judge_clip(clip, candidates) for clip, candidates in asked]
+
+    def close(self) -> None:
+        """As `Judge`: it holds nothing open."""
+
+    def _judge_clip(self, clip: Clip, candidates: Sequence[Candidate]) -> list[Judgement]:
+        known = Known.of(clip)
+        claims = known.claims()
+        return [self._judge(one, known, claims) for one in candidates]
+
+    def _judge(self, candidate: Candidate, known: Known, claims: Sequence[Claim]) -> Judgement:
+        found = plain_clues(find_clues(candidate.text, candidate.language))
+        held = [known.hold(clue) for clue in found]
+        said = dict.fromkeys(_claim(one) for one in held if _says(one))
+        parts = dict.fromkeys(("contradicted", "invented", "untold", "wrong_emotion"), 0.0)
+        costs = 0.0
+        for one in held:
+            if _costs(one):
+                name, cost = self.weights.cost(one)
+                parts[name] += 1
+                costs += cost
+        total = max(1.0, sum(map(self.weights.worth, claims)))
+        worth = min(total, sum(map(self.weights.worth, said)))
+        left = [claim for claim in claims if claim not in said and self.weights.worth(claim) >= 1]
+        return Judgement(
+            candidate=candidate.key,
+            judge=self.signature,
+            score=(worth - costs) / total,
+            parts=MappingProxyType({"said": worth, "known": total, **parts}),
+            reason=_reason(held, left),
+        )
+
+
+def _claim(held: Held) -> Claim:
+    return held.clue.trait, held.clue.meaning
+
+
+def _says(held: Held) -> bool:
+    return held.standing is Standing.SUPPORTED and not held.clue.negated
+
+
+def _costs(held: Held) -> bool:
+    # What a caption denies it does not make up.
+    made_up = held.standing in (Standing.INVENTED, Standing.UNTOLD) and not held.clue.negated
+    return held.standing is Standing.CONTRADICTED or made_up
+
+
+_ORDER: Mapping[Standing, int] = MappingProxyType(
+    {Standing.CONTRADICTED: 0, Standing.INVENTED: 1, Standing.UNTOLD: 2}
+)
+
+
+def _reason(held: Iterable[Held], left: Sequence[Claim]) -> str:
+    """In words, the worst first: "says 'slow' but pace 6.1 syllables/s (…); rightly says 'sad'"."""
+    held = list(held)
+    wrong = sorted((one for one in held if _costs(one)), key=lambda one: _ORDER[one.standing])
+    notes = [
+        f"{'denies' if one.clue.negated else 'says'} '{one.clue.word}'"
+        f"{' but' if one.standing is Standing.CONTRADICTED else ', unsupported:'} {one.reason}"
+        for one in wrong
+    ]
+    right = [f"'{one.clue.word}'" for one in held if _says(one)]
+    notes += [f"rightly says {', '.join(right)}"] if right else []
+    unsaid = ", ".join(f"{meaning} ({trait})" for trait, meaning in left)
+    notes += [f"leaves out {unsaid}"] if left else []
+    return "; ".join(notes) or "claims nothing, and there is nothing to claim"
+
+
+@cache
+def clues_fingerprint() -> str:
+    """A hash of everything that verdicts on clues depend on: the package of clues."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(clues.__file__).parent.rglob("*")):
+        if file.suffix in (".py", ".toml"):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def open_judge(options: "JudgeOptions") -> EvidenceJudge:
+    """The evidence judge."""
+    return EvidenceJudge(options.weights)

@@ -1,0 +1,91 @@
+"""A language model on this machine as judge: any causal LM of transformers, decoded greedily."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from aligncap.errors import MissingModelError
+from aligncap.scoring.judge.chat import NoReplyError, Reply
+
+
+class LocalModel:
+    """A causal LM and its tokenizer; the chat template is used where the tokenizer has one."""
+
+    def __init__(self, causal_lm: Any, tokenizer: Any, *, name: str, max_tokens: int) -> None:
+        self.name = name
+        self.settings: Mapping[str, object] = {"decoding": "greedy", "max_tokens": max_tokens}
+        self._causal_lm, self._tokenizer = causal_lm, tokenizer
+        self._max_tokens = max_tokens
+        self._lock = Lock()
+
+    def ask(self, prompt: str) -> Reply:
+        """The most probable reply, token by token."""
+        inputs = self._tokenizer(
+            self._dialogue(prompt),
+            return_tensors="pt",
+            return_token_type_ids=False,
+            add_special_tokens=not self._tokenizer.chat_template,  # the template writes its own
+        ).to(self._causal_lm.device)
+        length = int(inputs["input_ids"].shape[1])
+        self._check_room(length)
+        with self._lock:
+            ids = self._causal_lm.generate(
+                **inputs,
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=self._max_tokens,
+                pad_token_id=0,  # never read: there is one prompt at a time
+            )[0, length:].tolist()
+        return Reply(
+            text=self._tokenizer.decode(ids, skip_special_tokens=True),
+            finish="length" if len(ids) == self._max_tokens else "stop",
+            prompt_tokens=length,
+            completion_tokens=len(ids),
+        )
+
+    def _dialogue(self, prompt: str) -> str:
+        if not self._tokenizer.chat_template:
+            return prompt + "\n"
+        turns = [{"role": "user", "content": prompt}]
+        text = self._tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True
+        )
+        return str(text)
+
+    def _check_room(self, length: int) -> None:
+        longest = getattr(self._causal_lm.config, "max_position_embeddings", None)
+        if longest is not None and length + self._max_tokens > longest:
+            raise NoReplyError(
+                f"prompt and reply may take {length} + {self._max_tokens} tokens, "
+                f"{self.name} has room for {longest}"
+            )
+
+
+def open_local(name: str, *, max_tokens: int) -> LocalModel:
+    """The model of a folder or of the local Hugging Face cache, signed with a hash of its files.
+
+    MissingModelError says what to fetch, or which extra brings the libraries.
+    """
+    from aligncap.training.pretrained import folder_of, load_causal_lm, load_tokenizer
+
+    try:
+        causal_lm = load_causal_lm(name).eval()
+    except ModuleNotFoundError as error:
+        raise MissingModelError(
+            f"a judge on this machine needs {error.name}: pip install 'aligncap[train]', "
+            "or give the URL of a server"
+        ) from error
+    signed = f"{Path(name).name}@{_hash_of(Path(folder_of(name)))[:8]}"
+    return LocalModel(causal_lm, load_tokenizer(name), name=signed, max_tokens=max_tokens)
+
+
+def _hash_of(folder: Path) -> str:
+    """SHA-256 over everything in a model's folder that its replies may depend on."""
+    digest = hashlib.sha256()
+    for pattern in ("*.json", "*.jinja", "*.model", "*.safetensors"):
+        for path in sorted(folder.glob(pattern)):
+            with path.open("rb") as file:
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

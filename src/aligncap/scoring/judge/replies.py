@@ -1,0 +1,132 @@
+"""Every reply, kept in one SQLite file as soon as it is there.
+
+Each reply is a transaction of its own: a process killed at any moment has lost no reply that had
+arrived. The journal is SQLite's ordinary one rather than WAL, which does not work on network
+drives; the file may be used by several processes at once, which then share their replies.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from aligncap.errors import DataError
+from aligncap.scoring.judge.chat import Reply
+
+_BUSY_S = 60.0
+_APPLICATION = 0x616C6A64
+"""Marks the file as ours, in SQLite's header ("aljd")."""
+
+_SCHEMA = (
+    "CREATE TABLE replies (key TEXT PRIMARY KEY, model TEXT NOT NULL, settings TEXT NOT NULL,"
+    " prompt TEXT NOT NULL, reply TEXT NOT NULL, finish TEXT NOT NULL, served TEXT NOT NULL,"
+    " prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,"
+    " retries INTEGER NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)",
+    f"PRAGMA application_id = {_APPLICATION}",
+)
+
+
+def reply_key(prompt: str, *, model: str, settings: Mapping[str, object]) -> str:
+    """SHA-256 of everything a reply depends on, in hexadecimal."""
+    return hashlib.sha256(_canonical([prompt, model, dict(settings)]).encode()).hexdigest()
+
+
+def settings_hash(settings: Mapping[str, object]) -> str:
+    """Eight digits that change with any setting."""
+    return hashlib.sha256(_canonical(dict(settings)).encode()).hexdigest()[:8]
+
+
+class ReplyCache:
+    """Replies of one model by prompt; other models and settings may share the file.
+
+    Raises DataError if the file is damaged, is something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path, *, model: str, settings: Mapping[str, object]) -> None:
+        self.path = path
+        self._model, self._settings = model, settings
+        self._lock = Lock()  # one connection for all threads: a reply is written in no time
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            )
+        try:
+            self._prepare()
+        except DataError:
+            self.close()
+            raise
+
+    def get(self, prompt: str) -> Reply | None:
+        """The reply to a prompt, or None if it never came."""
+        with self._lock, self._explained():
+            row = self._connection.execute(
+                "SELECT reply, finish, served, prompt_tokens, completion_tokens FROM replies"
+                " WHERE key = ?",
+                (self._key(prompt),),
+            ).fetchone()
+        if row is None:
+            return None
+        text, finish, served, prompt_tokens, completion_tokens = row
+        return Reply(
+            text=text,
+            finish=finish,
+            served=served,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+        )
+
+    def put(self, prompt: str, reply: Reply) -> None:
+        """Keep a reply; on disk when this returns. The first reply to a prompt stays."""
+        asked = (self._key(prompt), self._model, _canonical(dict(self._settings)), prompt)
+        said = (reply.text, reply.finish, reply.served)
+        took = (reply.prompt_tokens, reply.completion_tokens, reply.retries)
+        with self._lock, self._explained():
+            self._connection.execute(
+                "INSERT OR IGNORE INTO replies (key, model, settings, prompt, reply, finish,"
+                " served, prompt_tokens, completion_tokens, retries)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*asked, *said, *took),
+            )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def _key(self, prompt: str) -> str:
+        return reply_key(prompt, model=self._model, settings=self._settings)
+
+    def _prepare(self) -> None:
+        with self._explained():
+            connection = self._connection
+            connection.execute("BEGIN IMMEDIATE")  # one process makes the table, others wait
+            if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if application != _APPLICATION:
+            raise DataError(f"{self.path}: is another program's database; name another judge cache")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            raise DataError(
+                f"{self.path}: {error}; see that the disk has room, the folder can be written "
+                "and no other program holds the file"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"{self.path}: is damaged or no judge cache ({error}); name another one, "
+                "or delete it and pay for its replies again"
+            ) from error
+
+
+def _canonical(value: object) -> str:
+    # In ASCII, so that no text is too odd to be hashed.
+    return json.dumps(value, sort_keys=True, ensure_ascii=True)

@@ -1,0 +1,85 @@
+"""How a judge is set up; read from the command line at the edge, and handed in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from aligncap.errors import RecipeError
+
+CACHE = Path("judge-replies.sqlite")
+CHAT_PATH = "/chat/completions"
+
+OUR_FIELDS = ("model", "messages", "stream")
+"""Fields of a request that are not the user's to set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSettings:
+    """Which model judges, and how it is asked."""
+
+    model: str
+    """A name the server knows; without `url`, a folder or Hugging Face name on this machine."""
+    url: str | None = None
+    """Base URL of an OpenAI-compatible server, up to and with "/v1"; None runs `model` here."""
+    key: str | None = field(default=None, repr=False)
+    """Sent as a bearer token; servers on one's own machine need none."""
+    proxy: str | None = None
+    """URL of a proxy for requests."""
+    temperature: float = 0.0
+    max_tokens: int = 1024
+    """Of one reply; a reply that is cut there cannot be read."""
+    request: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    """Further fields of each request, such as {"seed": 1}; a field that is None is left out, such
+    as {"max_tokens": None, "max_completion_tokens": 4000}."""
+    concurrency: int = 4
+    """Prompts that are under way at once; a model on this machine takes one after the other."""
+    attempts: int = 8
+    """How often one prompt is sent before it is given up."""
+    timeout_s: float = 120.0
+    """For one attempt, from the first byte sent to the last received."""
+    longest_wait_s: float = 60.0
+    """Between two attempts. A server that asks for a longer pause (Retry-After) ends the run."""
+    cache: Path = CACHE
+    """Every reply is kept here."""
+    prompts: Path | None = None
+    """A folder of prompt templates to use in place of those built in, file by file."""
+
+    def __post_init__(self) -> None:
+        if not self.model.strip():
+            raise RecipeError("the judge has no model; name one as its server knows it")
+        if self.url is not None:
+            _check_url(self.url)
+        elif self.temperature or self.request:
+            raise RecipeError("a judge on this machine is greedy: leave temperature and request")
+        if ours := [name for name in OUR_FIELDS if name in self.request]:
+            raise RecipeError(f"the judge's request sets {ours[0]!r}, which is set for it")
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
+            raise RecipeError("the judge's key holds characters that no key has; copy it again")
+        if not self.temperature >= 0.0:
+            raise RecipeError(f"the judge's temperature is {self.temperature}, must be 0 or more")
+        for name in ("max_tokens", "concurrency", "attempts"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"the judge's {name} is {getattr(self, name)}, must be 1 or more")
+        for name in ("timeout_s", "longest_wait_s"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise RecipeError(f"the judge's {name} is {getattr(self, name)}, must be above 0")
+
+
+def _check_url(url: str) -> None:
+    refusal = RecipeError(f"the judge's URL {url!r} is none; write http://localhost:8000/v1")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, (parts.hostname or "").encode("idna")
+    except ValueError as error:  # a port that is no number, a name with two dots in a row
+        raise refusal from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise refusal
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise refusal
+    if parts.username or parts.password:
+        raise RecipeError("the judge's URL holds a password; hand it in as the key instead")
+    if url.rstrip("/").endswith(CHAT_PATH):
+        base = url.rstrip("/").removesuffix(CHAT_PATH)
+        raise RecipeError(f"the judge's URL {url!r} is too long; give its base, {base}")

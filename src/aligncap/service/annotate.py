@@ -1,0 +1,209 @@
+"""The annotation server: a page, the next two captions, what was chosen, and the recordings.
+
+For one's own machine: it answers only to the names it was started under, and gives out only
+recordings that a task of its store names and that lie inside the audio folder. A choice is in the
+store before the answer leaves; one that is sent twice counts once.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from pydantic import BaseModel, StringConstraints
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from aligncap.errors import AlignCapError, DataError
+from aligncap.preference.annotations import Annotation
+from aligncap.preference.store import PreferenceStore
+from aligncap.service.annotate_tasks import Task, in_order, open_tasks, progress_of
+
+PAGE = Path(__file__).with_name("annotate_page.html")
+
+PLAYED_AS_THEY_ARE: Mapping[str, str] = {
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".mp3": "audio/mpeg",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+}
+"""What browsers play; any other recording is sent as the 16 kHz that the model hears."""
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
+Id = Annotated[str, StringConstraints(min_length=8, max_length=80)]
+State = dict[str, object]
+
+
+class Choice(BaseModel):
+    """What the page sends when a person has chosen."""
+
+    id: Id
+    annotator: Name
+    task: str
+    choice: Literal["first", "second", "tie", "skip"]
+
+
+class Undoing(BaseModel):
+    """What the page sends to take a choice back."""
+
+    id: Id
+    annotator: Name
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What is to be annotated, by whom and how far; needs no web server."""
+
+    store: PreferenceStore
+    tasks: Sequence[Task]
+    audio_root: Path
+    share: float = 0.2
+    """Of the tasks, as many are given to everybody."""
+    annotator: str | None = None
+    """Whose page it is, where only one person uses it."""
+    by_id: Mapping[str, Task] = field(init=False)
+    shown: dict[str, str] = field(default_factory=dict)
+    """What each person has before them, so that others are given something else if they can be;
+    a server that starts again has forgotten it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_id", {task.id: task for task in self.tasks})
+
+    def state(self, annotator: str, first: Task | None = None) -> State:
+        """What the page shows: the next task (or `first`), progress, and what can be undone."""
+        annotations = self.store.annotations.all()
+        left = open_tasks(self.tasks, annotations, annotator, share=self.share)
+        before_others = {one for name, one in self.shown.items() if name != annotator}
+        left.sort(key=lambda one: one.id in before_others)
+        task = first or (left[0] if left else None)
+        self.shown[annotator] = task.id if task else ""
+        mine = [one.id for one in annotations if one.annotator == annotator]
+        progress = progress_of(self.tasks, annotations, annotator, share=self.share)
+        return {
+            "annotator": annotator,
+            "task": self._shown(task, annotator) if task else None,
+            "progress": asdict(progress),
+            "last": mine[-1] if mine else None,
+        }
+
+    def choose(self, choice: Choice) -> State:
+        """Keep a choice; KeyError for a task that is not here."""
+        first, second = in_order(self.by_id[choice.task], choice.annotator)
+        annotation = Annotation(choice.id, choice.annotator, first.key, second.key, choice.choice)
+        kept = self.store.annotations.add(annotation)
+        return {"kept": kept, **self.state(choice.annotator)}
+
+    def undo(self, undoing: Undoing) -> State:
+        """Take a choice back, and show its task again."""
+        pairs = {one.id: one.pair for one in self.store.annotations.all()}
+        undone = self.store.annotations.undo(undoing.id, undoing.annotator)
+        again = [task for task in self.tasks if undone and task.pair == pairs.get(undoing.id)]
+        state = self.state(undoing.annotator, again[0] if again else None)
+        return {"undone": undone, **state}
+
+    def _shown(self, task: Task, annotator: str) -> State:
+        first, second = in_order(task, annotator)
+        return {
+            "id": task.id,
+            "audio": f"audio/{task.id}",
+            "language": first.language,
+            "first": first.text,
+            "second": second.text,
+        }
+
+
+def recording(root: Path, file: str) -> Path:
+    """A recording that a store names, inside of `root`; DataError for any other file.
+
+    Links are followed first, so one that leads out of the folder is refused.
+    """
+    if not file or "\0" in file:
+        raise DataError(f"{file!r}: is no name of a recording")
+    folder, path = root.resolve(), (root / file).resolve()
+    if not path.is_relative_to(folder):
+        raise DataError(f"{file}: lies outside of {root}; give its folder as --audio-root")
+    if not path.is_file():
+        raise DataError(f"{file}: no such recording in {root}; give its folder as --audio-root")
+    return path
+
+
+def annotation_app(desk: Desk, *, hosts: Sequence[str]) -> FastAPI:
+    """The server; `hosts` are the names it answers to ("*" for any)."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.middleware("http")(_guarded)
+    app.add_exception_handler(AlignCapError, _try_again)
+
+    @app.get("/")
+    def page() -> HTMLResponse:
+        # Only what this answer itself brings may run or be shown.
+        nonce = secrets.token_urlsafe(16)
+        text = PAGE.read_text("utf-8").replace("{nonce}", nonce)
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+            "media-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+            "form-action 'none'; frame-ancestors 'none'"
+        )
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy})
+
+    @app.get("/api/state")
+    def state(annotator: str = "") -> State:
+        name = desk.annotator or annotator.strip()
+        return desk.state(name) if name else {"annotator": None}
+
+    @app.post("/api/choice")
+    def choose(choice: Choice) -> State:
+        if choice.task not in desk.by_id:
+            raise HTTPException(404, "no such task; load the page again")
+        return desk.choose(choice)
+
+    @app.post("/api/undo")
+    def undo(undoing: Undoing) -> State:
+        return desk.undo(undoing)
+
+    @app.get("/audio/{task}")
+    def audio(task: str) -> Response:
+        if task not in desk.by_id:
+            raise HTTPException(404, "no such recording")
+        try:
+            return _sound(recording(desk.audio_root, desk.by_id[task].file))
+        except AlignCapError as error:
+            raise HTTPException(404, str(error)) from error
+
+    return app
+
+
+async def _guarded(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """Every answer: not to be kept, guessed at or framed by another page."""
+    response = await call_next(request)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Frame-Options"] = "DENY"
+    return response
+
+
+def _try_again(_: Request, error: Exception) -> JSONResponse:
+    # A full disk or a locked store: the page holds on to the choice and sends it again.
+    return JSONResponse({"detail": str(error)}, status_code=503)
+
+
+def _sound(file: Path) -> Response:
+    kind = PLAYED_AS_THEY_ARE.get(file.suffix.lower())
+    if kind is not None:
+        return FileResponse(file, media_type=kind)
+    import soundfile
+
+    from aligncap.audio import load
+    from aligncap.values import RATE_HZ
+
+    data = BytesIO()
+    soundfile.write(data, load(file).samples, RATE_HZ, format="WAV")
+    return Response(data.getvalue(), media_type="audio/wav")

@@ -1,0 +1,59 @@
+"""Pretrained language models and their tokenizers, found on this machine; nothing is downloaded."""
+
+from pathlib import Path
+from typing import Any
+
+from aligncap.errors import MissingModelError
+
+
+def load_causal_lm(name: str, *, dtype: str = "auto") -> Any:
+    """A causal LM from a folder or the local Hugging Face cache, safetensors only.
+
+    MissingModelError says what to fetch.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        causal_lm = AutoModelForCausalLM.from_pretrained(
+            folder_of(name),
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=dtype,
+            attn_implementation="sdpa",
+        )
+    except (OSError, ValueError) as error:
+        raise _missing(name, "weights", error) from error
+    # An adapter remembers its base by this: a name, not a place in this machine's cache.
+    causal_lm.config.name_or_path = name
+    return causal_lm
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of that model, likewise."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder_of(name), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _missing(name, "tokenizer", error) from error
+
+
+def folder_of(name: str) -> str:
+    """Where a model lies on this machine.
+
+    Looked up by us: transformers asks the network for an adapter even of local files, and waits.
+    OSError or ValueError where it is not here.
+    """
+    from huggingface_hub import snapshot_download
+
+    return name if Path(name).is_dir() else str(snapshot_download(name, local_files_only=True))
+
+
+def _missing(name: str, what: str, error: Exception) -> MissingModelError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    cure = (
+        "the folder needs config.json, model.safetensors and tokenizer.json"
+        if Path(name).is_dir()
+        else f"fetch it once with `hf download {name}`"
+    )
+    return MissingModelError(f"language model {name!r}: no usable {what} here ({reason}); {cure}")

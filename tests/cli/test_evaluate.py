@@ -1,0 +1,188 @@
+"""aligncap evaluate: files in, a report out, and one line for what is wrong with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scoring.judge.server import Asked, saying, serving
+
+SPOKEN = {"a": "A sad woman speaks slowly.", "b": "An angry man shouts."}
+WRITTEN = {"a": ["A sad woman speaks slowly."], "b": ["A happy man.", "He is glad."]}
+QUICK = ("--metrics", "clue-f1,hallucination,repeated", "--draws", "20")
+
+
+def jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def hypotheses(tmp_path: Path) -> Path:
+    rows = [{"id": name, "caption": text} for name, text in SPOKEN.items()]
+    return jsonl(tmp_path / "h.jsonl", rows)
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> Path:
+    rows = [{"id": name, "captions": texts} for name, texts in WRITTEN.items()]
+    return jsonl(tmp_path / "r.jsonl", rows)
+
+
+@pytest.fixture
+def files(hypotheses: Path, references: Path) -> tuple[str | Path, ...]:
+    return ("--hypotheses", hypotheses, "--references", references)
+
+
+def test_a_table_with_a_heading_and_signatures(aligncap, files, hypotheses, references) -> None:
+    ran = aligncap("evaluate", *files, *QUICK)
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0] == (
+        f"{hypotheses} against {references}: 2 clips, 1 to 2 references each, English"
+    )
+    assert lines[2].split() == ["metric", "score", "95", "%", "interval"]
+    # female, sad, slow are right; of male, angry, loud male is right, of male, happy one recalled.
+    assert lines[3].split()[:2] == ["clue-f1", "72.73"]
+    assert lines[4].split()[:2] == ["hallucination", "33.33"]
+    assert lines[5].split()[0] == "emotion"
+    assert lines[-1].startswith("repeated:of-set|refs:1-2|n:2|v")
+
+
+def test_json_maps_metric_to_value_interval_and_signature(aligncap, files, tmp_path) -> None:
+    output = tmp_path / "scores.json"
+    ran = aligncap("evaluate", *files, *QUICK, "--output", output)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    found = json.loads(output.read_text("utf-8"))
+    assert list(found)[:3] == ["clue-f1", "hallucination", "hallucination/emotion"]
+    assert found["clue-f1"]["value"] == pytest.approx(800 / 11)
+    assert set(found["clue-f1"]) == {"value", "low", "high", "signature"}
+    assert found["repeated"]["low"] is None
+    assert found["hallucination/pitch"]["value"] is None
+
+
+def test_without_metrics_all_that_need_nothing_more(aligncap, files) -> None:
+    found = json.loads(aligncap("evaluate", *files, "--format", "json", "--draws", "5").out)
+    names = [name for name in found if "/" not in name]
+    assert names == [
+        "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge-l", "cider", "cider-d", "clue-f1",
+        "clue-precision", "clue-recall", "hallucination", "emotion-recall", "distinct2", "repeated",
+    ]  # fmt: skip
+
+
+def test_chinese_is_found_out_and_may_be_set(aligncap, tmp_path) -> None:
+    hypotheses = jsonl(tmp_path / "h.jsonl", [{"id": "a", "caption": "一位女性悲伤地说话。"}])
+    references = jsonl(tmp_path / "r.jsonl", [{"id": "a", "captions": ["一位女性悲伤地说话。"]}])
+    files = ("--hypotheses", hypotheses, "--references", references, "--metrics", "bleu4,clue-f1")
+    found = json.loads(aligncap("evaluate", *files, "--format", "json").out)
+    assert "tok:zh-char" in found["bleu4"]["signature"]
+    assert found["clue-f1"]["value"] == 100
+    ran = aligncap("evaluate", *files, "--language", "zh", "--tokenisation", "zh-word")
+    assert "tok:zh-word" in ran.out
+    assert "lang:en" in aligncap("evaluate", *files, "--language", "en").out
+
+
+def test_a_baseline_in_markdown(aligncap, files, hypotheses, tmp_path) -> None:
+    rival = jsonl(tmp_path / "h2.jsonl", [{"id": name, "caption": ""} for name in SPOKEN])
+    output = tmp_path / "scores.md"
+    ran = aligncap("evaluate", *files, *QUICK, "--baseline", rival, "--output", output)
+    assert ran.code == 0
+    lines = output.read_text("utf-8").splitlines()
+    assert f"(baseline {rival})" in lines[0]
+    assert lines[2].count("|") == 8
+    assert lines[4].startswith("| clue-f1 | 72.73 | ")
+    assert " | 0.00 | +72.73 | " in lines[4]
+
+
+def test_what_caption_wrote_is_scored_and_judged_by_its_recordings(
+    aligncap, example_clips, tmp_path
+) -> None:
+    written = tmp_path / "captions.jsonl"
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no sound")
+    assert aligncap("caption", *example_clips[:2], broken, "--output", written).code == 1
+    rows = [
+        {"file": str(file), "captions": ["Somebody speaks loudly."]}
+        for file in [*example_clips[:2], broken]
+    ]
+    references = jsonl(tmp_path / "r.jsonl", rows)
+    files = ("--hypotheses", written, "--references", references)
+    ran = aligncap("evaluate", *files, "--metrics", "clue-precision", "--format", "json")
+    assert json.loads(ran.out)["clue-precision"]["value"] == 100
+    assert ran.err == (
+        f"aligncap: {written}: 1 of 3 clips have an error instead of a caption and count as "
+        "nothing said\n"
+    )
+    ran = aligncap("evaluate", *files, "--metrics", "hallucination-signal")
+    assert ran.code == 2
+    assert "broken.wav" in ran.err.splitlines()[-1]
+    references = jsonl(tmp_path / "r.jsonl", rows[:2])
+    written.write_text("".join(written.read_text("utf-8").splitlines(keepends=True)[:2]), "utf-8")
+    page = tmp_path / "page.html"
+    ran = aligncap("evaluate", *files, "--metrics", "hallucination-signal", "-o", page)
+    assert (ran.code, ran.err) == (0, "")
+    assert page.read_text("utf-8").count("<audio controls") == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"id": "a", "caption": "Sad."}'], "r.jsonl:2: clip 'b' has no hypothesis in "),
+        (['{"id": "c", "caption": "Sad."}'], "h.jsonl:1: clip 'c' has no reference in "),
+        (['{"caption": "Sad."}'], "h.jsonl:1: has no 'id'; name the clip"),
+        (['{"id": "a", "caption": NaN}'], "h.jsonl:1: holds NaN, which is not JSON"),
+        ([], "h.jsonl:1: the hypotheses are empty"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(aligncap, files, hypotheses, lines, message) -> None:
+    hypotheses.write_text("\n".join(lines))
+    ran = aligncap("evaluate", *files)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    assert ran.err.startswith("aligncap: ")
+    assert len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metrics", "blue4"], "no metric called 'blue4'; did you mean 'bleu4'?"),
+        (["--metrics", " , "], "--metrics names none; write bleu4,clue-f1 or leave it out"),
+        (["--metrics", "similarity"], "similarity needs a sentence encoder: give its folder by"),
+        (["--metrics", "aes-c"], "give --judge-url and --judge-model"),
+        (["--metrics", "hallucination-signal"], "clip 'a' has no recording to judge by"),
+        (["--judge-url", "http://localhost:1/v1"], "give --judge-model too"),
+        (["--paper25"], "2 clips: the paper's score is of 25 drawn from more"),
+        (["--output", "/dev/null/x"], "/dev/null/x: cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(aligncap, files, options, message) -> None:
+    ran = aligncap("evaluate", *files, *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_the_output_may_not_be_an_input(aligncap, files, hypotheses) -> None:
+    before = hypotheses.read_bytes()
+    ran = aligncap("evaluate", *files, *QUICK, "--output", hypotheses)
+    assert ran.code == 2
+    assert ran.err == f"aligncap: {hypotheses}: would be written over; choose another --output\n"
+    assert hypotheses.read_bytes() == before
+
+
+def rated(asked: Asked):
+    score = 9 if "slowly" in asked.prompt else "nine"
+    return saying(json.dumps({"reason": "alike", "score": score}))
+
+
+def test_a_judge_rates_and_gives_account(aligncap, files, tmp_path) -> None:
+    cache = ("--judge-cache", tmp_path / "replies.sqlite")
+    with serving(rated) as server:
+        judge = ("--judge-url", server.url, "--judge-model", "small", *cache)
+        ran = aligncap("evaluate", *files, "--metrics", "aes-c", *judge, "--format", "json")
+    assert json.loads(ran.out)["aes-c"]["value"] == 9
+    *failures, account = ran.err.splitlines()
+    assert ran.code == 1  # b was not rated
+    assert [line.split(":")[1] for line in failures] == [" b"]
+    assert account.startswith("aligncap: judge small: 2 questions, ")

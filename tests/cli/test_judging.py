@@ -1,0 +1,89 @@
+"""The judge of the command line."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from aligncap.cli.judging import JudgeProgress, judge_settings
+from aligncap.cli.progress import Progress
+from aligncap.cli.world import World
+from aligncap.errors import RecipeError
+
+HOSTED = "https://api.openai.com/v1"
+LOCAL = "http://localhost:8000/v1"
+
+
+def settings_for(url: str | None, **environment: str):
+    found = judge_settings("small", url=url, cache=None, environment=environment)
+    assert found
+    return found
+
+
+def test_no_model_is_no_judge() -> None:
+    assert judge_settings(None, url=None, cache=Path("x"), environment={}) is None
+
+
+def test_an_address_without_a_model_says_what_to_give() -> None:
+    with pytest.raises(RecipeError, match="give --judge-model too"):
+        judge_settings(None, url=LOCAL, cache=None, environment={})
+
+
+def test_options_arrive(tmp_path: Path) -> None:
+    found = judge_settings(
+        "small", url=None, cache=tmp_path / "c", environment={}, prompts=tmp_path
+    )
+    assert found
+    assert (found.model, found.url, found.cache, found.prompts) == (
+        "small", None, tmp_path / "c", tmp_path
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "key"),
+    [
+        (LOCAL, {}, None),
+        (LOCAL, {"OPENAI_API_KEY": "theirs"}, None),
+        ("https://api.openai.com.other.invalid/v1", {"OPENAI_API_KEY": "theirs"}, None),
+        (HOSTED, {"OPENAI_API_KEY": "theirs\n"}, "theirs"),
+        (HOSTED, {"OPENAI_API_KEY": "theirs", "ALIGNCAP_JUDGE_KEY": "ours"}, "ours"),
+        (LOCAL, {"ALIGNCAP_JUDGE_KEY": "ours"}, "ours"),
+        (None, {"ALIGNCAP_JUDGE_KEY": ""}, None),
+    ],
+)
+def test_a_key_goes_where_it_belongs(
+    url: str | None, environment: dict[str, str], key: str | None
+) -> None:
+    assert settings_for(url, **environment).key == key
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "proxy"),
+    [
+        (HOSTED, {"https_proxy": "http://p:1"}, "http://p:1"),
+        (HOSTED, {"HTTPS_PROXY": "http://p:1"}, "http://p:1"),
+        (HOSTED, {"http_proxy": "http://p:1"}, None),
+        (LOCAL, {"http_proxy": "http://p:1"}, None),
+        (None, {"http_proxy": "http://p:1"}, None),
+    ],
+)
+def test_a_proxy_is_not_in_the_way_of_a_server_of_ones_own(
+    url: str | None, environment: dict[str, str], proxy: str | None
+) -> None:
+    assert settings_for(url, **environment).proxy == proxy
+
+
+def test_progress_goes_on_from_metric_to_metric() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    world = World(stdin=io.StringIO(), stdout=io.StringIO(), stderr=Terminal())
+    with Progress(world, "asking the judge", results_on_stdout=False) as bar:
+        tell = JudgeProgress(bar)
+        for of in (2, 3):
+            for done in range(1, of + 1):
+                tell(done, of)
+        assert bar._bar
+        (task,) = bar._bar.tasks
+        assert (task.completed, task.total) == (5, 5)

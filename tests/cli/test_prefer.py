@@ -1,0 +1,199 @@
+"""`aligncap prefer` from a manifest to pairs for another trainer, with the built-in model."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from aligncap.preference import Annotation, Clip, Finding, Provenance
+from aligncap.preference.store import PreferenceStore
+from cli.conftest import Aligncap
+from preference.small import candidate
+
+MINI = Path(__file__).resolve().parents[2] / "src" / "aligncap" / "models" / "mini"
+
+needs_mini = pytest.mark.skipif(not MINI.is_dir(), reason="the model mini is not in this checkout")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory, example_clips: list[Path]) -> Path:
+    """Three of the example clips with labels, and one that is not there."""
+    path = tmp_path_factory.mktemp("prefer") / "manifest.jsonl"
+    rows = [
+        {"id": clip.stem, "file": os.path.relpath(clip, path.parent), "emotion": "neutral"}
+        for clip in example_clips
+        if clip.stem in ("man-plain", "woman-slow-soft", "man-loud-fast")
+    ]
+    rows.append({"id": "missing", "file": "missing.wav"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Two clips of three captions each, made without a model."""
+    path = tmp_path / "s.sqlite"
+    source = Provenance(model="fake", fingerprint="", method="beam")
+    with PreferenceStore(path) as opened:
+        for name in ("u1", "u2"):
+            texts = ("He sounds sad.", "He sounds angry.", "He sounds calm.")
+            found = tuple(candidate(text, name) for text in texts)
+            clip = Clip(name, f"{name}.wav", emotion="sad")
+            opened.add_findings([(Finding(clip, "en", found), source)])
+    return path
+
+
+@needs_mini
+@pytest.mark.parametrize("method", ["beam", "sample"])
+def test_candidates_of_the_built_in_model(
+    aligncap: Aligncap, manifest: Path, tmp_path: Path, method: str
+) -> None:
+    path = tmp_path / "s.sqlite"
+    command = ("prefer", "candidates", manifest, "--store", path, "--count", "3")
+    ran = aligncap(*command, "--method", method)
+    assert ran.code == 1  # one recording is not there
+    assert "missing.wav" in ran.err
+    assert re.match(rf"{path}: 3 clips added, 0 there already, 1 failed; \d+ captions\n", ran.out)
+    again = aligncap(*command, "--method", method)
+    assert again.out.startswith(f"{path}: 0 clips added, 3 there already, 1 failed")
+    with PreferenceStore(path) as opened:
+        groups = list(opened.groups())
+        assert len(groups) == 3
+        for clip, language, found in groups:
+            assert clip.facts is not None
+            assert language == "en"
+            mine = [one for one in found if one.method == method]
+            assert 2 <= len(mine) <= 3
+            assert all(one.token_ids and one.log_probability < 0 for one in mine)
+            assert len(found) == len(mine) + 1  # and one written from the labels
+        assert {one.model for one in opened.sources()} == {"mini", "corpus"}
+    judged = aligncap("prefer", "judge", path)
+    assert judged.code == 0
+    assert "captions judged by evidence|weights:1.5,0.5,0.1,2,2,0.25|" in judged.out
+
+
+@needs_mini
+def test_diverse_beams_of_an_exported_model_are_refused(
+    aligncap: Aligncap, manifest: Path, tmp_path: Path
+) -> None:
+    ran = aligncap(
+        *("prefer", "candidates", manifest, "--store", tmp_path / "s.sqlite"),
+        *("--method", "diverse"),
+    )
+    assert ran.code == 2
+    assert "mini: is an exported model, and diverse beams need torch" in ran.err
+
+
+def test_from_candidates_to_a_file_and_back(
+    aligncap: Aligncap, store: Path, tmp_path: Path
+) -> None:
+    assert aligncap("prefer", "judge", store).code == 0
+    ran = aligncap("prefer", "pairs", store)
+    assert ran.out == f"{store}: 4 pairs of 2 clips, of 2\n"
+    for name in ("trl", "llama-factory"):
+        out, other = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.sqlite"
+        ran = aligncap("prefer", "export", store, out, "--format", name)
+        assert ran.out == f"{out}: 4 pairs for {name}\n"
+        rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+        assert all("sad" in json.dumps(row["chosen"]) for row in rows)
+        assert aligncap("prefer", "import", other, out).out == f"{other}: 4 pairs from {out}\n"
+        again = tmp_path / "again.jsonl"
+        aligncap("prefer", "export", other, again, "--format", name)
+        assert again.read_bytes() == out.read_bytes()
+
+
+def test_what_is_not_judged_yet_is_said(aligncap: Aligncap, store: Path) -> None:
+    ran = aligncap("prefer", "pairs", store)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"no judgement of 'evidence'; run: aligncap prefer judge {store}" in ran.err
+    aligncap("prefer", "judge", store)
+    with PreferenceStore(store) as opened:
+        source = opened.sources()[0]
+        found = Finding(Clip("u3", "u3.wav"), "en", (candidate("New.", "u3"),))
+        opened.add_findings([(found, source)])
+    ran = aligncap("prefer", "pairs", store)
+    assert "1 captions are not judged by evidence yet" in ran.err
+
+
+def test_weights_are_settings(aligncap: Aligncap, store: Path) -> None:
+    ran = aligncap("prefer", "judge", store, "--weight", "emotion=3", "--weight", "untold=0")
+    assert "weights:1.5,0.5,0,3,2,0.25" in ran.out
+    ran = aligncap("prefer", "judge", store, "--weight", "emotoin=3")
+    assert ran.code == 2
+    assert "did you mean 'emotion'" in ran.err
+    ran = aligncap("prefer", "judge", store, "--weight", "emotion=much")
+    assert "write NAME=NUMBER, such as emotion=0.5" in ran.err
+    ran = aligncap("prefer", "pairs", store, "--judge", "evidens")
+    assert "did you mean 'evidence'" in ran.err
+
+
+def test_the_llm_judge_asks_for_its_model(aligncap: Aligncap, store: Path) -> None:
+    ran = aligncap("prefer", "judge", store, "--judge", "llm")
+    assert ran.code == 2
+    assert "give --judge-model, and --judge-url" in ran.err
+
+
+def test_people_and_judges_agree(aligncap: Aligncap, store: Path) -> None:
+    aligncap("prefer", "judge", store)
+    with PreferenceStore(store) as opened:
+        for _, _, (sad, angry, calm) in opened.groups():
+            for person, first, second in (("a", sad, angry), ("b", sad, angry), ("b", calm, sad)):
+                name = f"{person}{first.key}{second.key}"
+                chosen = "first" if first is sad else "second"
+                opened.annotations.add(Annotation(name, person, first.key, second.key, chosen))
+    assert aligncap("prefer", "judge", store, "--judge", "human").code == 0
+    ran = aligncap("prefer", "agreement", store, "--format", "jsonl")
+    found = json.loads(ran.out)
+    assert found["people"]["annotators"] == 2
+    assert found["people"]["shared_pairs"] == 2
+    assert found["accuracy"] == [{"judge": "evidence", "choices": 6, "accuracy": 1.0}]
+    (tau,) = found["tau_b"]
+    assert (tau["judges"], tau["clips"]) == (["evidence", "human"], 2)
+    # Both put sad first and leave the other two tied.
+    assert tau["tau_b"] == 1.0
+    text = aligncap("prefer", "agreement", store).out
+    assert "Kendall's tau-b of evidence and human: 1.000 (within 2 clips)" in text
+    assert "evidence prefers what people prefer: 1.000 (of 6 choices)" in text
+
+
+def test_a_store_that_is_none_is_one_line(aligncap: Aligncap, tmp_path: Path) -> None:
+    for verb in ("judge", "pairs", "agreement"):
+        ran = aligncap("prefer", verb, tmp_path / "none.sqlite")
+        assert ran.code == 2
+        assert "no such store; make one with: aligncap prefer candidates" in ran.err
+
+
+def test_annotating_without_recordings_is_one_line(
+    aligncap: Aligncap, store: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("fastapi", reason="needs the serve extra")
+    ran = aligncap("prefer", "annotate", store, "--audio-root", tmp_path, "--port", "0")
+    assert ran.code == 2
+    assert "u1.wav: no such recording" in ran.err
+
+
+def test_the_page_is_served_until_ctrl_c(store: Path, example_clips: list[Path]) -> None:
+    pytest.importorskip("uvicorn", reason="needs the serve extra")
+    for name in ("u1", "u2"):
+        (store.parent / f"{name}.wav").write_bytes(example_clips[0].read_bytes())
+    command = [sys.executable, "-m", "aligncap", "prefer", "annotate", store]
+    command += ["--audio-root", store.parent, "--port", "0", "--annotator", "anna"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout
+    said = run.stdout.readline()
+    address = re.match(r"2 pairs to judge at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)", said)
+    assert address, said
+    with urllib.request.urlopen(address[1]) as page:
+        assert b"Which caption fits the voice?" in page.read()
+    time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    assert err == f"aligncap: 0 choices are in {store}\n"

@@ -1,0 +1,159 @@
+"""The store: what is kept is read back, nothing counts twice, versions are checked."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aligncap.errors import DataError
+from aligncap.preference import Annotation, Clip, Finding, Judgement, PreferencePair, Provenance
+from aligncap.preference.store import PreferenceStore, open_store
+from preference.small import FAST_LOUD_WOMAN, SOURCE, FakeJudge, candidate, fill, finding
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[PreferenceStore]:
+    with PreferenceStore(tmp_path / "s.sqlite") as opened:
+        yield opened
+
+
+def test_a_clip_comes_back_as_it_was(store: PreferenceStore) -> None:
+    references = {"en": ("He sounds sad.",), "zh": ("他很伤心。", "悲伤")}
+    clip = Clip("u1", "a/u1.flac", FAST_LOUD_WOMAN, "sad", "male", references)
+    found = Finding(clip, "en", (candidate("Calm.", log_probability=-1.25), candidate("Sad.")))
+    store.add_findings([(found, SOURCE)])
+    assert list(store.groups()) == [(clip, "en", list(found.candidates))]
+    assert store.sources() == [replace(SOURCE, options={"count": 3})]
+    assert store.found(SOURCE) == {("u1", "en")}
+    assert store.found(replace(SOURCE, seed=1)) == set()
+
+
+def test_what_two_models_find_is_one_candidate_each_found_by_its_own(
+    store: PreferenceStore,
+) -> None:
+    other = replace(SOURCE, model="other")
+    store.add_findings([(finding("Calm.", "Sad."), SOURCE)])
+    store.add_findings([(finding("calm", "Angry."), other)])
+    texts = [one.text for one in store.candidates("u1", "en")]
+    assert texts == ["Calm.", "Sad.", "Angry."]
+    assert [one.text for one in store.candidates("u1", "en", other)] == ["Calm.", "Angry."]
+    assert len(store) == 3
+
+
+def test_a_caption_of_the_corpus_that_a_model_gave_is_the_models(store: PreferenceStore) -> None:
+    gold = Provenance(model="corpus", fingerprint="", method="gold")
+    store.add_findings([(finding("Calm."), gold)])
+    store.add_findings([(finding("Calm."), SOURCE)])
+    assert [one.method for one in store.candidates("u1", "en")] == ["beam"]
+
+
+def test_what_is_newly_known_of_a_clip_takes_nothing_away(store: PreferenceStore) -> None:
+    known = Clip("u1", "u1.wav", FAST_LOUD_WOMAN, "sad", "male", {"en": ("He is sad.",)})
+    store.add_findings([(Finding(known, "en", (candidate("Calm."),)), SOURCE)])
+    store.add_findings([(Finding(Clip("u1", ""), "en", (candidate("Sad."),)), SOURCE)])
+    assert store.clip("u1") == known
+
+
+def test_one_id_is_one_file(store: PreferenceStore) -> None:
+    store.add_findings([(finding("Calm."), SOURCE)])
+    other = Finding(Clip("u1", "elsewhere/u1.wav"), "en", (candidate("Sad."),))
+    with pytest.raises(
+        DataError, match=r"its id 'u1' belongs to u1.wav .* keep one store a corpus"
+    ):
+        store.add_findings([(other, SOURCE)])
+    assert len(store) == 1
+
+
+def test_a_judgement_is_kept_once_and_stays_as_it_is(store: PreferenceStore) -> None:
+    fill(store, 1)
+    key = candidate("Caption 0 of c00.", "c00").key
+    first = Judgement(key, "evidence|1", 0.5, {"said": 2.0}, "says 'slow' but …")
+    store.add_judgements([first, replace(first, score=0.9)])
+    store.add_judgements([replace(first, score=0.1)])
+    assert store.judgements("c00", "en", "evidence|1") == {key: first}
+    assert store.judgements("c00", "en", "evidence|2") == {}
+    assert store.count_judgements("evidence|1") == 1
+
+
+def test_the_latest_judge_is_the_one_that_began_last(store: PreferenceStore) -> None:
+    with pytest.raises(DataError, match="no judgement of 'evidence'; run: aligncap prefer judge"):
+        store.latest_judge("evidence")
+
+    class Old(FakeJudge):
+        signature = "evidence|old"
+
+    for judge in (FakeJudge(), Old(), FakeJudge(), FakeJudge("llm")):
+        store.begin_judging(judge)
+    assert store.latest_judge("evidence") == "evidence|fake"
+    assert store.judge_names() == ["evidence", "llm"]
+
+
+def test_an_annotation_counts_once_by_id_and_by_person_and_pair(store: PreferenceStore) -> None:
+    annotations = store.annotations
+    one = Annotation("id-1", "anna", "a", "b", "first")
+    assert annotations.add(one)
+    assert not annotations.add(one)
+    assert not annotations.add(replace(one, id="id-2", first="b", second="a"))
+    assert annotations.add(replace(one, id="id-3", annotator="bo", choice="tie"))
+    assert annotations.all() == [one, replace(one, id="id-3", annotator="bo", choice="tie")]
+
+
+def test_what_is_undone_stays_undone_though_it_is_sent_again(store: PreferenceStore) -> None:
+    annotations = store.annotations
+    one = Annotation("id-1", "anna", "a", "b", "first")
+    annotations.add(one)
+    assert not annotations.undo("id-1", "bo")
+    assert annotations.undo("id-1", "anna")
+    assert not annotations.undo("id-1", "anna")
+    assert not annotations.add(one)
+    assert annotations.all() == []
+    again = replace(one, id="id-2", choice="second")
+    assert annotations.add(again)
+    assert annotations.all() == [again]
+
+
+def test_pairs_of_a_clip_are_replaced_together(store: PreferenceStore) -> None:
+    fill(store, 2)
+    (_, _, (a, b, c)), (_, _, (d, e, _)) = store.groups()
+    with pytest.raises(DataError, match="holds no pairs; run: aligncap prefer pairs"):
+        store.pairs.latest()
+    for builder in ("pairs|old", "pairs|new"):
+        store.pairs.begin(builder)
+        store.pairs.put(
+            "c00", "en", builder, [PreferencePair(a, b, 0.5), PreferencePair(a, c, 0.75)]
+        )
+    store.pairs.put("c01", "en", "pairs|new", [PreferencePair(e, d, 0.25)])
+    store.pairs.put("c00", "en", "pairs|new", [PreferencePair(b, c, 0.125)])
+    assert store.pairs.latest() == "pairs|new"
+    assert [one.margin for one in store.pairs.all("pairs|new")] == [0.125, 0.25]
+    assert list(store.pairs.all("pairs|old")) == [
+        PreferencePair(a, c, 0.75),
+        PreferencePair(a, b, 0.5),
+    ]
+
+
+def test_a_store_of_another_version_is_refused(store: PreferenceStore) -> None:
+    connection = sqlite3.connect(store.path)
+    connection.execute("UPDATE meta SET value = '99'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(DataError, match="is a store of version 99, this aligncap reads 1"):
+        PreferenceStore(store.path)
+
+
+def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE mine (x)")
+    connection.commit()
+    connection.close()
+    with pytest.raises(DataError, match=r"other.sqlite"):
+        PreferenceStore(path)
+
+
+def test_reading_makes_no_store(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such store; make one with: aligncap prefer candidates"):
+        open_store(tmp_path / "s.sqlite")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,93 @@
+"""An annotation server that is killed again and again while a page sends choices to it.
+
+Run as a script, it prints how often it was killed and what the store holds, as JSON.
+"""
+
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+
+from aligncap.preference.store import PreferenceStore
+from aligncap.service.annotate import Desk, annotation_app
+from aligncap.service.annotate_tasks import tasks_of
+from preference.small import fill
+
+CHOICES = ("first", "second", "tie")
+TIMEOUT_S = 3.0
+
+
+def serve(path: Path, door: socket.socket) -> int:
+    """A child that serves at a door that outlives it; returns its process id."""
+    child = os.fork()
+    if child == 0:
+        with PreferenceStore(path) as store:
+            desk = Desk(store, tasks_of(store.groups(), per_clip=1), path.parent, 0.0)
+            config = uvicorn.Config(annotation_app(desk, hosts=["*"]), log_level="critical")
+            uvicorn.Server(config).run(sockets=[door])
+        os._exit(0)
+    return child
+
+
+def ask(port: int, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, object]:
+    # The door stays open while nobody is behind it: whoever knocks then would wait for ever.
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    try:
+        sent = json.dumps(body) if body else None
+        connection.request(method, path, sent, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.status
+        return json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def main(path: Path, kills: int, seed: int) -> None:
+    draw = random.Random(seed)
+    with PreferenceStore(path) as store:
+        fill(store, 8 * kills)
+    door = socket.create_server(("127.0.0.1", 0))
+    port = door.getsockname()[1]
+    child, killed, resent, sent = serve(path, door), 0, 0, {}
+    now = {"task": None}
+    while not now["task"]:
+        with suppress(OSError):  # a slow start
+            now = ask(port, "GET", "/api/state?annotator=anna")
+    while now["task"]:
+        choice = draw.choice(CHOICES)
+        body = {"id": f"choice-{len(sent):05}", "annotator": "anna", "choice": choice}
+        body["task"] = now["task"]["id"]  # type: ignore[index]
+        if killed < kills and len(sent) % 4 == 2:
+            threading.Timer(draw.uniform(0, 0.02), os.kill, (child, signal.SIGKILL)).start()
+            killed += 1
+        while True:
+            try:
+                now = ask(port, "POST", "/api/choice", body)
+                break
+            except (OSError, http.client.HTTPException):
+                resent += 1
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                child = serve(path, door)
+        sent[body["id"]] = choice
+        if os.waitpid(child, os.WNOHANG)[0]:
+            child = serve(path, door)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with PreferenceStore(path) as store:
+        found = {one.id: one.choice for one in store.annotations.all()}
+        whole = store._database.row("PRAGMA integrity_check")[0]
+    report = {"killed": killed, "resent": resent, "same": found == sent, "kept": len(found)}
+    print(json.dumps({**report, "whole": whole}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

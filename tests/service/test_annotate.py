@@ -1,0 +1,323 @@
+"""The annotation server: what it answers, what it refuses, and that it forgets nothing."""
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("fastapi", reason="needs the serve extra")
+
+from fastapi.testclient import TestClient
+
+from aligncap.errors import DataError
+from aligncap.preference import Candidate, Clip, Finding
+from aligncap.preference.store import PreferenceStore
+from aligncap.service.annotate import PAGE, Desk, annotation_app, recording
+from aligncap.service.annotate_tasks import tasks_of
+from preference.small import SOURCE
+
+EVIL = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "{nonce} ${x} </textarea><b>",
+)
+HOSTS = ["127.0.0.1", "localhost"]
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> Path:
+    """A folder of recordings, with a secret beside it and a link to that."""
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    tone = 0.1 * np.sin(np.arange(8000) / 9)
+    for number in range(6):
+        soundfile.write(folder / f"c{number}.flac", tone, 16_000)
+    soundfile.write(folder / "c6.aiff", tone, 16_000)
+    (tmp_path / "secret.wav").write_bytes(b"secret")
+    (folder / "link.wav").symlink_to(tmp_path / "secret.wav")
+    (folder / "inner.flac").symlink_to(folder / "c0.flac")
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[PreferenceStore]:
+    with PreferenceStore(tmp_path / "s.sqlite") as opened:
+        yield opened
+
+
+def add(store: PreferenceStore, name: str, file: str, texts: tuple[str, ...]) -> None:
+    candidates = tuple(Candidate(name, "en", text, method="beam") for text in texts)
+    store.add_findings([(Finding(Clip(name, file), "en", candidates), SOURCE)])
+
+
+def client_of(store: PreferenceStore, audio: Path, **options: Any) -> TestClient:
+    tasks = tasks_of(store.groups(), per_clip=1)
+    desk = Desk(store, tasks, audio, **{"share": 0.0, **options})
+    return TestClient(annotation_app(desk, hosts=HOSTS), base_url="http://127.0.0.1:8765")
+
+
+@pytest.fixture
+def client(store: PreferenceStore, audio: Path) -> Iterator[TestClient]:
+    for number in range(6):
+        add(store, f"c{number}", f"c{number}.flac", ("He is calm.", "He is angry."))
+    with client_of(store, audio) as opened:
+        yield opened
+
+
+def state(client: TestClient, annotator: str = "anna") -> dict[str, Any]:
+    return client.get("/api/state", params={"annotator": annotator}).json()
+
+
+def choose(client: TestClient, now: dict[str, Any], number: int, choice: str) -> dict[str, Any]:
+    body = {"id": f"choice-{number:04}", "annotator": now["annotator"], "choice": choice}
+    answer = client.post("/api/choice", json=body | {"task": now["task"]["id"]})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_sitting_from_the_first_pair_to_the_last(
+    client: TestClient, store: PreferenceStore
+) -> None:
+    now = state(client)
+    assert now["progress"] == {"done": 0, "left": 6}
+    assert now["last"] is None
+    assert {now["task"]["first"], now["task"]["second"]} == {"He is calm.", "He is angry."}
+    preferred = {}
+    for number, choice in enumerate(["first", "second", "tie", "skip", "first", "second"]):
+        assert (now["progress"]["done"], now["progress"]["left"]) == (number, 6 - number)
+        if choice in now["task"]:
+            preferred[f"choice-{number:04}"] = now["task"][choice]
+        now = choose(client, now, number, choice)
+        assert now["kept"]
+        assert now["last"] == f"choice-{number:04}"
+    assert now["task"] is None
+    assert len(store.annotations.all()) == 6
+    texts = {one.key: one.text for _, _, found in store.groups() for one in found}
+    for one in store.annotations.all():
+        if one.id in preferred:
+            assert texts[getattr(one, one.choice)] == preferred[one.id]
+
+
+def test_a_choice_that_is_sent_again_counts_once(
+    client: TestClient, store: PreferenceStore
+) -> None:
+    now = state(client)
+    after = choose(client, now, 0, "first")
+    again = choose(client, now, 0, "first")
+    assert not again["kept"]
+    assert {**again, "kept": True} == after
+    other_window = choose(client, now, 1, "second")
+    assert not other_window["kept"]
+    assert [one.choice for one in store.annotations.all()] == ["first"]
+
+
+def test_undo_shows_the_pair_again_and_undoes_no_more_than_that(
+    client: TestClient, store: PreferenceStore
+) -> None:
+    first = state(client)
+    second = choose(client, first, 0, "first")
+    third = choose(client, second, 1, "tie")
+    undoing = {"id": third["last"], "annotator": "anna"}
+    back = client.post("/api/undo", json=undoing).json()
+    assert back["undone"]
+    assert back["task"] == second["task"]
+    assert back["progress"] == {"done": 1, "left": 5}
+    again = client.post("/api/undo", json=undoing).json()  # its answer was lost
+    assert not again["undone"]
+    assert [one.id for one in store.annotations.all()] == ["choice-0000"]
+    assert not client.post("/api/undo", json={**undoing, "annotator": "bo"}).json()["undone"]
+
+
+def test_two_people_at_once_share_the_work(client: TestClient, store: PreferenceStore) -> None:
+    now = {name: state(client, name) for name in ("anna", "bo")}
+    number = 0
+    while any(one["task"] for one in now.values()):
+        for name, one in now.items():
+            if one["task"]:
+                now[name] = choose(client, one, number, "first")
+                number += 1
+    done = store.annotations.all()
+    assert {one.annotator for one in done} == {"anna", "bo"}
+    # The last pair may be before both of them at once.
+    assert 6 <= len(done) <= 7
+    assert len({one.pair for one in done}) == 6
+
+
+def test_what_is_shared_everybody_judges(store: PreferenceStore, audio: Path) -> None:
+    for number in range(3):
+        add(store, f"c{number}", f"c{number}.flac", ("He is calm.", "He is angry."))
+    with client_of(store, audio, share=1.0) as client:
+        for offset, name in enumerate(("anna", "bo")):
+            now = state(client, name)
+            for number in range(3):
+                now = choose(client, now, 10 * offset + number, "tie")
+    assert len(store.annotations.all()) == 6
+
+
+def test_the_page_asks_for_a_name_unless_it_is_somebodys(
+    store: PreferenceStore, audio: Path
+) -> None:
+    add(store, "c0", "c0.flac", ("He is calm.", "He is angry."))
+    with client_of(store, audio) as client:
+        assert client.get("/api/state").json() == {"annotator": None}
+    with client_of(store, audio, annotator="cy") as client:
+        assert state(client, "")["annotator"] == "cy"
+
+
+def test_a_recording_is_given_out_in_parts_too(client: TestClient, audio: Path) -> None:
+    url = "/" + state(client)["task"]["audio"]
+    whole = client.get(url)
+    assert whole.headers["content-type"] == "audio/flac"
+    assert whole.content in {path.read_bytes() for path in audio.glob("c*.flac")}
+    part = client.get(url, headers={"Range": "bytes=4-9"})
+    assert (part.status_code, part.content) == (206, whole.content[4:10])
+
+
+def test_what_browsers_cannot_play_is_sent_as_wav(store: PreferenceStore, audio: Path) -> None:
+    add(store, "c6", "c6.aiff", ("He is calm.", "He is angry."))
+    with client_of(store, audio) as client:
+        answer = client.get("/" + state(client)["task"]["audio"])
+    assert answer.headers["content-type"] == "audio/wav"
+    samples, rate_hz = soundfile.read(io.BytesIO(answer.content))
+    assert (len(samples), rate_hz) == (8000, 16_000)
+
+
+TRICKS = [
+    "../secret.wav",
+    "..%2fsecret.wav",
+    "%2e%2e/secret.wav",
+    "%2e%2e%2fsecret.wav",
+    "..%5csecret.wav",
+    "c0.flac",
+    "c0.flac%00",
+    "%00",
+    "link.wav",
+    "%2fetc%2fpasswd",
+    "//etc/passwd",
+    "a" * 5000,
+]
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=lambda trick: trick[:20])
+def test_no_address_leads_to_a_file(client: TestClient, trick: str) -> None:
+    for start in ("/audio/", "/", "/audio/../audio/"):
+        answer = client.get(start + trick)
+        assert answer.status_code in (400, 404), trick
+        assert b"secret" not in answer.content
+
+
+@pytest.mark.parametrize(
+    "file", ["../secret.wav", "link.wav", "/etc/passwd", "a\0b", "", ".", "none.wav", "../audio"]
+)
+def test_a_store_cannot_name_a_file_outside_of_the_folder(
+    store: PreferenceStore, audio: Path, file: str
+) -> None:
+    with pytest.raises(DataError):
+        recording(audio, file)
+    if "\0" not in file:
+        add(store, "evil", file or "x", ("He is calm.", "He is angry."))
+        with client_of(store, audio) as client:
+            answer = client.get("/" + state(client)["task"]["audio"])
+        assert answer.status_code == 404
+        assert answer.content != b"secret"
+
+
+def test_a_file_of_the_folder_may_be_named_in_full_or_by_a_link_within(audio: Path) -> None:
+    assert recording(audio, str(audio / "c0.flac")) == (audio / "c0.flac").resolve()
+    assert recording(audio, "inner.flac") == (audio / "c0.flac").resolve()
+
+
+def test_evil_captions_and_names_are_text_everywhere(store: PreferenceStore, audio: Path) -> None:
+    add(store, "c0", "c0.flac", EVIL)
+    with client_of(store, audio) as client:
+        page = client.get("/")
+        answer = client.get("/api/state", params={"annotator": EVIL[0]})
+    # Captions reach the page as JSON only, and the page writes them as text only.
+    assert not any(evil in page.text for evil in EVIL[:2])
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert {answer.json()["task"]["first"], answer.json()["task"]["second"]} < set(EVIL)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", page.text
+    )
+
+
+def test_the_page_brings_everything_itself_and_nothing_else_may_run(client: TestClient) -> None:
+    first, second = client.get("/"), client.get("/")
+    policy = first.headers["content-security-policy"]
+    nonce = re.search(r"script-src 'nonce-([\w-]+)'", policy)
+    assert nonce
+    assert policy.startswith("default-src 'none';")
+    assert first.text.count(f'nonce="{nonce[1]}"') == 2
+    assert nonce[1] not in second.text
+    assert first.headers["x-frame-options"] == "DENY"
+    assert first.headers["cache-control"] == "no-store"
+    page = PAGE.read_text("utf-8")
+    assert not re.findall(r"https?://|@import|url\(", page)
+    assert not re.findall(r"<[^>]+\son\w+=|<[^>]+\sstyle=", page)  # the policy would stop them
+
+
+def test_another_site_can_neither_read_nor_write(
+    client: TestClient, store: PreferenceStore
+) -> None:
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    assert client.get("/api/state", headers={"Host": "evil.example:8765"}).status_code == 400
+    now = state(client)
+    body = f'{{"id": "choice-1", "annotator": "a", "task": "{now["task"]["id"]}", "choice": "tie"}}'
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        sent = client.post("/api/choice", content=body, headers={"Content-Type": kind})
+        assert sent.status_code in (400, 415, 422), kind
+    assert store.annotations.all() == []
+    assert "access-control-allow-origin" not in client.get("/api/state").headers
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"choice": "third"},
+        {"id": "short"},
+        {"id": "x" * 100},
+        {"annotator": "  "},
+        {"annotator": "x" * 100},
+        {"task": "none"},
+        {"task": 5},
+    ],
+)
+def test_what_is_no_choice_is_refused(
+    client: TestClient, store: PreferenceStore, change: dict[str, object]
+) -> None:
+    body = {"id": "choice-1", "annotator": "anna", "task": state(client)["task"]["id"]}
+    answer = client.post("/api/choice", json={**body, "choice": "tie", **change})
+    assert answer.status_code in (404, 422)
+    assert store.annotations.all() == []
+
+
+def test_a_store_that_cannot_be_written_asks_the_page_to_try_again(
+    store: PreferenceStore, audio: Path
+) -> None:
+    class Full(PreferenceStore):
+        @property
+        def annotations(self):  # type: ignore[no-untyped-def,override]
+            raise DataError("s.sqlite: disk is full")
+
+        @annotations.setter
+        def annotations(self, value: object) -> None:
+            pass
+
+    add(store, "c0", "c0.flac", ("He is calm.", "He is angry."))
+    with Full(store.path) as full, client_of(full, audio) as client:
+        answer = client.get("/api/state", params={"annotator": "anna"})
+    assert (answer.status_code, answer.json()) == (503, {"detail": "s.sqlite: disk is full"})
+
+
+def test_names_of_any_script_are_welcome(client: TestClient, store: PreferenceStore) -> None:
+    name = "安娜 Müller <b>"
+    now = client.get(f"/api/state?annotator={quote(name)}").json()
+    choose(client, now, 0, "tie")
+    assert [one.annotator for one in store.annotations.all()] == [name]
