@@ -22,7 +22,7 @@ from aligncap.captioner.torch_runtime import TorchRuntime
 from aligncap.errors import RecipeError
 from aligncap.preference import ppo
 from aligncap.preference.caption_check import CheckSettings
-from aligncap.preference.claims import evidence_reward
+from aligncap.preference.claims import SAYS_NOTHING, EvidenceReward
 from aligncap.preference.phases import Phase, load_phase, save_phase
 from aligncap.preference.policy import PolicyWithValue
 from aligncap.preference.ppo_settings import PpoLossSettings, PpoSettings, RolloutBatchSettings
@@ -179,12 +179,14 @@ def test_a_round_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 def test_evidence_is_a_reward_that_cannot_be_flattered() -> None:
     sad = preference_rows(1)[0]
-    right, wrong, nothing = evidence_reward(
-        sad, ["She sounds sad and quiet.", "She sounds happy and loud.", "Somebody speaks."]
+    right, wrong, nothing, empty = EvidenceReward()(
+        sad, ["Sounds sad and quiet.", "Sounds happy and loud.", "Somebody speaks.", " "]
     )
-    assert right == 2.0
-    assert wrong == -2.0
+    # Known are the emotion (worth 2) and that it is quiet (1); wrong ones cost 2 and 1.5.
+    assert right == 1.0
+    assert wrong == pytest.approx(-3.5 / 3)
     assert nothing == 0.0
+    assert empty == SAYS_NOTHING
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from aligncap.alignment.prompting import Prompter
+from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
-from aligncap.preference.pair_lessons import with_pairs
+from aligncap.preference.pair_lessons import PairBook, with_pairs
 from aligncap.preference.rows import (
     read_preference_rows,
     read_preferences,
     write_preference_rows,
 )
 from alignment.tiny_rows import SOURCE
+from captioner.tiny import tiny_vocabulary
 from preference.po_corpus import preference_rows
 
 
@@ -34,6 +37,24 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         assert dict(other.facts.by_name) == dict(one.facts.by_name)  # type: ignore[union-attr]
         assert other.clip.speech is not None
         assert (other.clip.speech == one.clip.speech).all()
+
+
+def test_a_prompt_holds_what_the_act_mode_asks_for(tmp_path: Path) -> None:
+    (plain,) = preference_rows(1)
+    clip = replace(plain.clip, measured={"en": "feeling low"}, heard={"en": "feeling sad"})
+    row = replace(plain, clip=clip, references={"zh": ("她很伤心。",)})
+    write_preference_rows(tmp_path / "rows.jsonl", SOURCE, [row])
+    (read,) = read_preference_rows(tmp_path / "rows.jsonl")
+    assert read.references == {"zh": ("她很伤心。",)}
+    vocabulary = tiny_vocabulary()
+    prompter = Prompter(PromptBuilder(vocabulary), [read.clip])
+    said = {}
+    for mode in ("none", "measured", "heard"):
+        book = PairBook(prompter, [read], candidates=3, act_mode=mode)
+        ids = book.row_of(book.all_draws()[0]).prompt_ids
+        said[mode] = vocabulary.decode([one for one in ids if one < vocabulary.text_rows])
+    assert ("low" in said["measured"], "sad" in said["heard"]) == (True, True)
+    assert "feeling" not in said["none"]
 
 
 def test_the_least_that_a_line_needs(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from aligncap.captioner.torch_runtime import TorchRuntime
 from aligncap.clues import emotion_of, find_clues
 from aligncap.errors import RecipeError
 from aligncap.preference.claims import verdicts
-from aligncap.preference.pair_lessons import READS_ALL
+from aligncap.preference.pair_lessons import reads
 from aligncap.preference.rewards import RewardOf
 from aligncap.preference.rows import PreferenceRow
 from aligncap.values import Verdict
@@ -41,6 +41,8 @@ class Captioning:
     model: CaptionModel
     prompter: Prompter
     limits: CaptionLimits
+    act_mode: str
+    """Where the prompt's P_act comes from."""
 
     def runtime(self) -> TorchRuntime:
         """The model as what responses are asked of."""
@@ -51,7 +53,7 @@ class Captioning:
     def prompt_ids(self, place: int, row: PreferenceRow) -> tuple[int, ...]:
         """What the model reads of a row, the one at `place` in the prompter's list."""
         draw = Draw(place, row.language, (0,), None)
-        return self.prompter.student_row(draw, READS_ALL).prompt_ids
+        return self.prompter.student_row(draw, reads(self.act_mode)).prompt_ids
 
     def text_of(self, ids: Sequence[int]) -> str:
         """A response in words."""

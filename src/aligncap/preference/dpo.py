@@ -134,13 +134,14 @@ def run(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[str, ob
     rows = with_pairs(every, candidates=settings.batch.captions)
     stage = Stage(settings, output, kind="dpo", data=([row.clip for row in rows], source))
     root = settings.reference or output / CACHE_FOLDER
-    book = PairBook(stage.prompter, rows, candidates=settings.batch.captions)
+    act_mode = start_act_mode(settings)
+    book = PairBook(stage.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode)
     lesson, drift = lesson_of(settings, stage, book, root)
-    captioning = Captioning(stage.model, stage.prompter, settings.limits)
+    captioning = Captioning(stage.model, stage.prompter, settings.limits, act_mode)
     check = CaptionCheck(captioning, rows, settings.check)
     return stage.run(
         lesson,
-        act_mode=start_act_mode(settings),
+        act_mode=act_mode,
         resume=resume,
         also=lambda: {**drift(), **check()},
     )

@@ -13,8 +13,11 @@ from aligncap.captioner.batches import SharedPromptRow
 from aligncap.errors import DataError
 from aligncap.preference.rows import PreferenceRow
 
-READS_ALL = StudentSettings(act_mode="measured", act_dropout=0.0)
-"""The policy's prompt is the one its candidates were made with: what a row gives, nothing drawn."""
+
+def reads(act_mode: str) -> StudentSettings:
+    """What the policy reads: P_act as it was trained with, as its candidates were made, nothing
+    left out at random."""
+    return StudentSettings(act_mode=act_mode, act_dropout=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +55,15 @@ class PairBook:
     """Draws from preference rows as rows of ids, and their pairs."""
 
     def __init__(
-        self, prompter: Prompter, rows: Sequence[PreferenceRow], *, candidates: int
+        self,
+        prompter: Prompter,
+        rows: Sequence[PreferenceRow],
+        *,
+        candidates: int,
+        act_mode: str,
     ) -> None:
         """`prompter` is over the clips of the same rows; of each the first `candidates` count."""
+        self._reads = reads(act_mode)
         self._prompter, self._rows = prompter, rows
         self._pairs = [[p for p in row.pairs if max(p) < candidates] for row in rows]
 
@@ -62,7 +71,7 @@ class PairBook:
         """The clip's prompt, and every candidate that is in a pair, in order."""
         places = tuple(sorted({place for pair in self._pairs[draw.row] for place in pair}))
         whole = Draw(draw.row, self._rows[draw.row].language, places, None)
-        return self._prompter.student_row(whole, READS_ALL)
+        return self._prompter.student_row(whole, self._reads)
 
     def pairs_of(self, draws: Sequence[Draw]) -> Pairs:
         """The pairs of a batch of these draws."""

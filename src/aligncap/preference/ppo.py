@@ -85,7 +85,8 @@ def follow(
     if latest_checkpoint(output) is None:
         drop_phases(output / PHASES_FOLDER, before=2**62)
     objective = PpoObjective(settings.ppo)
-    captioning = Captioning(stage.model, stage.prompter, settings.limits)
+    act_mode = start_act_mode(settings)
+    captioning = Captioning(stage.model, stage.prompter, settings.limits, act_mode)
     validate: Callable[[], Mapping[str, float]] = CaptionCheck(
         captioning, rows, settings.check, reward=reward
     )
@@ -94,7 +95,7 @@ def follow(
         lambda batch: objective.training_losses(policy, batch),
         rollouts.batch_at,
         validate=validate,
-        act_mode=start_act_mode(settings),
+        act_mode=act_mode,
         resume=resume,
     )
 

@@ -68,14 +68,14 @@ def run(settings: RewardModelSettings, output: Path, *, resume: bool) -> Mapping
     every, source = read_preferences(settings.data.rows)
     rows = with_pairs(every, candidates=settings.batch.captions)
     stage = Stage(settings, output, kind="reward", data=([row.clip for row in rows], source))
-    book = PairBook(stage.prompter, rows, candidates=settings.batch.captions)
+    act_mode = start_act_mode(settings)
+    book = PairBook(stage.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode)
     lesson = Lesson(
         rows_of=lambda draw: [read_whole(book.row_of(draw))],
         objective=BradleyTerryObjective(),
         beside=book.pairs_of,
     )
     model = RewardModel(stage.model, seed=settings.training.seed)
-    act_mode = start_act_mode(settings)
     summary = stage.run(lesson, act_mode=act_mode, resume=resume, module=model)
     draws = [draw for draw in book.all_draws() if rows[draw.row].clip.split == "train"]
     model.standardise([book.row_of(draw) for draw in draws[:: -(-len(draws) // SCALE_ROWS)]])

@@ -15,7 +15,7 @@ from aligncap.captioner.checkpoint import load_torch, read_meta
 from aligncap.captioner.model import CaptionModel, TorchBatch, seeded
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError, MissingModelError
-from aligncap.preference.pair_lessons import READS_ALL
+from aligncap.preference.pair_lessons import reads
 from aligncap.preference.rows import PreferenceRow
 from aligncap.training import evaluating, training_device
 
@@ -106,14 +106,16 @@ class ModelReward:
 
     def __init__(self, folder: Path) -> None:
         self._model, self._folder = load_reward_model(folder), folder
-        self._builder = PromptBuilder(self._model.body.vocabulary, read_meta(folder).prompts)
+        meta = read_meta(folder)
+        self._builder = PromptBuilder(self._model.body.vocabulary, meta.prompts)
+        self._reads = reads(meta.act_mode)
 
     def __call__(self, row: PreferenceRow, texts: Sequence[str]) -> list[float]:
         """The reward of each text, the prompt read once for all."""
         if row.language not in self._builder.template.instructions:
             raise DataError(f"{self._folder}: knows no captions in {row.language!r}")
         prompter = Prompter(self._builder, [row.clip])
-        prompt = prompter.student_row(Draw(0, row.language, (0,), None), READS_ALL).prompt_ids
+        prompt = prompter.student_row(Draw(0, row.language, (0,), None), self._reads).prompt_ids
         said = tuple(tuple(self._builder.response(text)) for text in texts)
         found: list[float] = self._model.rewards([SharedPromptRow(prompt, said)]).tolist()
         return found

@@ -37,6 +37,7 @@ from aligncap.preference.policy import PolicyWithValue
 from aligncap.preference.ppo_settings import PpoSettings
 from aligncap.preference.rewards import RewardOf
 from aligncap.preference.rows import PreferenceRow
+from aligncap.preference.start import start_act_mode
 from aligncap.training import evaluating, latest_checkpoint, seed_of
 
 PHASES_FOLDER = "rollouts"
@@ -70,7 +71,8 @@ class Rollouts:
     ) -> None:
         self._settings, self._policy, self._rows = settings, policy, rows
         self._reference, self._reward = reference, reward
-        self._captioning = Captioning(stage.model, stage.prompter, settings.limits)
+        act_mode = start_act_mode(settings)
+        self._captioning = Captioning(stage.model, stage.prompter, settings.limits, act_mode)
         self._folder, self._output = stage.output / PHASES_FOLDER, stage.output
         self._plan = stage.plan(
             lambda draw: len(self._captioning.prompt_ids(draw.row, rows[draw.row]))

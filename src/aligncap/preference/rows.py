@@ -8,18 +8,20 @@ and each further line is one clip in one language:
 
     {"id": "clip7", "corpus": "ravdess", "split": "train", "weight": 1.0, "language": "en",
      "speech": [17, 4, …],                 one list a codebook where there are several
-     "measured": "Feeling low and slow",   P_act of the prompt; "" or left out where it has none
+     "measured": "Feeling low and slow",   P_act of the prompt by the signal, and by what the
+     "heard": "Feeling sad and low",       tokenizer's heads hear as well; each may be left out
      "candidates": ["…", "…", "…"],
      "pairs": [[0, 1], [0, 2]],            (chosen, rejected), places among the candidates
      "facts": [3.2, 2.9, {"pitch_median_hz": [231.0, "Hz", 0.9, ""], …}],
-     "emotion": "sad", "gender": "female", "references": ["…"]}
+     "emotion": "sad", "gender": "female",
+     "references": {"zh": ["…"]}}          captions that people wrote, by language
 
 Only id, corpus, language, speech and candidates are required: pairs are what DPO and the reward
 model learn from, facts, labels and references are what captions are checked against.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligncap.alignment.data import (
@@ -38,9 +40,13 @@ from aligncap.values import EMOTIONS, Facts
 
 KIND = "preference_rows"
 
+ACTS = ("measured", "heard")
+"""Act modes whose P_act a row gives."""
+
 ROW_KEYS = frozenset(
     {
-        *("id", "corpus", "split", "weight", "language", "speech", "measured"),
+        *("id", "corpus", "split", "weight", "language", "speech"),
+        *("measured", "heard"),
         *("candidates", "pairs", "facts", "emotion", "gender", "references"),
     }
 )
@@ -60,8 +66,8 @@ class PreferenceRow:
     """As labelled, one of `values.EMOTIONS`."""
     gender: str | None = None
     """As labelled."""
-    references: tuple[str, ...] = ()
-    """Captions that people wrote."""
+    references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Captions that people wrote, by language."""
 
     def __post_init__(self) -> None:
         name = self.clip.id
@@ -124,14 +130,16 @@ def _row(table: Table) -> PreferenceRow:
             {
                 **clip,
                 "captions": {language: table["candidates"]},
-                "measured": {language: table.get("measured", "")},
+                **{key: {language: table[key]} for key in ACTS if table.get(key)},
             }
         ),
         pairs=tuple((int(chosen), int(rejected)) for chosen, rejected in table.get("pairs", ())),
         facts=None if facts is None else facts_of(facts),
         emotion=table.get("emotion"),
         gender=table.get("gender"),
-        references=tuple(table.get("references", ())),
+        references={
+            language: tuple(texts) for language, texts in table.get("references", {}).items()
+        },
     )
 
 
@@ -140,11 +148,11 @@ def _table(row: PreferenceRow) -> Mapping[str, object]:
     return {
         **{key: clip[key] for key in ("id", "corpus", "split", "weight", "speech")},
         "language": language,
-        "measured": row.clip.measured.get(language, ""),
+        **{act: row.clip.student_act(act, language) for act in ACTS},
         "candidates": list(row.candidates),
         "pairs": [list(pair) for pair in row.pairs],
         "facts": None if row.facts is None else table_of_facts(row.facts),
         "emotion": row.emotion,
         "gender": row.gender,
-        "references": list(row.references),
+        "references": {one: list(texts) for one, texts in row.references.items()},
     }
