@@ -16,10 +16,10 @@ from aligncap.captioner.meta import TOKENIZER_FILE, read_meta
 from aligncap.captioner.model import (
     CaptionModel,
     add_speech_tokens,
-    set_speech_rows,
     small_llama,
 )
 from aligncap.captioner.prompts import PromptTemplate
+from aligncap.captioner.speech_rows import set_speech_rows
 from aligncap.captioner.text_tokenizer import read_tokenizer
 from aligncap.captioner.text_training import train_text_tokenizer
 from aligncap.captioner.vocabulary import Vocabulary
