@@ -74,7 +74,7 @@ languages = ["en"]
 [candidates]
 count = 4
 method = "sample"
-temperature = 2.0
+temperature = 1.0
 [learn]
 recipes = "{folder}"
 """,

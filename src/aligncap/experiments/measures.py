@@ -1,16 +1,22 @@
-"""What captions are measured by where a clip's facts and labels are known: metrics of `scoring`."""
+"""What captions are measured by where a clip's facts and labels are known, and tables of that."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from aligncap.clues import emotion_of, find_clues
+from aligncap.corpora import write_captions
 from aligncap.preference.claims import verdicts
 from aligncap.preference.known import Known, Standing, plain_clues
+from aligncap.preference.row_clips import RowClip
+from aligncap.scoring.intervals import difference
 from aligncap.scoring.table import MetricOptions, open_metric
 from aligncap.scoring.values import Floats, Metric, ScoredClip, Statistics
 from aligncap.values import Verdict
+
+REFERENCES, REFERENCE_SEED = 5, 1009
+"""Captions that a clip is scored against, and their seed: training rows have others."""
 
 Counted = Callable[[ScoredClip], tuple[float, float]]
 """Of a clip: a part, and the whole that it is a part of."""
@@ -114,3 +120,59 @@ def measures(
 def _share(sums: Floats) -> Floats:
     part, whole = np.moveaxis(sums, -1, 0)
     return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
+
+
+def scored(
+    clips: Sequence[RowClip], runs: Sequence[Sequence[str]], *, language: str
+) -> list[ScoredClip]:
+    """The clips with a line of each run, and references that no model has been trained on."""
+    found = []
+    for one, texts in zip(clips, zip(*runs, strict=True), strict=True):
+        references = write_captions(
+            one.utterance,
+            one.clip.facts,
+            language=language,
+            count=REFERENCES,
+            seed=REFERENCE_SEED,
+        )
+        found.append(
+            ScoredClip(
+                one.clip.utterance, "\n".join(texts), tuple(references), emotion=one.clip.emotion
+            )
+        )
+    return found
+
+
+def tables(
+    metrics: Sequence[Metric],
+    clips: Sequence[RowClip],
+    said: Mapping[str, Sequence[Sequence[str]]],
+    *,
+    language: str,
+) -> list[str]:
+    """Markdown: each arm's mean ± sd over its runs, then paired differences to the first arm."""
+    lines = [f"| | {' | '.join(said)} |", "|" + " --- |" * (len(said) + 1)]
+    for metric in metrics:
+        cells = []
+        for runs in said.values():
+            every = [metric.measure(scored(clips, [run], language=language)) for run in runs]
+            values = [one.scale * one.value for one in every]
+            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.2f}{spread}")
+        lines.append(f"| {metric.name} | {' | '.join(cells)} |")
+    distinct = [
+        f"{np.mean([100 * len(set(run)) / len(run) for run in runs]):.2f}" for runs in said.values()
+    ]
+    lines.append(f"| distinct captions | {' | '.join(distinct)} |")
+    first, *others = said
+    told = {name: scored(clips, runs, language=language) for name, runs in said.items()}
+    heads = [f"{name} less {first}" for name in others]
+    lines += ["", f"| difference | {' | '.join(heads)} |", "|" + " --- |" * (len(others) + 1)]
+    for metric in metrics:
+        cells = []
+        for name in others:
+            delta = difference(OverRuns(metric), told[name], told[first])
+            bounds = f"{delta.low:+.2f} … {delta.high:+.2f}" if delta.low is not None else "–"
+            cells.append(f"{delta.delta:+.2f} [{bounds}]")
+        lines.append(f"| {metric.name} | {' | '.join(cells)} |")
+    return lines

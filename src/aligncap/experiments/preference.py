@@ -10,12 +10,11 @@ already are not repeated.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 import aligncap
@@ -23,20 +22,15 @@ from aligncap.alignment.data import read_rows
 from aligncap.captioner.checkpoint import load_vocabulary
 from aligncap.captioner.meta import read_meta
 from aligncap.captioner.opening import model_fingerprint, open_writer
-from aligncap.corpora import write_captions
 from aligncap.errors import DataError
 from aligncap.experiments.alignment import SCORED
-from aligncap.experiments.measures import OverRuns, measures
+from aligncap.experiments.measures import REFERENCES, measures, tables
 from aligncap.preference.known import Known
 from aligncap.preference.row_clips import RowClip, join
 from aligncap.preference.whole import ROWS_FILE, SUMMARY_FILE, learn_once
 from aligncap.recipes import read_toml, run_recipe
-from aligncap.scoring.intervals import difference
-from aligncap.scoring.values import Metric, ScoredClip
 
 LANGUAGE = "en"
-REFERENCES, REFERENCE_SEED = 5, 1009
-"""Captions that a clip is scored against, and their seed: training rows have others."""
 
 KD, DPO, PPO = "KD", "KD + DPO", "KD + PPO"
 
@@ -125,55 +119,6 @@ def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path
     return texts
 
 
-def scored(clips: Sequence[RowClip], runs: Sequence[Sequence[str]]) -> list[ScoredClip]:
-    """The clips with a line of each run, and references that no model has been trained on."""
-    found = []
-    for one, texts in zip(clips, zip(*runs, strict=True), strict=True):
-        references = write_captions(
-            one.utterance,
-            one.clip.facts,
-            language=LANGUAGE,
-            count=REFERENCES,
-            seed=REFERENCE_SEED,
-        )
-        found.append(
-            ScoredClip(
-                one.clip.utterance, "\n".join(texts), tuple(references), emotion=one.clip.emotion
-            )
-        )
-    return found
-
-
-def tables(
-    metrics: Sequence[Metric], clips: Sequence[RowClip], said: Mapping[str, Sequence[Sequence[str]]]
-) -> list[str]:
-    """Markdown: each arm's mean ± sd over its runs, then paired differences to KD."""
-    lines = [f"| | {' | '.join(said)} |", "|" + " --- |" * (len(said) + 1)]
-    for metric in metrics:
-        cells = []
-        for runs in said.values():
-            every = [metric.measure(scored(clips, [run])) for run in runs]
-            values = [one.scale * one.value for one in every]
-            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.2f}{spread}")
-        lines.append(f"| {metric.name} | {' | '.join(cells)} |")
-    distinct = [
-        f"{np.mean([100 * len(set(run)) / len(run) for run in runs]):.2f}" for runs in said.values()
-    ]
-    lines.append(f"| distinct captions | {' | '.join(distinct)} |")
-    others = [name for name in said if name != KD]
-    heads = [f"{name} less {KD}" for name in others]
-    lines += ["", f"| difference | {' | '.join(heads)} |", "|" + " --- |" * (len(others) + 1)]
-    for metric in metrics:
-        cells = []
-        for name in others:
-            delta = difference(OverRuns(metric), scored(clips, said[name]), scored(clips, said[KD]))
-            bounds = f"{delta.low:+.2f} … {delta.high:+.2f}" if delta.low is not None else "–"
-            cells.append(f"{delta.delta:+.2f} [{bounds}]")
-        lines.append(f"| {metric.name} | {' | '.join(cells)} |")
-    return lines
-
-
 def report(wish: Wish, seeds: int) -> str:
     """Train every arm with every seed, caption, score; the page in markdown."""
     manifests = [Path(one) for one in read_toml(wish.recipes / "prefer.toml")["data"]["manifests"]]
@@ -195,15 +140,15 @@ def report(wish: Wish, seeds: int) -> str:
     made = (
         f"Made by `python -m aligncap.experiments.preference`; do not edit. Signature: aligncap "
         f"{aligncap.__version__} · {wish.clips} training clips · DPO {wish.steps} steps · PPO "
-        f"{wish.ppo_steps} steps · {seeds} seeds, mean ± sd · beam {wish.beam}, English captions of "
-        f"{len(clips)} validation clips ({', '.join(SCORED)}) · {REFERENCES} references of the "
+        f"{wish.ppo_steps} steps · {seeds} seeds, mean ± sd · beam {wish.beam}, English captions "
+        f"of {len(clips)} validation clips ({', '.join(SCORED)}) · {REFERENCES} references of the "
         f"paraphrase grammar · changes: {[*wish.change] or 'none'}, dpo {[*wish.dpo] or 'none'}, "
         f"ppo {[*wish.ppo] or 'none'}. Shares in per cent; intervals are of 95 %, by a bootstrap "
         "over clips, the runs of a clip together. What the rows mean stands in "
         "`aligncap.experiments.measures`."
     )
     head = "# Preferences: KD, KD + DPO, KD + PPO"
-    return "\n".join([head, "", made, "", *tables(metrics, clips, said), ""])
+    return "\n".join([head, "", made, "", *tables(metrics, clips, said, language=LANGUAGE), ""])
 
 
 def main(
