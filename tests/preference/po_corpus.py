@@ -1,5 +1,7 @@
 """Preferences over the made-up corpus of the stages: one wording is preferred to the other."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -7,12 +9,30 @@ import numpy as np
 
 from aligncap.alignment import warmup
 from aligncap.alignment.data import TrainingRow, write_rows
+from aligncap.alignment.measuring import write_facts
 from aligncap.alignment.settings import BatchSettings, DataSettings, ModelSettings, SizeSettings
 from aligncap.alignment.warmup import WarmupSettings
 from aligncap.preference.rows import PreferenceRow, write_preference_rows
 from aligncap.training import FitSettings
 from aligncap.values import Fact, Facts
 from alignment.tiny_rows import FEELINGS, SOURCE
+
+DPO = """
+kind = "dpo"
+[data]
+rows = ["nowhere"]
+[training]
+steps = 4
+learning_rate = 1e-3
+warmup_steps = 0
+log_every = 2
+[validation]
+rows = 4
+[check]
+rows = 3
+"""
+PPO = DPO.replace('"dpo"', '"ppo"') + "[batch]\nrows = 4\ncaptions = 2\n"
+REWARD = DPO.replace('"dpo"', '"reward"').replace("[check]\nrows = 3\n", "")
 
 QUIET = Facts(2.0, 1.8, MappingProxyType({"loudness_db": Fact("loudness_db", -34.0, "dB", 0.9)}))
 """Facts that contradict "loud"."""
@@ -62,3 +82,47 @@ def train_start(folder: Path) -> Path:
     )
     (folder / "run").mkdir()
     return Path(str(warmup.run(settings, folder / "run", resume=False)["model"]))
+
+
+def write_corpus(folder: Path, start: Path, *, count: int = 30) -> Path:
+    """Training rows with a second view of each clip, their manifest and facts, and recipes of a
+    few steps that go on from `start`; no recording is there. Returns the folder."""
+    made = preference_rows(count)
+    # Row ids name the view.
+    views = [
+        replace(row.clip, id=f"{row.clip.id}#{view}", measured={"en": "Feeling quiet"})
+        for row in made
+        for view in (0, 1)
+    ]
+    write_rows(folder / "rows.jsonl", SOURCE, views)
+    lines = [
+        {"id": row.clip.id, "file": f"{row.clip.id}.wav", "emotion": row.emotion, "corpus": "made"}
+        for row in made
+    ]
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    facts = "".join(f"{folder / line['file']}\t{write_facts(QUIET)}\n" for line in lines)
+    (folder / "facts.jsonl").write_text(facts, "utf-8")
+    for name, text in (("dpo", DPO), ("ppo", PPO), ("reward", REWARD)):
+        (folder / f"{name}.toml").write_text(text, "utf-8")
+    (folder / "prefer.toml").write_text(
+        f"""
+kind = "prefer"
+start = "{start}"
+[data]
+rows = "{folder / "rows.jsonl"}"
+manifests = ["{manifest}"]
+facts = "{folder / "facts.jsonl"}"
+clips = 12
+validation_clips = 5
+languages = ["en"]
+[candidates]
+count = 4
+method = "sample"
+temperature = 1.0
+[learn]
+recipes = "{folder}"
+""",
+        "utf-8",
+    )
+    return folder

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.alignment.data import read_rows, write_rows
-from aligncap.alignment.measuring import write_facts
+from aligncap.alignment.data import read_rows
 from aligncap.errors import DataError, UnknownNameError
 from aligncap.preference.evidence_judge import EvidenceJudge
 from aligncap.preference.row_clips import RowClipSettings, join, read_row_clips, spread
@@ -16,75 +15,15 @@ from aligncap.preference.values import Candidate
 from aligncap.preference.whole import LearnSettings
 from aligncap.recipes import run_recipe
 from alignment.tiny_rows import FEELINGS, SOURCE
-from preference.po_corpus import QUIET, preference_rows
+from preference.po_corpus import write_corpus
 
 COUNT = 30
-
-DPO = """
-kind = "dpo"
-[data]
-rows = ["nowhere"]
-[training]
-steps = 4
-learning_rate = 1e-3
-warmup_steps = 0
-log_every = 2
-[validation]
-rows = 4
-[check]
-rows = 3
-"""
-PPO = DPO.replace('"dpo"', '"ppo"') + "[batch]\nrows = 4\ncaptions = 2\n"
-REWARD = DPO.replace('"dpo"', '"reward"').replace("[check]\nrows = 3\n", "")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory, start: Path) -> Path:
-    """Rows with a second view of each clip, their manifest, facts, and recipes of a few steps."""
-    folder = tmp_path_factory.mktemp("corpus")
-    made = preference_rows(COUNT)
-    views = [
-        # Row ids name the view.
-        type(row.clip)(**{**fields_of(row.clip), "id": f"{row.clip.id}#{view}"})
-        for row in made
-        for view in (0, 1)
-    ]
-    write_rows(folder / "rows.jsonl", SOURCE, views)
-    lines = [
-        {"id": row.clip.id, "file": f"{row.clip.id}.wav", "emotion": row.emotion, "corpus": "made"}
-        for row in made
-    ]
-    manifest = folder / "manifest.jsonl"
-    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    facts = "".join(f"{folder / line['file']}\t{write_facts(QUIET)}\n" for line in lines)
-    (folder / "facts.jsonl").write_text(facts, "utf-8")
-    for name, text in (("dpo", DPO), ("ppo", PPO), ("reward", REWARD)):
-        (folder / f"{name}.toml").write_text(text, "utf-8")
-    (folder / "prefer.toml").write_text(
-        f"""
-kind = "prefer"
-start = "{start}"
-[data]
-rows = "{folder / "rows.jsonl"}"
-manifests = ["{manifest}"]
-facts = "{folder / "facts.jsonl"}"
-clips = 12
-validation_clips = 5
-languages = ["en"]
-[candidates]
-count = 4
-method = "sample"
-temperature = 1.0
-[learn]
-recipes = "{folder}"
-""",
-        "utf-8",
-    )
-    return folder
-
-
-def fields_of(row: object) -> dict[str, object]:
-    return {name: getattr(row, name) for name in type(row).__slots__}  # type: ignore[attr-defined]
+    """A folder of all that the loop reads."""
+    return write_corpus(tmp_path_factory.mktemp("corpus"), start, count=COUNT)
 
 
 def settings_of(corpus: Path, **changes: object) -> RowClipSettings:

@@ -26,7 +26,7 @@ from aligncap.errors import DataError
 from aligncap.experiments.alignment import SCORED
 from aligncap.experiments.measures import REFERENCES, measures, tables
 from aligncap.preference.known import Known
-from aligncap.preference.row_clips import RowClip, join
+from aligncap.preference.row_clips import RowClip, is_as_it_is, join
 from aligncap.preference.whole import ROWS_FILE, SUMMARY_FILE, learn_once
 from aligncap.recipes import read_toml, run_recipe
 
@@ -51,6 +51,8 @@ class Wish:
     change: Sequence[str]
     dpo: Sequence[str]
     ppo: Sequence[str]
+    corpora: Sequence[str] = SCORED
+    """Whose validation clips are scored."""
 
     @property
     def folder(self) -> Path:
@@ -90,16 +92,20 @@ def train(wish: Wish, seed: int) -> dict[str, Path]:
     return {DPO: Path(str(summary["model"])), PPO: folder / "ppo" / "model"}
 
 
-def validation_clips(rows: Path, manifests: Sequence[Path], facts: Path) -> list[RowClip]:
+def validation_clips(wish: Wish) -> list[RowClip]:
     """The validation rows of the scored corpora, as training knows them."""
+    manifests = [Path(one) for one in read_toml(wish.recipes / "prefer.toml")["data"]["manifests"]]
     kept = [
         row
-        for row in read_rows(rows)
-        if row.split == "validation" and row.corpus in SCORED and row.speech is not None
+        for row in read_rows(wish.rows)
+        if row.split == "validation"
+        and row.corpus in wish.corpora
+        and row.speech is not None
+        and is_as_it_is(row)
     ]
     if not kept:
-        raise DataError(f"{rows}: no validation row of {', '.join(SCORED)}")
-    return join(kept, manifests, facts)
+        raise DataError(f"{wish.rows}: no validation row of {', '.join(wish.corpora)}")
+    return join(kept, manifests, wish.facts)
 
 
 def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path) -> list[str]:
@@ -121,8 +127,7 @@ def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path
 
 def report(wish: Wish, seeds: int) -> str:
     """Train every arm with every seed, caption, score; the page in markdown."""
-    manifests = [Path(one) for one in read_toml(wish.recipes / "prefer.toml")["data"]["manifests"]]
-    clips = validation_clips(wish.rows, manifests, wish.facts)
+    clips = validation_clips(wish)
     cache = wish.runs / "captions"
     said: dict[str, list[list[str]]] = {
         KD: [captions_of(wish.start, clips, beam=wish.beam, cache=cache)]
@@ -141,8 +146,8 @@ def report(wish: Wish, seeds: int) -> str:
         f"Made by `python -m aligncap.experiments.preference`; do not edit. Signature: aligncap "
         f"{aligncap.__version__} · {wish.clips} training clips · DPO {wish.steps} steps · PPO "
         f"{wish.ppo_steps} steps · {seeds} seeds, mean ± sd · beam {wish.beam}, English captions "
-        f"of {len(clips)} validation clips ({', '.join(SCORED)}) · {REFERENCES} references of the "
-        f"paraphrase grammar · changes: {[*wish.change] or 'none'}, dpo {[*wish.dpo] or 'none'}, "
+        f"of {len(clips)} validation clips ({', '.join(wish.corpora)}) · {REFERENCES} references "
+        f"of the paraphrase grammar · changes: {[*wish.change] or 'none'}, dpo {[*wish.dpo] or 'none'}, "
         f"ppo {[*wish.ppo] or 'none'}. Shares in per cent; intervals are of 95 %, by a bootstrap "
         "over clips, the runs of a clip together. What the rows mean stands in "
         "`aligncap.experiments.measures`."

@@ -63,7 +63,7 @@ def read_row_clips(settings: RowClipSettings) -> tuple[list[RowClip], SpeechSour
 
     DataError where a row's clip is in none of the manifests.
     """
-    kept = [row for row in read_rows(settings.rows) if row.speech is not None and _as_it_is(row)]
+    kept = [row for row in read_rows(settings.rows) if row.speech is not None and is_as_it_is(row)]
     limits = dict(zip(SPLITS, (settings.clips, settings.validation_clips), strict=True))
     rows = [
         row
@@ -109,5 +109,6 @@ def utterance_of(row: TrainingRow) -> str:
     return name or row.id
 
 
-def _as_it_is(row: TrainingRow) -> bool:
+def is_as_it_is(row: TrainingRow) -> bool:
+    """Whether a row is of the clip itself, not of another view of it."""
     return "#" not in row.id or row.id.endswith("#0")
