@@ -142,15 +142,16 @@ def report(wish: Wish, seeds: int) -> str:
         language=LANGUAGE,
         tokens=lambda text: len(vocabulary.encode_text(text)),
     )
+    changes = {"prefer": wish.change, "dpo": wish.dpo, "ppo": wish.ppo}
+    changed = [f"{name} {list(own)}" for name, own in changes.items() if own]
     made = (
         f"Made by `python -m aligncap.experiments.preference`; do not edit. Signature: aligncap "
         f"{aligncap.__version__} · {wish.clips} training clips · DPO {wish.steps} steps · PPO "
         f"{wish.ppo_steps} steps · {seeds} seeds, mean ± sd · beam {wish.beam}, English captions "
         f"of {len(clips)} validation clips ({', '.join(wish.corpora)}) · {REFERENCES} references "
-        f"of the paraphrase grammar · changes: {[*wish.change] or 'none'}, dpo {[*wish.dpo] or 'none'}, "
-        f"ppo {[*wish.ppo] or 'none'}. Shares in per cent; intervals are of 95 %, by a bootstrap "
-        "over clips, the runs of a clip together. What the rows mean stands in "
-        "`aligncap.experiments.measures`."
+        f"of the paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares in per cent; "
+        "intervals are of 95 %, by a bootstrap over clips, the runs of a clip together. What the "
+        "rows mean stands in `aligncap.experiments.measures`."
     )
     head = "# Preferences: KD, KD + DPO, KD + PPO"
     return "\n".join([head, "", made, "", *tables(metrics, clips, said, language=LANGUAGE), ""])
