@@ -18,7 +18,7 @@ README = ROOT / "README.md"
 VERBS = (
     *("caption", "measure", "clues", "train", "tokens", "export", "evaluate", "prefer"),
     *("prefer candidates", "prefer judge", "prefer pairs", "prefer annotate"),
-    *("prefer agreement", "prefer export", "prefer import"),
+    *("prefer agreement", "prefer export", "prefer import", "prefer run"),
 )
 
 HEADING = f"""\

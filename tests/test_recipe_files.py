@@ -27,3 +27,15 @@ def test_the_rivals_differ_in_nothing_but_the_loss() -> None:
         for key in only:
             table.pop(key)
     assert kd == ce
+
+
+@pytest.mark.parametrize("size", ["mini", "paper"])
+def test_preference_recipes_go_on_from_one_model_and_one_file(size: str) -> None:
+    """DPO and RLHF are compared: what they start from and learn from must be the same."""
+    tables = [
+        tomllib.loads((FOLDER / size / f"{kind}.toml").read_text("utf-8"))
+        for kind in ("dpo", "reward", "ppo")
+    ]
+    for table in tables:
+        assert table["model"] == tables[0]["model"]
+        assert table["data"] == tables[0]["data"]

@@ -28,13 +28,17 @@ TRAINERS = {
     "warmup": "aligncap.alignment.warmup",
     "kd": "aligncap.alignment.kd",
     "ce": "aligncap.alignment.ce",
+    "dpo": "aligncap.preference.dpo",
+    "reward": "aligncap.preference.reward",
+    "ppo": "aligncap.preference.ppo",
+    "prefer": "aligncap.preference.whole",
 }
 """What a recipe can train: kind → module with SETTINGS (a dataclass) and run(settings, output, *,
 resume); imported on use, since it brings torch."""
 
 TRAIN_EXTRA = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 
-FREE_ON_RESUME = frozenset({"steps", "save_every", "log_every"})
+FREE_ON_RESUME = frozenset({"steps", "save_every", "log_every", "rounds"})
 """Settings that a resumed run may change: how long it goes on and what it writes."""
 
 RECIPE_FILE = "recipe.json"

@@ -82,9 +82,12 @@ def test_a_pretrained_model_is_distilled_through_an_adapter(kind: str, tmp_path:
     # The folder alone brings back what was validated last: base, adapter and new rows.
     student = load_torch(folder)
     assert student.vocabulary.size == student.vocabulary.speech_base + 12
-    again = kd.Stage(settings, tmp_path / "again", kind="kd", needs_speech=True)
+    again = kd.Stage(
+        settings,
+        tmp_path / "again",
+        kind="kd",
+        data=kd.read_training_rows(settings.data.rows, needs_speech=True),
+    )
     lesson = kd.lesson_of(settings, again, output / kd.CACHE_FOLDER)
-    hook = again.validation_hook(lesson, model=student, average=None)
-    means = hook(30, {})
-    assert means is not None
+    means = again.validation(lesson, student)()
     assert means["validation_kl"] == pytest.approx(divergences[-1], rel=1e-3)

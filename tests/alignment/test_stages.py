@@ -23,7 +23,7 @@ from aligncap.alignment.settings import (
     TeacherSettings,
     ValidationSettings,
 )
-from aligncap.alignment.stages import Stage
+from aligncap.alignment.stages import Stage, read_training_rows
 from aligncap.alignment.warmup import WarmupSettings
 from aligncap.captioner.adapters import AdapterSettings
 from aligncap.captioner.checkpoint import load_torch, read_meta
@@ -118,7 +118,9 @@ def test_the_first_loss_is_that_of_the_equations(tmp_path: Path, rows: Path, war
     )
     run_kd(settings, tmp_path / "run")
     logged = trace(tmp_path / "run")[0]
-    stage = Stage(settings, tmp_path / "again", kind="kd", needs_speech=True)
+    stage = Stage(
+        settings, tmp_path / "again", kind="kd", data=read_training_rows([rows], needs_speech=True)
+    )
     lesson = kd.lesson_of(settings, stage, tmp_path / "cache")
     model = load_torch(warm)
 
@@ -129,7 +131,7 @@ def test_the_first_loss_is_that_of_the_equations(tmp_path: Path, rows: Path, war
         return whole[-len(said) - 1 : -1, : model.vocabulary.text_rows]
 
     student, teacher, targets = [], [], []
-    for draw in stage.plan(lesson).draws_at(0):
+    for draw in stage.plan(lesson.length_of).draws_at(0):
         heard = stage.prompter.student_row(draw, settings.student)
         for example in stage.prompter.teacher_examples(draw, "act"):
             student.append(logits(heard.prompt_ids, example.response_ids))
@@ -206,7 +208,7 @@ def test_the_rival_sees_the_same_batches_and_learns_too(
         validation=ValidationSettings(every=50, rows=30),
     )
     stages = [
-        Stage(s, tmp_path / kind, kind=kind, needs_speech=True)
+        Stage(s, tmp_path / kind, kind=kind, data=read_training_rows([rows], needs_speech=True))
         for kind, s in (("kd", settings), ("ce", rival))
     ]
     lessons = [
@@ -215,7 +217,7 @@ def test_the_rival_sees_the_same_batches_and_learns_too(
     ]
     for number in (0, 5, 40):
         mine, theirs = (
-            lesson.batch(stage.plan(lesson).draws_at(number)).shared
+            lesson.batch(stage.plan(lesson.length_of).draws_at(number)).shared
             for stage, lesson in zip(stages, lessons, strict=True)
         )
         np.testing.assert_array_equal(mine.input_ids, theirs.input_ids)

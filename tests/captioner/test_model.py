@@ -8,10 +8,10 @@ from aligncap.captioner.batches import collate, to_torch
 from aligncap.captioner.model import (
     CaptionModel,
     add_speech_tokens,
-    set_speech_rows,
     small_llama,
     trainable_summary,
 )
+from aligncap.captioner.speech_rows import set_speech_rows
 from aligncap.captioner.text_training import train_text_tokenizer
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import RecipeError

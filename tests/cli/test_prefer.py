@@ -197,3 +197,14 @@ def test_the_page_is_served_until_ctrl_c(store: Path, example_clips: list[Path])
     _, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
     assert err == f"aligncap: 0 choices are in {store}\n"
+
+
+def test_run_says_what_it_would_do(aligncap: Aligncap, repository: Path, tmp_path: Path) -> None:
+    recipe = repository / "recipes" / "mini" / "prefer.toml"
+    ran = aligncap("prefer", "run", recipe, "--rounds", "2", "--dry-run", "-o", tmp_path / "run")
+    assert ran.code == 0
+    described = json.loads(ran.out)
+    assert described["kind"] == "prefer"
+    assert described["settings"]["rounds"] == 2
+    assert described["settings"]["candidates"]["count"] == 5
+    assert not (tmp_path / "run").exists()

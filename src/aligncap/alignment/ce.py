@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aligncap.alignment.objective import Objective
+from aligncap.alignment.lessons import Lesson, no_teacher
+from aligncap.alignment.objective import CaptionObjective
 from aligncap.alignment.settings import StageSettings, StudentSettings
-from aligncap.alignment.stages import Lesson, Stage
+from aligncap.alignment.stages import Stage, read_training_rows
+from aligncap.alignment.store import Distributions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +26,15 @@ SETTINGS = CeSettings
 
 def run(settings: CeSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Train on speech and captions; the model folder is `output`/model."""
-    stage = Stage(settings, output, kind="ce", needs_speech=True)
+    data = read_training_rows(settings.data.rows, needs_speech=True)
+    stage = Stage(settings, output, kind="ce", data=data)
     return stage.run(lesson_of(settings, stage), act_mode=settings.student.act_mode, resume=resume)
 
 
-def lesson_of(settings: CeSettings, stage: Stage) -> Lesson:
+def lesson_of(settings: CeSettings, stage: Stage) -> Lesson[Distributions | None]:
     """The student's rows, as in `kd`, and the captions' own likelihood."""
     return Lesson(
         rows_of=lambda draw: [stage.prompter.student_row(draw, settings.student)],
-        objective=Objective(ce_weight=1.0),
+        objective=CaptionObjective(ce_weight=1.0),
+        beside=no_teacher,
     )

@@ -19,18 +19,16 @@ and each further line is one view of a clip (augmented views of a clip are rows 
 Only id, corpus and captions are required.
 """
 
-import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aligncap.errors import AlignCapError, DataError, UnknownNameError
+from aligncap.alignment.row_files import Table, read_head, read_rest, write_lines
+from aligncap.errors import DataError, UnknownNameError
 from aligncap.values import LANGUAGES
 
 FORMAT = 1
@@ -105,35 +103,45 @@ class TrainingRow:
 
 def read_source(path: Path) -> SpeechSource:
     """The speech tokenizer named in a file of training rows."""
-    for _, source in _parsed(path, wanted=1):
-        assert isinstance(source, SpeechSource)
-        return source
-    raise DataError(f"{path}: is empty; write it with write_rows")
+    return read_head(path, lambda table: source_of(table, "training_rows"))
+
+
+def one_source(sources: Mapping[Path, SpeechSource]) -> SpeechSource:
+    """The speech tokenizer that all files name; DataError where they name different ones."""
+    first, source = next(iter(sources.items()))
+    for path, other in sources.items():
+        if other != source:
+            raise DataError(
+                f"{path}: holds codes of {other.name} ({other.fingerprint[:12]}), {first} of "
+                f"{source.name} ({source.fingerprint[:12]}); make both with one tokenizer"
+            )
+    return source
 
 
 def read_rows(path: Path) -> Iterator[TrainingRow]:
     """The rows of a file, one at a time; DataError names file and line."""
-    for _, value in _parsed(path):
-        if isinstance(value, TrainingRow):
-            yield value
+    return read_rest(path, row_of)
 
 
 def write_rows(path: Path, source: SpeechSource, rows: Iterable[TrainingRow]) -> int:
     """Write a file of training rows, whole or not at all; returns how many."""
-    partial = path.with_name(f".{path.name}.partial")
-    count = 0
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps({"training_rows": FORMAT, "tokenizer": asdict(source)}) + "\n")
-        for row in rows:
-            file.write(json.dumps(_as_json(row), ensure_ascii=False) + "\n")
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    return count
+    return write_lines(path, head_of("training_rows", source), map(table_of, rows))
 
 
-def _as_json(row: TrainingRow) -> dict[str, object]:
+def head_of(kind: str, source: SpeechSource) -> Table:
+    """The first line of a file of rows: what kind they are, and whose codes they hold."""
+    return {kind: FORMAT, "tokenizer": asdict(source)}
+
+
+def source_of(table: Table, kind: str) -> SpeechSource:
+    """The speech tokenizer that the first line of a file of rows names."""
+    if table[kind] != FORMAT:
+        raise DataError(f"format {table[kind]} is not {FORMAT}; make the rows again")
+    return SpeechSource(**table["tokenizer"])
+
+
+def table_of(row: TrainingRow) -> dict[str, object]:
+    """A training row as one line of its file."""
     values: dict[str, object] = {
         "id": row.id,
         "corpus": row.corpus,
@@ -151,39 +159,8 @@ def _as_json(row: TrainingRow) -> dict[str, object]:
     return values
 
 
-def _parsed(
-    path: Path, *, wanted: int | None = None
-) -> Iterator[tuple[int, SpeechSource | TrainingRow]]:
-    try:
-        file = path.open(encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); make the training rows first"
-        ) from error
-    with file:
-        for number, line in enumerate(file, start=1):
-            try:
-                table = json.loads(line)
-                yield number, (_source(table) if number == 1 else _row(table))
-            except (AlignCapError, ValueError, TypeError, KeyError, AttributeError) as error:
-                raise DataError(f"{path}:{number}: {_reason(error)}") from error
-            if number == wanted:
-                return
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"lacks {error.args[0]!r}"
-    return str(error)
-
-
-def _source(table: Mapping[str, Any]) -> SpeechSource:
-    if table["training_rows"] != FORMAT:
-        raise DataError(f"format {table['training_rows']} is not {FORMAT}; make the rows again")
-    return SpeechSource(**table["tokenizer"])
-
-
-def _row(table: Mapping[str, Any]) -> TrainingRow:
+def row_of(table: Table) -> TrainingRow:
+    """A line of a file of training rows; an unknown key is an error."""
     for key in table:
         if key not in ROW_KEYS:
             raise UnknownNameError("key of a training row", key, ROW_KEYS)

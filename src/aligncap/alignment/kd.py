@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligncap.alignment.draws import Draw
-from aligncap.alignment.objective import Objective
+from aligncap.alignment.lessons import Lesson
+from aligncap.alignment.objective import CaptionObjective
 from aligncap.alignment.settings import (
     LossSettings,
     StageSettings,
     StudentSettings,
     TeacherSettings,
 )
-from aligncap.alignment.stages import Lesson, Stage
+from aligncap.alignment.stages import Stage, read_training_rows
 from aligncap.alignment.store import Distributions
 from aligncap.alignment.teacher import AdapterOffTeacher, FrozenTeacher, Teacher, TeacherCache
 from aligncap.captioner.adapters import has_adapter
@@ -50,12 +51,15 @@ SETTINGS = KdSettings
 
 def run(settings: KdSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Distil the teacher into the student; the model folder is `output`/model."""
-    stage = Stage(settings, output, kind="kd", needs_speech=True)
+    data = read_training_rows(settings.data.rows, needs_speech=True)
+    stage = Stage(settings, output, kind="kd", data=data)
     lesson = lesson_of(settings, stage, settings.teacher.cache or output / CACHE_FOLDER)
     return stage.run(lesson, act_mode=settings.student.act_mode, resume=resume)
 
 
-def lesson_of(settings: KdSettings, stage: Stage, cache_folder: Path) -> Lesson:
+def lesson_of(
+    settings: KdSettings, stage: Stage, cache_folder: Path
+) -> Lesson[Distributions | None]:
     """The student's rows, the teacher's distributions of the same captions, and Eq. 5."""
     prompter, prompt = stage.prompter, settings.teacher.prompt
     cache = TeacherCache(
@@ -71,12 +75,12 @@ def lesson_of(settings: KdSettings, stage: Stage, cache_folder: Path) -> Lesson:
 
     return Lesson(
         rows_of=lambda draw: [prompter.student_row(draw, settings.student)],
-        objective=Objective(
+        objective=CaptionObjective(
             kl_weight=settings.loss.kl_weight,
             ce_weight=settings.loss.ce_weight,
             temperature=settings.teacher.temperature,
         ),
-        teacher=teacher,
+        beside=teacher,
     )
 
 

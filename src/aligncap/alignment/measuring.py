@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -62,12 +63,22 @@ def _line_of(path: Path) -> str:
 
 def write_facts(facts: Facts) -> str:
     """Facts as one line of JSON."""
-    rows = {one.name: [one.value, one.unit, one.confidence, one.reason] for one in facts}
-    return json.dumps([facts.duration_s, facts.speech_s, rows])
+    return json.dumps(table_of_facts(facts))
 
 
 def read_facts(line: str) -> Facts:
     """The facts that `write_facts` wrote."""
-    duration_s, speech_s, rows = json.loads(line)
+    return facts_of(json.loads(line))
+
+
+def table_of_facts(facts: Facts) -> list[object]:
+    """Facts as plain JSON values: seconds, seconds of speech, and every fact by name."""
+    rows = {one.name: [one.value, one.unit, one.confidence, one.reason] for one in facts}
+    return [facts.duration_s, facts.speech_s, rows]
+
+
+def facts_of(table: Sequence[Any]) -> Facts:
+    """The facts that `table_of_facts` took apart."""
+    duration_s, speech_s, rows = table
     named = {name: Fact(name, *row) for name, row in rows.items()}
     return Facts(duration_s, speech_s, MappingProxyType(named))

@@ -14,6 +14,17 @@ from aligncap.values import LANGUAGES
 
 DTYPES = ("float32", "bfloat16")
 
+SCORES = {
+    "loss": False,
+    "ce": False,
+    "kl": False,
+    "accuracy": True,
+    "margin": True,
+    "contradicted": False,
+    "reward": True,
+}
+"""What a validation can be judged by, and whether more of it is better."""
+
 
 def _both_languages() -> Mapping[str, float]:
     return dict.fromkeys(LANGUAGES, 1.0)
@@ -93,7 +104,8 @@ class ModelSettings:
     base: str | None = None
     """Folder or name of a pretrained causal LM."""
     lora: AdapterSettings | None = None
-    """Train a LoRA adapter and the new ids only; without it every weight is trained."""
+    """Train a LoRA adapter and the new ids only; an adapter that `start` has goes on. Without it
+    every weight is trained."""
     dtype: str = "float32"
     """Of the weights; "bfloat16" suits a large frozen base under LoRA."""
     attention: str | None = None
@@ -179,9 +191,17 @@ class ValidationSettings:
     """Steps between; the last step always has one."""
     rows: int = 256
     """Rows used, spread over all there are."""
+    best: str | None = None
+    """A validation score, such as "loss": the model that did best in it is kept, not the last."""
+    patience: int = 0
+    """Validations in a row without a better one after which training stops; 0 = never."""
 
     def __post_init__(self) -> None:
         _require(self.every >= 1 and self.rows >= 0, "every must be 1 or more, rows 0 or more")
+        _require(self.patience >= 0, f"patience is {self.patience}, must be 0 or more")
+        _require(self.best is not None or not self.patience, "patience needs a score: give best")
+        if self.best is not None and self.best not in SCORES:
+            raise UnknownNameError("validation score", self.best, SCORES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

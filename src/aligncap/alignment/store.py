@@ -12,9 +12,10 @@ meets them. A killed run loses nothing: an example counts as done after its numb
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,14 +51,18 @@ class DistributionStore:
         lengths = [len(example.response_ids) for example in self._place]
         self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self.top_k = min(top_k, rows)
-        described = f"1|{signature}|k={self.top_k}|rows={rows}|{_digest(self._place)}"
+        described = f"1|{signature}|k={self.top_k}|rows={rows}|{digest_of(self._place)}"
         self.folder = root / hashlib.sha256(described.encode()).hexdigest()[:24]
-        if not self.folder.is_dir():
-            self._create(np.uint16 if rows <= 1 << 16 else np.uint32)
-        self._arrays = {
-            name: np.load(self.folder / f"{name}.npy", mmap_mode="r+")
-            for name in ("ids", "log_probs", "log_rest", "done")
-        }
+        tokens, ids = int(self._starts[-1]), np.uint16 if rows <= 1 << 16 else np.uint32
+        self._arrays = open_arrays(
+            self.folder,
+            {
+                "ids": (ids, (tokens, self.top_k)),
+                "log_probs": (np.float16, (tokens, self.top_k)),
+                "log_rest": (np.float16, (tokens,)),
+                "done": (np.uint8, (len(self._place),)),
+            },
+        )
 
     def __len__(self) -> int:
         """Different examples."""
@@ -90,28 +95,33 @@ class DistributionStore:
             self._arrays["ids"][tokens].astype(np.int64), logs[:, :-1].copy(), logs[:, -1].copy()
         )
 
-    def _create(self, ids_type: "type[np.unsignedinteger]") -> None:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder.parent))
-        tokens = int(self._starts[-1])
-        for name, dtype, shape in (
-            ("ids", ids_type, (tokens, self.top_k)),
-            ("log_probs", np.float16, (tokens, self.top_k)),
-            ("log_rest", np.float16, (tokens,)),
-            ("done", np.uint8, (len(self._place),)),
-        ):
-            # A new map is a hole in the file: it takes space as it is filled.
-            np.lib.format.open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-        try:
-            partial.rename(self.folder)
-        except OSError:
-            # Another run has just made the same one; its arrays are as good.
-            shutil.rmtree(partial)
-            if not self.folder.is_dir():
-                raise
+
+def open_arrays(
+    folder: Path, described: Mapping[str, tuple[type, tuple[int, ...]]]
+) -> dict[str, NDArray[Any]]:
+    """Memory-mapped arrays of zeros by name (type, shape), made where there are none yet."""
+    if not folder.is_dir():
+        _create_arrays(folder, described)
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in described}
 
 
-def _digest(examples: Sequence[Example] | dict[Example, int]) -> str:
+def _create_arrays(folder: Path, described: Mapping[str, tuple[type, tuple[int, ...]]]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    for name, (dtype, shape) in described.items():
+        # A new map is a hole in the file: it takes space as it is filled.
+        np.lib.format.open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+    try:
+        partial.rename(folder)
+    except OSError:
+        # Another run has just made the same one; its arrays are as good.
+        shutil.rmtree(partial)
+        if not folder.is_dir():
+            raise
+
+
+def digest_of(examples: Sequence[Example] | dict[Example, int]) -> str:
+    """A hash of prompts and responses in their order."""
     digest = hashlib.sha256()
     for example in examples:
         for ids in (example.prompt_ids, example.response_ids):

@@ -9,21 +9,21 @@ from torch import Tensor
 
 from aligncap.alignment.data import SpeechSource, TrainingRow
 from aligncap.alignment.settings import ModelSettings
-from aligncap.captioner.adapters import add_adapter
+from aligncap.captioner.adapters import AdapterSettings, add_adapter, has_adapter
 from aligncap.captioner.backbones import open_backbone
 from aligncap.captioner.checkpoint import load_torch
 from aligncap.captioner.meta import TOKENIZER_FILE, read_meta
 from aligncap.captioner.model import (
     CaptionModel,
     add_speech_tokens,
-    set_speech_rows,
     small_llama,
 )
 from aligncap.captioner.prompts import PromptTemplate
+from aligncap.captioner.speech_rows import set_speech_rows
 from aligncap.captioner.text_tokenizer import read_tokenizer
 from aligncap.captioner.text_training import train_text_tokenizer
 from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.errors import DataError
+from aligncap.errors import DataError, RecipeError
 from aligncap.speech.builtin import open_tokenizer
 from aligncap.speech.encoder_checkpoint import load_encoder
 
@@ -66,9 +66,22 @@ def open_student(
         model.bare.set_attn_implementation(settings.attention)
     if settings.codebook is not None:
         set_speech_rows(model, codebook_of(settings.codebook, source), seed=seed)
-    if settings.lora is not None:
+    if settings.lora is not None and not _goes_on(model, settings.lora):
         model = add_adapter(model, settings.lora)
     return model.train(), template
+
+
+def _goes_on(model: CaptionModel, lora: AdapterSettings) -> bool:
+    """Whether the model has an adapter already; RecipeError where it is of another rank."""
+    if not has_adapter(model):
+        return False
+    ranks = {config.r for config in model.causal_lm.peft_config.values()}
+    if ranks != {lora.rank}:
+        raise RecipeError(
+            f"the adapter that model.start has is of rank {max(ranks)}, not {lora.rank}; "
+            "set model.lora.rank to go on with it"
+        )
+    return True
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ a model's adapter, which is the same weights with the adapter off.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -48,7 +48,7 @@ class FrozenTeacher:
     def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
         """Logits [N, text_rows] of every token of every response."""
         with torch.inference_mode():
-            return self._model.text_logits(_batch(self._model, rows))
+            return self._model.text_logits(batch_of(self._model, rows))
 
 
 class AdapterOffTeacher:
@@ -62,7 +62,7 @@ class AdapterOffTeacher:
     def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
         """Logits [N, text_rows] of every token of every response."""
         with teacher_mode(self._student):
-            return self._student.text_logits(_batch(self._student, rows))
+            return self._student.text_logits(batch_of(self._student, rows))
 
 
 class TeacherCache:
@@ -95,10 +95,7 @@ class TeacherCache:
     ) -> int:
         """Compute what is missing of these; returns how many were. Safe to stop and repeat."""
         missing = self.store.missing(examples)
-        by_prompt: dict[tuple[int, ...], list[Example]] = {}
-        for example in missing:
-            by_prompt.setdefault(example.prompt_ids, []).append(example)
-        groups = sorted(by_prompt.values(), key=lambda group: len(group[0].prompt_ids))
+        groups = by_prompt(missing)
         for start in range(0, len(groups), ROWS_AT_ONCE):
             self._ask(groups[start : start + ROWS_AT_ONCE])
             if progress:
@@ -111,12 +108,10 @@ class TeacherCache:
         return self.store.get(examples)
 
     def _ask(self, groups: Sequence[Sequence[Example]]) -> None:
-        rows = [
-            SharedPromptRow(group[0].prompt_ids, tuple(e.response_ids for e in group))
-            for group in groups
-        ]
         found = top_k_of(
-            self._teacher.text_logits(rows), self.store.top_k, temperature=self._temperature
+            self._teacher.text_logits(shared_rows(groups)),
+            self.store.top_k,
+            temperature=self._temperature,
         )
         start = 0
         for example in (example for group in groups for example in group):
@@ -124,6 +119,22 @@ class TeacherCache:
             own = Distributions(found.ids[span], found.log_probs[span], found.log_rest[span])
             self.store.put(example, own)
             start = span.stop
+
+
+def by_prompt(examples: Iterable[Example]) -> list[list[Example]]:
+    """Examples that share a prompt together, short prompts first."""
+    groups: dict[tuple[int, ...], list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.prompt_ids, []).append(example)
+    return sorted(groups.values(), key=lambda group: len(group[0].prompt_ids))
+
+
+def shared_rows(groups: Iterable[Sequence[Example]]) -> list[SharedPromptRow]:
+    """Groups of one prompt each as rows of a batch."""
+    return [
+        SharedPromptRow(group[0].prompt_ids, tuple(e.response_ids for e in group))
+        for group in groups
+    ]
 
 
 def top_k_of(logits: Tensor, k: int, *, temperature: float = 1.0) -> Distributions:
@@ -142,14 +153,19 @@ def top_k_of(logits: Tensor, k: int, *, temperature: float = 1.0) -> Distributio
 
 def frozen_fingerprint(model: CaptionModel) -> str:
     """A hash of the weights that do not train: of a student with an adapter, its base."""
+    return fingerprint_of((n, p) for n, p in model.named_parameters() if not p.requires_grad)
+
+
+def fingerprint_of(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """A hash of weights by name."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        if not parameter.requires_grad:
-            digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-            flat = parameter.detach().cpu().reshape(-1).contiguous().view(torch.uint8)
-            digest.update(flat.numpy().data)
+    for name, weight in sorted(weights, key=lambda one: one[0]):
+        digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
+        flat = weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8)
+        digest.update(flat.numpy().data)
     return digest.hexdigest()[:32]
 
 
-def _batch(model: CaptionModel, rows: Sequence[SharedPromptRow]) -> TorchBatch:
+def batch_of(model: CaptionModel, rows: Sequence[SharedPromptRow]) -> TorchBatch:
+    """Rows as a batch where the model is."""
     return to_torch(collate(rows, model.vocabulary.pad_id), model.device)

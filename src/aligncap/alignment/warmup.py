@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aligncap.alignment.objective import Objective
+from aligncap.alignment.lessons import Lesson, no_teacher
+from aligncap.alignment.objective import CaptionObjective
 from aligncap.alignment.settings import StageSettings
-from aligncap.alignment.stages import Lesson, Stage
+from aligncap.alignment.stages import Stage, read_training_rows
 from aligncap.alignment.students import TEXT_ONLY
 from aligncap.captioner.prompts import TEACHER_PROMPTS
 from aligncap.errors import RecipeError, UnknownNameError
@@ -43,11 +44,13 @@ SETTINGS = WarmupSettings
 
 def run(settings: WarmupSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Train on captions alone; the model folder is `output`/model."""
-    stage = Stage(settings, output, kind=TEXT_ONLY, needs_speech=False)
+    data = read_training_rows(settings.data.rows, needs_speech=False)
+    stage = Stage(settings, output, kind=TEXT_ONLY, data=data)
     lesson = Lesson(
         rows_of=lambda draw: stage.prompter.warmup_rows(
             draw, prompts=settings.prompts, act_dropout=settings.act_dropout
         ),
-        objective=Objective(ce_weight=1.0),
+        objective=CaptionObjective(ce_weight=1.0),
+        beside=no_teacher,
     )
     return stage.run(lesson, act_mode="none", resume=resume)

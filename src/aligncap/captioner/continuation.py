@@ -1,5 +1,6 @@
 """Rows of text that a torch language model goes on with, and what each may say next."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -10,45 +11,87 @@ from aligncap.captioner.runtime import ResponseRules
 
 
 class Continuation:
-    """Rows of text in the making: the cache of each and the logits of its next token."""
+    """Texts in the making that share prompts: what is cached, and the logits of the next token.
+
+    A prompt's cache is never copied for its texts. Their tokens are appended to it side by side,
+    and a mask says which of them each text consists of: going on with some texts, in another
+    order or several times, only changes the mask.
+    """
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
-        """Run the prompts once, padded on the left to one length."""
+        """Run the prompts once, padded on the left to one length; each is one text so far."""
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
+        mask = mask.to(model.device)
         self._model = model
-        self._mask = mask.to(model.device)
-        self.cache = DynamicCache(config=model.config)
-        self._positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)
-        self.logits = self._run(ids.to(model.device), self._positions)
-
-    def advance(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
-        """Go on with `rows` (any of them, in any order, also repeatedly), each by one token."""
-        index = torch.tensor(rows, device=self._model.device)
-        if rows != list(range(len(self._mask))):
-            self.cache.batch_select_indices(index)
-            self._mask = self._mask[index]
-            self._positions = self._positions[index]
-        self._mask = torch.cat((self._mask, self._mask.new_ones(len(rows), 1)), dim=1)
-        self._positions = self._positions[:, -1:] + 1
-        ids = torch.tensor(tokens, device=self._model.device)[:, None]
-        self.logits = self._run(ids, self._positions)
-
-    def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
+        self.cache = DynamicCache()
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         output = self._model(
-            input_ids=ids,
-            attention_mask=self._mask,
+            input_ids=ids.to(model.device),
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        logits: Tensor = output.logits[:, -1]
-        return logits
+        self.logits: Tensor = output.logits[:, -1]
+        self._owner = torch.arange(len(prompts), device=model.device)
+        """Whose cache each text goes on from, [texts]."""
+        self._seen = mask.bool()
+        """Which of its prompt's cached tokens a text consists of, [texts, cached]."""
+        self._length = mask.sum(dim=1)
+        """Tokens of each text, [texts]."""
+
+    def advance(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
+        """Go on with the texts `rows` (any, in any order, also repeatedly), each by one token."""
+        device = self._model.device
+        index = torch.tensor(rows, device=device)
+        owner, places = self._keep(self._owner[index])
+        count, width, cached = int(owner.max()) + 1, max(places) + 1, self._seen.shape[1]
+        place = torch.tensor(places, device=device)
+        ids = torch.zeros(count, width, dtype=torch.long, device=device)
+        positions = torch.zeros_like(ids)
+        ids[owner, place] = torch.tensor(tokens, device=device)
+        positions[owner, place] = self._length[index]
+        # Every new token sees itself; those that only fill up see nothing else and are not seen.
+        own = torch.eye(width, dtype=torch.bool, device=device).expand(count, -1, -1)
+        before = torch.zeros(count, width, cached, dtype=torch.bool, device=device)
+        before[owner, place] = self._seen[index]
+        mask = torch.cat((before, own), dim=2)
+        output = self._model(
+            input_ids=ids,
+            attention_mask=self._as_model_takes(mask[:, None]),
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.logits = output.logits[owner, place]
+        self._owner, self._seen = owner, mask[owner, place]
+        self._length = self._length[index] + 1
+
+    def _keep(self, owner: Tensor) -> tuple[Tensor, list[int]]:
+        """Forget prompts that no text goes on from; of each text its prompt, and its number among
+        those of the same prompt."""
+        needed, owner = torch.unique(owner, return_inverse=True)
+        if len(needed) < int(self._owner.max()) + 1:
+            self.cache.batch_select_indices(needed)
+        taken: Counter[int] = Counter()
+        places = []
+        for prompt in owner.tolist():
+            places.append(taken[prompt])
+            taken[prompt] += 1
+        return owner, places
+
+    def _as_model_takes(self, mask: Tensor) -> Tensor:
+        if self._model.config._attn_implementation != "eager":
+            return mask
+        # Eager attention adds its mask.
+        dtype = self._model.dtype
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 class TextDistribution:

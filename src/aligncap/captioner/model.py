@@ -59,6 +59,11 @@ class CaptionModel(nn.Module):
         parameter: Tensor = next(self.parameters())
         return parameter.device
 
+    @property
+    def width(self) -> int:
+        """The length of a last hidden state."""
+        return int(self.bare.get_output_embeddings().weight.shape[1])
+
     def forward(self, batch: TorchBatch) -> Tensor:
         """`response_logits`; what a distributed wrapper calls."""
         return self.response_logits(batch)
@@ -70,13 +75,18 @@ class CaptionModel(nn.Module):
 
     def response_logits(self, batch: TorchBatch) -> Tensor:
         """Logits [N, vocabulary rows] of every token of every response, speech rows included."""
-        keep = torch.zeros(batch.input_ids.numel(), dtype=torch.bool, device=self.device)
-        keep[batch.predict_index] = True
-        # Positions are projected once each: responses share the one that predicts their first.
-        logits: Tensor = self.causal_lm(
-            **self._inputs(batch), logits_to_keep=keep.view_as(batch.input_ids)
-        ).logits
-        return logits[(keep.cumsum(0) - 1)[batch.predict_index]]
+        keep, order = self._projected(batch)
+        logits: Tensor = self.causal_lm(**self._inputs(batch), logits_to_keep=keep).logits
+        return logits[order]
+
+    def text_logits_and_states(self, batch: TorchBatch) -> tuple[Tensor, Tensor]:
+        """`text_logits` [N, text_rows], and the last hidden states [N, width] they are of."""
+        keep, order = self._projected(batch)
+        output = self.causal_lm(
+            **self._inputs(batch), logits_to_keep=keep, output_hidden_states=True
+        )
+        states: Tensor = output.hidden_states[-1].flatten(0, 1)[batch.predict_index]
+        return output.logits[order][:, : self.vocabulary.text_rows], states
 
     def text_logits(self, batch: TorchBatch) -> Tensor:
         """Logits [N, text_rows]: what KD's softmax and caption log-probabilities run over."""
@@ -84,9 +94,7 @@ class CaptionModel(nn.Module):
 
     def token_log_probs(self, batch: TorchBatch) -> Tensor:
         """Log-probability [N] of each target among text tokens."""
-        logits = self.text_logits(batch).float()
-        chosen = logits.gather(1, batch.target_ids[:, None]).squeeze(1)
-        return chosen - logits.logsumexp(1)
+        return target_log_probs(self.text_logits(batch), batch.target_ids)
 
     def response_log_probs(self, batch: TorchBatch) -> ResponseScores:
         """Log-probability of each response given its prompt, sum and mean over its tokens."""
@@ -94,6 +102,15 @@ class CaptionModel(nn.Module):
         total = tokens.new_zeros(len(batch.response_lengths))
         total = total.index_add(0, batch.target_response, tokens)
         return ResponseScores(total, total / batch.response_lengths)
+
+    def _projected(self, batch: TorchBatch) -> tuple[Tensor, Tensor]:
+        """The positions [B, T] to project, and of each target [N] its place among them.
+
+        Positions are projected once each: responses share the one that predicts their first.
+        """
+        keep = torch.zeros(batch.input_ids.numel(), dtype=torch.bool, device=self.device)
+        keep[batch.predict_index] = True
+        return keep.view_as(batch.input_ids), (keep.cumsum(0) - 1)[batch.predict_index]
 
     def _inputs(self, batch: TorchBatch) -> dict[str, Any]:
         if self._longest is not None and (last := int(batch.position_ids.max())) >= self._longest:
@@ -112,6 +129,13 @@ class CaptionModel(nn.Module):
             "attention_mask": mask,
             "use_cache": False,
         }
+
+
+def target_log_probs(logits: Tensor, target_ids: Tensor) -> Tensor:
+    """Log-probability [N] of each target [N] under softmax(logits), logits [N, rows]."""
+    logits = logits.float()
+    chosen = logits.gather(1, target_ids[:, None]).squeeze(1)
+    return chosen - logits.logsumexp(1)
 
 
 def add_speech_tokens(causal_lm: Any, vocabulary: Vocabulary, *, seed: int = 0) -> None:
@@ -213,24 +237,3 @@ def trainable_summary(model: nn.Module) -> str:
 def _group(name: str) -> str:
     kinds = {"lora_": "LoRA", "trainable_tokens": "new token rows"}
     return next((group for mark, group in kinds.items() if mark in name), "base weights")
-
-
-@torch.no_grad()
-def set_speech_rows(model: CaptionModel, vectors: Tensor, *, seed: int = 0) -> None:
-    """Begin the speech rows of the embedding from the codebook's `vectors` [codes, any width].
-
-    A random projection keeps who is near whom; the result has the mean and the spread of the text
-    rows, so that no speech token is an outlier. Raises RecipeError for another number of codes.
-    """
-    table, vocabulary = model.bare.get_input_embeddings().weight, model.vocabulary
-    rows = slice(vocabulary.speech_base, vocabulary.speech_base + len(vectors))
-    if rows.stop != vocabulary.size:
-        raise RecipeError(
-            f"the codebook has {len(vectors)} entries, the vocabulary "
-            f"{vocabulary.size - vocabulary.speech_base} speech tokens; use the tokenizer's own"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    centred = (vectors - vectors.mean(0)).float()
-    drawn = centred @ torch.randn(vectors.shape[1], table.shape[1], generator=generator)
-    text = table[: vocabulary.text_rows].float().cpu()
-    table[rows] = (text.mean(0) + drawn / drawn.std() * text.std(0).mean()).to(table)

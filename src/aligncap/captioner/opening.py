@@ -11,6 +11,7 @@ from aligncap.captioner.listening import Listener
 from aligncap.captioner.meta import ENCODER_FOLDER, ModelMeta, read_meta
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.runtime import CT2_FOLDER, DecodeOptions, LanguageRuntime, ResponseRules
+from aligncap.captioner.writing import Writer
 from aligncap.errors import DataError, MissingModelError, UnknownNameError
 from aligncap.speech import open_tokenizer
 from aligncap.speech.fingerprints import fingerprint_of_files
@@ -49,28 +50,36 @@ def load(
     if runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)
     folder = find_model(name)
-    meta = read_meta(folder)
-    vocabulary = load_vocabulary(folder, meta)
-    cores = threads or len(os.sched_getaffinity(0))
-    rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids(meta.limits.stop_characters))
-    exported = (folder / CT2_FOLDER).is_dir()
-    language_model = (
-        _torch_runtime(folder, rules)
-        if runtime == "torch" or (runtime == "auto" and not exported)
-        else _ct2_runtime(folder / CT2_FOLDER, rules, cores, seed)
-    )
+    writer = open_writer(folder, runtime=runtime, threads=threads, seed=seed)
+    meta = writer.meta
     return Captioner(
         meta,
-        PromptBuilder(vocabulary, meta.prompts),
+        writer.prompts,
         Listener(_speech_tokenizer(folder, meta, tokenizer_path), meta.limits.max_speech_s),
-        language_model,
+        writer.runtime,
         options=DecodeOptions(
             beam_size=beam_size,
             min_length=meta.limits.min_tokens,
             max_length=meta.limits.max_tokens,
         ),
-        workers=cores,
+        workers=threads or len(os.sched_getaffinity(0)),
     )
+
+
+def open_writer(
+    folder: Path, *, runtime: str = "auto", threads: int | None = None, seed: int = 0
+) -> Writer:
+    """The language model of a model folder, with its prompts; as `load`, but it hears nothing."""
+    meta = read_meta(folder)
+    vocabulary = load_vocabulary(folder, meta)
+    rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids(meta.limits.stop_characters))
+    exported = (folder / CT2_FOLDER).is_dir()
+    language_model = (
+        _torch_runtime(folder, rules)
+        if runtime == "torch" or (runtime == "auto" and not exported)
+        else _ct2_runtime(folder / CT2_FOLDER, rules, threads or len(os.sched_getaffinity(0)), seed)
+    )
+    return Writer(meta, PromptBuilder(vocabulary, meta.prompts), language_model)
 
 
 def model_fingerprint(folder: Path) -> str:

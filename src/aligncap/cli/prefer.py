@@ -207,3 +207,41 @@ def import_pairs(
     from aligncap.cli.prefer_steps import read_store_pairs
 
     raise typer.Exit(read_store_pairs(store, file, world=context.ensure_object(World)))
+
+
+@app.command("run")
+def run_whole(
+    context: typer.Context,
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A recipe of kind prefer (.toml).")
+    ],
+    set: Annotated[  # noqa: A002
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the run; runs/RECIPE if not given."),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rounds; each asks the policy of the one before for candidates."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe and say what would be done.")
+    ] = False,
+) -> None:
+    """Candidates, judge, pairs and training in one; what is done already is not done again."""
+    from aligncap.cli.making import train_recipe
+
+    changes = [*(set or []), *([f"rounds={rounds}"] if rounds is not None else [])]
+    raise typer.Exit(
+        train_recipe(
+            recipe,
+            overrides=changes,
+            output=output,
+            resume=True,
+            dry_run=dry_run,
+            world=context.ensure_object(World),
+        )
+    )

@@ -6,7 +6,7 @@ form count once; each keeps its token ids and log-probability.
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from typing import Protocol
 
 from aligncap import __version__
 from aligncap.captioner.captioner import Heard
+from aligncap.captioner.record import Wording
 from aligncap.captioner.runtime import DecodeOptions, Sampling
 from aligncap.clues import detect_language
 from aligncap.corpora import Utterance, write_captions
@@ -123,8 +124,8 @@ def find_candidates(
             yield heard
             continue
         clip = clip_of(utterance, heard.utterance.facts, root=root)
-        found = Finding(clip, language, _distinct(clip, language, heard, options))
-        gold = Finding(clip, language, _gold(utterance, clip, language))
+        found = Finding(clip, language, distinct(clip, language, heard.wordings, options))
+        gold = Finding(clip, language, gold_of(utterance, clip, language))
         try:
             store.add_findings([(found, provenance), (gold, GOLD)])
         except DataError as error:
@@ -157,12 +158,12 @@ def stored_file(path: Path, root: Path) -> str:
     return (whole.relative_to(folder) if whole.is_relative_to(folder) else whole).as_posix()
 
 
-def _distinct(
-    clip: Clip, language: str, heard: Heard, options: CandidateOptions
+def distinct(
+    clip: Clip, language: str, wordings: Sequence[Wording], options: CandidateOptions
 ) -> tuple[Candidate, ...]:
     """The first `count` that say something, and something else than those before them."""
     once: dict[str, Candidate] = {}
-    for wording in heard.wordings:
+    for wording in wordings:
         if normal_form(wording.text):
             one = Candidate(
                 utterance=clip.utterance,
@@ -176,6 +177,7 @@ def _distinct(
     return tuple(once.values())[: options.count]
 
 
-def _gold(utterance: Utterance, clip: Clip, language: str) -> tuple[Candidate, ...]:
+def gold_of(utterance: Utterance, clip: Clip, language: str) -> tuple[Candidate, ...]:
+    """The corpus' caption, or one written from its labels; empty where neither is there."""
     texts = write_captions(utterance, clip.facts, language=language, count=1, seed=0)
     return tuple(Candidate(clip.utterance, language, text, method="gold") for text in texts)

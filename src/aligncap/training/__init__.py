@@ -11,18 +11,21 @@ from aligncap.training.settings import FitSettings, learning_rate_at, seed_of
 
 if TYPE_CHECKING:
     from aligncap.training.average import WeightAverage, load_average
+    from aligncap.training.best import BestWeights
     from aligncap.training.checkpoints import latest_checkpoint, load_weights
-    from aligncap.training.devices import is_first_process, training_device
+    from aligncap.training.devices import first_process_first, is_first_process, training_device
     from aligncap.training.hooks import evaluating, every
     from aligncap.training.loop import History, fit
     from aligncap.training.optimizer import make_optimizer
 
 __all__ = [
+    "BestWeights",
     "FitSettings",
     "History",
     "WeightAverage",
     "evaluating",
     "every",
+    "first_process_first",
     "fit",
     "is_first_process",
     "latest_checkpoint",
@@ -35,10 +38,12 @@ __all__ = [
 ]
 
 _LATER = {
+    "BestWeights": "best",
     "History": "loop",
     "WeightAverage": "average",
     "evaluating": "hooks",
     "every": "hooks",
+    "first_process_first": "devices",
     "fit": "loop",
     "is_first_process": "devices",
     "latest_checkpoint": "checkpoints",

@@ -1,6 +1,6 @@
 """`fit`: the one training loop, for every stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ def fit(
     resume: bool,
     hooks: Sequence[Hook] = (),
     average: WeightAverage | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> History:
     """Train `model` in place and keep checkpoints and a log in `output`.
 
@@ -44,7 +45,8 @@ def fit(
     memory of its data; `accumulation` batches make one optimiser step. `step(batch)` returns scalar
     tensors: "loss", whose gradient is followed, and parts that are only logged. torch's seed is
     set anew for every batch. Hooks are called as (steps done, this step's report); what they
-    return is logged. The last checkpoint is the finished model, with running averages of the
+    return is logged. Training ends before its last step once `enough()` says so, such as that of
+    `BestWeights`. The last checkpoint is the finished model, with running averages of the
     weights where `ema_decay` is set (`load_average`).
 
     With `resume` it goes on from the last checkpoint, if there is one, and gives the same losses
@@ -57,7 +59,7 @@ def fit(
         stop = stack.enter_context(interrupt_noted())
         log = stack.enter_context(run.open_log())
         model.train()
-        while run.done < settings.steps:
+        while run.done < settings.steps and not run.agreed(enough()):
             run.advance(log, hooks)
             if run.agreed(stop.is_set()):
                 kept = run.save()

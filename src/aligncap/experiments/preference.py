@@ -1,0 +1,202 @@
+"""What preferences add to KD: KD, KD+DPO and KD+PPO on validation speakers.
+
+    python -m aligncap.experiments.preference --start runs/mini/final/model \\
+        --rows runs/mini/rows/rows.jsonl --facts runs/mini/features-all/facts.jsonl
+
+Each seed draws candidates of its own, which are judged by evidence and paired; DPO learns from the
+pairs, and PPO follows the same evidence as its reward on the same clips. Steps that are done
+already are not repeated.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import aligncap
+from aligncap.alignment.data import read_rows
+from aligncap.captioner.checkpoint import load_vocabulary
+from aligncap.captioner.meta import read_meta
+from aligncap.captioner.opening import model_fingerprint, open_writer
+from aligncap.errors import DataError
+from aligncap.experiments.alignment import SCORED
+from aligncap.experiments.measures import REFERENCES, measures, tables
+from aligncap.preference.known import Known
+from aligncap.preference.row_clips import RowClip, is_as_it_is, join
+from aligncap.preference.whole import ROWS_FILE, SUMMARY_FILE, learn_once
+from aligncap.recipes import read_toml, run_recipe
+
+LANGUAGE = "en"
+
+KD, DPO, PPO = "KD", "KD + DPO", "KD + PPO"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the experiment is made of."""
+
+    start: Path
+    rows: Path
+    facts: Path
+    recipes: Path
+    runs: Path
+    clips: int
+    steps: int
+    ppo_steps: int
+    beam: int
+    change: Sequence[str]
+    dpo: Sequence[str]
+    ppo: Sequence[str]
+    corpora: Sequence[str] = SCORED
+    """Whose validation clips are scored."""
+
+    @property
+    def folder(self) -> Path:
+        """Runs of these settings: the learning rate falls over a whole run, so other steps are
+        other runs."""
+        parts = [str(self.clips), str(self.steps), str(self.ppo_steps), *self.change]
+        parts += [*self.dpo, "/", *self.ppo, model_fingerprint(self.start)]
+        return self.runs / hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
+
+
+def train(wish: Wish, seed: int) -> dict[str, Path]:
+    """The model folders of one seed by arm, trained as far as they are not there."""
+    folder = wish.folder / f"seed-{seed}"
+    dpo = [f"training.steps={wish.steps}", f"training.seed={seed}", *wish.dpo]
+    summary = run_recipe(
+        wish.recipes / "prefer.toml",
+        overrides=[
+            f'start="{wish.start}"',
+            f'data.rows="{wish.rows}"',
+            f'data.facts="{wish.facts}"',
+            f"data.clips={wish.clips}",
+            f"candidates.seed={seed}",
+            f'learn.recipes="{wish.recipes}"',
+            f"learn.dpo={json.dumps(dpo)}",
+            *wish.change,
+        ],
+        output=folder / "dpo",
+        resume=True,
+    )
+    rows, written = folder / "dpo" / "round-1" / ROWS_FILE, folder / "ppo" / SUMMARY_FILE
+    if not written.exists():
+        ppo = [f"training.steps={wish.ppo_steps}", f"training.seed={seed}", *wish.ppo]
+        found = learn_once(
+            "ppo", wish.recipes, folder / "ppo", rows=rows, start=wish.start, overrides=ppo
+        )
+        written.write_text(json.dumps(found, default=str), encoding="utf-8")
+    return {DPO: Path(str(summary["model"])), PPO: folder / "ppo" / "model"}
+
+
+def validation_clips(wish: Wish) -> list[RowClip]:
+    """The validation rows of the scored corpora, as training knows them."""
+    manifests = [Path(one) for one in read_toml(wish.recipes / "prefer.toml")["data"]["manifests"]]
+    kept = [
+        row
+        for row in read_rows(wish.rows)
+        if row.split == "validation"
+        and row.corpus in wish.corpora
+        and row.speech is not None
+        and is_as_it_is(row)
+    ]
+    if not kept:
+        raise DataError(f"{wish.rows}: no validation row of {', '.join(wish.corpora)}")
+    return join(kept, manifests, wish.facts)
+
+
+def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path) -> list[str]:
+    """What a model says of each clip, by a beam search; kept in `cache`."""
+    names = "|".join(one.clip.utterance for one in clips)
+    key = hashlib.sha256(f"{model_fingerprint(model)}|{beam}|{names}".encode()).hexdigest()[:20]
+    path = cache / f"captions-{key}.json"
+    if path.exists():
+        return [str(text) for text in json.loads(path.read_text("utf-8"))]
+    writer = open_writer(model)
+    spoken = [one.spoken(writer.meta.act_mode, LANGUAGE) for one in clips]
+    found = writer.write(spoken, language=LANGUAGE, options=writer.options(beam))
+    # A caption is one line; the runs of a clip are joined by line.
+    texts = [" ".join(wordings[0].text.split()) for wordings in found]
+    cache.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+    return texts
+
+
+def report(wish: Wish, seeds: int) -> str:
+    """Train every arm with every seed, caption, score; the page in markdown."""
+    clips = validation_clips(wish)
+    cache = wish.runs / "captions"
+    said: dict[str, list[list[str]]] = {
+        KD: [captions_of(wish.start, clips, beam=wish.beam, cache=cache)]
+    }
+    for seed in range(seeds):
+        for name, model in train(wish, seed).items():
+            found = captions_of(model, clips, beam=wish.beam, cache=cache)
+            said.setdefault(name, []).append(found)
+    vocabulary = load_vocabulary(wish.start, read_meta(wish.start))
+    metrics = measures(
+        {one.clip.utterance: Known.of(one.clip) for one in clips},
+        language=LANGUAGE,
+        tokens=lambda text: len(vocabulary.encode_text(text)),
+    )
+    changes = {"prefer": wish.change, "dpo": wish.dpo, "ppo": wish.ppo}
+    changed = [f"{name} {list(own)}" for name, own in changes.items() if own]
+    made = (
+        f"Made by `python -m aligncap.experiments.preference`; do not edit. Signature: aligncap "
+        f"{aligncap.__version__} · {wish.clips} training clips · DPO {wish.steps} steps · PPO "
+        f"{wish.ppo_steps} steps · {seeds} seeds, mean ± sd · beam {wish.beam}, English captions "
+        f"of {len(clips)} validation clips ({', '.join(wish.corpora)}) · {REFERENCES} references "
+        f"of the paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares in per cent; "
+        "intervals are of 95 %, by a bootstrap over clips, the runs of a clip together. What the "
+        "rows mean stands in `aligncap.experiments.measures`."
+    )
+    head = "# Preferences: KD, KD + DPO, KD + PPO"
+    return "\n".join([head, "", made, "", *tables(metrics, clips, said, language=LANGUAGE), ""])
+
+
+def main(
+    start: Annotated[Path, typer.Option(help="Model folder after KD.")],
+    rows: Annotated[Path, typer.Option(help="Training rows with validation rows among them.")],
+    facts: Annotated[Path, typer.Option(help="Facts that were measured for the rows.")],
+    recipes: Annotated[
+        Path, typer.Option(help="Folder of prefer.toml, dpo.toml and ppo.toml.")
+    ] = Path("recipes/mini"),
+    runs: Annotated[Path, typer.Option(help="Keeps every run.")] = Path("runs/preference"),
+    output: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path(
+        "docs/results/preference.md"
+    ),
+    clips: Annotated[int, typer.Option(help="Training clips that get candidates.")] = 1000,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of DPO.")] = 300,
+    ppo_steps: Annotated[int, typer.Option(help="Optimiser steps of PPO.")] = 100,
+    seeds: Annotated[int, typer.Option(help="Runs of DPO and of PPO.")] = 3,
+    beam: Annotated[int, typer.Option(help="Beams of the scored captions; 1 is greedy.")] = 4,
+    change: Annotated[list[str] | None, typer.Option("--set", help="Of prefer.toml.")] = None,
+    dpo: Annotated[list[str] | None, typer.Option("--dpo-set", help="Of dpo.toml.")] = None,
+    ppo: Annotated[list[str] | None, typer.Option("--ppo-set", help="Of ppo.toml.")] = None,
+) -> None:
+    """Train every arm with every seed, score it, and write the table."""
+    wish = Wish(
+        start=start,
+        rows=rows,
+        facts=facts,
+        recipes=recipes,
+        runs=runs,
+        clips=clips,
+        steps=steps,
+        ppo_steps=ppo_steps,
+        beam=beam,
+        change=change or (),
+        dpo=dpo or (),
+        ppo=ppo or (),
+    )
+    text = report(wish, seeds)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)

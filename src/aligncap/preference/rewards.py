@@ -1,0 +1,45 @@
+"""What PPO maximises: a reward of captions of a clip, by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from aligncap.errors import RecipeError, UnknownNameError
+from aligncap.preference.rows import PreferenceRow
+
+REWARDS = {
+    "evidence": "aligncap.preference.claims",
+    "model": "aligncap.preference.reward",
+}
+"""Where rewards come from: name → module with open_reward(settings)."""
+
+
+class RewardOf(Protocol):
+    """Says how good captions of a clip are; more is better."""
+
+    def __call__(self, row: PreferenceRow, texts: Sequence[str]) -> list[float]:
+        """The reward of each text, which is in the row's language."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardSettings:
+    """Which reward, and where it is."""
+
+    name: str = "evidence"
+    """"evidence" (what the signal and the labels say: a verifiable reward) or "model"."""
+    model: Path | None = None
+    """Folder of the reward model, for "model"."""
+
+    def __post_init__(self) -> None:
+        if self.name not in REWARDS:
+            raise UnknownNameError("reward", self.name, REWARDS)
+        if (self.name == "model") != (self.model is not None):
+            raise RecipeError('the reward "model" needs reward.model, its folder; others have none')
+
+
+def open_reward(settings: RewardSettings) -> RewardOf:
+    """The reward that the settings ask for; what it needs is imported only now."""
+    reward: RewardOf = import_module(REWARDS[settings.name]).open_reward(settings)
+    return reward

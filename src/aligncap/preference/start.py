@@ -1,0 +1,20 @@
+"""What every preference recipe goes on from: a captioner that was trained before."""
+
+from aligncap.alignment.settings import StageSettings
+from aligncap.captioner.meta import read_meta
+from aligncap.errors import RecipeError
+
+
+def require_start(settings: StageSettings) -> None:
+    """RecipeError where the recipe names no model to go on from."""
+    if settings.model.start is None:
+        raise RecipeError(
+            "preferences are learnt by a captioner: give model.start, the folder of one "
+            "(after KD, §3.2)"
+        )
+
+
+def start_act_mode(settings: StageSettings) -> str:
+    """Where P_act comes from: as the model was trained before."""
+    assert settings.model.start is not None
+    return read_meta(settings.model.start).act_mode

@@ -1,0 +1,38 @@
+"""The experiment of preferences on a made-up corpus; what it made is not made again."""
+
+from pathlib import Path
+
+from aligncap.experiments.preference import Wish, report
+from preference.po_corpus import train_start, write_corpus
+
+
+def test_it_writes_tables_and_makes_nothing_twice(tmp_path: Path) -> None:
+    start = train_start(tmp_path)
+    corpus = write_corpus(tmp_path, start)
+    wish = Wish(
+        start=start,
+        rows=corpus / "rows.jsonl",
+        facts=corpus / "facts.jsonl",
+        recipes=corpus,
+        runs=tmp_path / "runs",
+        clips=8,
+        steps=2,
+        ppo_steps=4,
+        beam=1,
+        change=["data.validation_clips=2"],
+        dpo=[],
+        ppo=[],
+        corpora=("odd", "even"),
+    )
+    page = report(wish, 2)
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("|")]
+    heads = [[cell.strip() for cell in row] for row in rows]
+    assert heads[0] == ["", "KD", "KD + DPO", "KD + PPO"]
+    assert ["difference", "KD + DPO less KD", "KD + PPO less KD"] in heads
+    names = [row[0] for row in heads]
+    for name in ("contradicted by the signal", "not borne out", "emotion-recall", "cider-d"):
+        assert names.count(name) == 2
+    made = {path: path.stat().st_mtime_ns for path in wish.runs.rglob("*.safetensors")}
+    assert len([path for path in made if "model" in path.parts]) >= 4
+    assert report(wish, 2) == page
+    assert made == {path: path.stat().st_mtime_ns for path in wish.runs.rglob("*.safetensors")}

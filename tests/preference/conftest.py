@@ -1,0 +1,19 @@
+"""What tests of preferences share."""
+
+from pathlib import Path
+
+import pytest
+
+from preference.po_corpus import train_start, write_preferences
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny captioner that preferences can go on from."""
+    return train_start(tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture(scope="session")
+def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of preference rows."""
+    return write_preferences(tmp_path_factory.mktemp("preferences"))

@@ -1,0 +1,128 @@
+"""Preferences over the made-up corpus of the stages: one wording is preferred to the other."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from aligncap.alignment import warmup
+from aligncap.alignment.data import TrainingRow, write_rows
+from aligncap.alignment.measuring import write_facts
+from aligncap.alignment.settings import BatchSettings, DataSettings, ModelSettings, SizeSettings
+from aligncap.alignment.warmup import WarmupSettings
+from aligncap.preference.rows import PreferenceRow, write_preference_rows
+from aligncap.training import FitSettings
+from aligncap.values import Fact, Facts
+from alignment.tiny_rows import FEELINGS, SOURCE
+
+DPO = """
+kind = "dpo"
+[data]
+rows = ["nowhere"]
+[training]
+steps = 4
+learning_rate = 1e-3
+warmup_steps = 0
+log_every = 2
+[validation]
+rows = 4
+[check]
+rows = 3
+"""
+PPO = DPO.replace('"dpo"', '"ppo"') + "[batch]\nrows = 4\ncaptions = 2\n"
+REWARD = DPO.replace('"dpo"', '"reward"').replace("[check]\nrows = 3\n", "")
+
+QUIET = Facts(2.0, 1.8, MappingProxyType({"loudness_db": Fact("loudness_db", -34.0, "dB", 0.9)}))
+"""Facts that contradict "loud"."""
+
+
+def preference_rows(count: int = 30, *, seed: int = 0) -> list[PreferenceRow]:
+    """Clips whose three candidates name each feeling; the one of the codes is preferred."""
+    chance = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        place = number % len(FEELINGS)
+        texts = tuple(wording[0] for wording in FEELINGS.values())
+        clip = TrainingRow(
+            id=f"clip{number}",
+            corpus="even" if number % 2 else "odd",
+            split="validation" if number % 10 >= 7 else "train",
+            speech=chance.integers(4 * place, 4 * place + 4, (1, int(chance.integers(4, 10)))),
+            captions={"en": texts},
+        )
+        rows.append(
+            PreferenceRow(
+                clip=clip,
+                pairs=tuple((place, other) for other in range(3) if other != place),
+                facts=QUIET,
+                emotion=list(FEELINGS)[place],
+            )
+        )
+    return rows
+
+
+def write_preferences(folder: Path, count: int = 60) -> Path:
+    """The rows as a file in `folder`."""
+    path = folder / "preferences.jsonl"
+    write_preference_rows(path, SOURCE, preference_rows(count))
+    return path
+
+
+def train_start(folder: Path) -> Path:
+    """A model that can say the captions and knows nothing of speech: a short warm-up."""
+    rows = [row.clip for row in preference_rows(12)]
+    write_rows(folder / "rows.jsonl", SOURCE, rows)
+    settings = WarmupSettings(
+        data=DataSettings(rows=(folder / "rows.jsonl",)),
+        training=FitSettings(steps=60, learning_rate=1e-2, warmup_steps=5, log_every=30),
+        model=ModelSettings(new=SizeSettings(hidden=32, layers=2, heads=2, text_vocabulary=300)),
+        batch=BatchSettings(rows=4, captions=3),
+    )
+    (folder / "run").mkdir()
+    return Path(str(warmup.run(settings, folder / "run", resume=False)["model"]))
+
+
+def write_corpus(folder: Path, start: Path, *, count: int = 30) -> Path:
+    """Training rows with a second view of each clip, their manifest and facts, and recipes of a
+    few steps that go on from `start`; no recording is there. Returns the folder."""
+    made = preference_rows(count)
+    # Row ids name the view.
+    views = [
+        replace(row.clip, id=f"{row.clip.id}#{view}", measured={"en": "Feeling quiet"})
+        for row in made
+        for view in (0, 1)
+    ]
+    write_rows(folder / "rows.jsonl", SOURCE, views)
+    lines = [
+        {"id": row.clip.id, "file": f"{row.clip.id}.wav", "emotion": row.emotion, "corpus": "made"}
+        for row in made
+    ]
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    facts = "".join(f"{folder / line['file']}\t{write_facts(QUIET)}\n" for line in lines)
+    (folder / "facts.jsonl").write_text(facts, "utf-8")
+    for name, text in (("dpo", DPO), ("ppo", PPO), ("reward", REWARD)):
+        (folder / f"{name}.toml").write_text(text, "utf-8")
+    (folder / "prefer.toml").write_text(
+        f"""
+kind = "prefer"
+start = "{start}"
+[data]
+rows = "{folder / "rows.jsonl"}"
+manifests = ["{manifest}"]
+facts = "{folder / "facts.jsonl"}"
+clips = 12
+validation_clips = 5
+languages = ["en"]
+[candidates]
+count = 4
+method = "sample"
+temperature = 1.0
+[learn]
+recipes = "{folder}"
+""",
+        "utf-8",
+    )
+    return folder

@@ -1,0 +1,238 @@
+"""DPO from recipe to model folder, and its loss by other roads."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aligncap.alignment.objective import LessonBatch
+from aligncap.alignment.settings import DataSettings, ModelSettings, ValidationSettings
+from aligncap.captioner.adapters import AdapterSettings
+from aligncap.captioner.batches import SharedPromptRow, collate
+from aligncap.captioner.checkpoint import load_torch, read_meta
+from aligncap.captioner.model import CaptionModel
+from aligncap.errors import DataError, RecipeError
+from aligncap.preference import dpo
+from aligncap.preference.caption_check import CheckSettings
+from aligncap.preference.dpo import DpoSettings, PairLossSettings, PairObjective
+from aligncap.preference.pair_lessons import PairBatchSettings, Pairs
+from aligncap.training import FitSettings
+from aligncap.training.log import read_log
+from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
+
+FIT = FitSettings(steps=40, learning_rate=5e-3, log_every=5, save_every=20, schedule="constant")
+
+
+def settings_of(preferences: Path, start: Path, **changes: object) -> DpoSettings:
+    given: dict[str, object] = {
+        "data": DataSettings(rows=(preferences,)),
+        "training": FIT,
+        "model": ModelSettings(start=start),
+        "batch": PairBatchSettings(rows=6),
+        "validation": ValidationSettings(every=20, rows=9),
+        "check": CheckSettings(rows=3),
+        **changes,
+    }
+    return DpoSettings(**given)  # type: ignore[arg-type]
+
+
+def run(settings: DpoSettings, output: Path, *, resume: bool = False) -> dict[str, Any]:
+    output.mkdir(exist_ok=True)
+    return dict(dpo.run(settings, output, resume=resume))
+
+
+def trace(output: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in line.items() if k != "elapsed_s"} for line in read_log(output)]
+
+
+def random_pairs(seed: int = 0) -> tuple[CaptionModel, list[SharedPromptRow], Pairs]:
+    """A random model, three clips of three candidates, two pairs each, a made-up reference."""
+    vocabulary = tiny_vocabulary()
+    rows = random_rows(vocabulary, seed=seed, rows=3, responses=3)
+    chance = np.random.default_rng(seed)
+    reference = chance.normal(-20, 3, 9).astype(np.float32)
+    pairs = Pairs(np.array([0, 0, 4, 4, 8, 8]), np.array([1, 2, 3, 5, 6, 7]), reference)
+    return CaptionModel(tiny_lm("llama", seed=seed), vocabulary).eval(), rows, pairs
+
+
+def gradients(model: CaptionModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_shared_rows_give_the_loss_and_gradient_of_separate_rows(normalised: bool) -> None:
+    """By another road: each response behind its own copy of the prompt, one plain forward each."""
+    model, rows, pairs = random_pairs()
+    settings = PairLossSettings(beta=0.3, length_normalised=normalised)
+    batch = LessonBatch(collate(rows, pad_id=0), pairs)
+    found = PairObjective(settings).training_losses(model, batch)
+    mine = gradients(model, found["loss"])
+    assert pairs.reference is not None
+    sums = separate_log_probs(model.causal_lm, rows, model.vocabulary.text_rows)
+    lengths = [len(said) for row in rows for said in row.responses]
+    ratios = sums - torch.from_numpy(pairs.reference)
+    if normalised:
+        ratios = ratios / torch.tensor(lengths)
+    losses = torch.stack(
+        [
+            torch.log1p(torch.exp(-0.3 * (ratios[c] - ratios[r])))
+            for c, r in zip(pairs.chosen, pairs.rejected, strict=True)
+        ]
+    )
+    theirs = gradients(model, losses.mean())
+    torch.testing.assert_close(found["loss"], losses.mean(), atol=1e-5, rtol=1e-5)
+    assert mine.keys() == theirs.keys()
+    for name, gradient in mine.items():
+        torch.testing.assert_close(gradient, theirs[name], atol=1e-5, rtol=1e-4)
+
+
+def test_padding_never_counts() -> None:
+    """A row's losses are the same alone, and beside a longer one."""
+    model, rows, pairs = random_pairs(seed=1)
+    assert pairs.reference is not None
+    longer = SharedPromptRow(rows[1].prompt_ids * 3, rows[1].responses)
+    objective = PairObjective(PairLossSettings())
+    one = Pairs(pairs.chosen[:2], pairs.rejected[:2], pairs.reference[:3])
+    alone = objective.training_losses(model, LessonBatch(collate(rows[:1], pad_id=0), one))
+    both = Pairs(pairs.chosen[:2], pairs.rejected[:2], pairs.reference[:6])
+    beside = LessonBatch(collate([rows[0], longer], pad_id=7), both)
+    for name, value in objective.training_losses(model, beside).items():
+        torch.testing.assert_close(value, alone[name], atol=1e-5, rtol=1e-5)
+
+
+def test_the_policy_comes_to_prefer_what_was_chosen(
+    tmp_path: Path, preferences: Path, start: Path
+) -> None:
+    """On clips never heard, the codes must come to say which caption is the right one."""
+    summary = run(settings_of(preferences, start), tmp_path / "run")
+    assert summary["validation_accuracy"] > 0.9
+    assert summary["validation_margin"] > 0
+    assert summary["validation_kl"] > 0
+    # "loud" is what the facts contradict, and "sad and slow" is not always right.
+    assert {"validation_contradicted", "validation_clues", "validation_emotion"} <= set(summary)
+    meta = read_meta(tmp_path / "run" / "model")
+    assert (meta.provenance["kind"], meta.weights) == ("dpo", "full")
+    assert summary["validation_loss"] < 0.3
+
+
+def test_at_the_first_step_policy_and_reference_agree(
+    tmp_path: Path, preferences: Path, start: Path
+) -> None:
+    """The start is its own reference, so every margin is 0 and the loss is log 2."""
+    settings = settings_of(preferences, start, training=replace(FIT, steps=1, log_every=1))
+    run(settings, tmp_path / "run")
+    line = trace(tmp_path / "run")[0]
+    assert line["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert line["margin"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_an_adapter_is_its_own_reference_too(
+    tmp_path: Path, preferences: Path, start: Path
+) -> None:
+    """Of a student that is base + adapter, π_ref is with the adapter, not the base."""
+    lora = ModelSettings(start=start, lora=AdapterSettings(rank=4))
+    brief = replace(FIT, steps=6, log_every=1, save_every=6)
+    run(settings_of(preferences, start, model=lora, training=brief), tmp_path / "first")
+    adapted = tmp_path / "first" / "model"
+    assert read_meta(adapted).weights == "adapter"
+    again = settings_of(
+        preferences,
+        adapted,
+        model=ModelSettings(start=adapted, lora=AdapterSettings(rank=4)),
+        training=replace(brief, steps=1),
+        check=CheckSettings(rows=0),
+    )
+    run(again, tmp_path / "second")
+    assert trace(tmp_path / "second")[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
+    # What comes of it stands on the same base, and opens again.
+    assert read_meta(tmp_path / "second" / "model").base == str(start)
+    assert load_torch(tmp_path / "second" / "model")
+    other = ModelSettings(start=adapted, lora=AdapterSettings(rank=8))
+    with pytest.raises(RecipeError, match=r"set model\.lora\.rank"):
+        run(replace(again, model=other), tmp_path / "third")
+
+
+@pytest.mark.parametrize("cache_survives", [True, False])
+def test_a_killed_run_goes_on_with_the_same_losses(
+    tmp_path: Path, preferences: Path, start: Path, cache_survives: bool
+) -> None:
+    settings = settings_of(
+        preferences,
+        start,
+        training=replace(FIT, steps=9, save_every=5, log_every=2),
+        validation=ValidationSettings(every=4, rows=6, best="loss"),
+    )
+    run(settings, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path / "whole", killed)
+    shutil.rmtree(killed / "checkpoint-9")
+    shutil.rmtree(killed / "model")
+    if not cache_survives:
+        shutil.rmtree(killed / dpo.CACHE_FOLDER)
+    run(settings, killed, resume=True)
+    assert trace(killed) == trace(tmp_path / "whole")
+    whole, resumed = (
+        load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "whole", killed)
+    )
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_early_stop_keeps_the_best(tmp_path: Path, preferences: Path, start: Path) -> None:
+    """A learning rate far too high: after the first validation it only gets worse."""
+    settings = settings_of(
+        preferences,
+        start,
+        training=replace(FIT, steps=60, learning_rate=1e-4, warmup_steps=0),
+        validation=ValidationSettings(every=2, rows=9, best="kl", patience=2),
+        check=CheckSettings(rows=0),
+    )
+    summary = run(settings, tmp_path / "run")
+    # The reference is left further behind with each step, so the first validation is the best.
+    lines = [line for line in trace(tmp_path / "run") if "validation_kl" in line]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert summary["best_step"] == 2
+    stopped = load_file(tmp_path / "run" / "checkpoint-6" / "weights.safetensors")
+    kept = load_torch(tmp_path / "run" / "model")
+    brief = replace(settings.training, steps=2)
+    run(replace(settings, training=brief, validation=ValidationSettings()), tmp_path / "brief")
+    two = load_torch(tmp_path / "brief" / "model")
+    name = "causal_lm.model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(kept.get_parameter(name), two.get_parameter(name))
+    assert not torch.equal(kept.get_parameter(name), stopped[name])
+    # Resumed, it knows that it had stopped.
+    again = run(settings, tmp_path / "run", resume=True)
+    assert again["best_step"] == 2
+    assert not (tmp_path / "run" / "checkpoint-8").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "dpp"}, "did you mean 'dpo'"),
+        ({"beta": 0.0}, "beta is 0.0"),
+        ({"smoothing": 0.1}, "0 for all but cdpo"),
+        ({"likelihood_weight": -1.0}, "must be 0 or more"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        PairLossSettings(**change)
+
+
+def test_what_is_missing_is_named(tmp_path: Path, preferences: Path, start: Path) -> None:
+    with pytest.raises(RecipeError, match=r"give model\.start"):
+        settings_of(preferences, start, model=ModelSettings())
+    wrong = ValidationSettings(every=1, rows=3, best="reward")
+    settings = settings_of(preferences, start, validation=wrong)
+    with pytest.raises(RecipeError, match="choose another validation"):
+        run(settings, tmp_path / "run")
+    few = settings_of(preferences, start, batch=PairBatchSettings(captions=1))
+    with pytest.raises(DataError, match="make pairs first"):
+        run(few, tmp_path / "none")

@@ -1,0 +1,205 @@
+"""PPO learns a task whose optimum is known, and goes on exactly after a kill."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aligncap.alignment.settings import DataSettings, ModelSettings, ValidationSettings
+from aligncap.captioner.adapters import AdapterSettings
+from aligncap.captioner.batches import SharedPromptRow, collate, to_torch
+from aligncap.captioner.checkpoint import load_torch
+from aligncap.captioner.model import CaptionModel
+from aligncap.captioner.prompts import PromptBuilder
+from aligncap.captioner.runtime import ResponseRules
+from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.errors import RecipeError
+from aligncap.preference import ppo
+from aligncap.preference.caption_check import CheckSettings
+from aligncap.preference.claims import SAYS_NOTHING, EvidenceReward
+from aligncap.preference.phases import Phase, load_phase, save_phase
+from aligncap.preference.policy import PolicyWithValue
+from aligncap.preference.ppo_settings import PpoLossSettings, PpoSettings, RolloutBatchSettings
+from aligncap.preference.rows import PreferenceRow
+from aligncap.training import FitSettings
+from aligncap.training.log import read_log
+from aligncap.values import SpeechTokens
+from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
+from preference.po_corpus import preference_rows
+
+FIT = FitSettings(steps=60, learning_rate=2e-3, log_every=4, save_every=60, schedule="constant")
+BEST = "She sounds happy and fast."
+
+
+def names_the_best(row: PreferenceRow, texts: Sequence[str]) -> list[float]:
+    """1 for one caption, 0 for all others: of the three that the start says, the second."""
+    return [float(text == BEST) for text in texts]
+
+
+def settings_of(preferences: Path, start: Path, **changes: object) -> PpoSettings:
+    given: dict[str, object] = {
+        "data": DataSettings(rows=(preferences,)),
+        "training": FIT,
+        "model": ModelSettings(start=start),
+        "batch": RolloutBatchSettings(rows=6, captions=6),
+        "validation": ValidationSettings(every=30, rows=9),
+        "check": CheckSettings(rows=3),
+        "ppo": PpoLossSettings(kl_coefficient=0.02, kl_target=2.0),
+        **changes,
+    }
+    return PpoSettings(**given)  # type: ignore[arg-type]
+
+
+def run(settings: PpoSettings, output: Path, *, resume: bool = False) -> dict[str, Any]:
+    output.mkdir(exist_ok=True)
+    return dict(ppo.follow(settings, output, reward=names_the_best, resume=resume))
+
+
+def trace(output: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in line.items() if k != "elapsed_s"} for line in read_log(output)]
+
+
+def test_the_reward_rises_to_its_optimum_near_the_reference(
+    tmp_path: Path, preferences: Path, start: Path
+) -> None:
+    """The start says the best caption now and then; to say it always is -log p(it) nats away."""
+    settings = settings_of(
+        preferences,
+        start,
+        training=replace(FIT, steps=96),
+        batch=RolloutBatchSettings(rows=6, captions=8),
+    )
+    summary = run(settings, tmp_path / "run")
+    lines = [line for line in trace(tmp_path / "run") if "reward" in line]
+    assert lines[0]["reward"] < 0.4
+    assert lines[-1]["reward"] > 0.9
+    assert summary["validation_reward"] == 1.0
+    # Nobody can always say it for less than this, and who learns nothing else pays little more.
+    least = -mean_log_probability(load_torch(start), BEST)
+    assert lines[0]["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert 0.5 * least < lines[-1]["kl"] < 2 * least
+    assert max(line["kl"] for line in lines) < 4 * least
+    assert lines[-1]["unfinished"] == 0.0
+
+
+def mean_log_probability(model: CaptionModel, text: str) -> float:
+    """log π of a caption up to its full stop, mean over some clips, as the decoder scores it."""
+    builder = PromptBuilder(model.vocabulary)
+    runtime = TorchRuntime(
+        model.causal_lm, ResponseRules(model.vocabulary.text_rows, model.vocabulary.stop_ids())
+    )
+    said = model.vocabulary.encode_text(text)
+    scores = []
+    for row in preference_rows(9):
+        assert row.clip.speech is not None
+        prompt = builder.student(SpeechTokens(row.clip.speech), language="en").ids
+        scores += runtime.score(prompt, [said])
+    return sum(scores) / len(scores)
+
+
+@pytest.mark.parametrize("stopped_at", [5, 6])
+def test_a_killed_run_goes_on_with_the_same_losses(
+    tmp_path: Path, preferences: Path, start: Path, stopped_at: int
+) -> None:
+    """Killed between two updates of one round, and between two rounds."""
+    settings = settings_of(
+        preferences,
+        start,
+        training=replace(FIT, steps=9, save_every=stopped_at, log_every=1),
+        ppo=PpoLossSettings(epochs=1, minibatches=2, kl_coefficient=0.05),
+        validation=ValidationSettings(every=4, rows=6),
+    )
+    run(settings, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path / "whole", killed)
+    shutil.rmtree(killed / "checkpoint-9")
+    shutil.rmtree(killed / "model")
+    if stopped_at == 6:
+        # Of a round that had only begun, nothing need be left.
+        for path in (killed / ppo.PHASES_FOLDER).iterdir():
+            path.unlink()
+    run(settings, killed, resume=True)
+    assert trace(killed) == trace(tmp_path / "whole")
+    whole, resumed = (
+        load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "whole", killed)
+    )
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_under_lora_the_reference_is_the_model_below(
+    tmp_path: Path, preferences: Path, start: Path
+) -> None:
+    settings = settings_of(
+        preferences,
+        start,
+        model=ModelSettings(start=start, lora=AdapterSettings(rank=4)),
+        training=replace(FIT, steps=8, log_every=4),
+    )
+    run(settings, tmp_path / "run")
+    first, second = (line["kl"] for line in trace(tmp_path / "run") if "kl" in line)
+    # A fresh adapter changes nothing: the first round is drawn from the reference itself.
+    assert first == pytest.approx(0.0, abs=1e-4)
+    assert abs(second) > 1e-4
+
+
+def test_values_and_log_probabilities_come_from_one_pass() -> None:
+    vocabulary = tiny_vocabulary()
+    for kind in ("llama", "gpt2", "opt", "qwen2"):
+        captioner = CaptionModel(tiny_lm(kind), vocabulary).eval()
+        policy = PolicyWithValue(captioner, coefficient=0.1).eval()
+        torch.nn.init.ones_(policy.value.weight)
+        batch = to_torch(collate(random_rows(vocabulary, seed=2, rows=2, responses=2), pad_id=0))
+        with torch.no_grad():
+            said = policy(batch)
+            torch.testing.assert_close(said.log_probs, captioner.token_log_probs(batch))
+        assert said.values.shape == said.entropy.shape == said.log_probs.shape
+        assert said.values.std() > 0
+        assert (said.entropy > 0).all()
+
+
+def test_a_round_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    rows = (SharedPromptRow((1, 2), ((3,), (4, 5))), SharedPromptRow((6,), ((7, 8), (9,))))
+    tokens = np.arange(6.0)
+    phase = Phase(
+        rows, tokens, tokens + 1, tokens + 2, tokens + 3, np.arange(4.0), 0.5, 0.2, 0.3, 0
+    )
+    save_phase(phase, tmp_path / "phases" / "phase-0.npz")
+    again = load_phase(tmp_path / "phases" / "phase-0.npz")
+    assert again.rows == rows
+    assert (again.kl, again.coefficient, again.next_coefficient) == (0.5, 0.2, 0.3)
+    np.testing.assert_array_equal(again.returns, tokens + 3)
+    np.testing.assert_array_equal(again.tokens_of([1]), [3, 4, 5])
+
+
+def test_evidence_is_a_reward_that_cannot_be_flattered() -> None:
+    sad = preference_rows(1)[0]
+    right, wrong, nothing, empty = EvidenceReward()(
+        sad, ["Sounds sad and quiet.", "Sounds happy and loud.", "Somebody speaks.", " "]
+    )
+    # Known are the emotion (worth 2) and that it is quiet (1); wrong ones cost 2 and 1.5.
+    assert right == 1.0
+    assert wrong == pytest.approx(-3.5 / 3)
+    assert nothing == 0.0
+    assert empty == SAYS_NOTHING
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": RolloutBatchSettings(rows=1)}, "do not fill 2 minibatches"),
+        ({"training": replace(FIT, accumulation=3)}, "must divide"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(
+    preferences: Path, start: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        settings_of(preferences, start, **change)
+    with pytest.raises(RecipeError, match="clip is 0"):
+        PpoLossSettings(clip=0)
