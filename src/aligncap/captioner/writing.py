@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aligncap.captioner.choosing import Wording
 from aligncap.captioner.meta import ModelMeta
 from aligncap.captioner.prompts import PromptBuilder
-from aligncap.captioner.record import Wording
 from aligncap.captioner.runtime import DecodeOptions, LanguageRuntime
 from aligncap.values import SpeechTokens
 

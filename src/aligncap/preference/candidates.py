@@ -14,7 +14,7 @@ from typing import Protocol
 
 from aligncap import __version__
 from aligncap.captioner.captioner import Heard
-from aligncap.captioner.record import Wording
+from aligncap.captioner.choosing import Wording
 from aligncap.captioner.runtime import DecodeOptions, Sampling
 from aligncap.clues import detect_language
 from aligncap.corpora import Utterance, write_captions
