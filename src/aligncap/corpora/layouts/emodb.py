@@ -1,13 +1,12 @@
 """EmoDB, the Berlin database: `wav/03a01Fa.wav`: speaker, sentence, emotion, version."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 
 from aligncap.corpora.findings import Fault, Kind
-from aligncap.corpora.layouts import ALL
+from aligncap.corpora.layouts import ALL, Corpus
 from aligncap.corpora.layouts.reading import sound_files
 from aligncap.corpora.manifest import SAME_EMOTION, Utterance
 
@@ -28,45 +27,41 @@ GENDERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class EmoDb:
-    """The corpus EmoDB."""
+FETCH = "download.zip (535 clips) from http://emodb.bilderbar.info (free for research)"
 
-    name: str = "emodb"
-    counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({ALL: 535}))
-    rates_hz: frozenset[int] = frozenset({16_000})
-    fetch: str = "download.zip (535 clips) from http://emodb.bilderbar.info (free for research)"
 
-    def part_of(self, utterance: Utterance) -> str:
-        """All are counted as one."""
-        return ALL
-
-    def find(self, source: Path) -> Iterator[Utterance | Fault]:
-        """The clips below a folder."""
-        for file in sound_files(source):
-            match = STEM.fullmatch(file.stem)
-            if match is None:
-                continue
-            speaker, sentence, letter, _ = match.groups()
-            if letter not in EMOTIONS or speaker not in GENDERS:
-                yield Fault(
-                    Kind.LABEL,
-                    f"{file}: EmoDB has no speaker {speaker} or emotion {letter} (it has "
-                    f"{', '.join(EMOTIONS)}); fetch it anew or take it away",
-                )
-                continue
-            label = EMOTIONS[letter]
-            yield Utterance(
-                id=file.stem,
-                path=file,
-                corpus="emodb",
-                language="de",
-                speaker=f"emodb_{speaker}",
-                gender=GENDERS[speaker],
-                emotion=SAME_EMOTION.get(label, label),
-                label=label,
-                sentence=sentence,
+def find(source: Path) -> Iterator[Utterance | Fault]:
+    """The clips below a folder."""
+    for file in sound_files(source):
+        match = STEM.fullmatch(file.stem)
+        if match is None:
+            continue
+        speaker, sentence, letter, _ = match.groups()
+        if letter not in EMOTIONS or speaker not in GENDERS:
+            yield Fault(
+                Kind.LABEL,
+                f"{file}: EmoDB has no speaker {speaker} or emotion {letter} (it has "
+                f"{', '.join(EMOTIONS)}); fetch it anew or take it away",
             )
+            continue
+        label = EMOTIONS[letter]
+        yield Utterance(
+            id=file.stem,
+            path=file,
+            corpus="emodb",
+            language="de",
+            speaker=f"emodb_{speaker}",
+            gender=GENDERS[speaker],
+            emotion=SAME_EMOTION.get(label, label),
+            label=label,
+            sentence=sentence,
+        )
 
 
-CORPUS = EmoDb()
+CORPUS = Corpus(
+    name="emodb",
+    counts=MappingProxyType({ALL: 535}),
+    rates_hz=frozenset({16_000}),
+    fetch=FETCH,
+    find=find,
+)

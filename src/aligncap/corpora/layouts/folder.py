@@ -5,44 +5,33 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from aligncap.corpora.findings import Fault, Kind
-from aligncap.corpora.layouts import ALL
+from aligncap.corpora.layouts import Corpus
 from aligncap.corpora.layouts.reading import read_lines, sound_files
 from aligncap.corpora.manifest import Utterance, utterance_of_row
 from aligncap.errors import DataError
 
+FETCH = "it from where it came"
 
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """A folder of sound files."""
 
-    name: str = "folder"
-    counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    rates_hz: frozenset[int] = frozenset()
-    fetch: str = "it from where it came"
-
-    def part_of(self, utterance: Utterance) -> str:
-        """All are counted as one."""
-        return ALL
-
-    def find(self, source: Path) -> Iterator[Utterance | Fault]:
-        """Every recording below a folder; its id is its place in the folder without the suffix."""
-        for file in sound_files(source):
-            clip = Utterance(
-                id=file.relative_to(source).with_suffix("").as_posix(),
-                path=file,
-                corpus=source.resolve().name,
-            )
-            try:
-                clip = _described(clip)
-            except DataError as error:
-                yield Fault(Kind.LABEL, str(error))
-            yield clip
+def find(source: Path) -> Iterator[Utterance | Fault]:
+    """Every recording below a folder; its id is its place in the folder without the suffix."""
+    for file in sound_files(source):
+        clip = Utterance(
+            id=file.relative_to(source).with_suffix("").as_posix(),
+            path=file,
+            corpus=source.resolve().name,
+        )
+        try:
+            clip = _described(clip)
+        except DataError as error:
+            yield Fault(Kind.LABEL, str(error))
+        yield clip
 
 
 def _described(clip: Utterance) -> Utterance:
@@ -64,4 +53,9 @@ def _described(clip: Utterance) -> Utterance:
     return clip
 
 
-CORPUS = Folder()
+CORPUS = Corpus(
+    name="folder",
+    counts=MappingProxyType({}),
+    fetch=FETCH,
+    find=find,
+)

@@ -5,12 +5,12 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 
 from aligncap.corpora.findings import Fault, Kind
+from aligncap.corpora.layouts import Corpus
 from aligncap.corpora.layouts.reading import read_lines, sound_files
 from aligncap.corpora.manifest import Utterance
 from aligncap.errors import DataError
@@ -36,46 +36,33 @@ _TURN = re.compile(r"\[[\d.]+ - [\d.]+\]\s+(\S+)\s+(\w+)\s+\[.*\]")
 _SAID = re.compile(r"(Ses\S+) \[[\d.]+-[\d.]+\]:\s*(.*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Iemocap:
-    """The corpus IEMOCAP."""
+FETCH = "IEMOCAP (10,039 clips) from https://sail.usc.edu/iemocap/ (on request, for research)"
 
-    name: str = "iemocap"
-    counts: Mapping[str, int] = field(
-        default_factory=lambda: MappingProxyType(
-            {"Ses01": 1819, "Ses02": 1811, "Ses03": 2136, "Ses04": 2103, "Ses05": 2170}
-        )
-    )
-    rates_hz: frozenset[int] = frozenset({16_000})
-    fetch: str = (
-        "IEMOCAP (10,039 clips) from https://sail.usc.edu/iemocap/ (on request, for research)"
-    )
 
-    def part_of(self, utterance: Utterance) -> str:
-        """Its session."""
-        return utterance.id[:5]
+def find(source: Path) -> Iterator[Utterance | Fault]:
+    """The clips of IEMOCAP below a folder."""
+    dialog = Path()
+    labels: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for file in sound_files(source):
+        match = STEM.fullmatch(file.stem)
+        if match is None:
+            continue
+        if file.parent != dialog:
+            dialog, labels, texts = file.parent, {}, {}
+            # SessionN/sentences/wav/<dialog>/x.wav → SessionN/dialog
+            told = Path(*file.parts[:-4]) / "dialog"
+            name = f"{match['session']}{match['dialog']}.txt"
+            yield from _read_labels(told / "EmoEvaluation" / name, labels)
+            yield from _read_texts(told / "transcriptions" / name, texts)
+        if labels and file.stem not in labels:
+            yield Fault(Kind.LABEL, f"{file}: has no line in its EmoEvaluation file; fetch it anew")
+        yield _utterance(file, match, labels.get(file.stem), texts.get(file.stem))
 
-    def find(self, source: Path) -> Iterator[Utterance | Fault]:
-        """The clips of IEMOCAP below a folder."""
-        dialog = Path()
-        labels: dict[str, str] = {}
-        texts: dict[str, str] = {}
-        for file in sound_files(source):
-            match = STEM.fullmatch(file.stem)
-            if match is None:
-                continue
-            if file.parent != dialog:
-                dialog, labels, texts = file.parent, {}, {}
-                # SessionN/sentences/wav/<dialog>/x.wav → SessionN/dialog
-                told = Path(*file.parts[:-4]) / "dialog"
-                name = f"{match['session']}{match['dialog']}.txt"
-                yield from _read_labels(told / "EmoEvaluation" / name, labels)
-                yield from _read_texts(told / "transcriptions" / name, texts)
-            if labels and file.stem not in labels:
-                yield Fault(
-                    Kind.LABEL, f"{file}: has no line in its EmoEvaluation file; fetch it anew"
-                )
-            yield _utterance(file, match, labels.get(file.stem), texts.get(file.stem))
+
+def part_of(utterance: Utterance) -> str:
+    """Its session."""
+    return utterance.id[:5]
 
 
 def _utterance(file: Path, match: re.Match[str], code: str | None, text: str | None) -> Utterance:
@@ -122,4 +109,13 @@ def _read_texts(file: Path, texts: dict[str, str]) -> Iterator[Fault]:
         yield Fault(Kind.LABEL, str(error))
 
 
-CORPUS = Iemocap()
+CORPUS = Corpus(
+    name="iemocap",
+    counts=MappingProxyType(
+        {"Ses01": 1819, "Ses02": 1811, "Ses03": 2136, "Ses04": 2103, "Ses05": 2170}
+    ),
+    rates_hz=frozenset({16_000}),
+    fetch=FETCH,
+    find=find,
+    part_of=part_of,
+)

@@ -7,12 +7,11 @@ of the films is read from `audio/NAME.wav` or `<part>/NAME.wav`.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from aligncap.corpora.findings import Fault, Kind
-from aligncap.corpora.layouts import ALL
+from aligncap.corpora.layouts import ALL, Corpus
 from aligncap.corpora.layouts.reading import read_table
 from aligncap.corpora.manifest import Utterance
 from aligncap.errors import DataError
@@ -36,34 +35,24 @@ _HEARD = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Mer2023:
-    """The labelled clips of MER2023."""
+FETCH = (
+    "MER2023 (5,030 labelled clips) from http://merchallenge.cn/datasets (licence to sign, "
+    "for research) and EMER's captions from https://github.com/zeroQiaoba/AffectGPT"
+)
 
-    name: str = "mer2023"
-    counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({ALL: 5030}))
-    rates_hz: frozenset[int] = frozenset()
-    fetch: str = (
-        "MER2023 (5,030 labelled clips) from http://merchallenge.cn/datasets (licence to sign, "
-        "for research) and EMER's captions from https://github.com/zeroQiaoba/AffectGPT"
-    )
 
-    def part_of(self, utterance: Utterance) -> str:
-        """All are counted as one."""
-        return ALL
-
-    def find(self, source: Path) -> Iterator[Utterance | Fault]:
-        """The clips that the label files name."""
-        if not source.is_dir():
-            raise DataError(f"{source}: no such folder; give the folder of the corpus")
-        captions: dict[str, tuple[str, ...]] = {}
-        yield from _read_captions(source, captions)
-        for part in PARTS:
-            try:
-                for place, row in read_table(source / f"{part}-label.csv", ("name", "discrete")):
-                    yield from _find_clip(source, part, place, row, captions)
-            except DataError as error:
-                yield Fault(Kind.LABEL, str(error))
+def find(source: Path) -> Iterator[Utterance | Fault]:
+    """The clips that the label files name."""
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; give the folder of the corpus")
+    captions: dict[str, tuple[str, ...]] = {}
+    yield from _read_captions(source, captions)
+    for part in PARTS:
+        try:
+            for place, row in read_table(source / f"{part}-label.csv", ("name", "discrete")):
+                yield from _find_clip(source, part, place, row, captions)
+        except DataError as error:
+            yield Fault(Kind.LABEL, str(error))
 
 
 def _find_clip(
@@ -130,4 +119,9 @@ def _heard(description: str, language: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-CORPUS = Mer2023()
+CORPUS = Corpus(
+    name="mer2023",
+    counts=MappingProxyType({ALL: 5030}),
+    fetch=FETCH,
+    find=find,
+)

@@ -1,13 +1,12 @@
 """NNIME: `<emotion>_<session 01-22>_<A|B>_<utterance>.wav`, in Mandarin; it has no captions."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 
 from aligncap.corpora.findings import Fault, Kind
-from aligncap.corpora.layouts import ALL
+from aligncap.corpora.layouts import ALL, Corpus
 from aligncap.corpora.layouts.reading import sound_files
 from aligncap.corpora.manifest import Utterance
 
@@ -24,42 +23,37 @@ EMOTIONS = {
 SESSIONS = 22
 
 
-@dataclass(frozen=True, slots=True)
-class Nnime:
-    """The corpus NNIME."""
+FETCH = "NNIME (5,028 clips) from https://nnime.ee.nthu.edu.tw (on request, for research)"
 
-    name: str = "nnime"
-    counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({ALL: 5028}))
-    rates_hz: frozenset[int] = frozenset()
-    fetch: str = "NNIME (5,028 clips) from https://nnime.ee.nthu.edu.tw (on request, for research)"
 
-    def part_of(self, utterance: Utterance) -> str:
-        """All are counted as one."""
-        return ALL
-
-    def find(self, source: Path) -> Iterator[Utterance | Fault]:
-        """The clips below a folder."""
-        for file in sound_files(source):
-            match = STEM.fullmatch(file.stem)
-            if match is None:
-                continue
-            label = match["emotion"].lower()
-            if label not in EMOTIONS or not 1 <= int(match["session"]) <= SESSIONS:
-                yield Fault(
-                    Kind.LABEL,
-                    f"{file}: NNIME has no emotion {label} or session {match['session']}; it has "
-                    f"{', '.join(EMOTIONS)} and 01 to {SESSIONS}",
-                )
-                continue
-            yield Utterance(
-                id=file.stem,
-                path=file,
-                corpus="nnime",
-                language="zh",
-                speaker=f"nnime_{match['session']}{match['who'].upper()}",
-                emotion=EMOTIONS[label],
-                label=label,
+def find(source: Path) -> Iterator[Utterance | Fault]:
+    """The clips below a folder."""
+    for file in sound_files(source):
+        match = STEM.fullmatch(file.stem)
+        if match is None:
+            continue
+        label = match["emotion"].lower()
+        if label not in EMOTIONS or not 1 <= int(match["session"]) <= SESSIONS:
+            yield Fault(
+                Kind.LABEL,
+                f"{file}: NNIME has no emotion {label} or session {match['session']}; it has "
+                f"{', '.join(EMOTIONS)} and 01 to {SESSIONS}",
             )
+            continue
+        yield Utterance(
+            id=file.stem,
+            path=file,
+            corpus="nnime",
+            language="zh",
+            speaker=f"nnime_{match['session']}{match['who'].upper()}",
+            emotion=EMOTIONS[label],
+            label=label,
+        )
 
 
-CORPUS = Nnime()
+CORPUS = Corpus(
+    name="nnime",
+    counts=MappingProxyType({ALL: 5028}),
+    fetch=FETCH,
+    find=find,
+)

@@ -1,62 +1,46 @@
 """SECap's test set: `wav.scp` (clip, file), `text.txt` (clip, transcript), `fid2captions.json`."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 
 from aligncap.corpora.findings import Fault, Kind
-from aligncap.corpora.layouts import ALL
+from aligncap.corpora.layouts import ALL, Corpus
 from aligncap.corpora.layouts.caption_files import read_captions
 from aligncap.corpora.layouts.reading import read_lines
 from aligncap.corpora.manifest import Utterance
 from aligncap.errors import DataError
 
+FETCH = "the test set (600 clips) that https://github.com/thuhcsi/SECap links to"
 
-@dataclass(frozen=True, slots=True)
-class Secap:
-    """SECap's test set."""
 
-    name: str = "secap"
-    counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({ALL: 600}))
-    rates_hz: frozenset[int] = frozenset({24_000})
-    fetch: str = "the test set (600 clips) that https://github.com/thuhcsi/SECap links to"
-
-    def part_of(self, utterance: Utterance) -> str:
-        """All are counted as one."""
-        return ALL
-
-    def find(self, source: Path) -> Iterator[Utterance | Fault]:
-        """The clips that wav.scp names."""
-        listed = source / "wav.scp"
-        if not listed.is_file():
-            raise DataError(f"{source}: has no wav.scp; fetch {self.fetch}")
-        captions: dict[str, tuple[str, ...]] = {}
-        texts: dict[str, str] = {}
-        try:
-            captions = read_captions(source / "fid2captions.json")
-        except DataError as error:
-            yield Fault(Kind.LABEL, str(error))
-        yield from _read_pairs(source / "text.txt", texts)
-        files: dict[str, str] = {}
-        yield from _read_pairs(listed, files)
-        for clip, file in files.items():
-            if captions and clip not in captions:
-                yield Fault(
-                    Kind.CAPTION, f"{clip}: has no caption in fid2captions.json; fetch it anew"
-                )
-            yield Utterance(
-                id=clip,
-                path=_place(source, file),
-                corpus="secap",
-                language="zh",
-                text=texts.get(clip),
-                captions=captions.get(clip, ()),
-            )
-        for clip in sorted(captions.keys() - files.keys()):
-            yield Fault(
-                Kind.MISSING, f"{clip}: has a caption but no line in {listed}; fetch {self.fetch}"
-            )
+def find(source: Path) -> Iterator[Utterance | Fault]:
+    """The clips that wav.scp names."""
+    listed = source / "wav.scp"
+    if not listed.is_file():
+        raise DataError(f"{source}: has no wav.scp; fetch {FETCH}")
+    captions: dict[str, tuple[str, ...]] = {}
+    texts: dict[str, str] = {}
+    try:
+        captions = read_captions(source / "fid2captions.json")
+    except DataError as error:
+        yield Fault(Kind.LABEL, str(error))
+    yield from _read_pairs(source / "text.txt", texts)
+    files: dict[str, str] = {}
+    yield from _read_pairs(listed, files)
+    for clip, file in files.items():
+        if captions and clip not in captions:
+            yield Fault(Kind.CAPTION, f"{clip}: has no caption in fid2captions.json; fetch it anew")
+        yield Utterance(
+            id=clip,
+            path=_place(source, file),
+            corpus="secap",
+            language="zh",
+            text=texts.get(clip),
+            captions=captions.get(clip, ()),
+        )
+    for clip in sorted(captions.keys() - files.keys()):
+        yield Fault(Kind.MISSING, f"{clip}: has a caption but no line in {listed}; fetch {FETCH}")
 
 
 def _place(source: Path, file: str) -> Path:
@@ -85,4 +69,10 @@ def _read_pairs(file: Path, pairs: dict[str, str]) -> Iterator[Fault]:
         yield Fault(Kind.LABEL, str(error))
 
 
-CORPUS = Secap()
+CORPUS = Corpus(
+    name="secap",
+    counts=MappingProxyType({ALL: 600}),
+    rates_hz=frozenset({24_000}),
+    fetch=FETCH,
+    find=find,
+)
