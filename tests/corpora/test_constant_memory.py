@@ -16,7 +16,7 @@ from aligncap.corpora.seen import Seen
 from aligncap.corpora.sounds import Sound
 from corpora import shipped
 
-SHORT, LONG = 500, 5000
+SHORT, LONG = 300, 3000
 
 
 def long_manifest(folder: Path, count: int) -> Path:

@@ -53,7 +53,7 @@ def the_fault(faults: list[Fault]) -> tuple[Kind, str]:
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_a_whole_corpus_is_well_before_and_after(name: str, tmp_path: Path) -> None:
-    build, counts = shipped.SHIPPED[name]
+    _, counts = shipped.SHIPPED[name]
     out = prepared(name, tmp_path)
     assert faults_of(tmp_path / "src", corpus=open_corpus(name), counts=counts) == []
     assert faults_of(out, counts=counts) == []
@@ -190,7 +190,7 @@ def secap_uncaptioned(source: Path) -> None:
     ("name", "plant", "kind", "message"),
     [
         ("emosec", emosec_without_iemocap, Kind.MISSING, "fetch IEMOCAP (10,039 clips) from"),
-        ("emosec", lambda s: shipped.noise(s / "ESD/0003/Sad/0003_001053.wav"), Kind.CAPTION,
+        ("emosec", lambda s: shipped.noise(next(s.rglob("0003/Sad")) / "0003_001053.wav"), Kind.CAPTION,
          "0003_001053.wav: has no caption in merged_file.json"),
         ("esd", esd_sentence_torn, Kind.LABEL, "0011.txt:12: '0011_00\\tNo clip.\\tSad' is not"),
         ("esd", lambda s: next(s.rglob("0003.txt")).unlink(), Kind.LABEL,
@@ -209,7 +209,7 @@ def secap_uncaptioned(source: Path) -> None:
         ("mer2023", lambda s: shipped.table(
             s / "test1-label.csv", ("name", "discrete"), ("sample_10", "joy")),
          Kind.LABEL, "test1-label.csv:2: sample_10 is 'joy', must be one of neutral"),
-        ("mer2023", captions_without_sentence, Kind.CAPTION, 'EMER.csv:2: sample_00 has no sentence'),
+        ("mer2023", captions_without_sentence, Kind.CAPTION, "EMER.csv:2: sample_00 has no"),
         ("secap", secap_uncaptioned, Kind.CAPTION, "000001: has no caption in fid2captions.json"),
         ("secap", lambda s: (s / "fid2captions.json").write_text("{"), Kind.LABEL, "not JSON"),
         ("secap", lambda s: shipped.lines(s / "text.txt", "tx_emulate_00_110_0001_000001"),

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -69,8 +71,6 @@ def test_a_stopped_run_leaves_the_old_manifest_and_goes_on(tmp_path: Path) -> No
         known = book.sound(first)
     status = first.stat()
     first.write_bytes(b"\0" * status.st_size)
-    import os
-
     os.utime(first, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert prepare(open_corpus("nnime"), source, out, counts={"all": 6}).faults == 0
     assert {clip.sha256 for clip in read_manifest(out / "manifest.jsonl")} > {known.sha256}
@@ -86,7 +86,7 @@ def test_a_split_is_whole_and_forgotten_without(tmp_path: Path) -> None:
     assert report.parts is not None
     parts = {name: [c.id for c in read_manifest(out / name)] for name in report.parts}
     assert {name: len(clips) for name, clips in parts.items()} == dict(report.parts)
-    assert sorted(sum(parts.values(), [])) == sorted(
+    assert sorted(chain(*parts.values())) == sorted(
         clip.id for clip in read_manifest(out / "manifest.jsonl")
     )
     prepare(corpus, source, out, counts=shipped.ESD_COUNTS)

@@ -49,11 +49,16 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""
-        tally = asdict(self.tally)
-        tally["seconds"] = round(tally["seconds"], 1)
+        tally = self.tally
         return {
             "corpus": self.corpus,
-            **tally,
+            "clips": tally.clips,
+            "seconds": round(tally.seconds, 1),
+            "captions": tally.captions,
+            "parts": dict(tally.parts),
+            "emotions": dict(tally.emotions),
+            "rates_hz": dict(tally.rates_hz),
+            "faults": dict(tally.faults),
             "speakers": self.speakers,
             "split": asdict(self.split) if self.split else None,
             "split_clips": dict(self.parts) if self.parts else None,
