@@ -14,7 +14,7 @@ from aligncap.corpora.doctor import examine
 from aligncap.corpora.findings import Fault, Kind
 from aligncap.corpora.layouts import CORPORA, open_corpus
 from aligncap.corpora.parting import Split
-from aligncap.corpora.preparing import Report, prepare
+from aligncap.corpora.preparing import prepare
 from aligncap.errors import DataError
 from corpora import shipped
 
@@ -168,6 +168,7 @@ def iemocap_unknown_code(source: Path) -> None:
 
 
 def mer_as_shipped(source: Path) -> None:
+    (source / "test1").mkdir()
     (source / "audio" / "sample_10.wav").rename(source / "test1" / "sample_10.mp4")
 
 
@@ -190,7 +191,8 @@ def secap_uncaptioned(source: Path) -> None:
     ("name", "plant", "kind", "message"),
     [
         ("emosec", emosec_without_iemocap, Kind.MISSING, "fetch IEMOCAP (10,039 clips) from"),
-        ("emosec", lambda s: shipped.noise(next(s.rglob("0003/Sad")) / "0003_001053.wav"), Kind.CAPTION,
+        ("emosec", lambda s: shipped.noise(next(s.rglob("0003/Sad")) / "0003_001053.wav"),
+         Kind.CAPTION,
          "0003_001053.wav: has no caption in merged_file.json"),
         ("esd", esd_sentence_torn, Kind.LABEL, "0011.txt:12: '0011_00\\tNo clip.\\tSad' is not"),
         ("esd", lambda s: next(s.rglob("0003.txt")).unlink(), Kind.LABEL,
@@ -260,7 +262,7 @@ def test_bad_lines_of_a_manifest_are_all_named(tmp_path: Path) -> None:
     lines = manifest.read_text("utf-8").splitlines()
     lines[1] = lines[1].replace('"happy"', '"glad"').replace('"angry"', '"cross"')
     manifest.write_text("\n".join(["{oops", *lines]))
-    found = faults_of(manifest)
+    found = faults_of(manifest, counts={})
     assert [fault.kind for fault in found] == [Kind.LABEL, Kind.LABEL]
     assert f"{manifest}:1: not JSON" in found[0].message
     assert f"{manifest}:3: " in found[1].message
@@ -271,7 +273,7 @@ def append(part: Path, line: str) -> None:
 
 
 def test_a_clip_on_both_sides_is_a_leak(tmp_path: Path) -> None:
-    out = prepared("esd", tmp_path, split=Split("random"))
+    out = prepared("esd", tmp_path, split=Split("random", "0"))
     line = (out / "train.jsonl").read_text("utf-8").splitlines()[0]
     append(out / "test.jsonl", line)
     by_id, by_sound = faults_of(out, counts=shipped.ESD_COUNTS)
@@ -302,7 +304,9 @@ def prepared_by_speaker(tmp_path: Path) -> Path:
         file = shipped.noise(tmp_path / "src" / f"clip{number}.wav", length_s=0.15)
         shipped.lines(file.with_suffix(".json"), json.dumps({"speaker": f"s{number}"}))
     out = tmp_path / "out"
-    report: Report = prepare(open_corpus("folder"), tmp_path / "src", out, split=Split("speaker"))
+    report: Report = prepare(
+        open_corpus("folder"), tmp_path / "src", out, split=Split("speaker", "3")
+    )
     assert report.faults == 0
     return out
 

@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache, partial
+from pathlib import Path, PurePath
 
 from aligncap.corpora.rows import Row, read_each_row, read_rows, text_of, texts_of
 from aligncap.errors import DataError
@@ -119,6 +120,8 @@ def write_manifests(
     """
     folder.mkdir(parents=True, exist_ok=True)
     counts = dict.fromkeys(files, 0)
+    # Most clips lie in the folder of the one before, and where it lies takes long to work out.
+    relative = lru_cache(maxsize=64)(partial(os.path.relpath, start=folder))
     unfinished = {name: folder / f"{name}.unfinished" for name in files}
     with ExitStack() as stack:
         opened = {
@@ -126,7 +129,8 @@ def write_manifests(
             for name, place in unfinished.items()
         }
         for utterance in utterances:
-            line = json.dumps(_row(utterance, folder), ensure_ascii=False) + "\n"
+            place = PurePath(relative(utterance.path.parent), utterance.path.name).as_posix()
+            line = json.dumps(_row(utterance, file=place), ensure_ascii=False) + "\n"
             for name in files_of(utterance):
                 opened[name].write(line)
                 counts[name] += 1
@@ -176,13 +180,13 @@ def _seconds(row: Row, place: str) -> float | None:
     return float(value)
 
 
-def _row(utterance: Utterance, folder: Path) -> dict[str, object]:
+def _row(utterance: Utterance, *, file: str) -> dict[str, object]:
     label, emotion = utterance.label, utterance.emotion
     if label and SAME_EMOTION.get(label, label) == emotion:  # one word says both
         label, emotion = None, label
     row = {
         "id": utterance.id,
-        "file": Path(os.path.relpath(utterance.path, folder)).as_posix(),
+        "file": file,
         "corpus": utterance.corpus,
         "language": utterance.language,
         "speaker": utterance.speaker,

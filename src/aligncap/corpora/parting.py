@@ -69,10 +69,10 @@ def meet_in_part(clip: Utterance, part: str, seen: Seen) -> None:
     """Remember in which part a clip's speaker, sentence and sound lie."""
     number = PARTS.index(part)
     if (speaker := clip.speaker) is not None:
-        seen.meet("speaker in part", speaker, name=speaker, part=number)
+        seen.note("speaker in part", speaker, name=speaker, part=number)
     if sentence := sentence_of(clip):
-        seen.meet("sentence in part", sentence, name=clip.text or sentence, part=number)
-    seen.meet("sound in part", clip.sha256 or str(clip.path), name=clip.id, part=number)
+        seen.note("sentence in part", sentence, name=clip.text or sentence, part=number)
+    seen.note("sound in part", clip.sha256 or str(clip.path), name=clip.id, part=number)
 
 
 def sentence_of(clip: Utterance) -> str:

@@ -136,7 +136,7 @@ def met_speakers(clips: Iterable[Utterance], seen: Seen, progress: Progress) -> 
     """The clips as they are, each speaker of them remembered."""
     for clip in clips:
         if clip.speaker:
-            seen.meet("speaker", clip.speaker, name=clip.speaker)
+            seen.note("speaker", clip.speaker, name=clip.speaker)
         progress()
         yield clip
 
