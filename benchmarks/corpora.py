@@ -4,9 +4,10 @@
 
 A generated manifest of LINES utterances is split by speaker and at random, inspected as preparing
 and the doctor do it but without opening sounds, and iterated. CLIPS generated sound files of a
-tenth of a second are prepared: from file to manifest, every sound read and hashed. Each measurement has a
-process of its own, so that its peak of memory is its own as well; it is the whole resident size,
-the interpreter and its libraries included.
+tenth of a second are prepared: from file to manifest, every sound read and hashed.
+
+Each measurement has a process of its own, so that its peak of memory is its own as well; it is the
+whole resident size, the interpreter and its libraries included.
 """
 
 import argparse

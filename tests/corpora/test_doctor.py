@@ -304,10 +304,8 @@ def prepared_by_speaker(tmp_path: Path) -> Path:
         file = shipped.noise(tmp_path / "src" / f"clip{number}.wav", length_s=0.15)
         shipped.lines(file.with_suffix(".json"), json.dumps({"speaker": f"s{number}"}))
     out = tmp_path / "out"
-    report: Report = prepare(
-        open_corpus("folder"), tmp_path / "src", out, split=Split("speaker", "3")
-    )
-    assert report.faults == 0
+    corpus, split = open_corpus("folder"), Split("speaker", "0")
+    assert prepare(corpus, tmp_path / "src", out, split=split).faults == 0
     return out
 
 
