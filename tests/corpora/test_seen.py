@@ -27,7 +27,7 @@ def test_what_a_kill_left_is_forgotten(tmp_path: Path) -> None:
     left._database.close()
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), max_size=40))
+@given(notes=st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), max_size=40))
 def test_notes_count_as_a_set_of_sets_does(notes: list[tuple[str, int]], tmp_path_factory) -> None:
     parts: dict[str, set[int]] = {}
     for what, part in notes:

@@ -93,7 +93,7 @@ def split(
     by: Annotated[SplitBy, typer.Option(help="As for the corpora.")] = SplitBy.RANDOM,
     salt: Salt = "",
 ) -> None:
-    """Split a manifest into train, validation and test, and say what leaks."""
+    """Split a manifest into train, validation and test."""
     from aligncap.cli.corpus_steps import split_corpus
 
     raise typer.Exit(
@@ -120,7 +120,7 @@ def doctor(
         bool, typer.Option("--quick", help="Read the heads of the sound files only.")
     ] = False,
 ) -> None:
-    """Look for faults: each is one line, with what to do; exits with 1 where there is any."""
+    """Look for faults; each is a line with what to do."""
     from aligncap.cli.corpus_steps import examine_corpus
 
     raise typer.Exit(
