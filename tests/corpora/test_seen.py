@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.corpora.seen import Seen, Shared
@@ -27,6 +27,7 @@ def test_what_a_kill_left_is_forgotten(tmp_path: Path) -> None:
     left._database.close()
 
 
+@settings(deadline=None, max_examples=30)
 @given(notes=st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), max_size=40))
 def test_notes_count_as_a_set_of_sets_does(notes: list[tuple[str, int]], tmp_path_factory) -> None:
     parts: dict[str, set[int]] = {}

@@ -125,8 +125,8 @@ def write_manifests(
     unfinished = {name: folder / f"{name}.unfinished" for name in files}
     with ExitStack() as stack:
         opened = {
-            name: stack.enter_context(place.open("w", encoding="utf-8"))
-            for name, place in unfinished.items()
+            name: stack.enter_context(file.open("w", encoding="utf-8"))
+            for name, file in unfinished.items()
         }
         for utterance in utterances:
             place = PurePath(relative(utterance.path.parent), utterance.path.name).as_posix()
@@ -134,8 +134,8 @@ def write_manifests(
             for name in files_of(utterance):
                 opened[name].write(line)
                 counts[name] += 1
-    for name, place in unfinished.items():
-        place.replace(folder / name)
+    for name, whole in unfinished.items():
+        whole.replace(folder / name)
     return counts
 
 

@@ -116,9 +116,10 @@ def empty_parts(seen: Seen, counts: Mapping[str, int], split: Split) -> Iterator
 
 
 def _better_salt(seen: Seen) -> str:
+    speakers = seen.number("speaker in part")
+    if not len(PARTS) <= speakers <= _MOST_SPEAKERS:
+        return f"{speakers} speakers cannot be split by speaker; split at random"
     clips = dict(seen.times("speaker in part"))
-    if len(clips) > _MOST_SPEAKERS or len(clips) < len(PARTS):
-        return f"{len(clips)} speakers cannot be split by speaker; split at random"
     total = sum(clips.values())
     wanted = {part: share / sum(SHARES.values()) for part, share in SHARES.items()}
 
