@@ -19,6 +19,7 @@ VERBS = (
     *("caption", "measure", "clues", "train", "tokens", "export", "evaluate", "prefer"),
     *("prefer candidates", "prefer judge", "prefer pairs", "prefer annotate"),
     *("prefer agreement", "prefer export", "prefer import", "prefer run"),
+    *("corpus", "corpus emosec", "corpus split", "corpus doctor"),
 )
 
 HEADING = f"""\

@@ -8,18 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from aligncap.audio.suffixes import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
 from aligncap.cli.world import World
 from aligncap.errors import AlignCapError, AudioError, DataError
 from aligncap.values import Waveform
-
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd"}
-    | {".caf", ".w64", ".rf64"}
-)
-"""Files of a folder that are taken for recordings."""
-
-UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr"})
-"""Recordings that cannot be read here: taken too, so that the user is told."""
 
 SOUND_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd", b"ID3", b"\xff\xfb")
 """How a sound file begins; on standard input, it tells audio from a list of paths."""

@@ -6,12 +6,13 @@ Exit code: 0 all went well, 1 some file could not be used, 2 the command could n
 
 import sys
 
-from aligncap.cli import prefer
+from aligncap.cli import corpus, prefer
 from aligncap.cli.verbs import app
 from aligncap.cli.verbs_scoring import evaluate
 from aligncap.cli.world import World
 from aligncap.errors import AlignCapError, InterruptedRunError
 
+app.add_typer(corpus.app, name="corpus")
 app.add_typer(prefer.app, name="prefer")
 
 OWN_ERROR = 2

@@ -1,10 +1,11 @@
-"""What the package warns of, said as the command line says everything: one line each."""
+"""What a run says beside its results, as the command line says everything: one line each."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from aligncap.cli.world import World
+from aligncap.errors import InterruptedRunError
 
 
 class _Said(logging.Handler):
@@ -28,3 +29,12 @@ def warnings_said(world: World) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+@contextmanager
+def stoppable(kept: Callable[[], str]) -> Iterator[None]:
+    """Within, Ctrl-C ends with one line that says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise InterruptedRunError(f"stopped; {kept()}; the same command goes on") from stop

@@ -1,17 +1,17 @@
 """`aligncap prefer candidates`, `judge`, `pairs`, `export` and `import`: steps on one store."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aligncap.cli.messages import warnings_said
+from aligncap.cli.messages import stoppable, warnings_said
 from aligncap.cli.progress import Progress
 from aligncap.cli.world import World
-from aligncap.errors import AlignCapError, InterruptedRunError, RecipeError, UnknownNameError
+from aligncap.errors import AlignCapError, RecipeError, UnknownNameError
 from aligncap.preference.candidates import CandidateOptions, find_candidates, provenance_of
 from aligncap.preference.evidence_judge import EvidenceWeights
 from aligncap.preference.exchange import import_pairs, write_pairs
@@ -79,7 +79,7 @@ def keep_candidates(wish: CandidateWish, options: CandidateOptions, *, world: Wo
             root=wish.manifest.parent,
         )
         with (
-            _stoppable(lambda: f"{added} clips more are in {wish.store}"),
+            stoppable(lambda: f"{added} clips more are in {wish.store}"),
             Progress(world, "candidates", results_on_stdout=False) as bar,
         ):
             bar.expect(missing)
@@ -112,7 +112,7 @@ def judge_candidates(
         )
         with (
             closing(open_judge(name, options)) as judge,
-            _stoppable(lambda: f"{judged} judgements more are in {path}"),
+            stoppable(lambda: f"{judged} judgements more are in {path}"),
             Progress(world, "judging", results_on_stdout=False) as bar,
         ):
             for new in judge_all(store, judge):
@@ -136,7 +136,7 @@ def pair_candidates(
     clips = paired = made = 0
     with (
         open_store(path) as store,
-        _stoppable(lambda: f"the pairs of {clips} clips are in {path}"),
+        stoppable(lambda: f"the pairs of {clips} clips are in {path}"),
         Progress(world, "pairing", results_on_stdout=False) as bar,
     ):
         for count in pair_all(store, options):
@@ -198,12 +198,3 @@ def _named_numbers(settings: Sequence[str], *, lone: float | None = None) -> dic
         except ValueError as error:
             raise RecipeError(f"{setting!r}: write NAME=NUMBER, such as {name}=0.5") from error
     return found
-
-
-@contextmanager
-def _stoppable(kept: Callable[[], str]) -> Iterator[None]:
-    """Within, Ctrl-C ends with one line that says what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        raise InterruptedRunError(f"stopped; {kept()}; the same command goes on") from stop

@@ -2,11 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache, partial
+from pathlib import Path, PurePath
 
-from aligncap.corpora.rows import Row, read_rows, text_of, texts_of
+from aligncap.corpora.rows import Row, read_each_row, read_rows, text_of, texts_of
 from aligncap.errors import DataError
 from aligncap.values import EMOTIONS
 
@@ -44,9 +46,13 @@ class Utterance:
     intensity: str | None = None
     """"normal" or "strong"."""
     text: str | None = None
+    sentence: str | None = None
+    """The corpus' code of the sentence spoken, where several clips share one ("a01")."""
     captions: tuple[str, ...] = ()
     """Written by people."""
     duration_s: float | None = None
+    sha256: str | None = None
+    """Of the sound file, in hexadecimal, when the manifest was made."""
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -71,7 +77,22 @@ def read_manifest(path: str | Path) -> Iterator[Utterance]:
     """
     path = Path(path)
     for place, row in read_rows(path, what="manifest"):
-        yield _utterance(row, path, place)
+        yield utterance_of_row(row, folder=path.parent, place=place)
+
+
+def read_each_utterance(path: Path) -> Iterator[tuple[str, Utterance | DataError]]:
+    """The place ("m.jsonl:3") and utterance of every line, or what is wrong with the line.
+
+    Raises DataError only where the file cannot be read at all.
+    """
+    for place, row in read_each_row(path, what="manifest"):
+        if isinstance(row, DataError):
+            yield place, row
+            continue
+        try:
+            yield place, utterance_of_row(row, folder=path.parent, place=place)
+        except DataError as error:
+            yield place, error
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
@@ -80,36 +101,69 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
     The file appears only when it is whole. Audio paths are written relative to it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    count = 0
-    with unfinished.open("w", encoding="utf-8") as lines:
+    return write_manifests(
+        path.parent, utterances, files=[path.name], files_of=lambda _: (path.name,)
+    )[path.name]
+
+
+def write_manifests(
+    folder: Path,
+    utterances: Iterable[Utterance],
+    *,
+    files: Sequence[str],
+    files_of: Callable[[Utterance], Iterable[str]],
+) -> dict[str, int]:
+    """Write several manifests of one folder in one pass; returns how many each has.
+
+    `files_of` says in which of `files` an utterance belongs. Nothing appears until all are whole;
+    one utterance at a time is held.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = dict.fromkeys(files, 0)
+    # Most clips lie in the folder of the one before, and where it lies takes long to work out.
+    relative = lru_cache(maxsize=64)(partial(os.path.relpath, start=folder))
+    unfinished = {name: folder / f"{name}.unfinished" for name in files}
+    with ExitStack() as stack:
+        opened = {
+            name: stack.enter_context(file.open("w", encoding="utf-8"))
+            for name, file in unfinished.items()
+        }
         for utterance in utterances:
-            lines.write(json.dumps(_row(utterance, path.parent), ensure_ascii=False) + "\n")
-            count += 1
-    unfinished.replace(path)
-    return count
+            place = PurePath(relative(utterance.path.parent), utterance.path.name).as_posix()
+            line = json.dumps(_row(utterance, file=place), ensure_ascii=False) + "\n"
+            for name in files_of(utterance):
+                opened[name].write(line)
+                counts[name] += 1
+    for name, whole in unfinished.items():
+        whole.replace(folder / name)
+    return counts
 
 
-def _utterance(row: Row, manifest: Path, place: str) -> Utterance:
+def utterance_of_row(row: Row, *, folder: Path, place: str) -> Utterance:
+    """The utterance of a manifest's row; its file is relative to `folder`.
+
+    Raises DataError, which begins with `place`, for a row that is none.
+    """
     file = text_of(row, "file", place)
     if file is None:
         raise DataError(f"{place}: has no 'file'; name the clip, relative to the manifest")
-    label = text_of(row, "emotion", place)
+    emotion = text_of(row, "emotion", place)
     try:
         return Utterance(
             id=text_of(row, "id", place) or Path(file).stem,
-            path=manifest.parent / file,
+            path=folder / file,
             corpus=text_of(row, "corpus", place),
             language=text_of(row, "language", place),
             speaker=text_of(row, "speaker", place),
             gender=text_of(row, "gender", place),
-            emotion=SAME_EMOTION.get(label, label) if label else None,
-            label=label,
+            emotion=SAME_EMOTION.get(emotion, emotion) if emotion else None,
+            label=text_of(row, "label", place) or emotion,
             intensity=text_of(row, "intensity", place),
             text=text_of(row, "text", place),
+            sentence=text_of(row, "sentence", place),
             captions=texts_of(row, "captions", place),
             duration_s=_seconds(row, place),
+            sha256=text_of(row, "sha256", place),
         )
     except DataError as error:
         if str(error).startswith(place):
@@ -126,19 +180,25 @@ def _seconds(row: Row, place: str) -> float | None:
     return float(value)
 
 
-def _row(utterance: Utterance, folder: Path) -> dict[str, object]:
+def _row(utterance: Utterance, *, file: str) -> dict[str, object]:
+    label, emotion = utterance.label, utterance.emotion
+    if label and SAME_EMOTION.get(label, label) == emotion:  # one word says both
+        label, emotion = None, label
     row = {
         "id": utterance.id,
-        "file": Path(os.path.relpath(utterance.path, folder)).as_posix(),
+        "file": file,
         "corpus": utterance.corpus,
         "language": utterance.language,
         "speaker": utterance.speaker,
         "gender": utterance.gender,
-        "emotion": utterance.label or utterance.emotion,
+        "emotion": emotion,
+        "label": label if label != emotion else None,
         "intensity": utterance.intensity,
         "text": utterance.text,
+        "sentence": utterance.sentence,
         "captions": list(utterance.captions),
         "duration": utterance.duration_s,
+        "sha256": utterance.sha256,
     }
     return {key: value for key, value in row.items() if value not in (None, [])}
 

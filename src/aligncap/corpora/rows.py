@@ -16,13 +16,27 @@ def read_rows(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
     Blank lines are passed over. `what` is the file's name in messages ("manifest"). Raises
     DataError at the first line that is not a JSON object in UTF-8; NaN is not JSON.
     """
+    for place, row in read_each_row(path, what=what):
+        if isinstance(row, DataError):
+            raise row
+        yield place, row
+
+
+def read_each_row(path: Path, *, what: str) -> Iterator[tuple[str, Row | DataError]]:
+    """As `read_rows`, but a line that is not an object is given out as its error and the rest
+    goes on."""
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 place = f"{path}:{number}"
-                text = _decoded(line, place, what).strip()
-                if text:
-                    yield place, _object(text, place)
+                try:
+                    text = _decoded(line, place, what).strip()
+                    if not text:
+                        continue
+                    row: Row | DataError = _object(text, place)
+                except DataError as error:
+                    row = error
+                yield place, row
     except OSError as error:
         raise DataError(
             f"{path}: cannot read the {what} ({error.strerror}); give a file of JSON lines"

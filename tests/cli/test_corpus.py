@@ -1,0 +1,120 @@
+"""`aligncap corpus`: prepare, split and the doctor, as they are typed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aligncap.cli.corpus import VERBS
+from aligncap.corpora.layouts import CORPORA
+from corpora import shipped
+
+
+def test_every_corpus_is_a_verb(aligncap, capsys) -> None:
+    assert list(VERBS) == list(CORPORA)
+    assert aligncap("corpus", "--help").code == 0
+    page = capsys.readouterr().out
+    assert all(f"  {name} " in page for name in (*CORPORA, "split", "doctor"))
+
+
+def test_a_corpus_is_prepared_split_and_well(aligncap, tmp_path: Path) -> None:
+    shipped.esd(tmp_path / "ESD")
+    out = tmp_path / "out"
+    ran = aligncap(
+        "corpus", "esd", tmp_path / "ESD", "--out", out, "--split", "random", "--subset",
+        "--salt", "0",
+    )  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    first, split, leaks = ran.out.splitlines()
+    assert first.startswith(f"{out / 'manifest.jsonl'}: 20 clips, 0.00 h, 2 speakers, 0 captions")
+    assert first.endswith("16,000 Hz; faults: none")
+    assert split.startswith("split by random, salt '0': train.jsonl ")
+    assert leaks.startswith("in more than one part: 1 speakers, 2 sentences, ")
+    assert aligncap("corpus", "doctor", out, "--subset").code == 0
+    assert aligncap("corpus", "doctor", tmp_path / "ESD", "--corpus", "esd", "--subset").code == 0
+
+
+def test_faults_are_said_counted_and_exit_with_1(aligncap, tmp_path: Path) -> None:
+    source, out = shipped.emosec(tmp_path / "src"), tmp_path / "out"
+    captions = json.loads((source / "merged_file.json").read_text())
+    captions |= {f"0020_{number:06}": ["One."] for number in range(8)}
+    (source / "merged_file.json").write_text(json.dumps(captions))
+    ran = aligncap("corpus", "emosec", source, "--out", out, "--subset")
+    assert ran.code == 1
+    said = ran.err.splitlines()
+    assert len(said) == 6
+    assert all(line.startswith("aligncap: missing: 0020_") for line in said[:5])
+    assert said[5] == f"aligncap: missing: 3 more are in {out / 'faults.txt'}"
+    assert len((out / "faults.txt").read_text().splitlines()) == 8
+    assert "faults: 8 missing" in ran.out
+
+
+def test_the_doctor_prints_every_fault(aligncap, tmp_path: Path) -> None:
+    source = shipped.emodb(tmp_path / "src")
+    (source / "wav" / "03a01Fa.wav").write_bytes(b"")
+    ran = aligncap("corpus", "doctor", source, "--corpus", "emodb", "--quick")
+    assert (ran.code, ran.err) == (1, "")
+    broken, count, summary = ran.out.splitlines()
+    assert broken == f"broken: {source}/wav/03a01Fa.wav: is empty; copy or export it again"
+    assert count.startswith("count: emodb: 3 of 535 clips can be used; fetch download.zip")
+    assert summary.endswith("faults: 1 broken, 1 count")
+
+
+def test_a_manifest_is_split(aligncap, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    rows = [{"file": f"{n}.wav", "speaker": f"s{n % 50}"} for n in range(500)]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ran = aligncap(
+        "corpus", "split", manifest, "--by", "speaker", "--salt", "57", "-o", tmp_path / "parts"
+    )
+    assert ran.code == 0
+    assert "in more than one part: 0 speakers" in ran.out
+    assert sum(len(f.read_text().splitlines()) for f in (tmp_path / "parts").iterdir()) == 500
+    first = json.loads((tmp_path / "parts" / "train.jsonl").read_text().splitlines()[0])
+    assert first["file"].startswith("../")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["corpus", "esd", "nowhere", "-o", "out"], "nowhere: no such folder"),
+        (["corpus", "doctor", "nowhere"], "say which: --corpus NAME"),
+        (["corpus", "doctor", "nowhere", "--corpus", "esb"], "did you mean 'esd'"),
+        (["corpus", "split", "m.jsonl", "-o", "out"], "m.jsonl: cannot read the manifest"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exits_with_2(
+    aligncap, arguments: list[str], message: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = aligncap(*arguments)
+    assert ran.code == 2
+    assert message in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_ctrl_c_keeps_what_was_read(tmp_path: Path) -> None:
+    source, out = tmp_path / "src", tmp_path / "out"
+    for number in range(900):
+        shipped.noise(source / f"{number}.wav", length_s=0.11)
+    command = [sys.executable, "-m", "aligncap", "corpus", "folder", str(source), "-o", str(out)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    book = out / "sounds.sqlite"
+    given_up_s = time.monotonic() + 100
+    while time.monotonic() < given_up_s and run.poll() is None:
+        if book.exists() and book.stat().st_size > 20_000:
+            break
+        time.sleep(0.02)
+    os.kill(run.pid, signal.SIGINT)
+    _, said = run.communicate(timeout=100)
+    assert run.returncode == 130
+    assert said == "aligncap: stopped; what was read so far is kept; the same command goes on\n"
+    assert not (out / "manifest.jsonl").exists()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert "900 clips" in again.stdout
