@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligncap.alignment.objective import Objective
+from aligncap.alignment.planning import plan_stage
 from aligncap.alignment.settings import StageSettings, StudentSettings
 from aligncap.alignment.stages import Lesson, Stage
 
@@ -20,6 +21,11 @@ class CeSettings(StageSettings):
 
 
 SETTINGS = CeSettings
+
+
+def plan(settings: CeSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`planning`)."""
+    return plan_stage(settings, hears=True)
 
 
 def run(settings: CeSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aligncap.alignment.draws import Draw
 from aligncap.alignment.objective import Objective
+from aligncap.alignment.planning import plan_stage
 from aligncap.alignment.settings import (
     LossSettings,
     StageSettings,
@@ -46,6 +47,11 @@ class KdSettings(StageSettings):
 
 
 SETTINGS = KdSettings
+
+
+def plan(settings: KdSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`planning`)."""
+    return plan_stage(settings, hears=True, teacher=settings.teacher)
 
 
 def run(settings: KdSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligncap.alignment.objective import Objective
+from aligncap.alignment.planning import plan_stage
 from aligncap.alignment.settings import StageSettings
 from aligncap.alignment.stages import Lesson, Stage
 from aligncap.alignment.students import TEXT_ONLY
@@ -39,6 +40,11 @@ class WarmupSettings(StageSettings):
 
 
 SETTINGS = WarmupSettings
+
+
+def plan(settings: WarmupSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`planning`)."""
+    return plan_stage(settings, hears=False)
 
 
 def run(settings: WarmupSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
