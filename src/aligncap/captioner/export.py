@@ -8,14 +8,12 @@ README.md         the model card
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from aligncap.captioner.checkpoint import load_torch
+from aligncap.captioner.checkpoint import appearing, load_torch
 from aligncap.captioner.meta import (
     ENCODER_FOLDER,
     META_FILE,
@@ -49,28 +47,13 @@ def export(model_folder: Path, out: Path, *, quantization: str = "int8") -> Mode
     model = load_torch(model_folder)
     if has_adapter(model):
         model = merge(model)
-    with _appearing(out) as partial:
+    with appearing(out) as partial:
         convert(model.causal_lm, model.vocabulary, partial / CT2_FOLDER, quantization=quantization)
         model.vocabulary.save(partial / TOKENIZER_FILE)
         _copy_beside(model_folder, partial, meta)
         exported = _exported(meta, quantization)
         write_meta(partial, exported)
     return exported
-
-
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when all went well."""
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def convert(causal_lm: Any, vocabulary: Vocabulary, folder: Path, *, quantization: str) -> None:

@@ -8,6 +8,7 @@ import sys
 
 from aligncap.cli import prefer
 from aligncap.cli.verbs import app
+from aligncap.cli.verbs_making import export, merge, tokens
 from aligncap.cli.verbs_scoring import evaluate
 from aligncap.cli.world import World
 from aligncap.errors import AlignCapError, InterruptedRunError
@@ -34,7 +35,8 @@ EXTRA_OF = {
 """Which extra brings a library that the base install does not have."""
 
 
-app.command()(evaluate)
+for verb in (tokens, merge, export, evaluate):
+    app.command()(verb)
 
 
 def main(arguments: list[str], *, world: World | None = None) -> int:
