@@ -19,7 +19,6 @@ from aligncap.alignment.backbone_plan import Needed, needed_path, plan_backbone
 from aligncap.alignment.data import read_rows, read_source
 from aligncap.alignment.memory import (
     CHECKPOINTS_AT_ONCE,
-    MemoryNeed,
     Numbers,
     Work,
     checkpoint_bytes,
@@ -47,15 +46,14 @@ def plan_stage(
     backbone = plan_backbone(settings.model, codebooks=codebooks, codebook_size=codebook_size)
     needed += [*backbone.needed, *_folders(settings, teacher)]
     size = backbone.size
-    memory = size and _memory(size, settings, hears=hears, teacher=teacher)
     return {
         "loads": [
             {"what": n.what, "name": n.name, "present": n.present, "cure": n.cure or None}
             for n in needed
         ],
-        "parameters": size and _parameters(size),
-        "memory_bytes": memory and _table(memory),
-        "disk_bytes": size and _disk(size, settings, teacher=teacher, captions=captions),
+        "parameters": _parameters(size) if size else None,
+        "memory_bytes": _memory(size, settings, hears=hears, teacher=teacher) if size else None,
+        "disk_bytes": _disk(size, settings, teacher=teacher, captions=captions) if size else None,
         "assumed": {
             **{name: getattr(estimate, name) for name in ("text_tokens", "caption_tokens")},
             **({"speech_tokens": estimate.speech_tokens} if hears else {}),
@@ -70,7 +68,7 @@ def _folders(settings: StageSettings, teacher: TeacherSettings | None) -> list[N
     named = [
         ("built-in encoder", settings.model.codebook, "train it with a recipe of kind 'encoder'"),
         ("encoder to keep", settings.output.encoder, "train it with a recipe of kind 'encoder'"),
-        ("teacher", teacher and teacher.model, "train it with a recipe of kind 'warmup'"),
+        ("teacher", teacher.model if teacher else None, "train it with a recipe of kind 'warmup'"),
     ]
     return [needed_path(what, path, cure=cure) for what, path, cure in named if path]
 
@@ -91,7 +89,7 @@ def _parameters(size: ModelSize) -> Mapping[str, object]:
 
 def _memory(
     size: ModelSize, settings: StageSettings, *, hears: bool, teacher: TeacherSettings | None
-) -> MemoryNeed:
+) -> Mapping[str, int]:
     estimate, batch = settings.estimate, settings.batch
     # The markers around the speech are two more; a reader may see the caption in its prompt.
     heard = estimate.speech_tokens + 2 + estimate.text_tokens
@@ -106,7 +104,7 @@ def _memory(
             response_tokens=estimate.caption_tokens,
         )
 
-    return memory_need(
+    need = memory_need(
         size,
         work(heard if hears else read),
         Numbers(
@@ -118,13 +116,10 @@ def _memory(
         own_teacher=own,
         teacher_work=work(read) if teacher else None,
     )
-
-
-def _table(memory: MemoryNeed) -> Mapping[str, int]:
     return {
-        **asdict(memory),
-        "total": memory.total(checkpointed=False),
-        "total_checkpointed": memory.total(checkpointed=True),
+        **asdict(need),
+        "total": need.total(checkpointed=False),
+        "total_checkpointed": need.total(checkpointed=True),
     }
 
 

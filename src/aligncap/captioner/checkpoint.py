@@ -71,6 +71,19 @@ def save(
     return meta
 
 
+def check_output(model_folder: Path, out: Path, *, marker: str, kind: str) -> None:
+    """DataError where `out` is the model itself or holds something else than was made before.
+
+    `marker` is a file or folder that only such a folder has, `kind` what it is called.
+    """
+    if out.resolve() == model_folder.resolve():
+        raise DataError(f"{out}: is the model itself; give another folder")
+    made = (out / META_FILE).is_file() and (out / marker).exists()
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not (made or empty):
+        raise DataError(f"{out}: holds something else than {kind}; give another folder")
+
+
 @contextmanager
 def appearing(out: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `out` when all went well."""

@@ -6,12 +6,12 @@ captions are wanted without sampling, the first is the greedy one and the rest a
 temperature 1. Log-probabilities are the server's, over its whole vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 from aligncap.captioner.runtime import (
     DecodeOptions,
@@ -24,6 +24,8 @@ from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.endpoints import Connection, JsonClient, NoAnswerError, Wait
 from aligncap.endpoints.urls import check_base_url
 from aligncap.errors import EndpointError, RecipeError
+
+T = TypeVar("T")
 
 PATH = "/completions"
 FORBIDDEN = -100
@@ -172,7 +174,7 @@ class EndpointRuntime:
             read,
         )
 
-    def _ask(self, fields: Mapping[str, object], read: Any) -> Any:
+    def _ask(self, fields: Mapping[str, object], read: Callable[[Any], T]) -> T:
         shared = {"model": self._name, "logprobs": 1, "add_special_tokens": False}
         try:
             answer, _ = self._client.ask(

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from aligncap.captioner.checkpoint import appearing, load_torch
+from aligncap.captioner.checkpoint import appearing, check_output, load_torch
 from aligncap.captioner.meta import (
     ENCODER_FOLDER,
-    META_FILE,
     TOKENIZER_FILE,
     ModelMeta,
     read_meta,
@@ -42,7 +41,7 @@ def export(model_folder: Path, out: Path, *, quantization: str = "int8") -> Mode
 
     if quantization not in QUANTIZATIONS:
         raise UnknownNameError("quantization", quantization, QUANTIZATIONS)
-    _check_target(model_folder, out)
+    check_output(model_folder, out, marker=CT2_FOLDER, kind="an exported model")
     meta = read_meta(model_folder)
     model = load_torch(model_folder)
     if has_adapter(model):
@@ -140,12 +139,3 @@ def _exported(meta: ModelMeta, quantization: str) -> ModelMeta:
     if meta.base:
         made["base"] = meta.base
     return replace(meta, weights="full", base="", provenance=MappingProxyType(made))
-
-
-def _check_target(model_folder: Path, out: Path) -> None:
-    if out.resolve() == model_folder.resolve():
-        raise DataError(f"{out}: is the model itself; give another folder to export to")
-    exported = (out / META_FILE).is_file() and (out / CT2_FOLDER).is_dir()
-    empty = out.is_dir() and not any(out.iterdir())
-    if out.exists() and not (exported or empty):
-        raise DataError(f"{out}: holds something else than an exported model; give another folder")

@@ -14,13 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
-from aligncap.captioner.checkpoint import appearing, load_torch
+from aligncap.captioner.checkpoint import appearing, check_output, load_torch
 from aligncap.captioner.meta import (
     CARD_FILE,
     ENCODER_FOLDER,
-    META_FILE,
     TEXT_TOKENIZER_FILE,
     ModelMeta,
     read_meta,
@@ -28,8 +28,9 @@ from aligncap.captioner.meta import (
 )
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.text_tokenizer import read_tokenizer
-from aligncap.captioner.vocabulary import Vocabulary
+from aligncap.captioner.vocabulary import SPEECH_CLOSE, Vocabulary
 from aligncap.errors import DataError
+from aligncap.values import SpeechTokens
 
 
 def merge_folder(model_folder: Path, out: Path) -> ModelMeta:
@@ -40,7 +41,7 @@ def merge_folder(model_folder: Path, out: Path) -> ModelMeta:
     """
     from aligncap.captioner.adapters import has_adapter, merge
 
-    _check_target(model_folder, out)
+    check_output(model_folder, out, marker=TEXT_TOKENIZER_FILE, kind="a merged model")
     meta = read_meta(model_folder)
     model = load_torch(model_folder)
     if has_adapter(model):
@@ -67,7 +68,8 @@ def prompt_text(vocabulary: Vocabulary, ids: tuple[int, ...]) -> str:
     """A student's prompt as the text that a merged model's tokenizer turns into `ids`."""
     names = vocabulary.token_names()
     first = vocabulary.text_rows
-    parts, text = [], []
+    parts: list[str] = []
+    text: list[int] = []
     for i in ids:
         if i == vocabulary.bos_id or i >= first:
             parts += [vocabulary.decode(text), names[i]]
@@ -125,17 +127,14 @@ def _merged(meta: ModelMeta) -> ModelMeta:
 
 def _serving(meta: ModelMeta, vocabulary: Vocabulary, named: Tokenizer) -> str:
     """The section of the card that says how to use the checkpoint without AlignCap."""
-    shape, names = vocabulary.shape, vocabulary.token_names()
-    codes = [
-        names[vocabulary.speech_base + k * shape.codebook_size] for k in range(shape.codebooks)
-    ]
-    example = PromptBuilder(vocabulary, meta.prompts)
-    language = meta.languages[0]
-    instruct = example.template.instructions[language]
-    speech = f"<speech>{''.join(codes)}…</speech>"
-    act = f"P_act{example.template.separator}" if meta.act_mode != "none" else ""
-    shown = f"{shape.bos}{act}{speech}{instruct}".replace("\n", "\\n")
-    exact = named.encode(instruct, add_special_tokens=False).ids == vocabulary.encode_text(instruct)
+    shape = vocabulary.shape
+    frame = SpeechTokens(np.zeros((shape.codebooks, 1), dtype=np.int64))
+    act = "P_act" if meta.act_mode != "none" else ""
+    builder = PromptBuilder(vocabulary, meta.prompts)
+    ids = builder.student(frame, language=meta.languages[0], act=act).ids
+    text = prompt_text(vocabulary, ids)
+    shown = text.replace(SPEECH_CLOSE, f"…{SPEECH_CLOSE}").replace("\n", "\\n")
+    exact = tuple(named.encode(text, add_special_tokens=False).ids) == ids
     safe = "" if exact else "Send ids: this tokenizer splits the text of a prompt another way.\n\n"
     return (
         "\n## Serve\n\nThis folder is a plain checkpoint: transformers and vLLM load it as it is."
@@ -148,12 +147,3 @@ def _serving(meta: ModelMeta, vocabulary: Vocabulary, named: Tokenizer) -> str:
         f"{meta.limits.max_tokens} tokens; generation_config.json says which.\n\n"
         "    aligncap caption speech.wav --model FOLDER --endpoint http://localhost:8000/v1\n"
     )
-
-
-def _check_target(model_folder: Path, out: Path) -> None:
-    if out.resolve() == model_folder.resolve():
-        raise DataError(f"{out}: is the model itself; give another folder to merge into")
-    merged = (out / META_FILE).is_file() and (out / TEXT_TOKENIZER_FILE).is_file()
-    empty = out.is_dir() and not any(out.iterdir())
-    if out.exists() and not (merged or empty):
-        raise DataError(f"{out}: holds something else than a merged model; give another folder")

@@ -35,8 +35,10 @@ EXTRA_OF = {
 """Which extra brings a library that the base install does not have."""
 
 
-for verb in (tokens, merge, export, evaluate):
-    app.command()(verb)
+app.command()(tokens)
+app.command()(merge)
+app.command()(export)
+app.command()(evaluate)
 
 
 def main(arguments: list[str], *, world: World | None = None) -> int:
