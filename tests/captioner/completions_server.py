@@ -71,7 +71,7 @@ class Server:
         shown = ids if body.get("echo") else ids[start:]
         said = [i for i in shown if i != self.tokenizer.eos_token_id]
         choice = {
-            "text": self.tokenizer.decode(said),
+            "text": self.tokenizer.decode(said, skip_special_tokens=True),
             "finish_reason": "stop" if ids[-1] in ends else "length",
             "logprobs": {"token_logprobs": given if body.get("echo") else given[start:]},
         }

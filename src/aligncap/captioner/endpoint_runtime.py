@@ -142,14 +142,15 @@ class EndpointRuntime:
     def _hypothesis(self, choice: Any, options: DecodeOptions) -> Hypothesis:
         """One answer, up to its first end."""
         log_probabilities = [float(p) for p in choice["logprobs"]["token_logprobs"]]
-        ids = choice.get("token_ids") or self._ids_of(choice)
+        given = choice.get("token_ids") or self._ids_of(choice)
         stops = set(self._rules.stop_ids)
-        ends = (n for n, i in enumerate(ids, 1) if i in stops and n >= options.min_length)
-        ids = ids[: next(ends, len(ids))]
+        ends = (n for n, i in enumerate(given, 1) if i in stops and n >= options.min_length)
+        ids = given[: next(ends, len(given))]
         if not ids or max(ids) >= self._rules.text_size:
             raise ValueError("a caption of no text")
-        # A server may leave the end out of the text, and count it.
-        total = sum(log_probabilities[: len(ids)])
+        # Ids made of a text may be others, or fewer, than those that the server counts.
+        whole = not choice.get("token_ids") and len(ids) == len(given)
+        total = sum(log_probabilities if whole else log_probabilities[: len(ids)])
         return Hypothesis.of(tuple(ids), total, options.length_penalty)
 
     def _ids_of(self, choice: Any) -> list[int]:
