@@ -16,7 +16,8 @@ CLI_PAGE = ROOT / "docs" / "cli.md"
 README = ROOT / "README.md"
 
 VERBS = (
-    *("caption", "measure", "clues", "train", "tokens", "export", "evaluate", "prefer"),
+    *("caption", "measure", "clues", "train", "tokens", "merge", "export"),
+    *("evaluate", "prefer"),
     *("prefer candidates", "prefer judge", "prefer pairs", "prefer annotate"),
     *("prefer agreement", "prefer export", "prefer import", "prefer run"),
     *("corpus", "corpus emosec", "corpus split", "corpus doctor"),

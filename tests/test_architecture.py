@@ -16,6 +16,7 @@ LEVELS = [
     "values",
     "recipes",
     "database",
+    "endpoints",
     "audio",
     "acoustics",
     "clues",

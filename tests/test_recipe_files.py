@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,26 @@ def test_every_recipe_dry_runs(path: Path, tmp_path: Path) -> None:
     described = run_recipe(path, output=tmp_path / "run", dry_run=True)
     assert described["kind"] == tomllib.loads(path.read_text("utf-8"))["kind"]
     assert not (tmp_path / "run").exists()
+
+
+PAPER_KD = sorted((FOLDER / "paper").glob("kd*.toml"))
+
+
+@pytest.mark.parametrize("path", PAPER_KD, ids=lambda path: path.stem)
+def test_the_papers_values_stand_in_its_recipes(path: Path, tmp_path: Path) -> None:
+    """§4.2: AdamW at 1e-5, 50k iterations, batch 16, 400 steps of warm-up, LoRA of rank 8."""
+    described = run_recipe(path, output=tmp_path / "run", dry_run=True)
+    settings: Any = described["settings"]
+    training, batch = settings["training"], settings["batch"]
+    assert (training["learning_rate"], training["steps"]) == (1e-5, 50_000)
+    assert training["warmup_steps"] == 400
+    assert batch["rows"] * training["accumulation"] == 16
+    assert settings["model"]["lora"]["rank"] == 8
+    plan: Any = described["plan"]
+    # Nothing of it is on this machine, and yet its size is told.
+    assert plan["parameters"]["trained"] < plan["parameters"]["total"] / 40
+    assert plan["memory_bytes"]["total"] < 32e9
+    assert all(one["cure"] for one in plan["loads"] if not one["present"])
 
 
 def test_the_rivals_differ_in_nothing_but_the_loss() -> None:

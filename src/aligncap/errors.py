@@ -7,6 +7,7 @@
     ├── RecipeError         a setting that is unknown or out of range
     ├── UnknownNameError    something asked for by a name that is not in its table
     ├── MissingModelError   a model or library that is not on this machine
+    ├── EndpointError       a server of a language model that cannot be asked
     ├── JudgeError          a judging model that cannot be asked
     └── InterruptedRunError a run stopped by the user, with what is done kept
 
@@ -39,6 +40,10 @@ class RecipeError(AlignCapError):
 
 class MissingModelError(AlignCapError):
     """A model or an optional library that is not on this machine."""
+
+
+class EndpointError(AlignCapError):
+    """A server of a language model that cannot be asked."""
 
 
 class JudgeError(AlignCapError):

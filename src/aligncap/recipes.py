@@ -33,13 +33,20 @@ TRAINERS = {
     "ppo": "aligncap.preference.ppo",
     "prefer": "aligncap.preference.whole",
 }
-"""What a recipe can train: kind → module with SETTINGS (a dataclass) and run(settings, output, *,
-resume); imported on use, since it brings torch."""
+"""What a recipe can train: kind → module with SETTINGS (a dataclass), run(settings, output, *,
+resume) and perhaps plan(settings, output), what a dry run says beside the settings; imported on
+use, since it brings torch."""
 
 TRAIN_EXTRA = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 
-FREE_ON_RESUME = frozenset({"steps", "save_every", "log_every", "rounds"})
-"""Settings that a resumed run may change: how long it goes on and what it writes."""
+FREE_ON_RESUME = frozenset(
+    {
+        *("steps", "save_every", "log_every", "rounds"),
+        *("speech_tokens", "text_tokens", "caption_tokens"),
+    }
+)
+"""Settings that a resumed run may change: how long it goes on, what it writes, and what only a
+dry run reads."""
 
 RECIPE_FILE = "recipe.json"
 """In the folder of a run: the kind and every setting that it was trained with."""
@@ -55,8 +62,9 @@ def run_recipe(
 ) -> Mapping[str, object]:
     """Train what a recipe describes, in the folder `output` (`runs/<recipe>` by default).
 
-    Returns the trainer's summary; with `dry_run` the kind, output and every setting instead, and
-    nothing is trained or written. Raises RecipeError or UnknownNameError naming the setting.
+    Returns the trainer's summary; with `dry_run` the kind, output, every setting and, where the
+    trainer has a `plan`, what it would load and take; nothing is trained or written then. Raises
+    RecipeError or UnknownNameError naming the setting.
     """
     output = output or Path("runs") / path.stem
     table = read_toml(path)
@@ -71,7 +79,9 @@ def run_recipe(
     settings = read_section(trainer.SETTINGS, table, place=Place(str(path)))
     described = {"kind": kind, "settings": as_table(settings)}
     if dry_run:
-        return {"output": str(output), **described}
+        plan = getattr(trainer, "plan", None)
+        planned = {} if plan is None else {"plan": plan(settings, output)}
+        return {"output": str(output), **described, **planned}
     _sign(output, described, resume=resume)
     summary: Mapping[str, object] = trainer.run(settings, output, resume=resume)
     return summary

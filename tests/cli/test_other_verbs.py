@@ -69,8 +69,9 @@ def test_an_unknown_tokenizer_names_the_nearest(aligncap, tmp_path) -> None:
     assert "did you mean 'mimi'" in ran.err
 
 
-def test_export_of_a_model_that_is_not_there(aligncap, tmp_path) -> None:
-    ran = aligncap("export", tmp_path / "nowhere", tmp_path / "out")
+@pytest.mark.parametrize("verb", ["export", "merge"])
+def test_a_model_that_is_not_there(aligncap, tmp_path, verb) -> None:
+    ran = aligncap(verb, tmp_path / "nowhere", tmp_path / "out")
     assert ran.code == 2
     assert ran.err.startswith("aligncap: ")
     assert len(ran.err.splitlines()) == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aligncap.alignment.lessons import Lesson, no_teacher
 from aligncap.alignment.objective import CaptionObjective
+from aligncap.alignment.planning import plan_stage
 from aligncap.alignment.settings import StageSettings, StudentSettings
 from aligncap.alignment.stages import Stage, read_training_rows
 from aligncap.alignment.store import Distributions
@@ -22,6 +23,11 @@ class CeSettings(StageSettings):
 
 
 SETTINGS = CeSettings
+
+
+def plan(settings: CeSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`planning`)."""
+    return plan_stage(settings, hears=True)
 
 
 def run(settings: CeSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from aligncap.alignment.draws import Draw
 from aligncap.alignment.lessons import Lesson
 from aligncap.alignment.objective import CaptionObjective
+from aligncap.alignment.planning import plan_stage
 from aligncap.alignment.settings import (
     LossSettings,
     StageSettings,
@@ -47,6 +48,11 @@ class KdSettings(StageSettings):
 
 
 SETTINGS = KdSettings
+
+
+def plan(settings: KdSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`planning`)."""
+    return plan_stage(settings, hears=True, teacher=settings.teacher)
 
 
 def run(settings: KdSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

@@ -205,6 +205,27 @@ class ValidationSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateSettings:
+    """What a dry run reckons with where the rows cannot tell; training does not read it."""
+
+    speech_tokens: int = 500
+    """Of one prompt: ten seconds of SpeechTokenizer's first layer."""
+    text_tokens: int = 60
+    """Of one prompt's clues and instruction."""
+    caption_tokens: int = 40
+    codebooks: int = 1
+    """Of the speech tokenizer; the rows say it where they are there."""
+    codebook_size: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("speech_tokens", "text_tokens", "caption_tokens"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} is {value}, must be at least 1")
+        sizes = self.codebooks, self.codebook_size
+        _require(min(sizes) >= 1, f"codebooks of {sizes[0]} x {sizes[1]} hold no code")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSettings:
     """The model folder that a run ends with, `<output>/model`."""
 
@@ -223,6 +244,7 @@ class StageSettings:
     batch: BatchSettings = field(default_factory=BatchSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
+    estimate: EstimateSettings = field(default_factory=EstimateSettings)
     limits: CaptionLimits = field(default_factory=CaptionLimits)
     """Kept in the model folder: where its captions end."""
     notes: ModelNotes = field(default_factory=ModelNotes)

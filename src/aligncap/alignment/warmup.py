@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aligncap.alignment.lessons import Lesson, no_teacher
 from aligncap.alignment.objective import CaptionObjective
+from aligncap.alignment.planning import plan_stage
 from aligncap.alignment.settings import StageSettings
 from aligncap.alignment.stages import Stage, read_training_rows
 from aligncap.alignment.students import TEXT_ONLY
@@ -40,6 +41,11 @@ class WarmupSettings(StageSettings):
 
 
 SETTINGS = WarmupSettings
+
+
+def plan(settings: WarmupSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`planning`)."""
+    return plan_stage(settings, hears=False)
 
 
 def run(settings: WarmupSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

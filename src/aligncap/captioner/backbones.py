@@ -91,3 +91,32 @@ def open_backbone(
         pad=fast.pad_token,
     )
     return causal_lm, vocabulary
+
+
+def small_config(
+    rows: int,
+    *,
+    hidden: int,
+    layers: int,
+    heads: int,
+    intermediate: int | None = None,
+    max_positions: int,
+    tied: bool = True,
+    dropout: float,
+) -> Any:
+    """The configuration of `small_llama` over an embedding of `rows` ids."""
+    from transformers import LlamaConfig
+
+    if hidden % heads or (hidden // heads) % 2:
+        raise RecipeError(f"hidden {hidden} over {heads} heads: each head needs an even width")
+    return LlamaConfig(
+        vocab_size=rows,
+        hidden_size=hidden,
+        intermediate_size=intermediate or -(-hidden * 8 // 3 // 32) * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=max_positions,
+        tie_word_embeddings=tied,
+        attention_dropout=dropout,
+    )

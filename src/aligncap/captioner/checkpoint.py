@@ -9,6 +9,8 @@ encoder/          the built-in speech tokenizer, where the model uses it
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from aligncap.captioner.meta import (
     ADAPTER_FOLDER,
     ENCODER_FOLDER,
     META_FILE,
+    TEXT_TOKENIZER_FILE,
     TOKENIZER_FILE,
     ModelMeta,
     read_meta,
@@ -68,10 +71,40 @@ def save(
     return meta
 
 
+def check_output(model_folder: Path, out: Path, *, marker: str, kind: str) -> None:
+    """DataError where `out` is the model itself or holds something else than was made before.
+
+    `marker` is a file or folder that only such a folder has, `kind` what it is called.
+    """
+    if out.resolve() == model_folder.resolve():
+        raise DataError(f"{out}: is the model itself; give another folder")
+    made = (out / META_FILE).is_file() and (out / marker).exists()
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not (made or empty):
+        raise DataError(f"{out}: holds something else than {kind}; give another folder")
+
+
+@contextmanager
+def appearing(out: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` when all went well."""
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if out.exists():
+            shutil.rmtree(out)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def load_vocabulary(folder: Path, meta: ModelMeta | None = None) -> Vocabulary:
-    """The vocabulary of a model folder, trained or exported; needs no torch."""
+    """The vocabulary of a model folder, trained, merged or exported; needs no torch."""
     meta = meta or read_meta(folder)
-    return Vocabulary.load(folder / TOKENIZER_FILE, meta.vocabulary)
+    merged = folder / TEXT_TOKENIZER_FILE
+    path = merged if merged.is_file() else folder / TOKENIZER_FILE
+    return Vocabulary.load(path, meta.vocabulary)
 
 
 def load_torch(

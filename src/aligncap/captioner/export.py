@@ -8,17 +8,14 @@ README.md         the model card
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from aligncap.captioner.checkpoint import load_torch
+from aligncap.captioner.checkpoint import appearing, check_output, load_torch
 from aligncap.captioner.meta import (
     ENCODER_FOLDER,
-    META_FILE,
     TOKENIZER_FILE,
     ModelMeta,
     read_meta,
@@ -44,33 +41,18 @@ def export(model_folder: Path, out: Path, *, quantization: str = "int8") -> Mode
 
     if quantization not in QUANTIZATIONS:
         raise UnknownNameError("quantization", quantization, QUANTIZATIONS)
-    _check_target(model_folder, out)
+    check_output(model_folder, out, marker=CT2_FOLDER, kind="an exported model")
     meta = read_meta(model_folder)
     model = load_torch(model_folder)
     if has_adapter(model):
         model = merge(model)
-    with _appearing(out) as partial:
+    with appearing(out) as partial:
         convert(model.causal_lm, model.vocabulary, partial / CT2_FOLDER, quantization=quantization)
         model.vocabulary.save(partial / TOKENIZER_FILE)
         _copy_beside(model_folder, partial, meta)
         exported = _exported(meta, quantization)
         write_meta(partial, exported)
     return exported
-
-
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when all went well."""
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def convert(causal_lm: Any, vocabulary: Vocabulary, folder: Path, *, quantization: str) -> None:
@@ -157,12 +139,3 @@ def _exported(meta: ModelMeta, quantization: str) -> ModelMeta:
     if meta.base:
         made["base"] = meta.base
     return replace(meta, weights="full", base="", provenance=MappingProxyType(made))
-
-
-def _check_target(model_folder: Path, out: Path) -> None:
-    if out.resolve() == model_folder.resolve():
-        raise DataError(f"{out}: is the model itself; give another folder to export to")
-    exported = (out / META_FILE).is_file() and (out / CT2_FOLDER).is_dir()
-    empty = out.is_dir() and not any(out.iterdir())
-    if out.exists() and not (exported or empty):
-        raise DataError(f"{out}: holds something else than an exported model; give another folder")

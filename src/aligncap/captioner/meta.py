@@ -22,6 +22,8 @@ FORMAT = 1
 
 META_FILE = "aligncap.json"
 TOKENIZER_FILE = "tokenizer.json"
+TEXT_TOKENIZER_FILE = "text_tokenizer.json"
+"""Of a merged model, whose tokenizer.json names the speech tokens too."""
 CARD_FILE = "README.md"
 ENCODER_FOLDER = "encoder"
 ADAPTER_FOLDER = "adapter"

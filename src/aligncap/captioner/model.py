@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aligncap.captioner.backbones import check_backbone, longest_sequence
+from aligncap.captioner.backbones import check_backbone, longest_sequence, small_config
 from aligncap.captioner.batches import SharedPromptBatch
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, RecipeError
@@ -188,24 +188,20 @@ def small_llama(
 
     `intermediate` is 8/3 of `hidden` where not given; `dropout` is that of the attention weights.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    if hidden % heads or (hidden // heads) % 2:
-        raise RecipeError(f"hidden {hidden} over {heads} heads: each head needs an even width")
-    config = LlamaConfig(
-        vocab_size=vocabulary.size,
-        hidden_size=hidden,
-        intermediate_size=intermediate or -(-hidden * 8 // 3 // 32) * 32,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=max_positions,
-        tie_word_embeddings=tied,
-        attention_dropout=dropout,
-        bos_token_id=vocabulary.bos_id,
-        eos_token_id=vocabulary.eos_id,
-        pad_token_id=vocabulary.pad_id,
+    config = small_config(
+        vocabulary.size,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        intermediate=intermediate,
+        max_positions=max_positions,
+        tied=tied,
+        dropout=dropout,
     )
+    for role in ("bos", "eos", "pad"):
+        setattr(config, f"{role}_token_id", getattr(vocabulary, f"{role}_id"))
     with seeded(seed):
         return LlamaForCausalLM(config)
 

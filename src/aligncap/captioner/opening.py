@@ -1,9 +1,11 @@
 """Opening a model by name or folder; only what its runtime needs is imported."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from aligncap.captioner.captioner import Captioner
 from aligncap.captioner.checkpoint import load_vocabulary
@@ -17,6 +19,9 @@ from aligncap.speech import open_tokenizer
 from aligncap.speech.fingerprints import fingerprint_of_files
 from aligncap.values import SpeechTokenizer
 
+if TYPE_CHECKING:
+    from aligncap.captioner.endpoint_runtime import EndpointSettings
+
 MODELS: Mapping[str, Path] = MappingProxyType(
     {"mini": Path(__file__).resolve().parent.parent / "models" / "mini"}
 )
@@ -24,6 +29,9 @@ MODELS: Mapping[str, Path] = MappingProxyType(
 
 RUNTIMES = ("auto", "ct2", "torch")
 """What the language model runs on; "auto" takes CTranslate2 where the folder is exported."""
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+"""How a model is called on the hub: "org/name"."""
 
 BEAM_SIZE = 4
 BIG_BYTES = 500_000_000
@@ -38,8 +46,12 @@ def load(
     threads: int | None = None,
     tokenizer_path: str | Path | None = None,
     seed: int = 0,
+    endpoint: "EndpointSettings | None" = None,
 ) -> Captioner:
-    """A captioner: `name` is a built-in model ("mini") or a model folder.
+    """A captioner: `name` is a built-in model ("mini"), a model folder, or one's name on the hub.
+
+    A name on the hub ("org/name") is looked for in this machine's Hugging Face cache; nothing is
+    downloaded. With an `endpoint` the language model runs there, everything else here.
 
     `threads` is how many cores may be used (all, by default); `tokenizer_path` is where the
     weights of a speech tokenizer are that is not part of the folder; `seed` is that of sampling
@@ -50,7 +62,7 @@ def load(
     if runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)
     folder = find_model(name)
-    writer = open_writer(folder, runtime=runtime, threads=threads, seed=seed)
+    writer = open_writer(folder, runtime=runtime, threads=threads, seed=seed, endpoint=endpoint)
     meta = writer.meta
     return Captioner(
         meta,
@@ -67,18 +79,28 @@ def load(
 
 
 def open_writer(
-    folder: Path, *, runtime: str = "auto", threads: int | None = None, seed: int = 0
+    folder: Path,
+    *,
+    runtime: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    endpoint: "EndpointSettings | None" = None,
 ) -> Writer:
     """The language model of a model folder, with its prompts; as `load`, but it hears nothing."""
     meta = read_meta(folder)
     vocabulary = load_vocabulary(folder, meta)
     rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids(meta.limits.stop_characters))
     exported = (folder / CT2_FOLDER).is_dir()
-    language_model = (
-        _torch_runtime(folder, rules)
-        if runtime == "torch" or (runtime == "auto" and not exported)
-        else _ct2_runtime(folder / CT2_FOLDER, rules, threads or len(os.sched_getaffinity(0)), seed)
-    )
+    language_model: LanguageRuntime
+    if endpoint is not None:
+        from aligncap.captioner.endpoint_runtime import EndpointRuntime
+
+        language_model = EndpointRuntime(endpoint, vocabulary, rules, name=meta.name)
+    elif runtime == "torch" or (runtime == "auto" and not exported):
+        language_model = _torch_runtime(folder, rules)
+    else:
+        cores = threads or len(os.sched_getaffinity(0))
+        language_model = _ct2_runtime(folder / CT2_FOLDER, rules, cores, seed)
     return Writer(meta, PromptBuilder(vocabulary, meta.prompts), language_model)
 
 
@@ -105,9 +127,25 @@ def find_model(name: str | Path) -> Path:
     folder = Path(name)
     if folder.is_dir():
         return folder
+    if isinstance(name, str) and HUB_NAME.fullmatch(name):
+        return _from_hub(name)
     if isinstance(name, Path) or len(folder.parts) > 1:
         raise MissingModelError(f"{folder}: no such model folder; check the path")
     raise UnknownNameError("model", name, MODELS)
+
+
+def _from_hub(name: str) -> Path:
+    """The folder of a model that was downloaded from the hub."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise MissingModelError(
+            f"{name}: no such model folder, nor a model in this machine's Hugging Face cache; "
+            f"check the path, or fetch the model once with `hf download {name}` (where there is no "
+            "network: elsewhere, with --local-dir, and give the folder)"
+        ) from error
 
 
 def _torch_runtime(folder: Path, rules: ResponseRules) -> LanguageRuntime:

@@ -11,9 +11,9 @@ from aligncap.cli.inputs import Source, find_sources
 from aligncap.cli.messages import warnings_said
 from aligncap.cli.progress import Progress
 from aligncap.cli.records import Earlier, Record, caption_record, error_record, read_earlier
-from aligncap.cli.world import CaptionModel, World
+from aligncap.cli.world import CaptionModel, World, open_served
 from aligncap.cli.writers import CsvWriter, JsonlWriter, TextWriter, Writer
-from aligncap.errors import AlignCapError, DataError
+from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.values import Caption, Waveform
 
 SOME_FAILED = 1
@@ -31,6 +31,10 @@ class CaptionOptions:
     evidence: bool
     output: Path | None
     resume: bool
+    endpoint: str | None = None
+    """Base URL of a server that has the language model."""
+    served: str | None = None
+    """The name it has there."""
 
     @property
     def chosen_format(self) -> str:
@@ -45,7 +49,7 @@ def caption_paths(paths: Sequence[str], options: CaptionOptions, *, world: World
     Raises AlignCapError where nothing can be done at all: no such model, an output in the way.
     """
     earlier = _earlier(options)
-    model = world.open_model(options.model)
+    model = _open(options, world)
     tally = Tally(failed=earlier.failed)
     with ExitStack() as stack:
         stack.enter_context(warnings_said(world))
@@ -69,6 +73,16 @@ def caption_paths(paths: Sequence[str], options: CaptionOptions, *, world: World
             world.say(f"stopped; {_kept(tally, options)}")
             return INTERRUPTED
     return _finish(tally, earlier=earlier, world=world)
+
+
+def _open(options: CaptionOptions, world: World) -> CaptionModel:
+    if options.endpoint is None:
+        if options.served is not None:
+            raise RecipeError(f"--served {options.served}: give --endpoint too, the server's URL")
+        return world.open_model(options.model)
+    return open_served(
+        options.model, url=options.endpoint, served=options.served, environment=world.environment
+    )
 
 
 @dataclass

@@ -39,7 +39,7 @@ def judge_settings(
         model=model,
         url=url,
         key=_key(url, environment),
-        proxy=_proxy(url, environment),
+        proxy=proxy_for(url, environment),
         prompts=prompts,
         cache=cache or CACHE,
     )
@@ -66,7 +66,8 @@ def _key(url: str | None, environment: Mapping[str, str]) -> str | None:
     return key or None
 
 
-def _proxy(url: str | None, environment: Mapping[str, str]) -> str | None:
+def proxy_for(url: str | None, environment: Mapping[str, str]) -> str | None:
+    """The proxy that the environment names for a URL; none for this machine itself."""
     parts = urlsplit(url or "")
     if not parts.hostname or parts.hostname in LOOPBACK:
         return None

@@ -8,6 +8,7 @@ import sys
 
 from aligncap.cli import corpus, prefer
 from aligncap.cli.verbs import app
+from aligncap.cli.verbs_making import export, merge, tokens
 from aligncap.cli.verbs_scoring import evaluate
 from aligncap.cli.world import World
 from aligncap.errors import AlignCapError, InterruptedRunError
@@ -35,6 +36,9 @@ EXTRA_OF = {
 """Which extra brings a library that the base install does not have."""
 
 
+app.command()(tokens)
+app.command()(merge)
+app.command()(export)
 app.command()(evaluate)
 
 

@@ -1,4 +1,4 @@
-"""`aligncap train`, `tokens` and `export`: the verbs that make a model."""
+"""`aligncap train`, `tokens`, `merge` and `export`: the verbs that make a model."""
 
 import json
 from collections.abc import Sequence
@@ -50,6 +50,18 @@ def cache_tokens(
         file=world.stdout,
     )
     return SOME_FAILED if summary.failures else 0
+
+
+def merge_model(model: Path, out: Path, *, world: World) -> int:
+    """Merge a trained model into a plain checkpoint; returns 0."""
+    from aligncap.captioner.merging import merge_folder
+
+    meta = merge_folder(model, out)
+    print(
+        f"merged into {out}; serve it with: vllm serve {out} --served-model-name {meta.name}",
+        file=world.stdout,
+    )
+    return 0
 
 
 def export_model(model: Path, out: Path, *, quantization: str, world: World) -> int:

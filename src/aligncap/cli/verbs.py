@@ -32,13 +32,6 @@ class Listing(StrEnum):
     JSONL = "jsonl"
 
 
-class Quantization(StrEnum):
-    """The weights of an exported model."""
-
-    INT8 = "int8"
-    FLOAT32 = "float32"
-
-
 app = typer.Typer(
     name="aligncap",
     no_args_is_help=True,
@@ -79,7 +72,10 @@ def caption(
         ),
     ],
     model: Annotated[
-        str, typer.Option(metavar="NAME|DIR", help="A built-in model or a model folder.")
+        str,
+        typer.Option(
+            metavar="NAME|DIR", help="A built-in model, a model folder, or ORG/NAME of the hub."
+        ),
     ] = "mini",
     language: Annotated[Language, typer.Option(help="Language of the captions.")] = Language.EN,
     format: Annotated[  # noqa: A002
@@ -99,6 +95,14 @@ def caption(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with OUTPUT: skip the files it already has.")
     ] = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A completions server (…/v1) that has the merged model."),
+    ] = None,
+    served: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The model's name there; its own if not given."),
+    ] = None,
 ) -> None:
     """Caption recordings: one sentence for each file."""
     from aligncap.cli.captioning import CaptionOptions, caption_paths
@@ -111,6 +115,8 @@ def caption(
         evidence=evidence,
         output=output,
         resume=resume,
+        endpoint=endpoint,
+        served=served,
     )
     raise typer.Exit(caption_paths(paths, options, world=context.ensure_object(World)))
 
@@ -189,51 +195,5 @@ def train(
             resume=resume,
             dry_run=dry_run,
             world=context.ensure_object(World),
-        )
-    )
-
-
-@app.command()
-def tokens(
-    context: typer.Context,
-    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest (.jsonl).")],
-    tokenizer: Annotated[
-        str, typer.Option(metavar="NAME", help="speechtokenizer, mimi or builtin.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the token cache.")],
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="The tokenizer's weights, where it needs any."),
-    ] = None,
-) -> None:
-    """Turn the speech of a manifest into tokens, once, for training."""
-    from aligncap.cli.making import cache_tokens
-
-    raise typer.Exit(
-        cache_tokens(
-            manifest,
-            tokenizer=tokenizer,
-            weights=weights,
-            output=output,
-            world=context.ensure_object(World),
-        )
-    )
-
-
-@app.command()
-def export(
-    context: typer.Context,
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A trained model's folder.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
-    quantization: Annotated[
-        Quantization, typer.Option(help="Weights of the language model.")
-    ] = Quantization.INT8,
-) -> None:
-    """Make a model that captions without torch from a trained one (needs the train extra)."""
-    from aligncap.cli.making import export_model
-
-    raise typer.Exit(
-        export_model(
-            model, out, quantization=quantization.value, world=context.ensure_object(World)
         )
     )

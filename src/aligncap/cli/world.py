@@ -34,6 +34,22 @@ def open_model(name: str) -> CaptionModel:
     return load(name)
 
 
+def open_served(
+    name: str, *, url: str, served: str | None, environment: Mapping[str, str]
+) -> CaptionModel:
+    """A model whose language model runs on the server at `url`, under the name `served`.
+
+    Its key is ALIGNCAP_ENDPOINT_KEY of the environment.
+    """
+    from aligncap import load
+    from aligncap.captioner.endpoint_runtime import EndpointSettings
+    from aligncap.cli.judging import proxy_for
+
+    key = environment.get("ALIGNCAP_ENDPOINT_KEY", "").strip() or None
+    proxy = proxy_for(url, environment)
+    return load(name, endpoint=EndpointSettings(url=url, model=served, key=key, proxy=proxy))
+
+
 @dataclass(frozen=True)
 class World:
     """Streams, environment and models; a test hands in its own."""

@@ -38,6 +38,16 @@ def load_tokenizer(name: str) -> Any:
         raise _missing(name, "tokenizer", error) from error
 
 
+def load_config(name: str) -> Any:
+    """The configuration of that model, likewise; of its weights nothing is needed."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder_of(name), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _missing(name, "configuration", error) from error
+
+
 def folder_of(name: str) -> str:
     """Where a model lies on this machine.
 

@@ -9,8 +9,9 @@ from threading import Event
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from aligncap.endpoints import StoppedError
 from aligncap.errors import InterruptedRunError, JudgeError
-from aligncap.scoring.judge.chat import ChatModel, NoReplyError, Reply, StoppedError
+from aligncap.scoring.judge.chat import ChatModel, NoReplyError, Reply
 from aligncap.scoring.judge.reading import MalformedReplyError
 from aligncap.scoring.judge.replies import ReplyCache
 from aligncap.scoring.judge.report import Failure, JudgeReport

@@ -44,7 +44,3 @@ class NoReplyError(Exception):
     def __init__(self, reason: str, *, retries: int = 0) -> None:
         super().__init__(reason)
         self.retries = retries
-
-
-class StoppedError(Exception):
-    """The run ends while this prompt still waits for its turn. Never reaches the user."""

@@ -3,9 +3,10 @@
 from random import Random
 from threading import Event
 
+from aligncap.endpoints import Wait
 from aligncap.scoring.judge.asking import Judge, Progress
 from aligncap.scoring.judge.chat import ChatModel
-from aligncap.scoring.judge.endpoint import EndpointModel, Wait
+from aligncap.scoring.judge.endpoint import EndpointModel
 from aligncap.scoring.judge.replies import ReplyCache
 from aligncap.scoring.judge.settings import JudgeSettings
 

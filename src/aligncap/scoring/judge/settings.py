@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
+from aligncap.endpoints.urls import check_base_url
 from aligncap.errors import RecipeError
 
 CACHE = Path("judge-replies.sqlite")
@@ -50,7 +50,7 @@ class JudgeSettings:
         if not self.model.strip():
             raise RecipeError("the judge has no model; name one as its server knows it")
         if self.url is not None:
-            _check_url(self.url)
+            check_base_url(self.url, whose="the judge's", path=CHAT_PATH)
         elif self.temperature or self.request:
             raise RecipeError("a judge on this machine is greedy: leave temperature and request")
         if ours := [name for name in OUR_FIELDS if name in self.request]:
@@ -65,21 +65,3 @@ class JudgeSettings:
         for name in ("timeout_s", "longest_wait_s"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise RecipeError(f"the judge's {name} is {getattr(self, name)}, must be above 0")
-
-
-def _check_url(url: str) -> None:
-    refusal = RecipeError(f"the judge's URL {url!r} is none; write http://localhost:8000/v1")
-    try:
-        parts = urlsplit(url)
-        _ = parts.port, (parts.hostname or "").encode("idna")
-    except ValueError as error:  # a port that is no number, a name with two dots in a row
-        raise refusal from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise refusal
-    if not (url.isascii() and url.isprintable()) or " " in url:
-        raise refusal
-    if parts.username or parts.password:
-        raise RecipeError("the judge's URL holds a password; hand it in as the key instead")
-    if url.rstrip("/").endswith(CHAT_PATH):
-        base = url.rstrip("/").removesuffix(CHAT_PATH)
-        raise RecipeError(f"the judge's URL {url!r} is too long; give its base, {base}")

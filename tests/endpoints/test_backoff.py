@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligncap.scoring.judge.backoff import asked_wait_s, wait_s
+from aligncap.endpoints.backoff import asked_wait_s, wait_s
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 

@@ -1,0 +1,140 @@
+"""The served model says what the torch runtime says, through a server of plain transformers."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aligncap.captioner import load
+from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta
+from aligncap.captioner.endpoint_runtime import EndpointRuntime, EndpointSettings
+from aligncap.captioner.merging import merge_folder
+from aligncap.captioner.prompts import PromptBuilder
+from aligncap.captioner.runtime import DecodeOptions, ResponseRules, Sampling
+from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.cli.main import main
+from aligncap.errors import EndpointError, RecipeError
+from aligncap.values import SpeechTokens
+from captioner.completions_server import Server, serving
+from captioner.standins import write_model
+
+GREEDY = DecodeOptions(beam_size=1, min_length=3, max_length=12)
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    merge_folder(write_model(folder / "model"), folder / "merged")
+    return folder / "merged"
+
+
+@pytest.fixture(scope="module")
+def server(merged: Path) -> Iterator[Server]:
+    with serving(merged, name="tiny") as running:
+        yield running
+
+
+def runtime(merged: Path, url: str, **more: object) -> EndpointRuntime:
+    vocabulary = load_vocabulary(merged)
+    rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids())
+    settings = EndpointSettings(url=url, **{"attempts": 2, **more})  # type: ignore[arg-type]
+    return EndpointRuntime(settings, vocabulary, rules, name="tiny", wait=lambda _: False)
+
+
+def prompts(merged: Path) -> list[tuple[int, ...]]:
+    vocabulary = load_vocabulary(merged)
+    builder = PromptBuilder(vocabulary, read_meta(merged).prompts)
+    codes = ([[3, 1, 4]], [[500, 2, 2, 9, 31]], [[77]])
+    return [builder.student(SpeechTokens(np.array(c)), language="en").ids for c in codes]
+
+
+def torch_runtime(merged: Path) -> TorchRuntime:
+    vocabulary = load_vocabulary(merged)
+    rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids())
+    return TorchRuntime(load_torch(merged).causal_lm, rules)
+
+
+def log_probability(merged: Path, prompt: tuple[int, ...], response: tuple[int, ...]) -> float:
+    """Over the whole vocabulary, by a plain forward."""
+    with torch.inference_mode():
+        ids = torch.tensor([[*prompt, *response]])
+        log_p = load_torch(merged).causal_lm(input_ids=ids).logits[0].log_softmax(-1)
+    places = range(len(prompt) - 1, len(prompt) + len(response) - 1)
+    return sum(float(log_p[p, i]) for p, i in zip(places, response, strict=True))
+
+
+@pytest.mark.parametrize("gives_ids", [True, False])
+def test_greedy_captions_are_those_of_torch(merged: Path, gives_ids: bool) -> None:
+    asked = prompts(merged)
+    expected = torch_runtime(merged).generate(asked, GREEDY)
+    with serving(merged, name="tiny", gives_ids=gives_ids) as server:
+        found = runtime(merged, server.url).generate(asked, GREEDY)
+    decode = load_vocabulary(merged).decode
+    for prompt, ((ours,), (theirs,)) in zip(asked, zip(found, expected, strict=True), strict=True):
+        assert decode(ours.ids) == decode(theirs.ids)
+        if gives_ids:  # bytes that are no character do not come back from a text
+            assert ours.ids == theirs.ids
+            exact = log_probability(merged, prompt, ours.ids)
+            assert ours.log_probability == pytest.approx(exact, abs=1e-3)
+
+
+def test_several_captions_are_the_greedy_one_and_draws(merged: Path, server: Server) -> None:
+    prompt = prompts(merged)[0]
+    options = DecodeOptions(beam_size=4, captions=4, min_length=3, max_length=12)
+    served = runtime(merged, server.url)
+    ((*found,),) = served.generate([prompt], options)
+    ((greedy,),) = torch_runtime(merged).generate([prompt], GREEDY)
+    assert greedy.ids in [one.ids for one in found]
+    assert len({one.ids for one in found}) == len(found) <= 4
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    sampled = DecodeOptions(captions=2, max_length=8, sampling=Sampling(temperature=0.5, seed=3))
+    assert served.generate([prompt], sampled) == served.generate([prompt], sampled)
+    assert {"seed": 3, "temperature": 0.5, "n": 2}.items() <= server.asked[-1].items()
+
+
+def test_scores_are_the_servers(merged: Path, server: Server) -> None:
+    prompt, responses = prompts(merged)[1], [(20, 21, 22), (30,)]
+    scores = runtime(merged, server.url).score(prompt, responses)
+    exact = [log_probability(merged, prompt, response) for response in responses]
+    assert scores == pytest.approx(exact, abs=1e-3)
+
+
+def test_no_speech_token_may_be_said(merged: Path, server: Server) -> None:
+    runtime(merged, server.url, key="secret").generate(prompts(merged)[:1], GREEDY)
+    vocabulary = load_vocabulary(merged)
+    never = {int(i) for i, bias in server.asked[-1]["logit_bias"].items() if bias == -100}
+    assert never == set(range(vocabulary.text_rows, vocabulary.size))
+    assert server.keys[-1] == "Bearer secret"
+
+
+def test_the_whole_way_through_the_command_line(
+    merged: Path, server: Server, example_clips: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["caption", str(example_clips[0]), "--model", str(merged), "--format", "jsonl"]
+    assert main([*arguments, "--endpoint", server.url]) == 0
+    record = json.loads(capsys.readouterr().out)
+    settings = EndpointSettings(url=server.url)
+    assert record["caption"] == load(merged, endpoint=settings).caption(example_clips[0]).text
+    assert record["model"] == "tiny"
+    assert main([*arguments, "--endpoint", server.url, "--served", "other"]) == 2
+    assert "no such model" in capsys.readouterr().err
+    assert main([*arguments, "--served", "other"]) == 2
+    assert "--endpoint" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_is_named(merged: Path) -> None:
+    with pytest.raises(EndpointError, match="nobody answers there"):
+        runtime(merged, "http://127.0.0.1:9/v1").generate(prompts(merged), GREEDY)
+
+
+def test_settings_are_checked(merged: Path) -> None:
+    with pytest.raises(RecipeError, match="give its base, http://h/v1"):
+        EndpointSettings(url="http://h/v1/completions")
+    with pytest.raises(RecipeError, match="concurrency"):
+        EndpointSettings(url="http://h/v1", concurrency=0)
+    options, nowhere = DecodeOptions(beam_size=4, groups=2), runtime(merged, "http://h/v1")
+    with pytest.raises(RecipeError, match="diverse beams"):
+        nowhere.generate([(1,)], options)
