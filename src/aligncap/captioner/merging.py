@@ -98,7 +98,7 @@ def _save_tokenizer(tokenizer: Tokenizer, vocabulary: Vocabulary, folder: Path) 
     from transformers import PreTrainedTokenizerFast
 
     shape = vocabulary.shape
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=shape.bos,
         eos_token=shape.eos,

@@ -89,7 +89,7 @@ def model_size(
     config = copy.deepcopy(config)
     config.vocab_size = rows
     with torch.device("meta"):
-        causal_lm = AutoModelForCausalLM.from_config(config)
+        causal_lm = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     shapes = _adapted_shapes(causal_lm, adapter)
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
