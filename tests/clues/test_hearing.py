@@ -42,16 +42,27 @@ def test_the_likeliest_emotion_is_told_however_near_the_others_are():
     ("female", "heard"), [(0.96, "female"), (0.94, None), (0.06, None), (0.04, "male")]
 )
 def test_a_gender_is_told_only_where_the_heads_are_sure(female, heard):
-    assert heard_gender(readout(0.8, female)) == heard
+    assert heard_gender(readout(0.8, female), SLOW) == heard
     genders = [meaning for trait, meaning in said(readout(0.8, female), SLOW) if trait == "gender"]
     assert genders == ([heard] if heard else [])
 
 
-def test_a_measured_gender_goes_before_a_heard_one():
-    measured = facts(female_probability=(0.01, 0.9))
-    assert [clue.meaning for clue in measured_clues(measured)] == ["male"]
-    assert said(readout(0.8, 0.99), measured) == [("emotion", "sad"), ("gender", "male")]
+@pytest.mark.parametrize(
+    ("head", "voice", "told"),
+    [
+        (0.85, 0.85, "female"),  # 17/3 twice: odds of 32 to 1
+        (0.85, 0.70, None),  # 17/3 * 7/3: 13 to 1, below 19 to 1
+        (0.99, 0.20, "female"),  # 99 / 4
+        (0.99, 0.01, None),  # they contradict each other
+        (0.10, 0.20, "male"),  # 1 to 36
+    ],
+)
+def test_head_and_measured_voice_are_two_witnesses(head, voice, told):
+    measured = facts(female_probability=(voice, 0.9))
+    assert heard_gender(readout(0.8, head), measured) == told
 
 
 def test_a_tokenizer_without_heads_hears_nothing():
     assert heard_clues({}, SLOW) == measured_clues(SLOW)
+    measured = facts(female_probability=(0.02, 0.9))
+    assert said({}, measured) == [("gender", "male")]

@@ -15,13 +15,8 @@ from aligncap.values import LANGUAGES
 DTYPES = ("float32", "bfloat16")
 
 SCORES = {
-    "loss": False,
-    "ce": False,
-    "kl": False,
-    "accuracy": True,
-    "margin": True,
-    "contradicted": False,
-    "reward": True,
+    **dict.fromkeys(("loss", "ce", "kl", "contradicted"), False),
+    **dict.fromkeys(("accuracy", "margin", "reward"), True),
 }
 """What a validation can be judged by, and whether more of it is better."""
 
@@ -50,7 +45,7 @@ class DataSettings:
     balance: float = 0.0
     """0 draws corpora by their rows, 1 all equally often."""
     rarity: float = 0.0
-    """0 draws emotions by their rows, 1 all equally often; before corpora are balanced."""
+    """The same of emotions, before corpora are balanced."""
 
     def __post_init__(self) -> None:
         _require(bool(self.rows), "rows names no file of training rows")
@@ -109,11 +104,11 @@ class ModelSettings:
     dtype: str = "float32"
     """Of the weights; "bfloat16" suits a large frozen base under LoRA."""
     attention: str | None = None
-    """transformers' name of an implementation ("eager", "sdpa"); None is the model's own choice.
-    On a CPU in bfloat16 torch's fused attention is slow, "eager" is quicker for short sequences."""
+    """transformers' name of an implementation, or None for the model's own choice; on a CPU in
+    bfloat16 "eager" is quicker than torch's fused attention for short sequences."""
     codebook: Path | None = None
-    """Folder of the built-in encoder whose codebook the speech rows begin from, so that tokens that
-    sound alike begin alike; for a start that has heard no speech yet."""
+    """Folder of the built-in encoder whose codebook the speech rows begin from: tokens that sound
+    alike begin alike. For a start that has heard no speech yet."""
     new: SizeSettings = field(default_factory=SizeSettings)
     """Used where neither `start` nor `base` is given."""
 

@@ -46,7 +46,7 @@ def build_caption(
         emotion=emotion,
         arousal=arousal,
         valence=valence,
-        gender=shown.gender or heard_gender(utterance.tokens.readout),
+        gender=heard_gender(utterance.tokens.readout, utterance.facts),
         pitch=shown.pitch,
         loudness=shown.loudness,
         pace=shown.pace,
