@@ -96,4 +96,5 @@ def test_preparing_holds_one_sound_at_a_time(tmp_path: Path) -> None:
     prepare_some(tmp_path / "warm", 30)
     short = peak_bytes(prepare_some, tmp_path, 60)
     long = peak_bytes(prepare_some, tmp_path, 120)
-    assert long < short + 60 * 500  # a sound is 12,800 bytes
+    # A sound is 12,800 bytes; a tenth of that is room for names and what the allocator likes.
+    assert long < short + 60 * 1_280

@@ -19,7 +19,7 @@ from aligncap.alignment.measuring import measure_all
 from aligncap.alignment.plain import even_rows, plain_rows
 from aligncap.captioner.acting import student_act
 from aligncap.captioner.vocabulary import STOP_CHARACTERS
-from aligncap.clues import acoustic_prompt, detect_language
+from aligncap.clues import acoustic_prompt, detect_language, heard_gender
 from aligncap.corpora import Utterance, is_validation, read_manifest
 from aligncap.corpora.captions import gold_clues, write_captions
 from aligncap.corpora.labels import labelled
@@ -34,7 +34,7 @@ from aligncap.speech.features import EncoderInput, Features, encoder_input
 from aligncap.training import seed_of
 from aligncap.values import LANGUAGES, Fact, Facts, SpeechTokens
 
-ROWS_FILE, PLAIN_FILE, EVEN_FILE = "rows.jsonl", "plain.jsonl", "even.jsonl"
+ROWS_FILE = "rows.jsonl"
 
 _TOGETHER = 256
 _DB_A_NAT = 10 / math.log(10)
@@ -111,15 +111,13 @@ def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, o
             for number in range(count):
                 yield view_of(utterance, store[place], found, number=number, settings=settings)
 
+    asked, seed = settings.captions, settings.seed
     made = {
-        PLAIN_FILE: plain_rows(utterances, facts),
-        EVEN_FILE: even_rows(utterances, facts, captions=settings.captions, seed=settings.seed),
-        ROWS_FILE: rows_of(views(), load_encoder(settings.encoder), settings),
+        "plain": plain_rows(utterances, facts),
+        "even": even_rows(utterances, facts, captions=asked, seed=seed),
+        "rows": rows_of(views(), load_encoder(settings.encoder), settings),
     }
-    return {
-        name.removesuffix(".jsonl"): write_rows(output / name, source, rows)
-        for name, rows in made.items()
-    }
+    return {name: write_rows(output / f"{name}.jsonl", source, one) for name, one in made.items()}
 
 
 def view_of(
@@ -211,6 +209,8 @@ def tokens_of(inputs: Sequence[EncoderInput], encoder: SpeechEncoder) -> list[Sp
 def row_of(view: View, tokens: SpeechTokens, settings: RowsSettings) -> TrainingRow | None:
     """A training row of a view; None where nothing is known to say of it."""
     utterance, facts = view.utterance, view.facts
+    if heard_gender(tokens.readout, facts) is None:
+        utterance = replace(utterance, gender=None)  # or the student learns to guess
     captions: dict[str, tuple[str, ...]] = {}
     act: dict[str, str] = {}
     for language in LANGUAGES:
