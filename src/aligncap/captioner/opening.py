@@ -33,7 +33,7 @@ RUNTIMES = ("auto", "ct2", "torch")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 """How a model is called on the hub: "org/name"."""
 
-BEAM_SIZE = 4
+BEAM_SIZE = 8
 BIG_BYTES = 500_000_000
 """Above this, all cores share one response: a single one would take long."""
 
