@@ -41,4 +41,4 @@ def test_any_text_survives(name: str, text: str) -> None:
 
 def test_lone_surrogates_survive() -> None:
     for name in ("coco-en", "zh-char"):
-        open_tokeniser(name, "zh")("a\ud800b \udfff")
+        assert "".join(open_tokeniser(name, "zh")("a\ud800b \udfff")).startswith("a")
