@@ -94,10 +94,13 @@ def test_the_whole_loop_and_a_second_round(corpus: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(("method", "last"), [("ppo", "evidence"), ("reward+ppo", "model")])
 def test_the_other_ways_to_learn(corpus: Path, tmp_path: Path, method: str, last: str) -> None:
     output = tmp_path / "run"
-    changes = [f"learn.method={method}", "data.validation_clips=2"]
+    changes = [f"learn.method={method}", "data.validation_clips=2", "evidence.contradicted=3.5"]
     run_recipe(corpus / "prefer.toml", overrides=changes, output=output, resume=True)
     recipe = json.loads((output / "round-1" / "ppo" / "recipe.json").read_text("utf-8"))
-    assert recipe["settings"]["reward"]["name"] == last
+    reward = recipe["settings"]["reward"]
+    assert reward["name"] == last
+    # PPO follows the judge that the recipe describes, or a model of that judge's preferences.
+    assert (reward["evidence"]["contradicted"] == 3.5) == (last == "evidence")
     assert (output / "round-1" / "ppo" / "model").is_dir()
 
 

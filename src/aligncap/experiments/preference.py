@@ -23,7 +23,6 @@ from aligncap.captioner.checkpoint import load_vocabulary
 from aligncap.captioner.meta import read_meta
 from aligncap.captioner.opening import model_fingerprint, open_writer
 from aligncap.errors import DataError
-from aligncap.experiments.alignment import SCORED
 from aligncap.experiments.measures import REFERENCES, measures, tables
 from aligncap.preference.known import Known
 from aligncap.preference.row_clips import RowClip, is_as_it_is, join
@@ -31,6 +30,9 @@ from aligncap.preference.whole import ROWS_FILE, SUMMARY_FILE, learn_once
 from aligncap.recipes import read_toml, run_recipe
 
 LANGUAGE = "en"
+
+SCORED = ("ravdess", "emodb", "ased", "nemo")
+"""Whose validation clips are scored."""
 
 KD, DPO, PPO = "KD", "KD + DPO", "KD + PPO"
 
@@ -52,7 +54,6 @@ class Wish:
     dpo: Sequence[str]
     ppo: Sequence[str]
     corpora: Sequence[str] = SCORED
-    """Whose validation clips are scored."""
 
     @property
     def folder(self) -> Path:
@@ -84,7 +85,9 @@ def train(wish: Wish, seed: int) -> dict[str, Path]:
     )
     rows, written = folder / "dpo" / "round-1" / ROWS_FILE, folder / "ppo" / SUMMARY_FILE
     if not written.exists():
-        ppo = [f"training.steps={wish.ppo_steps}", f"training.seed={seed}", *wish.ppo]
+        # The reward is the judge that DPO's pairs are from.
+        weights = [f"reward.{one}" for one in wish.change if one.startswith("evidence.")]
+        ppo = [f"training.steps={wish.ppo_steps}", f"training.seed={seed}", *weights, *wish.ppo]
         found = learn_once(
             "ppo", wish.recipes, folder / "ppo", rows=rows, start=wish.start, overrides=ppo
         )

@@ -50,5 +50,4 @@ def clip_of_row(row: PreferenceRow) -> Clip:
 
 def open_reward(settings: RewardSettings) -> RewardOf:
     """The reward "evidence"."""
-    del settings
-    return EvidenceReward()
+    return EvidenceReward(EvidenceJudge(settings.evidence))

@@ -1,12 +1,13 @@
 """What PPO maximises: a reward of captions of a clip, by name."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 from aligncap.errors import RecipeError, UnknownNameError
+from aligncap.preference.evidence_judge import EvidenceWeights
 from aligncap.preference.rows import PreferenceRow
 
 REWARDS = {
@@ -31,6 +32,8 @@ class RewardSettings:
     """"evidence" (what the signal and the labels say: a verifiable reward) or "model"."""
     model: Path | None = None
     """Folder of the reward model, for "model"."""
+    evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
+    """What claims are worth and what they cost, for "evidence"."""
 
     def __post_init__(self) -> None:
         if self.name not in REWARDS:

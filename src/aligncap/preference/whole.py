@@ -12,7 +12,7 @@ gives the candidates of the next, and is its reference.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -95,7 +95,7 @@ def run(settings: PreferSettings, output: Path, *, resume: bool) -> Mapping[str,
             make_rows(
                 settings, output / STORE_FILE, folder / ROWS_FILE, start=start, first=number == 1
             )
-            summary = dict(_learn(settings.learn, folder, start))
+            summary = dict(_learn(settings, folder, start))
             _write_whole(written, json.dumps(summary, default=str))
         summary = json.loads(written.read_text("utf-8"))
         start = Path(str(summary["model"]))
@@ -138,11 +138,11 @@ def make_rows(
     return rows
 
 
-def _learn(learn: LearnSettings, folder: Path, start: Path) -> Mapping[str, object]:
-    summary: Mapping[str, object] = {}
-    more: list[str] = []
+def _learn(settings: PreferSettings, folder: Path, start: Path) -> Mapping[str, object]:
+    learn, summary = settings.learn, dict[str, object]()
+    more = reward_overrides(settings.evidence) if learn.method == "ppo" else []
     for kind in METHODS[learn.method]:
-        summary = learn_once(
+        found = learn_once(
             kind,
             learn.recipes,
             folder / kind,
@@ -150,8 +150,14 @@ def _learn(learn: LearnSettings, folder: Path, start: Path) -> Mapping[str, obje
             start=start,
             overrides=[*more, *getattr(learn, kind)],
         )
+        summary = dict(found)
         more = ["reward.name=model", f'reward.model="{summary["model"]}"']
     return summary
+
+
+def reward_overrides(weights: EvidenceWeights) -> list[str]:
+    """What makes PPO's reward the judge of these weights."""
+    return [f"reward.evidence.{name}={value}" for name, value in asdict(weights).items()]
 
 
 def learn_once(
