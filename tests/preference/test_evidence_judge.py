@@ -35,7 +35,8 @@ def judged(text: str, clip: Clip = CLIP, judge: EvidenceJudge | None = None) -> 
         ("An angry woman speaks fast and loudly in a normal pitch.", 5.25),
         ("An angry woman speaks fast and loudly.", 5),
         ("A woman speaks fast.", 2),
-        ("A woman speaks fast, very fast, quickly and rapidly.", 2),
+        ("A woman speaks fast, and her pace is fast.", 2 - 0.25),
+        ("A fast woman with a loud, not a quiet voice: she speaks loudly.", 3 - 0.25),
         ("A man speaks slowly.", -1.5 - 1.5),
         ("A sad woman speaks fast.", -2 + 1 + 1),
         ("A woman speaks fast; she is not angry.", 1 + 1 - 2),
@@ -58,6 +59,7 @@ def test_the_parts_and_the_reason_say_why() -> None:
         "invented": 0.0,
         "untold": 1.0,
         "wrong_emotion": 1.0,
+        "repeated": 0.0,
     }
     assert "says 'sad' but the clip is labelled angry" in found.reason
     assert "says 'slow' but pace 6.1 syllables/s (slow to 3.8, fast from 5.5)" in found.reason
@@ -69,6 +71,15 @@ def test_a_label_goes_before_the_signal() -> None:
     boy = replace(CLIP, gender="male")
     assert judged("A man speaks.", boy).score > 0 > judged("A woman speaks.", boy).score
     assert "the clip is labelled male" in judged("A woman speaks.", boy).reason
+
+
+def test_a_gender_that_cannot_be_heard_need_not_be_said() -> None:
+    unclear = dict(FAST_LOUD_WOMAN.by_name)
+    del unclear["female_probability"]
+    clip = replace(CLIP, gender="female", facts=replace(FAST_LOUD_WOMAN, by_name=unclear))
+    assert judged("A person speaks fast.", clip).score == judged("A woman speaks fast.", clip).score
+    assert judged("A man speaks fast.", clip).score < judged("A person speaks fast.", clip).score
+    assert judged("A woman speaks.", replace(clip, facts=None)).score > 0
 
 
 def test_people_speak_where_signal_and_labels_cannot_tell() -> None:
@@ -99,7 +110,7 @@ def test_nothing_known_leaves_little_to_say() -> None:
 def test_weights_are_settings_and_in_the_signature() -> None:
     harsh = EvidenceJudge(EvidenceWeights(contradicted=4.0))
     assert judged("A man speaks slowly.", judge=harsh).score == pytest.approx(-8 / KNOWN)
-    assert harsh.signature.startswith("evidence|weights:4,0.5,0.1,2,2,0.25|clues:")
+    assert harsh.signature.startswith("evidence|weights:4,0.5,0.1,2,2,0.25,0.25|clues:")
     assert harsh.signature != EvidenceJudge().signature
     with pytest.raises(RecipeError, match="invented is -1"):
         EvidenceWeights(invented=-1)

@@ -3,17 +3,19 @@
 Known is what the corpus labels (emotion, gender), what the signal clearly shows and, where people
 have captioned the clip, what they say. With the weights of `EvidenceWeights`,
 
-    score = (said - contradicted C - invented I - untold U - wrong_emotion W) / known
+    score = (said - contradicted C - invented I - untold U - wrong_emotion W - repeated R) / known
 
     known    what there is to say: 1 for each claim, `emotion` for one of an emotion, `middle` for
-             one in the middle of its scale ("normal"); at least 1
-    said     the same over the supported claims of the caption, never more than `known`
+             one in the middle of its scale ("normal"); at least 1. A labelled gender is among it
+             where the signal shows it too: what cannot be heard need not be said
+    said     the same over those of them that the caption says
     C I U W  how many claims are contradicted, are in no reference though there is one, can be held
              against nothing, are of another emotion
+    R        how often a claim is made that the caption has made before
 
 A caption that says all and nothing wrong has 1, one that claims nothing has 0: saying less is no
-way to a better score. A claim counts once, however often it is made; a rightly denied one ("not
-loud") costs nothing and says nothing.
+way to a better score, and saying it twice neither. A rightly denied claim ("not loud") costs
+nothing and says nothing.
 """
 
 import hashlib
@@ -52,6 +54,8 @@ class EvidenceWeights:
     """The right emotion; it names the state itself."""
     wrong_emotion: float = 2.0
     middle: float = 0.25
+    repeated: float = 0.25
+    """"A low voice with a low pitch" says one thing."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -99,25 +103,29 @@ class EvidenceJudge:
         return [self._judge(one, known, claims) for one in candidates]
 
     def _judge(self, candidate: Candidate, known: Known, claims: Sequence[Claim]) -> Judgement:
-        found = plain_clues(find_clues(candidate.text, candidate.language))
+        every = find_clues(candidate.text, candidate.language)
+        found = plain_clues(every)
         held = [known.hold(clue) for clue in found]
-        said = dict.fromkeys(_claim(one) for one in held if _says(one))
+        said = [claim for claim in claims if claim in {_claim(one) for one in held if _says(one)}]
+        repeated = len(every) - len({(one.trait, one.meaning, one.negated) for one in every})
         parts = dict.fromkeys(("contradicted", "invented", "untold", "wrong_emotion"), 0.0)
-        costs = 0.0
+        costs = self.weights.repeated * repeated
         for one in held:
             if _costs(one):
                 name, cost = self.weights.cost(one)
                 parts[name] += 1
                 costs += cost
         total = max(1.0, sum(map(self.weights.worth, claims)))
-        worth = min(total, sum(map(self.weights.worth, said)))
+        worth = sum(map(self.weights.worth, said))
         left = [claim for claim in claims if claim not in said and self.weights.worth(claim) >= 1]
         return Judgement(
             candidate=candidate.key,
             judge=self.signature,
             score=(worth - costs) / total,
-            parts=MappingProxyType({"said": worth, "known": total, **parts}),
-            reason=_reason(held, left),
+            parts=MappingProxyType(
+                {"said": worth, "known": total, **parts, "repeated": float(repeated)}
+            ),
+            reason=_reason(held, left, repeated),
         )
 
 
@@ -140,7 +148,7 @@ _ORDER: Mapping[Standing, int] = MappingProxyType(
 )
 
 
-def _reason(held: Iterable[Held], left: Sequence[Claim]) -> str:
+def _reason(held: Iterable[Held], left: Sequence[Claim], repeated: int) -> str:
     """In words, the worst first: "says 'slow' but pace 6.1 syllables/s (…); rightly says 'sad'"."""
     held = list(held)
     wrong = sorted((one for one in held if _costs(one)), key=lambda one: _ORDER[one.standing])
@@ -151,6 +159,7 @@ def _reason(held: Iterable[Held], left: Sequence[Claim]) -> str:
     ]
     right = [f"'{one.clue.word}'" for one in held if _says(one)]
     notes += [f"rightly says {', '.join(right)}"] if right else []
+    notes += [f"says {repeated} of it again"] if repeated else []
     unsaid = ", ".join(f"{meaning} ({trait})" for trait, meaning in left)
     notes += [f"leaves out {unsaid}"] if left else []
     return "; ".join(notes) or "claims nothing, and there is nothing to claim"

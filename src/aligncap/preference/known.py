@@ -65,9 +65,17 @@ class Known:
         return cls(clip.facts, held, frozenset(told))
 
     def claims(self) -> tuple[Claim, ...]:
-        """What there is to say: labels, what the signal clearly shows, what people say besides."""
+        """What there is to say: labels, what the signal clearly shows, what people say besides.
+
+        A labelled gender is left out where the signal was measured and shows none.
+        """
         shown = measured_clues(self.facts) if self.facts else ()
-        found = [(trait, meaning) for trait, meaning in self.labels.items()]
+        heard = {clue.trait for clue in shown}
+        found = [
+            (trait, meaning)
+            for trait, meaning in self.labels.items()
+            if trait != "gender" or self.facts is None or "gender" in heard
+        ]
         found += [(clue.trait, clue.meaning) for clue in shown if clue.trait not in self.labels]
         told = (Clue(meaning, trait, meaning) for trait, meaning in sorted(self.told))
         found += [
