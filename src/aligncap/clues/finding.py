@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from aligncap.clues import chinese, english
 from aligncap.clues.chunks import chunks_of
-from aligncap.clues.grammar import clues_in, kinds_of
+from aligncap.clues.grammar import clues_in, kinds_of, without_repeats
 from aligncap.clues.vocabulary import meanings, vocabulary
 from aligncap.errors import UnknownNameError
 from aligncap.values import LANGUAGES, Clue
@@ -21,17 +21,21 @@ def detect_language(text: str) -> str:
     return "zh" if han and han >= len(LATIN_WORD.findall(text)) else "en"
 
 
-def find_clues(text: str, language: str | None = None) -> tuple[Clue, ...]:
-    """The emotional clues of a caption in their order, repeats dropped (e_1 … e_n of Eq. 1).
+def find_clues(
+    text: str, language: str | None = None, *, repeats: bool = False
+) -> tuple[Clue, ...]:
+    """The emotional clues of a caption in their order (e_1 … e_n of Eq. 1).
 
-    `language` is "en", "zh" or None (detected); any other is an UnknownNameError. Text of any kind
-    is read without error; what the vocabulary does not know is no clue.
+    The same word for the same meaning counts once, unless `repeats` are asked for. `language` is
+    "en", "zh" or None (detected); any other is an UnknownNameError. Text of any kind is read
+    without error; what the vocabulary does not know is no clue.
     """
     chosen = language or detect_language(text)
     if chosen not in LEXERS:
         raise UnknownNameError("caption language", chosen, LANGUAGES)
     words = LEXERS[chosen](text)
-    return tuple(clues_in(words, chunks_of(kinds_of(words), chosen), chosen))
+    found = clues_in(words, chunks_of(kinds_of(words), chosen), chosen)
+    return tuple(found if repeats else without_repeats(found))
 
 
 def acoustic_prompt(clues: Sequence[Clue], language: str = "en") -> str:

@@ -42,7 +42,7 @@ def kinds_of(words: Sequence[Word]) -> str:
 
 
 def clues_in(words: Sequence[Word], chunks: Iterable[Chunk], language: str) -> list[Clue]:
-    """The clues of a text, in the order of their words, repeats dropped."""
+    """The clues of a text, in the order of their words, each as often as it is there."""
     kinds = kinds_of(words)
     clues = []
     for found in _found(words, kinds, chunks, language):
@@ -58,7 +58,7 @@ def clues_in(words: Sequence[Word], chunks: Iterable[Chunk], language: str) -> l
                 negated=_negated(words, kinds, found.at, REACH[language]),
             )
         )
-    return _without_repeats(clues)
+    return clues
 
 
 def _found(
@@ -177,7 +177,8 @@ def _negated(words: Sequence[Word], kinds: str, at: int, reach: int) -> bool:
     return count % 2 == 1
 
 
-def _without_repeats(clues: Iterable[Clue]) -> list[Clue]:
+def without_repeats(clues: Iterable[Clue]) -> list[Clue]:
+    """The clues in their order; the same word for the same meaning once."""
     seen: dict[tuple[str, str, str, bool], Clue] = {}
     for clue in clues:
         seen.setdefault((clue.word, clue.trait, clue.meaning, clue.negated), clue)

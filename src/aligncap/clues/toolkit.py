@@ -17,7 +17,7 @@ from typing import Any
 from aligncap.clues import chinese, english
 from aligncap.clues.chunks import Chunk, chunks_of, heads_in
 from aligncap.clues.finding import detect_language
-from aligncap.clues.grammar import clues_in, kinds_of
+from aligncap.clues.grammar import clues_in, kinds_of, without_repeats
 from aligncap.clues.vocabulary import Word, vocabulary
 from aligncap.errors import MissingModelError
 from aligncap.values import Clue
@@ -46,7 +46,7 @@ PREDICATE: {<HEAD>+<FILL>*(<COMMA>?<AND>?<DET>?<HEAD>+<FILL>*)*<OTHER>?<NEG|ADV|
 def find_clues_with_nltk(text: str) -> tuple[Clue, ...]:
     """The clues of an English caption by NLTK's tokens and chunks; otherwise as `find_clues`."""
     words = english.known_words(_nltk_tokens(text))
-    return tuple(clues_in(words, _nltk_chunks(words), "en"))
+    return tuple(without_repeats(clues_in(words, _nltk_chunks(words), "en")))
 
 
 def find_clues_with_jieba(text: str) -> tuple[Clue, ...]:
@@ -55,7 +55,7 @@ def find_clues_with_jieba(text: str) -> tuple[Clue, ...]:
     MissingModelError where jieba (the `zh` extra) is not installed.
     """
     words = list(_match_tokens([token for token, _ in _jieba_tokens(text)]))
-    return tuple(clues_in(words, chunks_of(kinds_of(words), "zh"), "zh"))
+    return tuple(without_repeats(clues_in(words, chunks_of(kinds_of(words), "zh"), "zh")))
 
 
 def candidates(text: str, *, kept: Collection[str] | None = None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ have captioned the clip, what they say. With the weights of `EvidenceWeights`,
     said     the same over those of them that the caption says
     C I U W  how many claims are contradicted, are in no reference though there is one, can be held
              against nothing, are of another emotion
-    R        how often a claim is made that the caption has made before
+    R        how often a claim of how the voice sounds is made that the caption has made before
 
 A caption that says all and nothing wrong has 1, one that claims nothing has 0: saying less is no
 way to a better score, and saying it twice neither. A rightly denied claim ("not loud") costs
@@ -32,6 +32,7 @@ from aligncap.clues import find_clues
 from aligncap.errors import RecipeError
 from aligncap.preference.known import Claim, Held, Known, Standing, plain_clues
 from aligncap.preference.values import Asked, Candidate, Clip, Judgement
+from aligncap.values import Clue
 
 if TYPE_CHECKING:
     from aligncap.preference.judges import JudgeOptions
@@ -103,11 +104,11 @@ class EvidenceJudge:
         return [self._judge(one, known, claims) for one in candidates]
 
     def _judge(self, candidate: Candidate, known: Known, claims: Sequence[Claim]) -> Judgement:
-        every = find_clues(candidate.text, candidate.language)
+        every = find_clues(candidate.text, candidate.language, repeats=True)
         found = plain_clues(every)
         held = [known.hold(clue) for clue in found]
         said = [claim for claim in claims if claim in {_claim(one) for one in held if _says(one)}]
-        repeated = len(every) - len({(one.trait, one.meaning, one.negated) for one in every})
+        repeated = _repeated(every)
         parts = dict.fromkeys(("contradicted", "invented", "untold", "wrong_emotion"), 0.0)
         costs = self.weights.repeated * repeated
         for one in held:
@@ -127,6 +128,15 @@ class EvidenceJudge:
             ),
             reason=_reason(held, left, repeated),
         )
+
+
+_WHO = ("emotion", "gender")
+"""Traits that a sentence comes back to without saying them again: "calm and collected", "his"."""
+
+
+def _repeated(clues: Iterable[Clue]) -> int:
+    said = [(one.trait, one.meaning, one.negated) for one in clues if one.trait not in _WHO]
+    return len(said) - len(set(said))
 
 
 def _claim(held: Held) -> Claim:
