@@ -1,0 +1,305 @@
+"""People judge captions in a real browser, and what they chose is learnt from."""
+
+import io
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+import soundfile
+
+pytest.importorskip("fastapi", reason="needs the serve extra")
+pytest.importorskip("uvicorn", reason="needs the serve extra")
+
+from aligncap.cli.main import main
+from aligncap.cli.world import World
+from aligncap.preference import Candidate, Clip, Finding
+from aligncap.preference.candidates import GOLD
+from aligncap.preference.row_clips import RowClipSettings, read_row_clips
+from aligncap.preference.rows import read_preferences, write_preference_rows
+from aligncap.preference.store import PreferenceStore
+from aligncap.preference.to_rows import preference_rows
+from preference.po_corpus import train_start, write_corpus
+from preference.small import SOURCE
+from service.browsing import Sitting, open_browser, served, sitting
+
+CHOSEN: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "clip0": ("low", "low"),
+        "clip1": ("low", "high"),
+        "clip2": ("high", "high"),
+        "clip3": ("low", "low"),
+        "clip4": ("tie", "tie"),
+        "clip7": ("skip", "low"),  # a clip of the validation split
+    }
+)
+"""What Anna and Bo choose of each clip: the caption whose key comes first or last, or none."""
+
+# Of five pairs judged by both, one differs. The ten values are +1 ("low") five times, -1 three
+# times and 0 twice; the pairs of unlike values that were seen are 2 of 10, and those of chance
+# are 2 (5·3 + 5·2 + 3·2) = 62 of 90 (Krippendorff, 2011).
+ALPHA_NOMINAL = 1 - (2 / 10) / (62 / 90)
+# In ranks the values stand at 1.5, 4 and 7.5; unlike values are 6 (-1, +1), 2.5 and 3.5 apart.
+ALPHA_ORDINAL = 1 - (2 * 6**2 / 10) / (2 * (15 * 6**2 + 6 * 2.5**2 + 10 * 3.5**2) / 90)
+
+PREFERRED = {"clip0": "low", "clip2": "high", "clip3": "low", "clip7": "low"}
+"""The clips of which one caption has more wins than losses."""
+
+Keyed = dict[str, dict[str, str]]
+"""Clip → "low", "high" and "gold" → the caption."""
+
+
+@pytest.fixture
+def sounds(repository: Path, example_clips: list[Path]) -> list[Path]:
+    """A recording for each clip: of people where they are there, else of a synthesiser."""
+    people = repository.parent / "shared" / "data" / "speech" / "ravdess"
+    found = sorted(people.glob("*.flac")) or example_clips
+    return found[: len(CHOSEN)]
+
+
+def fill(path: Path, sounds: list[Path]) -> Keyed:
+    """A store with two captions of each clip and one of the corpus, and the clips beside it."""
+    keyed: Keyed = {}
+    with PreferenceStore(path) as store:
+        for name, sound in zip(CHOSEN, sounds, strict=True):
+            file = f"{name}{sound.suffix}"
+            shutil.copy(sound, path.parent / file)
+            sad, loud, gold = (
+                Candidate(name, "en", f"She sounds {how} in {name.replace('clip', 'take ')}.")
+                for how in ("sad and slow", "angry and loud", "happy and fast")
+            )
+            clip = Clip(name, file)
+            store.add_findings(
+                [
+                    (Finding(clip, "en", (sad, loud)), SOURCE),
+                    (Finding(clip, "en", (gold,)), GOLD),
+                ]
+            )
+            low, high = sorted((sad, loud), key=lambda one: one.key)
+            keyed[name] = {"low": low.text, "high": high.text, "gold": gold.text}
+    return keyed
+
+
+def shown(person: Sitting, keyed: Keyed) -> tuple[str, list[str]]:
+    """The clip before a person, and which of its captions stand left and right."""
+    captions = person.captions()
+    (clip,) = [name for name, texts in keyed.items() if captions[0] in texts.values()]
+    return clip, [side for one in captions for side, text in keyed[clip].items() if text == one]
+
+
+def side_of(wish: str, order: list[str]) -> str:
+    """What the page calls a choice."""
+    return ("first", "second")[order.index(wish)] if wish in order else wish
+
+
+def hears_the_clip(person: Sitting, clip: str, folder: Path) -> None:
+    (file,) = folder.glob(f"{clip}.*")
+    assert person.hears() == pytest.approx(soundfile.info(file).duration, abs=0.05)
+
+
+def sits_with_keys(person: Sitting, keyed: Keyed, folder: Path) -> list[list[str]]:
+    """Anna: a choice taken back, a reload, a choice that cannot be sent and a reload; returns the
+    orders in which captions stood."""
+    page, orders = person.page, []
+    for done in range(len(CHOSEN)):
+        person.has_done(done)
+        clip, order = shown(person, keyed)
+        orders.append(order)
+        # Whose they are is not said: nothing is on the page but the two, in their places.
+        assert sorted(order) == ["high", "low"]
+        assert not any(word in page.locator("main").inner_html() for word in ("beam", "fake", clip))
+        hears_the_clip(person, clip, folder)
+        wish = side_of(CHOSEN[clip][0], order)
+        if done == 1:
+            person.press("second" if wish == "first" else "first")
+            person.has_done(2)
+            page.keyboard.press("u")
+            person.has_done(1)
+            assert shown(person, keyed) == (clip, order)
+        if done == 3:
+            page.reload()
+            person.has_done(3)
+            assert shown(person, keyed) == (clip, order)
+            hears_the_clip(person, clip, folder)
+        if done == 4:
+            assert person.complaints == []
+            page.route("**/api/choice", lambda route: route.abort())
+            person.press(wish)
+            page.get_by_text("Not saved yet: the server does not answer").wait_for()
+            page.reload()
+            page.get_by_text("Not saved yet: the server does not answer").wait_for()
+            page.unroute("**/api/choice")
+            person.has_done(5)
+            # The browser's own words about each try.
+            assert all("net::ERR_FAILED" in one for one in person.complaints)
+            person.complaints.clear()
+            continue
+        person.press(wish)
+    person.has_done(len(CHOSEN))
+    return orders
+
+
+def sits_with_mouse(person: Sitting, keyed: Keyed, folder: Path) -> list[list[str]]:
+    """Bo: plays again, and takes the last choice back when all is done; returns the orders."""
+    page, orders = person.page, []
+    for done in range(len(CHOSEN)):
+        person.has_done(done)
+        clip, order = shown(person, keyed)
+        orders.append(order)
+        hears_the_clip(person, clip, folder)
+        if done == 0:
+            page.locator("#sound").evaluate("sound => sound.pause()")
+            page.get_by_role("button", name="replay").click()
+            hears_the_clip(person, clip, folder)
+        if done < len(CHOSEN) - 1:
+            person.click(side_of(CHOSEN[clip][1], order))
+    person.click("tie")
+    finished(person)
+    page.get_by_role("button", name="undo").click()
+    person.has_done(len(CHOSEN) - 1)
+    assert shown(person, keyed) == (clip, order)
+    person.click(side_of(CHOSEN[clip][1], order))
+    person.has_done(len(CHOSEN))
+    return orders
+
+
+def finished(person: Sitting) -> None:
+    """The last screen: thanks, and nothing that could still be pressed but undo."""
+    person.has_done(len(CHOSEN))
+    person.page.get_by_text("Nothing is left for you to judge").wait_for()
+    buttons = person.page.locator("#actions button:visible, #work button:visible")
+    assert [one.inner_text().split()[-1] for one in buttons.all()] == ["undo"]
+    assert person.sound("paused")
+    assert person.complaints == []
+
+
+def aligncap(*arguments: str | Path) -> str:
+    """What a command prints that ends well."""
+    out, err = io.StringIO(), io.StringIO()
+    code = main([str(one) for one in arguments], world=World(stdout=out, stderr=err))
+    assert code == 0, err.getvalue()
+    return out.getvalue()
+
+
+def trains_with_aligncap(folder: Path, exported: Path) -> None:
+    """DPO of a few steps from the exported file and the training rows of its clips."""
+    imported = folder / "imported.sqlite"
+    aligncap("prefer", "import", imported, exported)
+    settings = RowClipSettings(
+        rows=folder / "rows.jsonl",
+        manifests=(folder / "manifest.jsonl",),
+        facts=folder / "facts.jsonl",
+    )
+    clips, speech = read_row_clips(settings)
+    with PreferenceStore(imported) as store:
+        found = preference_rows(
+            store,
+            clips,
+            builder=store.pairs.latest(),
+            source=store.sources()[0],
+            languages=("en",),
+        )
+        write_preference_rows(folder / "pairs-rows.jsonl", speech, found)
+    rows, _ = read_preferences([folder / "pairs-rows.jsonl"])
+    assert {row.clip.id.partition("#")[0] for row in rows} == PREFERRED.keys()
+    summary = json.loads(
+        aligncap(
+            *("train", folder / "dpo.toml", "--output", folder / "run"),
+            *("--set", f'data.rows=["{folder / "pairs-rows.jsonl"}"]'),
+            *("--set", f'model.start="{folder / "start" / "run" / "model"}"'),
+        )
+    )
+    assert summary["step"] == 4
+    assert summary["loss"] < math.log(2)  # what it is where nothing has been learnt
+    assert Path(summary["model"]).is_dir()
+
+
+def trains_with_trl(folder: Path, exported: Path) -> None:
+    """trl reads the file as it is and trains on it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # trl's and datasets' own, many
+        from datasets import Dataset, disable_progress_bars
+        from tokenizers import Tokenizer, models, pre_tokenizers
+        from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+        from trl import DPOConfig, DPOTrainer
+
+        disable_progress_bars()
+        data = Dataset.from_json(str(exported), cache_dir=str(folder / "cache"))
+        words = {"<pad>": 0, "</s>": 1, "<unk>": 2}
+        for word in exported.read_text("utf-8").split():
+            words.setdefault(word.strip('",.'), len(words))
+        tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config = LlamaConfig(vocab_size=len(words), intermediate_size=16, **shape)
+        trainer = DPOTrainer(
+            model=LlamaForCausalLM(config),
+            args=DPOConfig(
+                output_dir=str(folder / "trl"),
+                max_steps=2,
+                precompute_ref_log_probs=True,
+                per_device_train_batch_size=len(PREFERRED),
+                learning_rate=1e-2,
+                use_cpu=True,
+                bf16=False,
+                report_to=[],
+                save_strategy="no",
+                logging_steps=1,
+                disable_tqdm=True,
+            ),
+            train_dataset=data,
+            processing_class=PreTrainedTokenizerFast(
+                tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>"
+            ),
+        )
+        trainer.train()
+    losses = [one["loss"] for one in trainer.state.log_history if "loss" in one]
+    # At first the policy is its reference.
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-3)
+    assert losses[1] < losses[0]
+
+
+def test_two_people_judge_agree_and_are_learnt_from(tmp_path: Path, sounds: list[Path]) -> None:
+    store = tmp_path / "s.sqlite"
+    keyed = fill(store, sounds)
+    with open_browser() as browser, served(store, tmp_path, "--overlap", "1") as address:
+        with sitting(browser) as anna:
+            anna.sign_in(address, "Anna")
+            orders = sits_with_keys(anna, keyed, tmp_path)
+            finished(anna)
+        with sitting(browser) as bo:
+            bo.sign_in(address, "Bo")
+            others = sits_with_mouse(bo, keyed, tmp_path)
+            finished(bo)
+    for seen in (orders, others):
+        assert {tuple(order) for order in seen} == {("low", "high"), ("high", "low")}
+
+    assert "human|people:2|choices:12|" in aligncap("prefer", "judge", store, "--judge", "human")
+    people = json.loads(aligncap("prefer", "agreement", store, "--format", "jsonl"))["people"]
+    assert people == {
+        "annotators": 2,
+        "choices": 12,
+        "shared_pairs": 5,
+        "alpha_ordinal": pytest.approx(ALPHA_ORDINAL, abs=5e-5),
+        "alpha_nominal": pytest.approx(ALPHA_NOMINAL, abs=5e-5),
+    }
+    made = aligncap("prefer", "pairs", store, "--judge", "human")
+    assert made == f"{store}: 4 pairs of 4 clips, of 6\n"
+    exported = tmp_path / "pairs.jsonl"
+    aligncap("prefer", "export", store, exported, "--format", "trl")
+    rows = [json.loads(line) for line in exported.read_text("utf-8").splitlines()]
+    assert {row["chosen"]: row["rejected"] for row in rows} == {
+        keyed[clip][side]: keyed[clip]["high" if side == "low" else "low"]
+        for clip, side in PREFERRED.items()
+    }
+
+    (tmp_path / "start").mkdir()
+    write_corpus(tmp_path, train_start(tmp_path / "start"))
+    trains_with_aligncap(tmp_path, exported)
+    if find_spec("trl"):
+        trains_with_trl(tmp_path, exported)
