@@ -50,6 +50,20 @@ ALPHA_ORDINAL = 1 - (2 * 6**2 / 10) / (2 * (15 * 6**2 + 6 * 2.5**2 + 10 * 3.5**2
 PREFERRED = {"clip0": "low", "clip2": "high", "clip3": "low", "clip7": "low"}
 """The clips of which one caption has more wins than losses."""
 
+NAMED = """
+- heading "Which caption fits the voice?" [level=1]
+- progressbar "Progress"
+- region "Recording and its two captions":
+  - button /^1 She sounds .+/
+  - button /^2 She sounds .+/
+- button "0 equally good"
+- button "s skip"
+- button "u undo" [disabled]
+- button "space replay"
+- status: Listen, then choose.
+"""
+"""What somebody who does not see the page is told of it."""
+
 Keyed = dict[str, dict[str, str]]
 """Clip → "low", "high" and "gold" → the caption."""
 
@@ -303,3 +317,44 @@ def test_two_people_judge_agree_and_are_learnt_from(tmp_path: Path, sounds: list
     trains_with_aligncap(tmp_path, exported)
     if find_spec("trl"):
         trains_with_trl(tmp_path, exported)
+
+
+def test_a_narrow_screen_keyboard_focus_a_broken_recording_and_another_person(
+    tmp_path: Path, sounds: list[Path]
+) -> None:
+    store = tmp_path / "s.sqlite"
+    keyed = fill(store, sounds)
+    (broken,) = tmp_path.glob("clip2.*")
+    broken.write_bytes(b"no sound")
+    narrow = {"width": 320, "height": 700}
+    with (
+        open_browser() as browser,
+        served(store, tmp_path, "--overlap", "1") as address,
+        sitting(browser, viewport=narrow) as person,
+    ):
+        from playwright.sync_api import expect
+
+        page, tie = person.page, person.button("tie")
+        person.sign_in(address, "Cy")
+        person.has_done(0)
+        assert page.evaluate("document.documentElement.scrollWidth") <= narrow["width"]
+        expect(page.locator("main")).to_match_aria_snapshot(NAMED)
+        told = page.get_by_text("This recording cannot be played here")
+        for done in range(len(CHOSEN)):
+            clip, _ = shown(person, keyed)
+            expect(told).to_be_visible(visible=clip == "clip2")
+            tie.focus()
+            page.keyboard.press("Enter")
+            person.has_done(done + 1)
+            if done + 1 < len(CHOSEN):
+                expect(tie).to_be_focused()  # though it could not be used for a moment
+        page.get_by_role("button", name="not you?").click()
+        expect(page.get_by_label("Your name")).to_have_value("")
+        page.keyboard.type("Di")
+        page.keyboard.press("Enter")
+        person.has_done(0)
+        page.reload()
+        expect(page.locator("#who")).to_contain_text("Di · 0 done, 6 left")
+        assert person.complaints == []
+    with PreferenceStore(store) as opened:
+        assert {(one.annotator, one.choice) for one in opened.annotations.all()} == {("Cy", "tie")}
