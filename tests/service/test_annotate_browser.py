@@ -6,6 +6,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -16,14 +17,14 @@ import soundfile
 pytest.importorskip("fastapi", reason="needs the serve extra")
 pytest.importorskip("uvicorn", reason="needs the serve extra")
 
+from aligncap.alignment.data import read_rows, read_source
 from aligncap.cli.main import main
 from aligncap.cli.world import World
 from aligncap.preference import Candidate, Clip, Finding
 from aligncap.preference.candidates import GOLD
-from aligncap.preference.row_clips import RowClipSettings, read_row_clips
-from aligncap.preference.rows import read_preferences, write_preference_rows
+from aligncap.preference.exchange import read_pairs
+from aligncap.preference.rows import PreferenceRow, write_preference_rows
 from aligncap.preference.store import PreferenceStore
-from aligncap.preference.to_rows import preference_rows
 from preference.po_corpus import train_start, write_corpus
 from preference.small import SOURCE
 from service.browsing import Sitting, open_browser, served, sitting
@@ -201,31 +202,31 @@ def aligncap(*arguments: str | Path) -> str:
 
 
 def trains_with_aligncap(folder: Path, exported: Path) -> None:
-    """DPO of a few steps from the exported file and the training rows of its clips."""
-    imported = folder / "imported.sqlite"
+    """DPO of a few steps from the exported pairs, read back, and the codes of their clips."""
+    imported, again = folder / "imported.sqlite", folder / "again.jsonl"
     aligncap("prefer", "import", imported, exported)
-    settings = RowClipSettings(
-        rows=folder / "rows.jsonl",
-        manifests=(folder / "manifest.jsonl",),
-        facts=folder / "facts.jsonl",
-    )
-    clips, speech = read_row_clips(settings)
-    with PreferenceStore(imported) as store:
-        found = preference_rows(
-            store,
-            clips,
-            builder=store.pairs.latest(),
-            source=store.sources()[0],
-            languages=("en",),
+    aligncap("prefer", "export", imported, again, "--format", "trl")
+    assert again.read_bytes() == exported.read_bytes()
+    (folder / "start").mkdir()
+    start = train_start(folder / "start")
+    write_corpus(folder, start)
+    heard = {row.id: row for row in read_rows(folder / "rows.jsonl")}
+    rows = [
+        PreferenceRow(
+            clip=replace(
+                heard[f"{pair.utterance}#0"],
+                captions={"en": (pair.chosen.text, pair.rejected.text)},
+            ),
+            pairs=((0, 1),),
         )
-        write_preference_rows(folder / "pairs-rows.jsonl", speech, found)
-    rows, _ = read_preferences([folder / "pairs-rows.jsonl"])
-    assert {row.clip.id.partition("#")[0] for row in rows} == PREFERRED.keys()
+        for pair, _ in read_pairs(exported)
+    ]
+    write_preference_rows(folder / "judged.jsonl", read_source(folder / "rows.jsonl"), rows)
     summary = json.loads(
         aligncap(
             *("train", folder / "dpo.toml", "--output", folder / "run"),
-            *("--set", f'data.rows=["{folder / "pairs-rows.jsonl"}"]'),
-            *("--set", f'model.start="{folder / "start" / "run" / "model"}"'),
+            *("--set", f'data.rows=["{folder / "judged.jsonl"}"]'),
+            *("--set", f'model.start="{start}"'),
         )
     )
     assert summary["step"] == 4
@@ -312,8 +313,6 @@ def test_two_people_judge_agree_and_are_learnt_from(tmp_path: Path, sounds: list
         for clip, side in PREFERRED.items()
     }
 
-    (tmp_path / "start").mkdir()
-    write_corpus(tmp_path, train_start(tmp_path / "start"))
     trains_with_aligncap(tmp_path, exported)
     if find_spec("trl"):
         trains_with_trl(tmp_path, exported)
