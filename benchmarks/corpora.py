@@ -184,7 +184,10 @@ def inspect(asked: argparse.Namespace) -> Row:
     there = Path(__file__)  # a file that is there; nobody opens it
     with timed() as row, Seen(asked.folder) as seen:
         look = Inspection(
-            open_corpus("folder"), seen, sound_of=lambda _: Sound("", 3.2, 16_000), on_fault=complain
+            open_corpus("folder"),
+            seen,
+            sound_of=lambda _: Sound("", 3.2, 16_000),
+            on_fault=complain,
         )
         clips = read_manifest(asked.folder / "manifest.jsonl")
         count = sum(1 for _ in look.usable(replace(one, path=there) for one in clips))
