@@ -5,7 +5,7 @@ reckoned but weighed, on a batch of two of the longest clips, and is as many tim
 is larger. Python and its libraries come on top.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ def plan_encoder(
         # Weights, two moments and the average, and one more while it is written.
         "checkpoints": (KEPT + 1) * (16 * count + buffers),
         "encoder": 2 * weights,
-        "features": _feature_bytes(train),
+        "features": None if train is None else feature_bytes(train),
     }
     return {
         "loads": table_of(needed_path("manifest", path, cure=cure) for path in settings.data),
@@ -95,12 +95,14 @@ def _batch(frames: int) -> Batch:
     return make_batch(inputs, [Clip("", 0, 0)] * _TRIED, [4.0] * _TRIED)
 
 
-def _feature_bytes(train: Sequence[Utterance] | None) -> int | None:
-    """None where a manifest is not here or does not say how long its clips are."""
-    lengths = [one.duration_s for one in train or ()]
-    if train is None or None in lengths:
-        return None
-    return round(FRAMES_PER_S * sum(length or 0.0 for length in lengths)) * _FRAME_BYTES
+def feature_bytes(clips: Iterable[Utterance]) -> int | None:
+    """What the features of clips take on disk; None where one does not say how long it is."""
+    total_s = 0.0
+    for one in clips:
+        if one.duration_s is None:
+            return None
+        total_s += one.duration_s
+    return round(FRAMES_PER_S * total_s) * _FRAME_BYTES
 
 
 def _clips(train: Sequence[Utterance] | None, settings: EncoderSettings) -> str:
