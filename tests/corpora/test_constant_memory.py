@@ -126,5 +126,5 @@ def test_a_process_grows_by_the_cache_of_the_record_and_no_more(tmp_path: Path) 
             check=True,
         )
         peaks_mb.append(int(ran.stdout) / 1024)
-    # Held, 20,000 utterances of such a length would be more than 30 MB.
+    # Held, 20,000 such utterances are 20 MB; what the record keeps in memory is bounded.
     assert peaks_mb[1] - peaks_mb[0] < 12
