@@ -87,7 +87,7 @@ def test_candidates_are_counted_in_the_rows(tmp_path: Path, preferences: Path, s
     absent = plan(tmp_path / "absent.jsonl")
     assert absent["assumed"]["candidates"] == 5
     assert absent["disk_bytes"]["reference"] is None
-    assert absent["loads"][0]["cure"].startswith("make it with `aligncap prefer rows`")
+    assert absent["loads"][0]["cure"].startswith("make it with a recipe of kind 'prefer'")
 
 
 def test_what_training_would_refuse_is_refused(

@@ -27,7 +27,7 @@ from aligncap.preference.pair_lessons import with_pairs
 from aligncap.preference.rows import PreferenceRow, read_preferences
 from aligncap.training.needs import Needed, needed_path, table_of
 
-ROWS_CURE = "make it with `aligncap prefer rows`, or as aligncap.preference.rows describes"
+ROWS_CURE = "make it with a recipe of kind 'prefer', or as aligncap.preference.rows describes"
 
 CANDIDATES = 5
 """Of a clip, where no rows are here to count them (§3.2, Fig. 5)."""

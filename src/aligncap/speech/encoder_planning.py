@@ -96,7 +96,8 @@ def _batch(frames: int) -> Batch:
 
 
 def feature_bytes(clips: Iterable[Utterance]) -> int | None:
-    """What the features of clips take on disk; None where one does not say how long it is."""
+    """What the features of clips take on disk, at most: silence at both ends of a clip is not
+    kept. None where one does not say how long it is."""
     total_s = 0.0
     for one in clips:
         if one.duration_s is None:
