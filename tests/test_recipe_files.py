@@ -17,6 +17,14 @@ def test_every_recipe_dry_runs(path: Path, tmp_path: Path) -> None:
     described = run_recipe(path, output=tmp_path / "run", dry_run=True)
     assert described["kind"] == tomllib.loads(path.read_text("utf-8"))["kind"]
     assert not (tmp_path / "run").exists()
+    plan: Any = described["plan"]
+    assert {"loads", "parameters", "memory_bytes", "disk_bytes", "assumed", "notes"} <= set(plan)
+    assert plan["loads"]
+    for one in plan["loads"]:
+        assert one["present"] == (one["cure"] is None)
+        assert "\n" not in (one["cure"] or "")
+    # A size that is not told is that of something that is not here, and is named.
+    assert plan["parameters"] or not all(one["present"] for one in plan["loads"])
 
 
 PAPER_KD = sorted((FOLDER / "paper").glob("kd*.toml"))

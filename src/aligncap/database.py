@@ -32,7 +32,10 @@ class Database:
         self.path = path
         self._kind, self._cure, self._journal = kind, cure, journal
         self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
         self.connection()
 
     def connection(self) -> sqlite3.Connection:
@@ -121,11 +124,14 @@ class Database:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise DataError(
-                f"{self.path}: {error}; see that the disk has room, the folder can be written "
-                "and no other program holds the file"
-            ) from error
+            raise self._unusable(error) from error
         except sqlite3.DatabaseError as error:
             raise DataError(
                 f"{self.path}: is damaged or no {self._kind} ({error}); {self._cure}"
             ) from error
+
+    def _unusable(self, error: Exception) -> DataError:
+        return DataError(
+            f"{self.path}: {error}; see that the disk has room, the folder can be written "
+            "and no other program holds the file"
+        )

@@ -1,6 +1,7 @@
 """Facts of corpora: what is kept comes back, and what was torn is measured again."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from types import MappingProxyType
 
@@ -60,9 +61,9 @@ def test_facts_come_back_as_they_were():
 
 def test_facts_are_in_the_order_asked_for_and_measured_once(tmp_path, measured):
     cache, paths = tmp_path / "new" / "facts.jsonl", [Path(f"{n}.wav") for n in (3, 1, 2)]
-    assert measure_all(cache, paths) == [facts_of(n) for n in (3.0, 1.0, 2.0)]
+    assert list(measure_all(cache, paths)) == [facts_of(n) for n in (3.0, 1.0, 2.0)]
     assert measured == paths
-    assert measure_all(cache, paths[::-1]) == [facts_of(n) for n in (2.0, 1.0, 3.0)]
+    assert list(measure_all(cache, paths[::-1])) == [facts_of(n) for n in (2.0, 1.0, 3.0)]
     assert measured == paths
 
 
@@ -75,7 +76,7 @@ def test_a_line_torn_off_is_measured_again_and_not_written_onto(tmp_path, measur
     cache.write_bytes(whole[: second + kept])
     measured.clear()
     for _ in range(2):  # the second time, everything is read from what the first one wrote
-        assert measure_all(cache, paths) == [facts_of(n) for n in (1.0, 2.0, 3.0)]
+        assert list(measure_all(cache, paths)) == [facts_of(n) for n in (1.0, 2.0, 3.0)]
     assert measured == paths[1:]
     lines = cache.read_text("utf-8").splitlines()
     assert [line.partition("\t")[0] for line in lines] == [str(path) for path in paths]
@@ -90,3 +91,18 @@ def test_a_file_is_measured_as_the_captioner_measures_it(tmp_path):
     (found,) = measure_all(tmp_path / "facts.jsonl", [path])
     expected = measure(load(path))
     assert list(found) == list(expected)
+
+
+def test_facts_are_read_when_they_are_asked_for(tmp_path, measured):
+    paths = [Path(f"{n}.wav") for n in range(400)]
+    found = measure_all(tmp_path / "facts.jsonl", paths)
+    assert (len(found), found[7], found[-1]) == (400, facts_of(7.0), facts_of(399.0))
+    assert list(found[3:5]) == [facts_of(3.0), facts_of(4.0)]
+    measure_all(tmp_path / "facts.jsonl", [Path("1000.wav")])
+    assert found[399] == facts_of(399.0)  # more lines behind it change nothing
+    tracemalloc.start()
+    for one in found:
+        assert one.duration_s
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400 * 200  # a file's facts take more than a kilobyte

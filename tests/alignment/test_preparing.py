@@ -2,29 +2,29 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from aligncap.acoustics.frontend import MELS
 from aligncap.alignment.data import read_rows
 from aligncap.alignment.preparing import (
     RowsSettings,
-    View,
     ended,
-    moved_facts,
+    plan,
     row_of,
     rows_of,
     tokens_of,
-    view_of,
 )
+from aligncap.alignment.views import View, moved_facts, view_of
 from aligncap.clues import emotion_of, find_clues
 from aligncap.corpora import Utterance, is_validation
-from aligncap.errors import RecipeError
+from aligncap.errors import MissingModelError, RecipeError
 from aligncap.speech.augmentation import Varied
 from aligncap.speech.builtin import padded
 from aligncap.speech.features import Features
@@ -32,6 +32,7 @@ from aligncap.values import EMOTIONS, Fact, Facts, SpeechTokens
 from speech.test_encoder import clip_of, encoder
 
 SETTINGS = RowsSettings(data=(Path("m.jsonl"),), encoder=Path("e"), features=Path("f"), captions=3)
+VARIED = {"augmentation": SETTINGS.augmentation, "seed": SETTINGS.seed}
 CLIP = Utterance(
     "ravdess_1", Path("x.wav"), corpus="ravdess", speaker="ravdess_01", gender="male",
     emotion="sad", text="Dogs are sitting by the door.",
@@ -104,13 +105,13 @@ def test_a_voice_moved_far_may_be_anybodys(ratio, known):
 
 
 def test_the_first_view_is_the_clip_itself():
-    view = view_of(CLIP, features(), facts(), number=0, settings=SETTINGS)
+    view = view_of(CLIP, features(), facts(), number=0, **VARIED)
     assert (view.utterance, view.facts) == (CLIP, facts())
     np.testing.assert_array_equal(view.features.mel, features().mel)
 
 
 def test_further_views_differ_but_the_same_one_is_always_the_same():
-    views = [view_of(CLIP, features(), facts(), number=n, settings=SETTINGS) for n in (1, 2, 1)]
+    views = [view_of(CLIP, features(), facts(), number=n, **VARIED) for n in (1, 2, 1)]
     np.testing.assert_array_equal(views[0].features.mel, views[2].features.mel)
     assert views[0].facts == views[2].facts
     assert views[0].facts != views[1].facts
@@ -123,7 +124,7 @@ def test_further_views_differ_but_the_same_one_is_always_the_same():
 
 def test_another_clip_is_varied_otherwise():
     one, other = (
-        view_of(replace(CLIP, id=name), features(), facts(), number=1, settings=SETTINGS)
+        view_of(replace(CLIP, id=name), features(), facts(), number=1, **VARIED)
         for name in ("ravdess_1", "ravdess_2")
     )
     assert one.facts != other.facts
@@ -131,7 +132,7 @@ def test_another_clip_is_varied_otherwise():
 
 def test_a_clip_without_a_label_goes_by_its_caption():
     clip = replace(CLIP, emotion=None, captions=("A voice full of joy.",))
-    view = view_of(clip, features(), facts(), number=0, settings=SETTINGS)
+    view = view_of(clip, features(), facts(), number=0, **VARIED)
     assert view.utterance.emotion == "happy"
 
 
@@ -264,3 +265,28 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
         "plain": 0,
         "even": 0,
     }
+
+
+def test_a_dry_run_counts_the_rows_that_there_may_be(tmp_path):
+    lines = [
+        {"id": f"c{n}", "file": f"c{n}.wav", "speaker": who, "emotion": "sad", "duration": 2.0}
+        for n, who in enumerate(["ravdess_01", "ravdess_05", "ravdess_02"])
+    ]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = replace(SETTINGS, data=(manifest, manifest), encoder=tmp_path, views=3)
+    with pytest.raises(MissingModelError, match="holds no speech encoder"):
+        plan(settings, tmp_path)
+    save = encoder()
+    (tmp_path / "config.json").write_text(json.dumps(asdict(save.config)))
+    save_file(save.state_dict(), tmp_path / "model.safetensors")
+    found = plan(settings, tmp_path)
+    json.dumps(found)
+    assert [one["present"] for one in found["loads"]] == [True, True, True]
+    assert found["parameters"]["trained"] == 0 < found["parameters"]["total"]
+    # Twelve seconds of a hundred frames, 66 numbers of two bytes each.
+    assert found["disk_bytes"]["features"] == 12 * 100 * 66 * 2
+    assert "at most 14 rows" in found["notes"][0]
+    absent = plan(replace(settings, data=(tmp_path / "no.jsonl",), encoder=tmp_path / "no"), None)
+    assert [one["present"] for one in absent["loads"]] == [False, False]
+    assert absent["disk_bytes"]["features"] is absent["parameters"] is None

@@ -1,10 +1,12 @@
 """A progress bar appears where somebody is there to see it, and nowhere else."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
 
+from aligncap.captioner.opening import find_model
 from aligncap.cli.main import main
 from aligncap.cli.world import World
 
@@ -43,3 +45,21 @@ def test_marks_are_coloured_on_a_terminal_only(example_clips: list[Path], open_f
         written[kind] = out.getvalue()
     assert "\x1b[" in written[Terminal]
     assert "\x1b[" not in written[io.StringIO]
+
+
+def test_tokens_counts_a_manifest_and_does_not_hold_it(
+    example_clips: list[Path], tmp_path: Path
+) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    rows = [{"id": clip.stem, "file": str(clip)} for clip in example_clips[:2]]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = {}
+    for kind in (Terminal, io.StringIO):
+        world = World(stdout=io.StringIO(), stderr=kind())
+        typed = ["tokens", str(manifest), "--tokenizer", "builtin", "--output", str(tmp_path)]
+        typed += ["--weights", str(find_model("mini"))]
+        assert main(typed, world=world) == 0
+        assert world.stdout.getvalue().count("clips encoded") == 1
+        shown[kind] = world.stderr.getvalue()
+    assert "2/2" in shown[Terminal]
+    assert shown[io.StringIO] == ""

@@ -1,6 +1,9 @@
 """Memory does not grow with the corpus: splitting, looking at and reading long manifests."""
 
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -98,3 +101,30 @@ def test_preparing_holds_one_sound_at_a_time(tmp_path: Path) -> None:
     long = peak_bytes(prepare_some, tmp_path, 120)
     # A sound is 12,800 bytes; a tenth of that is room for names and what the allocator likes.
     assert long < short + 60 * 1_280
+
+
+SPLIT_ONE = """
+from pathlib import Path
+import sys
+from corpora.test_constant_memory import split_one
+split_one(Path(sys.argv[1]), int(sys.argv[2]))
+(peak,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+print(peak.split()[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells the peak")
+def test_a_process_grows_by_the_cache_of_the_record_and_no_more(tmp_path: Path) -> None:
+    """The whole process, SQLite and all that Python does not count with it."""
+    peaks_mb = []
+    for count in (10_000, 30_000):
+        ran = subprocess.run(
+            [sys.executable, "-c", SPLIT_ONE, str(tmp_path / str(count)), str(count)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks_mb.append(int(ran.stdout) / 1024)
+    # Held, 20,000 such utterances are 20 MB; what the record keeps in memory is bounded.
+    assert peaks_mb[1] - peaks_mb[0] < 12

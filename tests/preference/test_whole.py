@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aligncap.alignment.data import read_rows
-from aligncap.errors import DataError, UnknownNameError
+from aligncap.errors import DataError, RecipeError, UnknownNameError
 from aligncap.preference.evidence_judge import EvidenceJudge
 from aligncap.preference.row_clips import RowClipSettings, join, read_row_clips, spread
 from aligncap.preference.rows import read_preferences
@@ -14,6 +15,7 @@ from aligncap.preference.store import PreferenceStore
 from aligncap.preference.values import Candidate
 from aligncap.preference.whole import LearnSettings
 from aligncap.recipes import run_recipe
+from alignment.test_planning import PARTS
 from alignment.tiny_rows import FEELINGS, SOURCE
 from preference.po_corpus import write_corpus
 
@@ -59,6 +61,42 @@ def test_a_small_corpus_gives_what_it_has(corpus: Path) -> None:
 def test_a_row_without_a_manifest_is_named(corpus: Path) -> None:
     with pytest.raises(DataError, match=r"clip0: is in none of the manifests"):
         join(list(read_rows(corpus / "rows.jsonl")), [], corpus / "facts.jsonl")
+
+
+@pytest.mark.parametrize(("method", "steps"), [("dpo", ["dpo"]), ("reward+ppo", ["reward", "ppo"])])
+def test_a_dry_run_plans_each_step_and_lists_nothing_that_a_round_makes(
+    corpus: Path, start: Path, tmp_path: Path, method: str, steps: list[str]
+) -> None:
+    output = tmp_path / "run"
+    changes = [f"learn.method={method}", "rounds=3"]
+    plan: Any = run_recipe(corpus / "prefer.toml", overrides=changes, output=output, dry_run=True)[
+        "plan"
+    ]
+    json.dumps(plan)
+    assert not output.exists()
+    assert set(plan) == {*PARTS, "steps"}
+    names = [one["name"] for one in plan["loads"]]
+    assert names == [str(corpus / "rows.jsonl"), str(corpus / "manifest.jsonl"), str(start)]
+    assert list(plan["steps"]) == steps
+    told = [plan["steps"][kind] for kind in steps]
+    assert plan["parameters"] == told[-1]["parameters"]
+    assert plan["memory_bytes"]["total"] == max(one["memory_bytes"]["total"] for one in told)
+    assert plan["disk_bytes"]["total"] == 3 * sum(one["disk_bytes"]["total"] for one in told)
+    # Twelve to train on and five of the nine to validate, four candidates of each.
+    assert any("3 x 17 clips" in note and "at most 68 a round" in note for note in plan["notes"])
+
+
+def test_a_dry_run_names_what_is_missing(corpus: Path, tmp_path: Path) -> None:
+    recipe = corpus / "prefer.toml"
+    changes = [f"data.rows={tmp_path / 'absent.jsonl'}", f"start={tmp_path / 'no-model'}"]
+    plan: Any = run_recipe(recipe, overrides=changes, output=tmp_path, dry_run=True)["plan"]
+    missing = {one["what"]: one["cure"] for one in plan["loads"] if not one["present"]}
+    assert list(missing) == ["training rows", "model to start from"]
+    assert all(missing.values())
+    assert plan["parameters"] is plan["memory_bytes"] is plan["disk_bytes"] is None
+    changes = [f"learn.recipes={tmp_path}"]
+    with pytest.raises(RecipeError, match=r"dpo\.toml: cannot be read"):
+        run_recipe(recipe, overrides=changes, output=tmp_path / "run", dry_run=True)
 
 
 def test_the_whole_loop_and_a_second_round(corpus: Path, tmp_path: Path) -> None:

@@ -13,22 +13,8 @@ from aligncap.captioner.meta import ADAPTER_FOLDER, META_FILE, read_meta
 from aligncap.captioner.sizes import ModelSize, VocabularySize, model_size
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import MissingModelError
+from aligncap.training.needs import Needed, needed_path
 from aligncap.training.pretrained import load_config, load_tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class Needed:
-    """Something that a run reads, and whether it is on this machine."""
-
-    what: str
-    name: str
-    cure: str = ""
-    """What to do about it; empty where it is there."""
-
-    @property
-    def present(self) -> bool:
-        """Whether it is there."""
-        return not self.cure
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +39,6 @@ def plan_backbone(settings: ModelSettings, *, codebooks: int, codebook_size: int
     )
     config = small_config(vocabulary.size, **sizes)
     return BackbonePlan((), model_size(config, vocabulary), ("made new, with random weights",))
-
-
-def needed_path(what: str, path: Path, *, cure: str) -> Needed:
-    """A file or folder that a run reads."""
-    return Needed(what, str(path), "" if path.exists() else cure)
 
 
 def _started(folder: Path, adapter: AdapterSettings | None) -> BackbonePlan:

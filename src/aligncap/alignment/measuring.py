@@ -2,12 +2,14 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -16,7 +18,36 @@ from aligncap.audio import load
 from aligncap.values import Fact, Facts
 
 
-def measure_all(cache: Path, paths: Sequence[Path]) -> list[Facts]:
+class KeptFacts(Sequence[Facts]):
+    """Facts by place, each read from its line when it is asked for: a corpus' are never held."""
+
+    def __init__(self, cache: Path, starts: NDArray[np.int64]) -> None:
+        """`starts` says where in the file `cache` the line of each begins, in bytes."""
+        self._cache, self._starts = cache, starts
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, place: int) -> Facts: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "KeptFacts": ...
+
+    def __getitem__(self, place: int | slice) -> "Facts | KeptFacts":
+        if isinstance(place, slice):
+            return KeptFacts(self._cache, self._starts[place])
+        with self._cache.open("rb") as file:
+            return _facts_at(file, self._starts[place])
+
+    def __iter__(self) -> Iterator[Facts]:
+        if len(self):
+            with self._cache.open("rb") as file:
+                for start in self._starts:
+                    yield _facts_at(file, start)
+
+
+def measure_all(cache: Path, paths: Sequence[Path]) -> KeptFacts:
     """The facts of every file in order; those in `cache` are read, the rest measured into it.
 
     A run that was broken off goes on where it stopped.
@@ -26,7 +57,7 @@ def measure_all(cache: Path, paths: Sequence[Path]) -> list[Facts]:
     if missing:
         cache.parent.mkdir(parents=True, exist_ok=True)
         cores = len(os.sched_getaffinity(0))
-        with ProcessPoolExecutor(cores) as pool, cache.open("a", encoding="utf-8") as file:
+        with ProcessPoolExecutor(cores) as pool, cache.open("ab") as file:
             lines = pool.map(_line_of, missing, chunksize=16)
             progress = track(
                 zip(missing, lines, strict=True),
@@ -35,26 +66,31 @@ def measure_all(cache: Path, paths: Sequence[Path]) -> list[Facts]:
                 console=Console(stderr=True),
             )
             for path, line in progress:
-                known[str(path)] = line
-                file.write(f"{path}\t{line}\n")
-    return [read_facts(known[str(path)]) for path in paths]
+                known[str(path)] = file.tell()
+                file.write(f"{path}\t{line}\n".encode())
+    return KeptFacts(cache, np.array([known[str(path)] for path in paths], dtype=np.int64))
 
 
-def _whole_lines(cache: Path) -> dict[str, str]:
-    """Path → facts of the lines that were finished; a line torn off at the end is cut from the
-    file, or the next one would be written onto it."""
+def _whole_lines(cache: Path) -> dict[str, int]:
+    """Path → the start of its last line that was finished; a line torn off at the end is cut from
+    the file, or the next one would be written onto it."""
     if not cache.exists():
         return {}
-    stored = cache.read_bytes()
-    whole = stored[: stored.rfind(b"\n") + 1]
-    if len(whole) < len(stored):
-        with cache.open("r+b") as file:
-            file.truncate(len(whole))
-    known: dict[str, str] = {}
-    for line in whole.decode("utf-8").split("\n")[:-1]:
-        path, _, facts = line.partition("\t")
-        known[path] = facts
+    known: dict[str, int] = {}
+    start = 0
+    with cache.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                os.truncate(cache, start)
+                break
+            known[line.partition(b"\t")[0].decode()] = start
+            start += len(line)
     return known
+
+
+def _facts_at(file: BinaryIO, start: np.int64) -> Facts:
+    file.seek(int(start))
+    return read_facts(file.readline().partition(b"\t")[2].decode())
 
 
 def _line_of(path: Path) -> str:

@@ -86,15 +86,19 @@ class MemoryNeed:
     logits: int
     teacher_step: int
     """Of the teacher's forward pass, which is over before the student's begins."""
+    generation: int = 0
+    """Of captions written between two steps: what the model keeps of prompts and responses."""
+    beside: int = 0
+    """Weights of a further frozen model, such as a reward model."""
     reserve: int = RESERVE_BYTES
 
     def total(self, *, checkpointed: bool) -> int:
         """The most that is held at once."""
         activations = self.activations_checkpointed if checkpointed else self.activations
-        kept = self.weights + self.teacher + self.optimizer + self.average
-        # Between steps there are no gradients while the teacher reads.
+        kept = self.weights + self.teacher + self.beside + self.optimizer + self.average
+        # Between steps there are no gradients while the teacher reads or captions are written.
         student = self.gradients + self.autocast + activations + self.logits
-        return kept + max(student, self.teacher_step) + self.reserve
+        return kept + max(student, self.teacher_step, self.generation) + self.reserve
 
 
 def memory_need(

@@ -4,7 +4,7 @@ What clues are for is learnt from plain captions (`corpora.plain`). A corpus has
 emotions, but text is free: what a clip would be called if it were bored, its facts as they are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from aligncap.alignment.data import TrainingRow
@@ -16,7 +16,7 @@ from aligncap.training import seed_of
 from aligncap.values import EMOTIONS, LANGUAGES, Facts
 
 
-def plain_rows(utterances: Sequence[Utterance], facts: Sequence[Facts]) -> Iterator[TrainingRow]:
+def plain_rows(utterances: Iterable[Utterance], facts: Iterable[Facts]) -> Iterator[TrainingRow]:
     """A row of plain English captions for each training clip whose emotion is labelled."""
     for known, found in _taught(utterances, facts):
         assert known.emotion is not None
@@ -29,7 +29,7 @@ def plain_rows(utterances: Sequence[Utterance], facts: Sequence[Facts]) -> Itera
 
 
 def even_rows(
-    utterances: Sequence[Utterance], facts: Sequence[Facts], *, captions: int, seed: int
+    utterances: Iterable[Utterance], facts: Iterable[Facts], *, captions: int, seed: int
 ) -> Iterator[TrainingRow]:
     """For each training clip with a label a row of captions with another emotion, in turn, so that
     each emotion has as many rows."""
@@ -50,7 +50,7 @@ def even_rows(
 
 
 def _taught(
-    utterances: Sequence[Utterance], facts: Sequence[Facts]
+    utterances: Iterable[Utterance], facts: Iterable[Facts]
 ) -> Iterator[tuple[Utterance, Facts]]:
     for utterance, found in zip(utterances, facts, strict=True):
         if not is_validation(utterance) and utterance.emotion is not None:

@@ -3,22 +3,24 @@
     {"loads": [{"what", "name", "present", "cure"}],
      "parameters": {"total", "trained", "groups": {group: count}},
      "memory_bytes": {"weights", …, "total", "total_checkpointed"},
-     "disk_bytes": {"checkpoints", "model", "teacher_cache", "total"},
+     "disk_bytes": {"checkpoints", "model", "teacher_cache", …, "total"},
      "assumed": {…},                   what the numbers rest on that is not known
      "notes": […]}
 
 `parameters`, `memory_bytes` and `disk_bytes` are null where the model's size cannot be told. The
-formulas are `memory`'s.
+formulas are `memory`'s. What is not here is told with its cure; what is here and does not fit is
+raised, as training would before its first step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from aligncap.alignment.backbone_plan import Needed, needed_path, plan_backbone
-from aligncap.alignment.data import read_rows, read_source
+from aligncap.alignment.backbone_plan import BackbonePlan, plan_backbone
+from aligncap.alignment.data import SpeechSource, one_source, read_rows, read_source
 from aligncap.alignment.memory import (
     CHECKPOINTS_AT_ONCE,
+    MemoryNeed,
     Numbers,
     Work,
     checkpoint_bytes,
@@ -26,10 +28,13 @@ from aligncap.alignment.memory import (
     model_folder_bytes,
     teacher_cache_bytes,
 )
-from aligncap.alignment.settings import StageSettings, TeacherSettings
+from aligncap.alignment.settings import EstimateSettings, StageSettings, TeacherSettings
+from aligncap.alignment.students import check_start
 from aligncap.captioner.sizes import ModelSize
+from aligncap.training.needs import Needed, needed_path, table_of
 
 ROWS_CURE = "make it with a recipe of kind 'rows', or as aligncap.alignment.data describes"
+ENCODER_CURE = "train it with a recipe of kind 'encoder'"
 
 
 def plan_stage(
@@ -37,40 +42,105 @@ def plan_stage(
 ) -> Mapping[str, object]:
     """The plan of a stage; `hears` says whether its student reads speech."""
     needed = [needed_path("training rows", path, cure=ROWS_CURE) for path in settings.data.rows]
-    estimate = settings.estimate
     here = [path for path in settings.data.rows if path.exists()]
-    source = read_source(here[0]) if here else None
-    codebooks = source.codebooks if source else estimate.codebooks
-    codebook_size = source.codebook_size if source else estimate.codebook_size
+    source = one_source({path: read_source(path) for path in here}) if here else None
     captions = _captions_in(here) if len(here) == len(needed) else None
-    backbone = plan_backbone(settings.model, codebooks=codebooks, codebook_size=codebook_size)
-    needed += [*backbone.needed, *_folders(settings, teacher)]
+    backbone = plan_model(settings, source)
     size = backbone.size
     return {
-        "loads": [
-            {"what": n.what, "name": n.name, "present": n.present, "cure": n.cure or None}
-            for n in needed
-        ],
-        "parameters": _parameters(size) if size else None,
+        "loads": table_of(
+            [*needed, *backbone.needed, *named_folders(settings), *_teacher(teacher)]
+        ),
+        "parameters": parameters_of(size) if size else None,
         "memory_bytes": _memory(size, settings, hears=hears, teacher=teacher) if size else None,
         "disk_bytes": _disk(size, settings, teacher=teacher, captions=captions) if size else None,
-        "assumed": {
-            **{name: getattr(estimate, name) for name in ("text_tokens", "caption_tokens")},
-            **({"speech_tokens": estimate.speech_tokens} if hears else {}),
-            **({} if here else {"codebooks": codebooks, "codebook_size": codebook_size}),
-        },
+        "assumed": assumed_of(settings.estimate, source, hears=hears),
         "notes": list(backbone.notes),
     }
 
 
-def _folders(settings: StageSettings, teacher: TeacherSettings | None) -> list[Needed]:
+def plan_model(settings: StageSettings, source: SpeechSource | None) -> BackbonePlan:
+    """The model of a stage whose rows hold the codes of `source`, None where no rows are here.
+
+    DataError where it goes on from a model that is for other codes.
+    """
+    start, told = settings.model.start, source or settings.estimate
+    if source is not None and start is not None and start.exists():
+        check_start(start, source)
+    return plan_backbone(settings.model, codebooks=told.codebooks, codebook_size=told.codebook_size)
+
+
+def named_folders(settings: StageSettings) -> list[Needed]:
     """Further folders that a recipe names."""
     named = [
-        ("built-in encoder", settings.model.codebook, "train it with a recipe of kind 'encoder'"),
-        ("encoder to keep", settings.output.encoder, "train it with a recipe of kind 'encoder'"),
-        ("teacher", teacher.model if teacher else None, "train it with a recipe of kind 'warmup'"),
+        ("built-in encoder", settings.model.codebook),
+        ("encoder to keep", settings.output.encoder),
     ]
-    return [needed_path(what, path, cure=cure) for what, path, cure in named if path]
+    return [needed_path(what, path, cure=ENCODER_CURE) for what, path in named if path]
+
+
+def assumed_of(
+    estimate: EstimateSettings, source: SpeechSource | None, *, hears: bool
+) -> dict[str, object]:
+    """What the numbers rest on: lengths, and the codebook where no rows tell it."""
+    names = ["text_tokens", "caption_tokens"]
+    names += ["speech_tokens"] if hears else []
+    names += [] if source else ["codebooks", "codebook_size"]
+    return {name: getattr(estimate, name) for name in names}
+
+
+def parameters_of(size: ModelSize, *, head: int = 0) -> Mapping[str, object]:
+    """All parameters and those that train, `head` being those of a head beside the model."""
+    groups = {**size.trained, **({"head": head} if head else {})}
+    return {"total": size.total + head, "trained": sum(groups.values()), "groups": groups}
+
+
+def heard_tokens(estimate: EstimateSettings) -> int:
+    """Tokens of a prompt with speech."""
+    # The markers around the speech are two more; a reader may see the caption in its prompt.
+    return estimate.speech_tokens + 2 + estimate.text_tokens
+
+
+def numbers_of(settings: StageSettings) -> Numbers:
+    """How a stage keeps its numbers."""
+    return Numbers(
+        weights=settings.model.dtype,
+        step=settings.training.precision,
+        eager=settings.model.attention == "eager",
+    )
+
+
+def memory_table(need: MemoryNeed) -> dict[str, int]:
+    """What is held by its names, and the most that is held at once."""
+    return {
+        **asdict(need),
+        "total": need.total(checkpointed=False),
+        "total_checkpointed": need.total(checkpointed=True),
+    }
+
+
+def disk_table(
+    size: ModelSize, settings: StageSettings, more: Mapping[str, int | None], *, head: int = 0
+) -> Mapping[str, int | None]:
+    """What a run writes: checkpoints, the best weights, the model folder and `more`, and the sum
+    of what is known; `head` is the parameters of a head beside the model."""
+    average = settings.training.ema_decay is not None
+    kept = checkpoint_bytes(size, average=average) + 4 * (4 if average else 3) * head
+    found: dict[str, int | None] = {
+        "checkpoints": CHECKPOINTS_AT_ONCE * kept,
+        "model": model_folder_bytes(size, settings.model.dtype) + 4 * head,
+    }
+    if settings.validation.best is not None:
+        # A better one is whole before the one that was best goes.
+        found["best"] = 2 * 4 * (sum(size.trained.values()) + head)
+    found |= more
+    return {**found, "total": sum(value or 0 for value in found.values())}
+
+
+def _teacher(teacher: TeacherSettings | None) -> Iterable[Needed]:
+    if teacher is not None and teacher.model is not None:
+        cure = "train it with a recipe of kind 'warmup'"
+        yield needed_path("teacher", teacher.model, cure=cure)
 
 
 def _captions_in(paths: list[Path]) -> int:
@@ -79,20 +149,10 @@ def _captions_in(paths: list[Path]) -> int:
     return sum(len(texts) for row in rows for texts in row.captions.values())
 
 
-def _parameters(size: ModelSize) -> Mapping[str, object]:
-    return {
-        "total": size.total,
-        "trained": sum(size.trained.values()),
-        "groups": size.trained,
-    }
-
-
 def _memory(
     size: ModelSize, settings: StageSettings, *, hears: bool, teacher: TeacherSettings | None
 ) -> Mapping[str, int]:
     estimate, batch = settings.estimate, settings.batch
-    # The markers around the speech are two more; a reader may see the caption in its prompt.
-    heard = estimate.speech_tokens + 2 + estimate.text_tokens
     read = estimate.text_tokens + estimate.caption_tokens
     own = teacher is not None and not (settings.model.lora and teacher.model is None)
 
@@ -106,21 +166,13 @@ def _memory(
 
     need = memory_need(
         size,
-        work(heard if hears else read),
-        Numbers(
-            weights=settings.model.dtype,
-            step=settings.training.precision,
-            eager=settings.model.attention == "eager",
-        ),
+        work(heard_tokens(estimate) if hears else read),
+        numbers_of(settings),
         average=settings.training.ema_decay is not None,
         own_teacher=own,
         teacher_work=work(read) if teacher else None,
     )
-    return {
-        **asdict(need),
-        "total": need.total(checkpointed=False),
-        "total_checkpointed": need.total(checkpointed=True),
-    }
+    return memory_table(need)
 
 
 def _disk(
@@ -130,16 +182,12 @@ def _disk(
     teacher: TeacherSettings | None,
     captions: int | None,
 ) -> Mapping[str, int | None]:
-    average = settings.training.ema_decay is not None
-    found: dict[str, int | None] = {
-        "checkpoints": CHECKPOINTS_AT_ONCE * checkpoint_bytes(size, average=average),
-        "model": model_folder_bytes(size, settings.model.dtype),
-    }
-    if teacher is not None:
-        found["teacher_cache"] = captions and teacher_cache_bytes(
-            captions * settings.estimate.caption_tokens,
-            top_k=teacher.top_k,
-            text_rows=size.text_rows,
-            examples=captions,
-        )
-    return {**found, "total": sum(value or 0 for value in found.values())}
+    if teacher is None:
+        return disk_table(size, settings, {})
+    cache = captions and teacher_cache_bytes(
+        captions * settings.estimate.caption_tokens,
+        top_k=teacher.top_k,
+        text_rows=size.text_rows,
+        examples=captions,
+    )
+    return disk_table(size, settings, {"teacher_cache": cache})

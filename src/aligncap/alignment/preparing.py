@@ -1,11 +1,10 @@
 """From corpora to training rows: tokens of several views of each clip, its captions and its clues.
 
-`kind = "rows"`. A view is the clip as another speaker, room or microphone might have given it;
-its facts move with it, so its captions stay true. Validation speakers are listened to as they
-are and marked `split = "validation"`.
+`kind = "rows"`. A view (`views`) has facts of its own, so its captions stay true. Validation
+speakers are listened to as they are and marked `split = "validation"`. Manifests are read, and
+rows written, an utterance at a time; file names alone are held.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,34 +16,27 @@ import torch
 from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
 from aligncap.alignment.plain import even_rows, plain_rows
+from aligncap.alignment.rows_planning import plan_rows
+from aligncap.alignment.views import View, view_of
 from aligncap.captioner.acting import student_act
 from aligncap.captioner.vocabulary import STOP_CHARACTERS
 from aligncap.clues import acoustic_prompt, detect_language, heard_gender
-from aligncap.corpora import Utterance, is_validation, read_manifest
+from aligncap.corpora import Manifests, is_validation
 from aligncap.corpora.captions import gold_clues, write_captions
-from aligncap.corpora.labels import labelled
 from aligncap.errors import RecipeError
-from aligncap.speech.augmentation import Augmentation, Varied, vary
+from aligncap.speech.augmentation import Augmentation
 from aligncap.speech.builtin import open_tokenizer, padded, read_tokens
 from aligncap.speech.encoder import SpeechEncoder
 from aligncap.speech.encoder_checkpoint import load_encoder
 from aligncap.speech.encoder_training import measured
 from aligncap.speech.feature_store import store_features
-from aligncap.speech.features import EncoderInput, Features, encoder_input
+from aligncap.speech.features import EncoderInput, encoder_input
 from aligncap.training import seed_of
-from aligncap.values import LANGUAGES, Fact, Facts, SpeechTokens
+from aligncap.values import LANGUAGES, SpeechTokens
 
 ROWS_FILE = "rows.jsonl"
 
 _TOGETHER = 256
-_DB_A_NAT = 10 / math.log(10)
-_PER_SECOND = (
-    "pitch_slope_st_per_s",
-    "pitch_jumps_per_s",
-    "loudness_slope_db_per_s",
-    "pace_syllables_per_s",
-    "pauses_per_s",
-)
 
 
 def _gentle() -> Augmentation:
@@ -76,14 +68,14 @@ class RowsSettings:
 SETTINGS = RowsSettings
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """One view of a clip, ready to be written."""
-
-    utterance: Utterance
-    number: int
-    features: Features
-    facts: Facts
+def plan(settings: RowsSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`rows_planning`)."""
+    return plan_rows(
+        settings.data,
+        encoder=settings.encoder,
+        features=settings.features,
+        views=settings.views,
+    )
 
 
 def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
@@ -92,7 +84,7 @@ def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, o
     if resume and (output / ROWS_FILE).exists():
         return {"rows": 0, "plain": 0, "even": 0}
     output.mkdir(parents=True, exist_ok=True)
-    utterances = [one for path in settings.data for one in read_manifest(path)]
+    utterances = Manifests(settings.data)
     paths = [one.path for one in utterances]
     store = store_features(settings.features, paths, measured)
     facts = measure_all(settings.features / "facts.jsonl", paths)
@@ -109,7 +101,14 @@ def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, o
         for place, (utterance, found) in enumerate(zip(utterances, facts, strict=True)):
             count = 1 if is_validation(utterance) else settings.views
             for number in range(count):
-                yield view_of(utterance, store[place], found, number=number, settings=settings)
+                yield view_of(
+                    utterance,
+                    store[place],
+                    found,
+                    number=number,
+                    augmentation=settings.augmentation,
+                    seed=settings.seed,
+                )
 
     asked, seed = settings.captions, settings.seed
     made = {
@@ -118,46 +117,6 @@ def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, o
         "rows": rows_of(views(), load_encoder(settings.encoder), settings),
     }
     return {name: write_rows(output / f"{name}.jsonl", source, one) for name, one in made.items()}
-
-
-def view_of(
-    utterance: Utterance, features: Features, facts: Facts, *, number: int, settings: RowsSettings
-) -> View:
-    """View `number` of a clip; view 0 is the clip as it is."""
-    utterance = labelled(utterance)
-    if number == 0:
-        return View(utterance, number, features, facts)
-    seed = seed_of(settings.seed, number, *utterance.id.encode())
-    varied = vary(features, settings.augmentation, np.random.default_rng(seed))
-    if not varied.same_gender:
-        utterance = replace(utterance, gender=None)
-    return View(utterance, number, varied.features, moved_facts(facts, varied))
-
-
-def moved_facts(facts: Facts, varied: Varied) -> Facts:
-    """What would have been measured in the varied clip, by what was done to it."""
-    octaves = math.log2(varied.voice_ratio)
-    moves = {
-        "pitch_median_hz": lambda value: value * varied.voice_ratio,
-        "pitch_offset_st": lambda value: value + 12 * octaves,
-        "loudness_db": lambda value: value + varied.level_nats * _DB_A_NAT,
-    }
-    moves |= {name: lambda value: value * varied.pace_ratio for name in _PER_SECOND}
-    moved = {
-        fact.name: replace(fact, value=moves[fact.name](fact.value))
-        if fact.name in moves and fact.value is not None
-        else fact
-        for fact in facts
-    }
-    gender = moved.get("female_probability")
-    if gender is not None and not varied.same_gender:
-        moved["female_probability"] = Fact(gender.name, None, gender.unit, 0.0, "the voice moved")
-    return replace(
-        facts,
-        duration_s=facts.duration_s / varied.pace_ratio,
-        speech_s=facts.speech_s / varied.pace_ratio,
-        by_name=moved,
-    )
 
 
 def rows_of(

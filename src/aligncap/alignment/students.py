@@ -47,7 +47,7 @@ def open_student(
     """
     template = PromptTemplate()
     if settings.start is not None:
-        template = _check_start(settings.start, source)
+        template = check_start(settings.start, source)
         model = load_torch(settings.start, dtype=settings.dtype, trainable=True)
     elif settings.base is not None:
         causal_lm, vocabulary = open_backbone(
@@ -100,7 +100,9 @@ def codebook_of(folder: Path, source: SpeechSource) -> Tensor:
     return vectors
 
 
-def _check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
+def check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
+    """The prompts of an earlier stage's model; DataError where it is for other speech tokens than
+    the rows hold."""
     meta = read_meta(folder)
     sizes = meta.vocabulary.codebooks, meta.vocabulary.codebook_size
     same = meta.tokenizer.fingerprint == source.fingerprint

@@ -21,8 +21,7 @@ from aligncap.captioner.runtime import (
     best_first,
 )
 from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.endpoints import Connection, JsonClient, NoAnswerError, Wait
-from aligncap.endpoints.urls import check_base_url
+from aligncap.endpoints import NoAnswerError, Wait, check_server, open_client
 from aligncap.errors import EndpointError, RecipeError
 
 T = TypeVar("T")
@@ -30,12 +29,6 @@ T = TypeVar("T")
 PATH = "/completions"
 FORBIDDEN = -100
 """The bias of a token that is never to be said: the least that the protocol knows."""
-
-_CURES = {
-    401: "set ALIGNCAP_ENDPOINT_KEY to a key that the server accepts",
-    403: "set ALIGNCAP_ENDPOINT_KEY to a key that may use this model",
-    404: "give the base URL up to and with /v1, and the name the model is served under",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +48,7 @@ class EndpointSettings:
     longest_wait_s: float = 60.0
 
     def __post_init__(self) -> None:
-        check_base_url(self.url, whose="the endpoint's", path=PATH)
-        for name in ("concurrency", "attempts"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"the endpoint's {name} is {getattr(self, name)}, must be 1 up")
-        for name in ("timeout_s", "longest_wait_s"):
-            if not 0.0 < getattr(self, name) < float("inf"):
-                raise RecipeError(f"the endpoint's {name} is {getattr(self, name)}, must be over 0")
+        check_server(self, whose="the endpoint's", path=PATH)
 
 
 class EndpointRuntime:
@@ -81,17 +68,12 @@ class EndpointRuntime:
         self._name = settings.model or name
         self._concurrency = settings.concurrency
         self._bias = {str(i): FORBIDDEN for i in range(rules.text_size, vocabulary.size)}
-        self._client = JsonClient(
-            Connection(
-                url=settings.url.rstrip("/") + PATH,
-                key=settings.key,
-                proxy=settings.proxy,
-                attempts=settings.attempts,
-                timeout_s=settings.timeout_s,
-                longest_wait_s=settings.longest_wait_s,
-            ),
+        self._client = open_client(
+            settings,
+            PATH,
             refused=EndpointError,
-            cures=_CURES,
+            key_from="ALIGNCAP_ENDPOINT_KEY",
+            model="the name the model is served under",
             otherwise="start the server with a checkpoint of `aligncap merge`",
             wait=wait or Event().wait,
             random=Random(),

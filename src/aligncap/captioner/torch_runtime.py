@@ -6,11 +6,16 @@ from typing import Any
 from aligncap.captioner import decode
 from aligncap.captioner.runtime import DecodeOptions, Hypothesis, ResponseRules
 
+PROMPTS_AT_ONCE = 32
+"""Padded to one length and run together."""
+
 
 class TorchRuntime:
     """A causal LM of transformers; `generate` and `score` as `LanguageRuntime` has them."""
 
-    def __init__(self, causal_lm: Any, rules: ResponseRules, *, batch_size: int = 32) -> None:
+    def __init__(
+        self, causal_lm: Any, rules: ResponseRules, *, batch_size: int = PROMPTS_AT_ONCE
+    ) -> None:
         """`batch_size` prompts are padded to one length and run together."""
         self._model = causal_lm
         self._rules = rules

@@ -34,10 +34,11 @@ def cache_tokens(
     from aligncap.corpora import read_manifest
     from aligncap.speech import open_tokenizer, tokenize_manifest
 
-    utterances = read_manifest(manifest)
     with Progress(world, "encoding", results_on_stdout=False) as bar:
+        if manifest.is_file():  # a pipe can be read once only
+            bar.expect_as_many(lambda: sum(1 for _ in read_manifest(manifest)))
         summary = tokenize_manifest(
-            bar.expect(utterances),
+            read_manifest(manifest),
             open_tokenizer(tokenizer, weights),
             output,
             progress=lambda _: bar.advance(),

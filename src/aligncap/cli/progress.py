@@ -1,6 +1,6 @@
 """A progress bar on standard error, where somebody is there to see it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -42,6 +42,11 @@ class Progress:
         counted: Sequence[T] = list(items)
         self._bar.update(self._task, total=len(counted))
         return counted
+
+    def expect_as_many(self, count: Callable[[], int]) -> None:
+        """How many there will be, counted only where there is a bar to show how many are left."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=count())
 
     def advance(self) -> None:
         """One more is done."""

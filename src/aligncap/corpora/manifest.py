@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path, PurePath
 
 from aligncap.corpora.rows import Row, read_each_row, read_rows, text_of, texts_of
@@ -78,6 +79,17 @@ def read_manifest(path: str | Path) -> Iterator[Utterance]:
     path = Path(path)
     for place, row in read_rows(path, what="manifest"):
         yield utterance_of_row(row, folder=path.parent, place=place)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """The utterances of several manifests, one manifest after another; they are read anew each
+    time, one utterance at a time."""
+
+    paths: Sequence[Path]
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return chain.from_iterable(map(read_manifest, self.paths))
 
 
 def read_each_utterance(path: Path) -> Iterator[tuple[str, Utterance | DataError]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -76,10 +77,11 @@ def read_header(file: Path) -> Sound:
 class SoundBook:
     """Sounds by their files, kept so that a run that was stopped goes on where it was.
 
-    A file that has changed its size or time is read again.
+    A file that has changed its size or time is read again, by `read`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read: Callable[[Path], Sound] = read_sound) -> None:
+        self._read = read
         self._database = Database(
             path, kind="record of sounds", cure="delete it, it can be made anew"
         )
@@ -91,7 +93,7 @@ class SoundBook:
         try:
             status = file.stat()
         except OSError:
-            return read_sound(file)  # which says what is wrong with it
+            return self._read(file)  # which says what is wrong with it
         seen = (os.fspath(file.resolve()), status.st_size, status.st_mtime_ns)
         row = self._database.row(
             "SELECT sha256, duration_s, rate_hz FROM sounds"
@@ -100,7 +102,7 @@ class SoundBook:
         )
         if row:
             return Sound(*row)
-        sound = read_sound(file)
+        sound = self._read(file)
         self._new.append((*seen, sound.sha256, sound.duration_s, sound.rate_hz))
         if len(self._new) >= _FLUSH_CLIPS:
             self.flush()

@@ -171,9 +171,9 @@ def main(
     output: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path(
         "docs/results/preference.md"
     ),
-    clips: Annotated[int, typer.Option(help="Training clips that get candidates.")] = 1000,
-    steps: Annotated[int, typer.Option(help="Optimiser steps of DPO.")] = 300,
-    ppo_steps: Annotated[int, typer.Option(help="Optimiser steps of PPO.")] = 100,
+    clips: Annotated[int, typer.Option(help="Training clips that get candidates.")] = 5000,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of DPO.")] = 350,
+    ppo_steps: Annotated[int, typer.Option(help="Optimiser steps of PPO.")] = 240,
     seeds: Annotated[int, typer.Option(help="Runs of DPO and of PPO.")] = 3,
     beam: Annotated[int, typer.Option(help="Beams of the scored captions; 1 is greedy.")] = 4,
     change: Annotated[list[str] | None, typer.Option("--set", help="Of prefer.toml.")] = None,

@@ -24,6 +24,7 @@ from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.preference.caption_check import CaptionCheck, Captioning, CheckSettings
 from aligncap.preference.losses import LOSSES, log_ratio_margins
 from aligncap.preference.pair_lessons import PairBatchSettings, PairBook, Pairs, with_pairs
+from aligncap.preference.planning import plan_dpo
 from aligncap.preference.reference import ReferenceCache, StartingPolicy
 from aligncap.preference.rows import read_preferences
 from aligncap.preference.start import require_start, start_act_mode
@@ -126,6 +127,11 @@ class PairObjective:
     def count(self, batch: LessonBatch[Pairs]) -> int:
         """Pairs."""
         return len(batch.beside.chosen)
+
+
+def plan(settings: DpoSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`planning`)."""
+    return plan_dpo(settings, top_k=TOP_K, checked=settings.check.rows)
 
 
 def run(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

@@ -16,11 +16,12 @@ from aligncap.alignment.objective import LessonBatch
 from aligncap.alignment.stages import Stage
 from aligncap.alignment.teacher import AdapterOffTeacher, FrozenTeacher, Teacher
 from aligncap.captioner.batches import to_torch
-from aligncap.captioner.checkpoint import load_torch, read_meta
+from aligncap.captioner.checkpoint import load_torch
 from aligncap.preference.advantages import clipped_policy_loss, clipped_value_loss
 from aligncap.preference.caption_check import CaptionCheck, Captioning
 from aligncap.preference.phases import drop_phases
 from aligncap.preference.policy import PolicyWithValue
+from aligncap.preference.ppo_planning import has_own_reference, plan_ppo
 from aligncap.preference.ppo_settings import PpoLossSettings, PpoSettings
 from aligncap.preference.rewards import RewardOf, open_reward
 from aligncap.preference.rollouts import PHASES_FOLDER, PpoTokens, Rollouts
@@ -59,6 +60,11 @@ class PpoObjective:
             "entropy": said.entropy.mean(),
             **{name: torch.tensor(value) for name, value in known.about.items()},
         }
+
+
+def plan(settings: PpoSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`planning`)."""
+    return plan_ppo(settings)
 
 
 def run(settings: PpoSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
@@ -101,13 +107,10 @@ def follow(
 
 
 def open_reference(settings: PpoSettings, stage: Stage) -> Teacher:
-    """π_ref: the model under a fresh adapter, or else a frozen copy of the start.
-
-    Of a start that has an adapter itself, switching it off would not give π_ref (decision 12).
-    """
-    assert settings.model.start is not None
-    if settings.model.lora is not None and not read_meta(settings.model.start).base:
+    """π_ref: the model under a fresh adapter, or else a frozen copy of the start."""
+    if not has_own_reference(settings):
         return AdapterOffTeacher(stage.model)
+    assert settings.model.start is not None
     start = load_torch(
         settings.model.start, device=str(training_device()), dtype=settings.model.dtype
     )

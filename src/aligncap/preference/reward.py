@@ -14,6 +14,7 @@ from aligncap.alignment.stages import Stage
 from aligncap.captioner.batches import to_torch
 from aligncap.preference.losses import bradley_terry
 from aligncap.preference.pair_lessons import PairBatchSettings, PairBook, Pairs, with_pairs
+from aligncap.preference.planning import plan_reward
 from aligncap.preference.reward_model import ModelReward, RewardModel, read_whole, save_head
 from aligncap.preference.rewards import RewardOf, RewardSettings
 from aligncap.preference.rows import read_preferences
@@ -61,6 +62,11 @@ class BradleyTerryObjective:
     def count(self, batch: LessonBatch[Pairs]) -> int:
         """Pairs."""
         return len(batch.beside.chosen)
+
+
+def plan(settings: RewardModelSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`planning`)."""
+    return plan_reward(settings)
 
 
 def run(settings: RewardModelSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

@@ -11,11 +11,13 @@ gives the candidates of the next, and is its reference.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+from aligncap.alignment.stages import MODEL_FOLDER
 from aligncap.captioner.opening import model_fingerprint, open_writer
 from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.preference.candidates import CandidateOptions, decode_options, provenance_of
@@ -27,6 +29,7 @@ from aligncap.preference.row_clips import RowClipSettings, read_row_clips
 from aligncap.preference.rows import write_preference_rows
 from aligncap.preference.store import PreferenceStore
 from aligncap.preference.to_rows import preference_rows
+from aligncap.preference.whole_planning import plan_rounds
 from aligncap.recipes import run_recipe
 
 METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -80,6 +83,23 @@ class PreferSettings:
 
 
 SETTINGS = PreferSettings
+
+
+def plan(settings: PreferSettings, output: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`whole_planning`): its first round stands for all."""
+    told = _each_step(settings, output / "round-1", settings.start, dry_run=True)
+    steps: dict[str, Any] = {kind: described["plan"] for kind, described in told}
+    folders = {"start from": settings.start}
+    if settings.exported is not None:
+        folders["write candidates"] = settings.exported
+    return plan_rounds(
+        settings.data,
+        settings.candidates,
+        steps,
+        folders=folders,
+        output=output,
+        rounds=settings.rounds,
+    )
 
 
 def run(settings: PreferSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
@@ -139,20 +159,29 @@ def make_rows(
 
 
 def _learn(settings: PreferSettings, folder: Path, start: Path) -> Mapping[str, object]:
-    learn, summary = settings.learn, dict[str, object]()
+    *_, (_, summary) = _each_step(settings, folder, start)
+    return summary
+
+
+def _each_step(
+    settings: PreferSettings, folder: Path, start: Path, *, dry_run: bool = False
+) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The recipes of a round, one after another, and what each gave."""
+    learn = settings.learn
     more = reward_overrides(settings.evidence) if learn.method == "ppo" else []
     for kind in METHODS[learn.method]:
-        found = learn_once(
+        output = folder / kind
+        told = learn_once(
             kind,
             learn.recipes,
-            folder / kind,
+            output,
             rows=folder / ROWS_FILE,
             start=start,
             overrides=[*more, *getattr(learn, kind)],
+            dry_run=dry_run,
         )
-        summary = dict(found)
-        more = ["reward.name=model", f'reward.model="{summary["model"]}"']
-    return summary
+        yield kind, told
+        more = ["reward.name=model", f'reward.model="{output / MODEL_FOLDER}"']
 
 
 def reward_overrides(weights: EvidenceWeights) -> list[str]:
@@ -161,11 +190,20 @@ def reward_overrides(weights: EvidenceWeights) -> list[str]:
 
 
 def learn_once(
-    kind: str, recipes: Path, output: Path, *, rows: Path, start: Path, overrides: list[str]
+    kind: str,
+    recipes: Path,
+    output: Path,
+    *,
+    rows: Path,
+    start: Path,
+    overrides: list[str],
+    dry_run: bool = False,
 ) -> Mapping[str, object]:
     """Run dpo.toml, reward.toml or ppo.toml on these rows, from this captioner."""
     own = [f'data.rows=["{rows}"]', f'model.start="{start}"', *overrides]
-    return run_recipe(recipes / f"{kind}.toml", overrides=own, output=output, resume=True)
+    return run_recipe(
+        recipes / f"{kind}.toml", overrides=own, output=output, resume=True, dry_run=dry_run
+    )
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ signal a claim is contradicted where `clues.judge` says so. Each rate is over cl
 and can be asked for by trait: "hallucination/pitch", "hallucination-signal/voice-quality".
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -55,11 +55,19 @@ def rate_of_trait(sums: Floats) -> Floats:
     return np.where(claims > 0, wrong / np.maximum(claims, 1), np.nan)
 
 
+Judged = Iterable[tuple[str, bool]]
+"""The trait of each claim, and whether the claim is wrong."""
+
+
 @dataclass(frozen=True, slots=True)
-class AgainstReferences:
-    """Claims that are contradicted or invented, over claims."""
+class Hallucination:
+    """Claims that are wrong, over claims, of some traits."""
 
     name: str
+    wrong: str
+    """What counts as wrong, for the variant."""
+    judged: Callable[[ScoredClip, str, Findings], Judged]
+    """The claims of a clip's hypothesis in a language."""
     traits: Sequence[str]
     value_of: Callable[[Floats], Floats]
     language: str
@@ -68,45 +76,29 @@ class AgainstReferences:
     @property
     def variant(self) -> str:
         """As `Metric`."""
-        return f"{self.name}:contradicted+invented|lang:{self.language}"
+        return f"{self.name}:{self.wrong}|lang:{self.language}"
 
     def measure(self, clips: list[ScoredClip]) -> Statistics:
-        """As `Metric`."""
+        """As `Metric`; DataError where the signal is asked and a clip names no recording."""
         return Statistics(np.array([self._row(clip) for clip in clips], np.float64), self.value_of)
 
     def _row(self, clip: ScoredClip) -> tuple[int, int]:
-        said = self.findings.said(clip.references, self.language).keys()
-        made = self.findings.claims(clip.hypothesis, self.language)
-        own = [standing(claim, said) for claim in made if claim[0] in self.traits]
-        return len(own), sum(one is not Standing.FOUND for one in own)
+        judged = self.judged(clip, self.language, self.findings)
+        wrong = [is_wrong for trait, is_wrong in judged if trait in self.traits]
+        return len(wrong), sum(wrong)
 
 
-@dataclass(frozen=True, slots=True)
-class AgainstSignal:
-    """Claims that the recording contradicts, over claims of traits that can be measured.
+def against_references(clip: ScoredClip, language: str, findings: Findings) -> Judged:
+    """Claims are wrong that are contradicted or invented."""
+    said = findings.said(clip.references, language).keys()
+    for claim in findings.claims(clip.hypothesis, language):
+        yield claim[0], standing(claim, said) is not Standing.FOUND
 
-    What the signal cannot tell counts as a claim that is not contradicted.
-    """
 
-    name: str
-    traits: Sequence[str]
-    value_of: Callable[[Floats], Floats]
-    language: str
-    findings: Findings
-
-    @property
-    def variant(self) -> str:
-        """As `Metric`."""
-        return f"{self.name}:contradicted|lang:{self.language}"
-
-    def measure(self, clips: list[ScoredClip]) -> Statistics:
-        """As `Metric`; DataError where a clip names no recording."""
-        return Statistics(np.array([self._row(clip) for clip in clips], np.float64), self.value_of)
-
-    def _row(self, clip: ScoredClip) -> tuple[int, int]:
-        everything = heard(clip, self.language, self.findings)
-        own = [one for one in everything if one.clue.trait in self.traits]
-        return len(own), sum(one.verdict is Verdict.CONTRADICTED for one in own)
+def against_signal(clip: ScoredClip, language: str, findings: Findings) -> Judged:
+    """Claims are wrong that the recording contradicts; one it cannot tell of is not."""
+    for one in heard(clip, language, findings):
+        yield one.clue.trait, one.verdict is Verdict.CONTRADICTED
 
 
 def heard(clip: ScoredClip, language: str, findings: Findings) -> tuple[Evidence, ...]:
@@ -115,12 +107,19 @@ def heard(clip: ScoredClip, language: str, findings: Findings) -> tuple[Evidence
     return judge(made.values(), findings.facts(clip))
 
 
-def open_metric(name: str, options: MetricOptions) -> AgainstReferences | AgainstSignal:
+def open_metric(name: str, options: MetricOptions) -> Hallucination:
     """`hallucination` or `hallucination-signal`, or one of them by trait."""
     whole, _, part = name.partition("/")
     traits = [
         trait for trait in HALLUCINATIONS[whole] if not part or trait == part.replace("-", " ")
     ]
-    kind = AgainstSignal if whole == "hallucination-signal" else AgainstReferences
-    value_of = rate_of_trait if part else rate
-    return kind(name, traits, value_of, options.language, options.findings)
+    signal = whole == "hallucination-signal"
+    return Hallucination(
+        name=name,
+        wrong="contradicted" if signal else "contradicted+invented",
+        judged=against_signal if signal else against_references,
+        traits=traits,
+        value_of=rate_of_trait if part else rate,
+        language=options.language,
+        findings=options.findings,
+    )

@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,8 @@ from torch import Tensor
 from aligncap.audio.files import load
 from aligncap.corpora import Utterance, read_manifest, validation_split
 from aligncap.corpora.labels import labelled
-from aligncap.errors import DataError, RecipeError
-from aligncap.speech.augmentation import Augmentation
-from aligncap.speech.encoder import EncoderConfig, SpeechEncoder
+from aligncap.errors import DataError
+from aligncap.speech.encoder import SpeechEncoder
 from aligncap.speech.encoder_checkpoint import save_encoder
 from aligncap.speech.encoder_data import (
     UNKNOWN,
@@ -32,61 +31,30 @@ from aligncap.speech.encoder_data import (
     sampling_weights,
 )
 from aligncap.speech.encoder_losses import emotion_loss, gender_loss, pace_loss, signal_loss
+from aligncap.speech.encoder_planning import plan_encoder
+from aligncap.speech.encoder_settings import EncoderSettings
 from aligncap.speech.feature_store import FeatureStore, store_features
 from aligncap.speech.features import Features, encoder_input, measure_features
-from aligncap.training import FitSettings, WeightAverage, fit
+from aligncap.training import WeightAverage, fit
 from aligncap.training.hooks import evaluating, every
 from aligncap.values import EMOTIONS
 
-FRAMES_PER_S = 100
 _DECAY = 0.998
 
 
-@dataclass(frozen=True, kw_only=True)
-class Losses:
-    """Weights of the parts of the loss."""
-
-    emotion: float = 1.0
-    gender: float = 0.3
-    pace: float = 0.1
-    signal: float = 0.5
-    commitment: float = 0.25
-    label_smoothing: float = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderSettings:
-    """A recipe that trains the built-in speech encoder."""
-
-    data: tuple[Path, ...]
-    """Manifests."""
-    shares: Mapping[str, float]
-    """How much of every batch each corpus gives, by name; made to sum to 1."""
-    features: Path
-    """Folder that keeps measured features from one run to the next."""
-    hold_out: tuple[str, ...] = ()
-    """Speakers kept for choosing between settings, besides the validation speakers."""
-    batch_size: int = 32
-    longest_s: float = 4.2
-    """Longer clips are cut at random places."""
-    mixup: float = 0.3
-    masks: int = 2
-    quantize_after: int = 300
-    """Steps after which the heads see quantised vectors only."""
-    prior_weight: float = 0.5
-    """How far rare emotions are told as readily as frequent ones, 0 to 1 (`balanced`)."""
-    evaluate_every: int = 500
-    model: EncoderConfig = field(default_factory=EncoderConfig)
-    losses: Losses = field(default_factory=Losses)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    training: FitSettings
-
-    def __post_init__(self) -> None:
-        if not self.data:
-            raise RecipeError("data names no manifest; list at least one")
-
-
 SETTINGS = EncoderSettings
+
+
+def plan(settings: EncoderSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`encoder_planning`); DataError where the manifests do not fit."""
+    train: list[Utterance] | None = None
+    if all(path.exists() for path in settings.data):
+        train, _kept_back = validation_split(
+            one for path in settings.data for one in read_manifest(path)
+        )
+        drawn(train, settings)
+    model = SpeechEncoder(settings.model)
+    return plan_encoder(settings, model, EncoderStep(model, settings), train)
 
 
 def run(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
@@ -110,7 +78,7 @@ def run(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str
         weights=corpus.weights,
         augmentation=settings.augmentation,
         size=settings.batch_size,
-        longest_frames=round(settings.longest_s * FRAMES_PER_S),
+        longest_frames=settings.longest_frames,
         mixup=settings.mixup,
         masks=settings.masks,
         seed=settings.training.seed,
@@ -162,15 +130,24 @@ def prepare(settings: EncoderSettings) -> Prepared:
     """Measure (or read) features and labels; no validation speaker is among them."""
     utterances = [one for path in settings.data for one in read_manifest(path)]
     train, _ = validation_split(utterances)
+    clips, weights, held_out = drawn(train, settings)
     store = store_features(settings.features, [one.path for one in train], measured)
+    return Prepared(store, clips, weights, held_out)
+
+
+def drawn(
+    train: Sequence[Utterance], settings: EncoderSettings
+) -> tuple[list[Clip], NDArray[np.float64], list[int]]:
+    """What is taught of each clip, how often it is drawn, and which are held out; DataError where
+    none is left or a corpus has no share."""
     clips = [Clip(one.corpus or "", *labels(one)) for one in train]
-    kept = np.array([one.speaker not in settings.hold_out for one in train])
+    kept = np.array([one.speaker not in settings.hold_out for one in train], dtype=bool)
     weights = np.zeros(len(clips))
     taught = [clip for clip, keep in zip(clips, kept, strict=True) if keep]
     if not taught:
         raise DataError("no clip is left to train on; shorten hold_out or list another manifest")
     weights[kept] = sampling_weights(taught, settings.shares)
-    return Prepared(store, clips, weights, np.flatnonzero(~kept).tolist())
+    return clips, weights, np.flatnonzero(~kept).tolist()
 
 
 def measured(path: Path) -> Features:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -51,14 +53,44 @@ def store_features(
     folder.mkdir(parents=True, exist_ok=True)
     # While the arrays are replaced, no listing vouches for them.
     done.unlink(missing_ok=True)
-    mels, pitches = [], []
-    for path in track(paths, "measuring features", console=Console(stderr=True)):
-        features = measured(path)
-        mels.append(features.mel.astype(np.float16))
-        pitches.append(np.stack((features.pitch_hz, features.strength), 1).astype(np.float16))
-    np.save(folder / "mel.npy", np.concatenate(mels))
-    np.save(folder / "pitch.npy", np.concatenate(pitches))
-    np.save(folder / "ends.npy", np.cumsum([len(mel) for mel in mels]))
+    ends = []
+    with _Growing(folder / "mel.npy") as mel, _Growing(folder / "pitch.npy") as pitch:
+        for path in track(paths, "measuring features", console=Console(stderr=True)):
+            features = measured(path)
+            mel.append(features.mel)
+            pitch.append(np.stack((features.pitch_hz, features.strength), 1))
+            ends.append(mel.rows)
+    np.save(folder / "ends.npy", np.array(ends))
     # Written last: a folder without it was not finished.
     done.write_text(listing, encoding="utf-8")
     return FeatureStore(folder)
+
+
+class _Growing:
+    """A float16 array on disk, written a few rows at a time; whole when it is left."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("wb")
+        self._columns, self.rows = 0, 0
+
+    def append(self, array: NDArray[np.float32]) -> None:
+        """Add rows; all arrays have as many columns as the first."""
+        if not self.rows:
+            self._columns = array.shape[1]
+            self._write_header()
+        self._file.write(array.astype("<f2").tobytes())
+        self.rows += len(array)
+
+    def _write_header(self) -> None:
+        # Numpy leaves room in it for a first axis that grows.
+        shape = (self.rows, self._columns)
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()

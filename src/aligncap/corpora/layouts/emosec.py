@@ -31,12 +31,18 @@ def find(source: Path) -> Iterator[Utterance | Fault]:
         raise DataError(f"{source}: has no .json file of captions; fetch {FETCH}")
     captions: dict[str, tuple[str, ...]] = {}
     for file in files:
-        captions |= read_captions(file)
+        try:
+            captions |= read_captions(file)
+        except DataError as error:
+            yield Fault(Kind.LABEL, str(error))
+    if not captions:  # or every clip would be said to have none
+        return
     left = set(captions)
     for corpus in _AUDIO:
         for found in corpus.find(source):
             if isinstance(found, Fault):
-                yield found
+                if found.kind is not Kind.MISSING:  # the captions name it as well
+                    yield found
             elif texts := captions.get(found.id):
                 left.discard(found.id)
                 yield replace(found, corpus="emosec", captions=texts)

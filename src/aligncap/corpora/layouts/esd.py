@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from aligncap.corpora.findings import Fault, Kind
 from aligncap.corpora.layouts import Corpus
-from aligncap.corpora.layouts.reading import read_lines, sound_files
+from aligncap.corpora.layouts.reading import read_lines, sound_files, without_sound
 from aligncap.corpora.manifest import Utterance
 from aligncap.errors import DataError
 
@@ -36,8 +36,9 @@ FETCH = (
 
 def find(source: Path) -> Iterator[Utterance | Fault]:
     """The clips of ESD below a folder, whatever lies between."""
-    spoken = ""
+    told = Path()
     sentences: dict[str, str] = {}
+    found: set[str] = set()
     for file in sound_files(source):
         match = STEM.fullmatch(file.stem)
         if match is None:
@@ -45,9 +46,11 @@ def find(source: Path) -> Iterator[Utterance | Fault]:
         speaker = match["speaker"]
         folder = next((one for one in file.parents[:2] if one.name in EMOTIONS), None)
         home = folder.parent if folder else file.parent
-        if spoken != f"{home}/{speaker}":
-            spoken, sentences = f"{home}/{speaker}", {}
-            yield from _read_sentences(home / f"{speaker}.txt", sentences)
+        if told != home / f"{speaker}.txt":
+            yield from without_sound(told, sentences.keys() - found, FETCH)
+            told, sentences, found = home / f"{speaker}.txt", {}, set()
+            yield from _read_sentences(told, sentences)
+        found.add(file.stem)
         if folder is None:
             yield Fault(
                 Kind.LABEL,
@@ -56,6 +59,7 @@ def find(source: Path) -> Iterator[Utterance | Fault]:
             )
         emotion = EMOTIONS[folder.name] if folder else None
         yield _utterance(file, speaker, emotion, sentences.get(file.stem))
+    yield from without_sound(told, sentences.keys() - found, FETCH)
 
 
 def part_of(utterance: Utterance) -> str:

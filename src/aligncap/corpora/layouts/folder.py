@@ -21,12 +21,10 @@ FETCH = "it from where it came"
 
 def find(source: Path) -> Iterator[Utterance | Fault]:
     """Every recording below a folder; its id is its place in the folder without the suffix."""
+    name = source.resolve().name
     for file in sound_files(source):
-        clip = Utterance(
-            id=file.relative_to(source).with_suffix("").as_posix(),
-            path=file,
-            corpus=source.resolve().name,
-        )
+        place = file.relative_to(source).with_suffix("")
+        clip = Utterance(id=place.as_posix(), path=file, corpus=name)
         try:
             clip = _described(clip)
         except DataError as error:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from aligncap.corpora.findings import Fault, Kind
 from aligncap.corpora.layouts import Corpus
-from aligncap.corpora.layouts.reading import read_lines, sound_files
+from aligncap.corpora.layouts.reading import read_lines, sound_files, without_sound
 from aligncap.corpora.manifest import Utterance
 from aligncap.errors import DataError
 
@@ -41,23 +41,28 @@ FETCH = "IEMOCAP (10,039 clips) from https://sail.usc.edu/iemocap/ (on request, 
 
 def find(source: Path) -> Iterator[Utterance | Fault]:
     """The clips of IEMOCAP below a folder."""
-    dialog = Path()
+    dialog, told = Path(), Path()
     labels: dict[str, str] = {}
     texts: dict[str, str] = {}
+    found: set[str] = set()
     for file in sound_files(source):
         match = STEM.fullmatch(file.stem)
         if match is None:
             continue
         if file.parent != dialog:
-            dialog, labels, texts = file.parent, {}, {}
+            yield from without_sound(told, labels.keys() - found, FETCH)
+            dialog, labels, texts, found = file.parent, {}, {}, set()
             # SessionN/sentences/wav/<dialog>/x.wav → SessionN/dialog
-            told = Path(*file.parts[:-4]) / "dialog"
+            home = Path(*file.parts[:-4]) / "dialog"
             name = f"{match['session']}{match['dialog']}.txt"
-            yield from _read_labels(told / "EmoEvaluation" / name, labels)
-            yield from _read_texts(told / "transcriptions" / name, texts)
+            told = home / "EmoEvaluation" / name
+            yield from _read_labels(told, labels)
+            yield from _read_texts(home / "transcriptions" / name, texts)
+        found.add(file.stem)
         if labels and file.stem not in labels:
             yield Fault(Kind.LABEL, f"{file}: has no line in its EmoEvaluation file; fetch it anew")
         yield _utterance(file, match, labels.get(file.stem), texts.get(file.stem))
+    yield from without_sound(told, labels.keys() - found, FETCH)
 
 
 def part_of(utterance: Utterance) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from aligncap.audio.suffixes import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, VIDEO_SUFFIXES
+from aligncap.corpora.findings import Fault, Kind
 from aligncap.errors import DataError
 
 _SOUNDS = AUDIO_SUFFIXES | UNREADABLE_SUFFIXES | VIDEO_SUFFIXES
@@ -60,6 +61,12 @@ def read_table(file: Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[s
             yield f"{file}:{reader.line_num}", cells
     except csv.Error as error:
         raise DataError(f"{file}:{reader.line_num}: no csv ({error}); fetch it anew") from error
+
+
+def without_sound(told: Path, clips: Iterable[str], fetch: str) -> Iterator[Fault]:
+    """A fault for each clip that the label file `told` names and that has no sound file."""
+    for clip in sorted(clips):
+        yield Fault(Kind.MISSING, f"{clip}: is in {told} and has no sound file; fetch {fetch}")
 
 
 def _decoded(file: Path) -> str:

@@ -4,36 +4,24 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from aligncap.endpoints import Connection, JsonClient, NoAnswerError, Wait
+from aligncap.endpoints import NoAnswerError, Wait, open_client
 from aligncap.errors import JudgeError
 from aligncap.scoring.judge.chat import NoReplyError, Reply
 from aligncap.scoring.judge.settings import CHAT_PATH, JudgeSettings
-
-_CURES = {
-    401: "set ALIGNCAP_JUDGE_KEY to a key that the server accepts",
-    403: "set ALIGNCAP_JUDGE_KEY to a key that may use this model",
-    404: "give the base URL up to and with /v1, and a model that the server lists",
-}
 
 
 class EndpointModel:
     """The model that `settings` names, on the server at its URL."""
 
     def __init__(self, settings: JudgeSettings, *, wait: Wait, random: Random) -> None:
-        assert settings.url, "a judge on this machine is asked otherwise"
         self.name = settings.model
         self.settings = _request_fields(settings)
-        self._client = JsonClient(
-            Connection(
-                url=settings.url.rstrip("/") + CHAT_PATH,
-                key=settings.key,
-                proxy=settings.proxy,
-                attempts=settings.attempts,
-                timeout_s=settings.timeout_s,
-                longest_wait_s=settings.longest_wait_s,
-            ),
+        self._client = open_client(
+            settings,
+            CHAT_PATH,
             refused=JudgeError,
-            cures=_CURES,
+            key_from="ALIGNCAP_JUDGE_KEY",
+            model="a model that the server lists",
             otherwise="correct the model or the judge's settings by what it says",
             wait=wait,
             random=random,

@@ -7,16 +7,13 @@ drives; the file may be used by several processes at once, which then share thei
 
 import hashlib
 import json
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 
+from aligncap.database import Database
 from aligncap.errors import DataError
 from aligncap.scoring.judge.chat import Reply
 
-_BUSY_S = 60.0
 _APPLICATION = 0x616C6A64
 """Marks the file as ours, in SQLite's header ("aljd")."""
 
@@ -48,27 +45,27 @@ class ReplyCache:
     def __init__(self, path: Path, *, model: str, settings: Mapping[str, object]) -> None:
         self.path = path
         self._model, self._settings = model, settings
-        self._lock = Lock()  # one connection for all threads: a reply is written in no time
-        with self._explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-            )
+        self._database = Database(
+            path,
+            kind="judge cache",
+            cure="name another one, or delete it and pay for its replies again",
+        )
         try:
-            self._prepare()
+            self._database.create(_SCHEMA, {})
+            if self._database.row("PRAGMA application_id") != (_APPLICATION,):
+                raise DataError(f"{path}: is another program's database; name another judge cache")
         except DataError:
             self.close()
             raise
 
     def get(self, prompt: str) -> Reply | None:
         """The reply to a prompt, or None if it never came."""
-        with self._lock, self._explained():
-            row = self._connection.execute(
-                "SELECT reply, finish, served, prompt_tokens, completion_tokens FROM replies"
-                " WHERE key = ?",
-                (self._key(prompt),),
-            ).fetchone()
-        if row is None:
+        row = self._database.row(
+            "SELECT reply, finish, served, prompt_tokens, completion_tokens FROM replies"
+            " WHERE key = ?",
+            (self._key(prompt),),
+        )
+        if not row:
             return None
         text, finish, served, prompt_tokens, completion_tokens = row
         return Reply(
@@ -84,8 +81,8 @@ class ReplyCache:
         asked = (self._key(prompt), self._model, _canonical(dict(self._settings)), prompt)
         said = (reply.text, reply.finish, reply.served)
         took = (reply.prompt_tokens, reply.completion_tokens, reply.retries)
-        with self._lock, self._explained():
-            self._connection.execute(
+        with self._database.transaction() as connection:
+            connection.execute(
                 "INSERT OR IGNORE INTO replies (key, model, settings, prompt, reply, finish,"
                 " served, prompt_tokens, completion_tokens, retries)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -94,37 +91,10 @@ class ReplyCache:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._connection.close()
+        self._database.close()
 
     def _key(self, prompt: str) -> str:
         return reply_key(prompt, model=self._model, settings=self._settings)
-
-    def _prepare(self) -> None:
-        with self._explained():
-            connection = self._connection
-            connection.execute("BEGIN IMMEDIATE")  # one process makes the table, others wait
-            if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-            connection.execute("COMMIT")
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-        if application != _APPLICATION:
-            raise DataError(f"{self.path}: is another program's database; name another judge cache")
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.OperationalError, OSError) as error:
-            raise DataError(
-                f"{self.path}: {error}; see that the disk has room, the folder can be written "
-                "and no other program holds the file"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{self.path}: is damaged or no judge cache ({error}); name another one, "
-                "or delete it and pay for its replies again"
-            ) from error
 
 
 def _canonical(value: object) -> str:

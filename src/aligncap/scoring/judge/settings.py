@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from aligncap.endpoints.urls import check_base_url
+from aligncap.endpoints import check_server
 from aligncap.errors import RecipeError
 
 CACHE = Path("judge-replies.sqlite")
@@ -49,9 +49,8 @@ class JudgeSettings:
     def __post_init__(self) -> None:
         if not self.model.strip():
             raise RecipeError("the judge has no model; name one as its server knows it")
-        if self.url is not None:
-            check_base_url(self.url, whose="the judge's", path=CHAT_PATH)
-        elif self.temperature or self.request:
+        check_server(self, whose="the judge's", path=CHAT_PATH)
+        if self.url is None and (self.temperature or self.request):
             raise RecipeError("a judge on this machine is greedy: leave temperature and request")
         if ours := [name for name in OUR_FIELDS if name in self.request]:
             raise RecipeError(f"the judge's request sets {ours[0]!r}, which is set for it")
@@ -59,9 +58,5 @@ class JudgeSettings:
             raise RecipeError("the judge's key holds characters that no key has; copy it again")
         if not self.temperature >= 0.0:
             raise RecipeError(f"the judge's temperature is {self.temperature}, must be 0 or more")
-        for name in ("max_tokens", "concurrency", "attempts"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"the judge's {name} is {getattr(self, name)}, must be 1 or more")
-        for name in ("timeout_s", "longest_wait_s"):
-            if not 0.0 < getattr(self, name) < float("inf"):
-                raise RecipeError(f"the judge's {name} is {getattr(self, name)}, must be above 0")
+        if self.max_tokens < 1:
+            raise RecipeError(f"the judge's max_tokens is {self.max_tokens}, must be 1 or more")
