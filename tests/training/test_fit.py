@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from aligncap.errors import DataError, InterruptedRunError, RecipeError
-from aligncap.training import FitSettings, WeightAverage, every, fit, load_average
+from aligncap.training import FitSettings, Hook, WeightAverage, every, fit, load_average
 from aligncap.training.checkpoints import checkpoints, latest_checkpoint, load_weights
 from aligncap.training.hooks import evaluating
 from aligncap.training.log import read_log
@@ -104,7 +104,7 @@ def test_a_log_line_is_the_mean_of_its_steps(tmp_path: Path) -> None:
     model = nn.Linear(4, 1)
     fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at,
         FitSettings(steps=6, learning_rate=0.1, log_every=3), tmp_path, resume=False,
-        hooks=[lambda number, report: seen.append(report["loss"])])  # fmt: skip
+        hooks=[Hook(lambda _: True, lambda _, report: seen.append(report["loss"]))])  # fmt: skip
     logged = [line["loss"] for line in read_log(tmp_path)]
     assert logged == pytest.approx([sum(seen[:3]) / 3, sum(seen[3:]) / 3])
 

@@ -34,7 +34,13 @@ from aligncap.speech.encoder_data import (
 from aligncap.speech.encoder_losses import emotion_loss, gender_loss, pace_loss, signal_loss
 from aligncap.speech.feature_store import FeatureStore, store_features
 from aligncap.speech.features import Features, encoder_input, measure_features
-from aligncap.training import FitSettings, WeightAverage, fit
+from aligncap.training import (
+    FitSettings,
+    WeightAverage,
+    first_process_first,
+    fit,
+    is_first_process,
+)
 from aligncap.training.hooks import evaluating, every
 from aligncap.values import EMOTIONS
 
@@ -84,6 +90,10 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         if not self.data:
             raise RecipeError("data names no manifest; list at least one")
+        if self.training.sharding != "none":
+            raise RecipeError(
+                "the speech encoder is small and is trained whole: set training.sharding to none"
+            )
 
 
 SETTINGS = EncoderSettings
@@ -99,8 +109,7 @@ def run(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str
     average = WeightAverage(model, settings.training.ema_decay or _DECAY)
 
     def report() -> Mapping[str, float]:
-        with average.applied():
-            return recalls(model, corpus)
+        return recalls(model, corpus)
 
     hooks = (every(settings.evaluate_every, report),) if corpus.held_out else ()
     step = EncoderStep(model, settings)
@@ -119,7 +128,9 @@ def run(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str
     fit(model, step, batches, run_settings, output, resume=resume, hooks=hooks, average=average)
     with average.applied():
         finished = balanced(model, corpus.emotion_shares, settings.prior_weight)
-    save_encoder(output / "encoder", finished)
+    with first_process_first():
+        if is_first_process():
+            save_encoder(output / "encoder", finished)
     return recalls(finished, corpus)
 
 
