@@ -1,6 +1,6 @@
-"""Runs of one recipe one after another, for torchrun: `recipe_runs.py RECIPE RUNS`.
+"""Runs of recipes one after another, for torchrun: `recipe_runs.py RUNS`.
 
-RUNS is JSON: [{"output": folder, "resume": bool, "set": [override, …]}, …]
+RUNS is JSON: [{"recipe": file, "output": folder, "resume": bool, "set": [override, …]}, …]
 """
 
 import json
@@ -10,7 +10,10 @@ from pathlib import Path
 from aligncap.recipes import run_recipe
 
 if __name__ == "__main__":
-    recipe = Path(sys.argv[1])
-    for run in json.loads(sys.argv[2]):
-        output = Path(run["output"])
-        run_recipe(recipe, overrides=run["set"], output=output, resume=run["resume"])
+    for run in json.loads(sys.argv[1]):
+        run_recipe(
+            Path(run["recipe"]),
+            overrides=run["set"],
+            output=Path(run["output"]),
+            resume=run["resume"],
+        )

@@ -1,4 +1,4 @@
-"""Two processes with a batch each take the steps of one process with two batches."""
+"""Two processes that share two batches take the steps of one process with both."""
 
 import os
 import socket
@@ -24,18 +24,17 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one_with_twice_the_batches(tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     together = {
         **os.environ,
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
-        "ACCELERATE_USE_CPU": "true",
         "PYTHONPATH": os.pathsep.join([str(PROGRAM.parent.parent), *sys.path]),
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(tmp_path / "two"), "1"],
+            [sys.executable, str(PROGRAM), str(tmp_path / "two"), "2"],
             env={**together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
         )

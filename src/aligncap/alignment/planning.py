@@ -3,6 +3,7 @@
     {"loads": [{"what", "name", "present", "cure"}],
      "parameters": {"total", "trained", "groups": {group: count}},
      "memory_bytes": {"weights", …, "total", "total_checkpointed"},
+                     of one process, with nothing shared out
      "disk_bytes": {"checkpoints", "model", "teacher_cache", "total"},
      "assumed": {…},                   what the numbers rest on that is not known
      "notes": […]}
@@ -26,7 +27,7 @@ from aligncap.alignment.memory import (
     model_folder_bytes,
     teacher_cache_bytes,
 )
-from aligncap.alignment.settings import StageSettings, TeacherSettings
+from aligncap.alignment.settings import StageSettings, TeacherSettings, check_layout
 from aligncap.captioner.sizes import ModelSize
 
 ROWS_CURE = "make it with a recipe of kind 'rows', or as aligncap.alignment.data describes"
@@ -36,6 +37,7 @@ def plan_stage(
     settings: StageSettings, *, hears: bool, teacher: TeacherSettings | None = None
 ) -> Mapping[str, object]:
     """The plan of a stage; `hears` says whether its student reads speech."""
+    check_layout(settings)
     needed = [needed_path("training rows", path, cure=ROWS_CURE) for path in settings.data.rows]
     estimate = settings.estimate
     here = [path for path in settings.data.rows if path.exists()]
@@ -111,6 +113,7 @@ def _memory(
             weights=settings.model.dtype,
             step=settings.training.precision,
             eager=settings.model.attention == "eager",
+            quantized=settings.model.quantization is not None,
         ),
         average=settings.training.ema_decay is not None,
         own_teacher=own,
@@ -118,7 +121,7 @@ def _memory(
     )
     return {
         **asdict(need),
-        "total": need.total(checkpointed=False),
+        "total": need.total(checkpointed=settings.model.gradient_checkpointing),
         "total_checkpointed": need.total(checkpointed=True),
     }
 

@@ -11,7 +11,7 @@ from aligncap.alignment.data import SpeechSource, TrainingRow, one_source, read_
 from aligncap.alignment.draws import BatchPlan, Draw, validation_draws
 from aligncap.alignment.lessons import Lesson, validation_means
 from aligncap.alignment.prompting import Prompter
-from aligncap.alignment.settings import SCORES, ModelSettings, StageSettings
+from aligncap.alignment.settings import SCORES, ModelSettings, StageSettings, check_layout
 from aligncap.alignment.students import open_student
 from aligncap.captioner.checkpoint import save
 from aligncap.captioner.meta import ModelMeta, SpeechTokenizerMeta, read_meta
@@ -48,6 +48,7 @@ class Stage:
         data: tuple[Sequence[TrainingRow], SpeechSource],
     ) -> None:
         """`data` is what is learnt from, and whose speech tokens it holds."""
+        check_layout(settings)
         self.settings, self.output, self._kind = settings, output, kind
         self.rows, self._source = data
         self.model, self._template = open_student(

@@ -49,13 +49,19 @@ def open_student(
     template = PromptTemplate()
     if settings.start is not None:
         template = _check_start(settings.start, source)
-        model = load_torch(settings.start, dtype=settings.dtype, trainable=True)
+        model = load_torch(
+            settings.start,
+            dtype=settings.dtype,
+            quantization=settings.quantization,
+            trainable=True,
+        )
     elif settings.base is not None:
         causal_lm, vocabulary = open_backbone(
             settings.base,
             codebook_size=source.codebook_size,
             codebooks=source.codebooks,
             dtype=settings.dtype,
+            quantization=settings.quantization,
         )
         add_speech_tokens(causal_lm, vocabulary)
         model = CaptionModel(causal_lm, vocabulary)
@@ -69,7 +75,20 @@ def open_student(
         set_speech_rows(model, codebook_of(settings.codebook, source), seed=seed)
     if settings.lora is not None and not _goes_on(model, settings.lora):
         model = add_adapter(model, settings.lora)
+    if settings.gradient_checkpointing:
+        checkpoint_layers(model)
     return model.train(), template
+
+
+def checkpoint_layers(model: CaptionModel) -> None:
+    """Have each layer keep its input only in training, and run again on the way back.
+
+    Not reentrant: under a frozen embedding that would find no input to give a gradient to.
+    """
+    # Older releases of transformers know the second name only; newer ones warn of it.
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(found for name in names if (found := getattr(model.bare, name, None)))
+    enable({"use_reentrant": False})
 
 
 def _goes_on(model: CaptionModel, lora: AdapterSettings) -> bool:

@@ -69,7 +69,7 @@ def first_process_first() -> Iterator[None]:
 
 def share_of(batches: int) -> int:
     """How many of a step's batches each process takes; RecipeError where they cannot be shared."""
-    count = processes().num_processes
+    count = int(processes().num_processes)
     share, left = divmod(batches, count)
     if left:
         nearest = count * (share + 1)
@@ -103,8 +103,9 @@ def telling_of_lost_processes(output: Path) -> Iterator[None]:
             if kept
             else "there is no checkpoint yet: start again, with a smaller save_every"
         )
+        rank = processes().process_index
         raise LostProcessError(
-            f"{output}: process {processes().process_index} lost another process of this run; {cure}"
+            f"{output}: process {rank} lost another process of this run; {cure}"
         ) from error
 
 

@@ -32,7 +32,8 @@ class Fsdp(Together):
         mesh = init_device_mesh(state.device.type, (state.num_processes,))
         for layer in layers_of(trunk.model):
             fully_shard(layer, mesh=mesh)
-        return fully_shard(trunk, mesh=mesh)
+        fully_shard(trunk, mesh=mesh)
+        return trunk
 
     def learn(self, losses: Losses, batch: Any, *, last: bool) -> Mapping[str, Tensor]:
         """As `Parallel` says."""

@@ -16,12 +16,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, detached, however it is kept; every process must ask."""
     if isinstance(tensor, DTensor):
-        gathered: Tensor = tensor.detach().full_tensor()
-        return gathered
+        entire: Tensor = tensor.full_tensor()
+        return entire.detach()
     if hasattr(tensor, "ds_id"):
-        from deepspeed.zero import GatheredParameters
+        from deepspeed import zero
 
-        with GatheredParameters([tensor]):
+        with zero.GatheredParameters([tensor]):
             return tensor.detach().clone()
     return tensor.detach()
 

@@ -1,6 +1,8 @@
 """Moments, gradients and weights shared out by DeepSpeed (ZeRO stages 1, 2 and 3)."""
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +41,25 @@ class Zero:
 
     def learn(self, losses: Losses, batch: Any, *, last: bool) -> Mapping[str, Tensor]:
         """As `Parallel` says; the engine divides the loss and counts the batches itself."""
-        values: Mapping[str, Tensor] = self._engine(losses, batch)
-        self._engine.backward(values["loss"])
-        if not last:
-            self._engine.step()
+        with _quiet():
+            values: Mapping[str, Tensor] = self._engine(losses, batch)
+            self._engine.backward(values["loss"])
+            if not last:
+                self._engine.step()
         return values
 
     def follow(self, rate: float) -> float:
         """As `Parallel` says."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = rate
-        self._engine.step()
+        with _quiet():
+            self._engine.step()
         return float(self._engine.get_global_grad_norm())
 
     def call(self, function: Callable[..., Any], *given: Any) -> Any:
         """As `Parallel` says; under stage 3 weights are gathered as they are used."""
-        return self._engine(function, *given) if self._stage == 3 else function(*given)
+        with _quiet():
+            return self._engine(function, *given) if self._stage == 3 else function(*given)
 
     def moments(self) -> Mapping[str, Tensor]:
         """As `Parallel` says."""
@@ -129,6 +134,14 @@ def engine_config(settings: FitSettings, *, share: int) -> dict[str, object]:
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**31,
     }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """DeepSpeed 0.19 asks torch 2.13 for collectives by their old names: no news for a user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.distributed.*")
+        yield
 
 
 def _library() -> Any:
