@@ -55,7 +55,7 @@ steps = 20
 learning_rate = 0.01
 schedule = "constant"
 accumulation = 2
-clip_norm = 0.5
+clip_norm = 0.1
 log_every = 1
 ema_decay = 0.8
 [loss]
@@ -121,10 +121,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(kd, "back", sharded("fsdp", steps=12), resume=True),
     ]
     if find_spec("deepspeed") is not None:
+        longer = sharded("zero3", ema_decay="none")
         together += [
             run(kd, "zero1", sharded("zero1")),
             run(kd, "zero2", sharded("zero2")),
-            run(kd, "zero3", sharded("zero3", ema_decay="none")),
+            run(kd, "zero3", [*longer, "training.steps=10"]),
+            run(kd, "zero3", longer, resume=True),
             run(kd, "back", sharded("zero2", steps=15), resume=True),
         ]
     process = torchrun(str(PROGRAM), json.dumps(together))
@@ -169,7 +171,7 @@ def test_two_processes_have_the_losses_and_weights_of_one(runs: Path, way: str) 
     assert trace(runs / way) == pytest.approx(trace(runs / "one"), abs=1e-4)
     norms = [trace(runs / run, "gradient_norm") for run in (way, "one")]
     assert norms[0] == pytest.approx(norms[1], abs=1e-4)
-    assert max(norms[1]) > 0.5, "nothing was clipped"
+    assert max(norms[1]) > 0.1, "nothing was clipped"
     for name in ("weights", "optimizer"):
         file = f"checkpoint-20/{name}.safetensors"
         same_weights(runs / "one" / file, runs / way / file)

@@ -76,12 +76,12 @@ class Zero:
         """As `Parallel` says."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
-        stored = load_file(checkpoint / OPTIMIZER_FILE, device=str(training_device()))
+        stored = load_file(checkpoint / OPTIMIZER_FILE)
         for name, parameter in trained(self._model).items():
             for moment in MOMENTS:
                 value = stored.get(f"{moment}/{name}")
                 if value is not None:
-                    safe_set_full_optimizer_state(parameter, value, moment)
+                    safe_set_full_optimizer_state(parameter, value.to(parameter.device), moment)
         steps = [value for name, value in stored.items() if name.startswith("step/")]
         for state in self._states():
             state["step"].fill_(max(float(step) for step in steps))
@@ -106,18 +106,19 @@ class Zero:
         return list(self._engine.optimizer.optimizer.state.values())
 
     def _begin_moments(self) -> None:
-        """Stages 1 and 2 make the moments at the first step only, stage 3 by a step of nothing;
-        here they begin alike, so that a checkpoint's can be put in their place."""
+        """The engine makes the moments at its first step; here they are made before, so that a
+        checkpoint's can be put in their place."""
         zero = self._engine.optimizer
+        if self._stage == 3:
+            parts = zero.fp32_partitioned_groups_flat
+        else:
+            parts = [part for group in zero.optimizer.param_groups for part in group["params"]]
+        for part in parts:
+            moments = {name: torch.zeros_like(part) for name in MOMENTS}
+            step = torch.zeros((), dtype=torch.float32, device=part.device)
+            zero.optimizer.state[part] = {"step": step, **moments}
         if self._stage < 3:
-            for group in zero.optimizer.param_groups:
-                for part in group["params"]:
-                    moments = {name: torch.zeros_like(part) for name in MOMENTS}
-                    step = torch.zeros((), dtype=torch.float32, device=part.device)
-                    zero.optimizer.state[part] = {"step": step, **moments}
             zero._lazy_init_hp_params_optimizer_state()
-        for state in self._states():
-            state["step"].zero_()
 
 
 def engine_config(settings: FitSettings, *, share: int) -> dict[str, object]:
