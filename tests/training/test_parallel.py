@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from aligncap.errors import RecipeError
+from aligncap.training.devices import processes, share_of
 from aligncap.training.log import read_log
 from training.parallel_run import run
 
@@ -54,3 +56,27 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     ]
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name])
+
+
+def test_processes_share_the_batches_of_a_step_evenly_or_are_told_how() -> None:
+    assert [share_of(8, count) for count in (1, 2, 4, 8)] == [8, 4, 2, 1]
+    with pytest.raises(RecipeError, match="set training.accumulation to 4"):
+        share_of(3, 2)
+    with pytest.raises(RecipeError, match="set training.accumulation to 4"):
+        share_of(1, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("WORLD_SIZE", "2", "2 processes were launched, 1 joined"),
+        ("ACCELERATE_USE_FSDP", "true", "set training.sharding"),
+    ],
+)
+def test_processes_that_would_not_do_as_launched_are_refused(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert processes().num_processes == 1
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RecipeError, match=message):
+        processes()

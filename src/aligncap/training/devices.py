@@ -67,9 +67,9 @@ def first_process_first() -> Iterator[None]:
         yield
 
 
-def share_of(batches: int) -> int:
-    """How many of a step's batches each process takes; RecipeError where they cannot be shared."""
-    count = int(processes().num_processes)
+def share_of(batches: int, count: int) -> int:
+    """How many of a step's batches each of `count` processes takes; RecipeError where they cannot be
+    shared evenly."""
     share, left = divmod(batches, count)
     if left:
         nearest = count * (share + 1)

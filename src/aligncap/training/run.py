@@ -52,7 +52,7 @@ class Run:
     ) -> None:
         self._processes = processes()
         self._device: torch.device = self._processes.device
-        self._share = share_of(settings.accumulation)
+        self._share = share_of(settings.accumulation, self._processes.num_processes)
         self._model, self._step, self._batch_at = model, step, batch_at
         self._settings, self._output = settings, output
         model.to(self._device)

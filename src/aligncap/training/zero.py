@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from aligncap.errors import MissingModelError
 from aligncap.training.checkpoints import OPTIMIZER_FILE, trained
-from aligncap.training.devices import training_device
+from aligncap.training.devices import processes, training_device
 from aligncap.training.optimizer import make_optimizer
 from aligncap.training.parallel import Losses, Trunk
 from aligncap.training.settings import FitSettings
@@ -74,14 +74,12 @@ class Zero:
 
     def load_moments(self, checkpoint: Path) -> None:
         """As `Parallel` says."""
-        from deepspeed.utils import safe_set_full_optimizer_state
-
         stored = load_file(checkpoint / OPTIMIZER_FILE)
         for name, parameter in trained(self._model).items():
             for moment in MOMENTS:
                 value = stored.get(f"{moment}/{name}")
                 if value is not None:
-                    safe_set_full_optimizer_state(parameter, value.to(parameter.device), moment)
+                    self._put(parameter, moment, value.to(parameter.device))
         steps = [value for name, value in stored.items() if name.startswith("step/")]
         for state in self._states():
             state["step"].fill_(max(float(step) for step in steps))
@@ -104,6 +102,21 @@ class Zero:
     def _states(self) -> list[dict[str, Tensor]]:
         """AdamW's state of each part that this process keeps."""
         return list(self._engine.optimizer.optimizer.state.values())
+
+    def _put(self, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
+        """Keep this process's part of a moment."""
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        if self._stage < 3:
+            safe_set_full_optimizer_state(parameter, value, moment)
+            return
+        # DeepSpeed's own function runs past the end of a weight that cannot be cut evenly.
+        part, _ = self._engine.optimizer._get_fp32_opt_state_partition(
+            parameter, release_swap_buffers=False, optim_state_key=moment
+        )
+        start = part.numel() * processes().process_index
+        own = value.flatten()[start : start + part.numel()]
+        part.data[: own.numel()].copy_(own)
 
     def _begin_moments(self) -> None:
         """The engine makes the moments at its first step; here they are made before, so that a
