@@ -1,11 +1,7 @@
 """The same recipes in several processes: the losses of one, whatever is shared out."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +14,8 @@ from safetensors.torch import load_file
 from aligncap.recipes import run_recipe
 from aligncap.training import latest_checkpoint
 from aligncap.training.log import read_log
+from alignment.recipe_runs import PROGRAM, torchrun
 from alignment.tiny_rows import write_tiny
-
-PROGRAM = Path(__file__).with_name("recipe_runs.py")
 
 WARMUP = """
 kind = "warmup"
@@ -74,22 +69,6 @@ best = "loss"
 needs_deepspeed = pytest.mark.skipif(
     find_spec("deepspeed") is None, reason="needs deepspeed: pip install 'aligncap[devices]'"
 )
-
-
-def torchrun(*command: str) -> "subprocess.Popen[str]":
-    """Two processes on this machine that talk by gloo."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    path = os.pathsep.join([str(PROGRAM.parent.parent), *sys.path])
-    return subprocess.Popen(
-        [*launcher, "--master_port", str(port), *command],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def sharded(how: str, **training: object) -> list[str]:

@@ -61,11 +61,14 @@ def test_a_killed_and_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_p
         assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
 
-def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_saves_says_how_to_go_on_and_loses_nothing(
+    tmp_path: Path, told: signal.Signals
+) -> None:
     run(tmp_path / "whole", resume=False)
     process = start(tmp_path / "stopped", "--slow")
     wait_for_checkpoint(tmp_path / "stopped", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(told)
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0
     assert InterruptedRunError.__name__ in error.decode()

@@ -60,9 +60,9 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 
 def test_processes_share_the_batches_of_a_step_evenly_or_are_told_how() -> None:
     assert [share_of(8, count) for count in (1, 2, 4, 8)] == [8, 4, 2, 1]
-    with pytest.raises(RecipeError, match="set training.accumulation to 4"):
+    with pytest.raises(RecipeError, match=r"set training\.accumulation to 4"):
         share_of(3, 2)
-    with pytest.raises(RecipeError, match="set training.accumulation to 4"):
+    with pytest.raises(RecipeError, match=r"set training\.accumulation to 4"):
         share_of(1, 4)
 
 
@@ -70,7 +70,7 @@ def test_processes_share_the_batches_of_a_step_evenly_or_are_told_how() -> None:
     ("name", "value", "message"),
     [
         ("WORLD_SIZE", "2", "2 processes were launched, 1 joined"),
-        ("ACCELERATE_USE_FSDP", "true", "set training.sharding"),
+        ("ACCELERATE_USE_FSDP", "true", r"set training\.sharding"),
     ],
 )
 def test_processes_that_would_not_do_as_launched_are_refused(

@@ -68,8 +68,8 @@ def first_process_first() -> Iterator[None]:
 
 
 def share_of(batches: int, count: int) -> int:
-    """How many of a step's batches each of `count` processes takes; RecipeError where they cannot be
-    shared evenly."""
+    """How many of a step's batches each of `count` processes takes; RecipeError where that is no
+    whole number."""
     share, left = divmod(batches, count)
     if left:
         nearest = count * (share + 1)
