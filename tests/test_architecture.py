@@ -42,6 +42,7 @@ TORCH_PARTS = {"training", "speech", "captioner", "alignment", "preference"}
 TORCH_FILES = {"scoring/similarity.py"}
 """Single files of other parts that run a model of torch, imported when it is asked for."""
 TORCH_LIBRARIES = {"torch", "transformers", "peft", "accelerate", "safetensors", "tensorboard"}
+TORCH_LIBRARIES |= {"deepspeed", "bitsandbytes"}
 
 HEAVY = ["torch", "transformers", "onnxruntime", "ctranslate2", "nltk", "jieba", "rich.progress"]
 """What neither `import aligncap` nor `aligncap --help` may wait for."""

@@ -9,6 +9,7 @@
     ├── MissingModelError   a model or library that is not on this machine
     ├── EndpointError       a server of a language model that cannot be asked
     ├── JudgeError          a judging model that cannot be asked
+    ├── LostProcessError    a run of several processes of which one died
     └── InterruptedRunError a run stopped by the user, with what is done kept
 
 Each message is one line that names the thing, the place and the cure.
@@ -48,6 +49,10 @@ class EndpointError(AlignCapError):
 
 class JudgeError(AlignCapError):
     """A judging model that cannot be asked; the replies it gave are kept."""
+
+
+class LostProcessError(AlignCapError):
+    """A run of several processes of which one died; the message says what is kept."""
 
 
 class InterruptedRunError(AlignCapError):

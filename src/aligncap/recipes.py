@@ -10,6 +10,7 @@ by the values themselves. Paths are taken from the working folder.
 """
 
 import json
+import os
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -42,11 +43,12 @@ TRAIN_EXTRA = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 FREE_ON_RESUME = frozenset(
     {
         *("steps", "save_every", "log_every", "rounds"),
+        *("sharding", "gradient_checkpointing"),
         *("speech_tokens", "text_tokens", "caption_tokens"),
     }
 )
-"""Settings that a resumed run may change: how long it goes on, what it writes, and what only a
-dry run reads."""
+"""Settings that a resumed run may change: how long it goes on, what it writes, how its work is laid
+out on devices, and what only a dry run reads."""
 
 RECIPE_FILE = "recipe.json"
 """In the folder of a run: the kind and every setting that it was trained with."""
@@ -231,7 +233,10 @@ def _sign(output: Path, described: Mapping[str, Any], *, resume: bool) -> None:
             f"{output}: holds a run already; go on with --resume or give another --output"
         )
     output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    # Each of several processes comes here: none may read what another has half written.
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -27,8 +27,9 @@ from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.sizes import ModelSize, VocabularySize, model_size
 from aligncap.errors import RecipeError
 from aligncap.training import FitSettings
-from aligncap.training.checkpoints import save_checkpoint
+from aligncap.training.checkpoints import kept_weights, moments_of, save_checkpoint
 from aligncap.training.optimizer import make_optimizer
+from aligncap.training.whole import gathered
 from captioner.tiny import tiny_lm, tiny_vocabulary
 
 WORK = Work(rows=2, prompt_tokens=90, responses=2, response_tokens=10)
@@ -109,7 +110,9 @@ def test_weights_gradients_and_moments_are_those_of_a_step(
     moments = [v for state in optimizer.state.values() for v in state.values() if v.ndim]
     assert need.optimizer == _bytes(moments)
 
-    folder = save_checkpoint(tmp_path, 1, model=model, optimizer=optimizer, extra={}, state={})
+    files = {"weights": kept_weights(model), "optimizer": moments_of(model, optimizer)}
+    kept = {name: gathered(tensors, keep=True) for name, tensors in files.items()}
+    folder = save_checkpoint(tmp_path, 1, files=kept, state={})
     written = sum(file.stat().st_size for file in folder.iterdir())
     assert checkpoint_bytes(size, average=False) == pytest.approx(written, abs=20_000)
 

@@ -102,3 +102,22 @@ def test_a_teacher_of_its_own_takes_its_weights(tmp_path: Path) -> None:
     plan: Any = kd.plan(own, tmp_path)
     assert plan["memory_bytes"]["teacher"] > 0
     assert {"what": "teacher", "present": False}.items() <= plan["loads"][-1].items()
+
+
+def test_four_bits_and_checkpointed_layers_are_reckoned_with(tmp_path: Path) -> None:
+    def memory(**changes: Any) -> dict[str, int]:
+        lean = {"dtype": "bfloat16", "lora": AdapterSettings(), **changes}
+        model = ModelSettings(base="huggyllama/llama-7b", **lean)
+        found: dict[str, int] = planned(tmp_path / "absent.jsonl", model)["memory_bytes"]
+        return found
+
+    plain, packed = memory(), memory(quantization="nf4")
+    # By hand: 32 layers of four matrices h x h and three h x f, each number 2 bytes, or half a
+    # byte and a 64th of a byte and four of scale.
+    matrices = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+    saved = matrices * (2 - 0.5 - 1 / 64 - 4 / (64 * 256))
+    assert plain["weights"] - packed["weights"] == pytest.approx(saved, abs=1)
+    assert packed["autocast"] == 2 * 4096 * 11008
+    lean = memory(quantization="nf4", gradient_checkpointing=True)
+    assert lean["total"] == lean["total_checkpointed"] == packed["total_checkpointed"]
+    assert lean["total"] < packed["total"] < plain["total"]

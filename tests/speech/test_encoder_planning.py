@@ -16,7 +16,8 @@ from aligncap.speech.encoder_planning import activation_bytes
 from aligncap.speech.encoder_settings import EncoderSettings
 from aligncap.speech.encoder_training import EncoderStep, plan
 from aligncap.training import FitSettings, make_optimizer
-from aligncap.training.checkpoints import save_checkpoint
+from aligncap.training.checkpoints import kept_weights, moments_of, save_checkpoint
+from aligncap.training.whole import gathered
 from speech.test_encoder import SIZE, clip_of
 from speech.test_encoder_training import made_up, settings_of
 
@@ -57,10 +58,13 @@ def test_the_counts_are_those_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
     moments = [v for state in optimizer.state.values() for v in state.values() if v.ndim]
     assert memory["optimizer"] == sum(v.nbytes for v in moments)
     weights = {name: p.detach() for name, p in model.named_parameters()}
-    folder = save_checkpoint(
-        tmp_path, 1, model=model, optimizer=optimizer,
-        extra={"average.safetensors": weights}, state={},
-    )  # fmt: skip
+    files = {
+        "weights": kept_weights(model),
+        "optimizer": moments_of(model, optimizer),
+        "average": weights,
+    }
+    kept = {name: gathered(tensors, keep=True) for name, tensors in files.items()}
+    folder = save_checkpoint(tmp_path, 1, files=kept, state={})
     written = sum(file.stat().st_size for file in folder.iterdir())
     assert found["disk_bytes"]["checkpoints"] == pytest.approx(3 * written, rel=0.15)
 

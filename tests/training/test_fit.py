@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from aligncap.errors import DataError, InterruptedRunError, RecipeError
-from aligncap.training import FitSettings, WeightAverage, every, fit, load_average
+from aligncap.training import FitSettings, Hook, WeightAverage, every, fit, load_average
 from aligncap.training.checkpoints import checkpoints, latest_checkpoint, load_weights
 from aligncap.training.hooks import evaluating
 from aligncap.training.log import read_log
@@ -61,11 +61,14 @@ def test_a_killed_and_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_p
         assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
 
-def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_saves_says_how_to_go_on_and_loses_nothing(
+    tmp_path: Path, told: signal.Signals
+) -> None:
     run(tmp_path / "whole", resume=False)
     process = start(tmp_path / "stopped", "--slow")
     wait_for_checkpoint(tmp_path / "stopped", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(told)
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0
     assert InterruptedRunError.__name__ in error.decode()
@@ -104,7 +107,7 @@ def test_a_log_line_is_the_mean_of_its_steps(tmp_path: Path) -> None:
     model = nn.Linear(4, 1)
     fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at,
         FitSettings(steps=6, learning_rate=0.1, log_every=3), tmp_path, resume=False,
-        hooks=[lambda number, report: seen.append(report["loss"])])  # fmt: skip
+        hooks=[Hook(lambda _: True, lambda _, report: seen.append(report["loss"]))])  # fmt: skip
     logged = [line["loss"] for line in read_log(tmp_path)]
     assert logged == pytest.approx([sum(seen[:3]) / 3, sum(seen[3:]) / 3])
 

@@ -1,4 +1,4 @@
-"""Two processes with a batch each take the steps of one process with two batches."""
+"""Two processes that share two batches take the steps of one process with both."""
 
 import os
 import socket
@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from aligncap.errors import RecipeError
+from aligncap.training.devices import processes, share_of
 from aligncap.training.log import read_log
 from training.parallel_run import run
 
@@ -24,18 +26,17 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one_with_twice_the_batches(tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     together = {
         **os.environ,
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
-        "ACCELERATE_USE_CPU": "true",
         "PYTHONPATH": os.pathsep.join([str(PROGRAM.parent.parent), *sys.path]),
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(tmp_path / "two"), "1"],
+            [sys.executable, str(PROGRAM), str(tmp_path / "two"), "2"],
             env={**together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
         )
@@ -55,3 +56,27 @@ def test_two_processes_take_the_steps_of_one_with_twice_the_batches(tmp_path: Pa
     ]
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name])
+
+
+def test_processes_share_the_batches_of_a_step_evenly_or_are_told_how() -> None:
+    assert [share_of(8, count) for count in (1, 2, 4, 8)] == [8, 4, 2, 1]
+    with pytest.raises(RecipeError, match=r"set training\.accumulation to 4"):
+        share_of(3, 2)
+    with pytest.raises(RecipeError, match=r"set training\.accumulation to 4"):
+        share_of(1, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("WORLD_SIZE", "2", "2 processes were launched, 1 joined"),
+        ("ACCELERATE_USE_FSDP", "true", r"set training\.sharding"),
+    ],
+)
+def test_processes_that_would_not_do_as_launched_are_refused(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert processes().num_processes == 1
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RecipeError, match=message):
+        processes()

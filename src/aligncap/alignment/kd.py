@@ -25,7 +25,7 @@ from aligncap.captioner.adapters import has_adapter
 from aligncap.captioner.checkpoint import load_torch
 from aligncap.captioner.model import CaptionModel
 from aligncap.errors import RecipeError
-from aligncap.training import training_device
+from aligncap.training import first_process_first, has_company, training_device
 
 CACHE_FOLDER = "teacher"
 """Of a run: the teacher's distributions, where the recipe names no other folder."""
@@ -68,13 +68,20 @@ def lesson_of(
 ) -> Lesson[Distributions | None]:
     """The student's rows, the teacher's distributions of the same captions, and Eq. 5."""
     prompter, prompt = stage.prompter, settings.teacher.prompt
+    examples = prompter.all_examples(prompt)
     cache = TeacherCache(
         cache_folder,
         open_teacher(settings, stage.model),
-        prompter.all_examples(prompt),
+        examples,
         top_k=settings.teacher.top_k,
         temperature=settings.teacher.temperature,
     )
+    if has_company():
+        # One process alone asks as it goes. Of several, one would ask a model that is shared out
+        # while the others do something else.
+        stage.model.to(training_device())
+        with first_process_first():
+            cache.fill(examples)
 
     def teacher(draws: Sequence[Draw]) -> Distributions:
         return cache.lookup([e for d in draws for e in prompter.teacher_examples(d, prompt)])

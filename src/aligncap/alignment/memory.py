@@ -4,6 +4,7 @@ Upper estimates: what is certain (weights, gradients, moments) is exact, what de
 (activations) counts every tensor that the plain implementation keeps for the backward pass.
 """
 
+import math
 from dataclasses import dataclass
 
 from aligncap.captioner.sizes import ModelSize
@@ -11,6 +12,10 @@ from aligncap.errors import RecipeError
 
 BYTES = {"float32": 4, "bfloat16": 2}
 """Of one number."""
+
+NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+"""Of one number in 4 bits: its half byte, a byte of scale for each 64 numbers, and for each 256
+scales a float32 of their own (QLoRA's double quantisation)."""
 
 RESERVE_BYTES = 1 << 30
 """Left to a GPU's context, its libraries' workspaces and the allocator's gaps."""
@@ -61,6 +66,8 @@ class Numbers:
     """"bfloat16" runs the step under autocast."""
     eager: bool = False
     """Attention that keeps its table of scores ("eager")."""
+    quantized: bool = False
+    """The base's matrices are held in 4 bits; `weights` is what they are computed in."""
 
     @property
     def activation_bytes(self) -> int:
@@ -79,7 +86,7 @@ class MemoryNeed:
     optimizer: int
     average: int
     autocast: int
-    """bfloat16 copies of float32 weights."""
+    """bfloat16 copies of float32 weights, or the largest 4-bit matrix as it is computed with."""
     activations: int
     activations_checkpointed: int
     """With gradient checkpointing: each layer's input, and all of one layer."""
@@ -116,7 +123,8 @@ def memory_need(
                  keeps the rows' beginnings too
     gradients    4 for each trained parameter: what trains is float32
     optimizer    8 for each trained parameter: AdamW's two moments
-    autocast     2 for each parameter of the base where float32 weights run in bfloat16
+    autocast     2 for each parameter of the base where float32 weights run in bfloat16; of 4-bit
+                 matrices one at a time, in full
     activations  layers · `layer_bytes` and, beside, the hidden states before and after
     logits       `logits_bytes`
     """
@@ -125,12 +133,12 @@ def memory_need(
     stream = work.tokens * size.hidden * BYTES[numbers.weights]
     mixed = numbers.step == "bfloat16" and numbers.weights == "float32"
     return MemoryNeed(
-        weights=weight_bytes(size, numbers.weights),
+        weights=weight_bytes(size, numbers),
         teacher=size.base * BYTES[numbers.weights] if own_teacher else 0,
         gradients=4 * trained,
         optimizer=8 * trained,
         average=4 * trained if average else 0,
-        autocast=2 * size.base if mixed else 0,
+        autocast=_copies(size, numbers, mixed=mixed),
         activations=size.layers * layer + 3 * stream,
         activations_checkpointed=(size.layers + 3) * stream + layer,
         logits=logits_bytes(size, work, numbers),
@@ -138,9 +146,18 @@ def memory_need(
     )
 
 
-def weight_bytes(size: ModelSize, dtype: str) -> int:
+def weight_bytes(size: ModelSize, numbers: Numbers) -> int:
     """Bytes of all parameters, and of the copy of the new rows' beginnings that peft keeps."""
-    return size.base * BYTES[dtype] + 4 * size.lora + 2 * 4 * size.new_rows
+    packed = size.matrices if numbers.quantized else 0
+    base = (size.base - packed) * BYTES[numbers.weights] + math.ceil(packed * NF4_BYTES)
+    return base + 4 * size.lora + 2 * 4 * size.new_rows
+
+
+def _copies(size: ModelSize, numbers: Numbers, *, mixed: bool) -> int:
+    if not numbers.quantized:
+        return 2 * size.base if mixed else 0
+    largest = size.hidden * max(size.feed_forward, size.query) * BYTES[numbers.weights]
+    return largest + (2 * (size.base - size.matrices) if mixed else 0)
 
 
 def layer_bytes(size: ModelSize, work: Work, numbers: Numbers) -> int:

@@ -3,6 +3,7 @@
     {"loads": [{"what", "name", "present", "cure"}],
      "parameters": {"total", "trained", "groups": {group: count}},
      "memory_bytes": {"weights", …, "total", "total_checkpointed"},
+                       of one process, with nothing shared out
      "disk_bytes": {"checkpoints", "model", "teacher_cache", …, "total"},
      "assumed": {…},                   what the numbers rest on that is not known
      "notes": […]}
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from aligncap.alignment.backbone_plan import BackbonePlan, plan_backbone
 from aligncap.alignment.data import SpeechSource, one_source, read_rows, read_source
+from aligncap.alignment.estimate import EstimateSettings
 from aligncap.alignment.memory import (
     CHECKPOINTS_AT_ONCE,
     MemoryNeed,
@@ -28,7 +30,7 @@ from aligncap.alignment.memory import (
     model_folder_bytes,
     teacher_cache_bytes,
 )
-from aligncap.alignment.settings import EstimateSettings, StageSettings, TeacherSettings
+from aligncap.alignment.settings import StageSettings, TeacherSettings, check_layout
 from aligncap.alignment.students import check_start
 from aligncap.captioner.sizes import ModelSize
 from aligncap.training.needs import Needed, needed_path, table_of
@@ -41,6 +43,7 @@ def plan_stage(
     settings: StageSettings, *, hears: bool, teacher: TeacherSettings | None = None
 ) -> Mapping[str, object]:
     """The plan of a stage; `hears` says whether its student reads speech."""
+    check_layout(settings)
     needed = [needed_path("training rows", path, cure=ROWS_CURE) for path in settings.data.rows]
     here = [path for path in settings.data.rows if path.exists()]
     source = one_source({path: read_source(path) for path in here}) if here else None
@@ -107,14 +110,15 @@ def numbers_of(settings: StageSettings) -> Numbers:
         weights=settings.model.dtype,
         step=settings.training.precision,
         eager=settings.model.attention == "eager",
+        quantized=settings.model.quantization is not None,
     )
 
 
-def memory_table(need: MemoryNeed) -> dict[str, int]:
+def memory_table(need: MemoryNeed, settings: StageSettings) -> dict[str, int]:
     """What is held by its names, and the most that is held at once."""
     return {
         **asdict(need),
-        "total": need.total(checkpointed=False),
+        "total": need.total(checkpointed=settings.model.gradient_checkpointing),
         "total_checkpointed": need.total(checkpointed=True),
     }
 
@@ -172,7 +176,7 @@ def _memory(
         own_teacher=own,
         teacher_work=work(read) if teacher else None,
     )
-    return memory_table(need)
+    return memory_table(need, settings)
 
 
 def _disk(

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aligncap.alignment.estimate import EstimateSettings
 from aligncap.captioner.acting import ACT_MODES
 from aligncap.captioner.adapters import AdapterSettings
 from aligncap.captioner.meta import CaptionLimits, ModelNotes
 from aligncap.captioner.prompts import TEACHER_PROMPTS
 from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.training import FitSettings
+from aligncap.training.pretrained import QUANTIZATIONS
 from aligncap.values import LANGUAGES
 
 DTYPES = ("float32", "bfloat16")
@@ -103,6 +105,12 @@ class ModelSettings:
     every weight is trained."""
     dtype: str = "float32"
     """Of the weights; "bfloat16" suits a large frozen base under LoRA."""
+    quantization: str | None = None
+    """"nf4" holds the matrices of a frozen base in 4 bits and computes in `dtype` (QLoRA); it needs
+    a CUDA GPU and bitsandbytes."""
+    gradient_checkpointing: bool = False
+    """Keep the inputs of layers only, and run each layer again on the way back: the same gradients
+    for about a third more time and far less memory."""
     attention: str | None = None
     """transformers' name of an implementation, or None for the model's own choice; on a CPU in
     bfloat16 "eager" is quicker than torch's fused attention for short sequences."""
@@ -120,6 +128,12 @@ class ModelSettings:
             self.dtype == "float32" or self.lora is not None,
             f"weights of {self.dtype} are too coarse to be trained whole; add a LoRA adapter, "
             "or set training.precision instead",
+        )
+        if self.quantization is not None and self.quantization not in QUANTIZATIONS:
+            raise UnknownNameError("quantization", self.quantization, QUANTIZATIONS)
+        _require(
+            self.quantization is None or self.lora is not None,
+            f"weights in {self.quantization} cannot be trained; add a LoRA adapter",
         )
         _require(
             self.lora is None or bool(self.start or self.base),
@@ -200,27 +214,6 @@ class ValidationSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EstimateSettings:
-    """What a dry run reckons with where the rows cannot tell; training does not read it."""
-
-    speech_tokens: int = 500
-    """Of one prompt: ten seconds of SpeechTokenizer's first layer."""
-    text_tokens: int = 60
-    """Of one prompt's clues and instruction."""
-    caption_tokens: int = 40
-    codebooks: int = 1
-    """Of the speech tokenizer; the rows say it where they are there."""
-    codebook_size: int = 1024
-
-    def __post_init__(self) -> None:
-        for name in ("speech_tokens", "text_tokens", "caption_tokens"):
-            value = getattr(self, name)
-            _require(value >= 1, f"{name} is {value}, must be at least 1")
-        sizes = self.codebooks, self.codebook_size
-        _require(min(sizes) >= 1, f"codebooks of {sizes[0]} x {sizes[1]} hold no code")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSettings:
     """The model folder that a run ends with, `<output>/model`."""
 
@@ -244,3 +237,13 @@ class StageSettings:
     """Kept in the model folder: where its captions end."""
     notes: ModelNotes = field(default_factory=ModelNotes)
     """Kept in the model folder: what its card says."""
+
+
+def check_layout(settings: StageSettings) -> None:
+    """RecipeError where 4-bit weights would have to be shared out among processes."""
+    sharding, quantization = settings.training.sharding, settings.model.quantization
+    _require(
+        quantization is None or sharding not in ("fsdp", "zero3"),
+        f"model.quantization {quantization} packs weights in a way that training.sharding "
+        f"{sharding} cannot share out; use none, zero1 or zero2",
+    )

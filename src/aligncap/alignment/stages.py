@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,22 @@ from aligncap.alignment.data import SpeechSource, TrainingRow, one_source, read_
 from aligncap.alignment.draws import BatchPlan, Draw, validation_draws
 from aligncap.alignment.lessons import Lesson, validation_means
 from aligncap.alignment.prompting import Prompter
-from aligncap.alignment.settings import SCORES, ModelSettings, StageSettings
+from aligncap.alignment.settings import SCORES, ModelSettings, StageSettings, check_layout
 from aligncap.alignment.students import open_student
 from aligncap.captioner.checkpoint import save
 from aligncap.captioner.meta import ModelMeta, SpeechTokenizerMeta, read_meta
 from aligncap.captioner.model import trainable_summary
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
-from aligncap.training import BestWeights, WeightAverage, fit, is_first_process
+from aligncap.training import (
+    BestWeights,
+    Hook,
+    WeightAverage,
+    first_process_first,
+    fit,
+    is_first_process,
+)
 from aligncap.training.checkpoints import trained
-from aligncap.training.hooks import Hook
 from aligncap.training.run import BatchAt, Step
 from aligncap.values import LANGUAGES
 
@@ -43,6 +48,7 @@ class Stage:
         data: tuple[Sequence[TrainingRow], SpeechSource],
     ) -> None:
         """`data` is what is learnt from, and whose speech tokens it holds."""
+        check_layout(settings)
         self.settings, self.output, self._kind = settings, output, kind
         self.rows, self._source = data
         self.model, self._template = open_student(
@@ -135,8 +141,8 @@ class Stage:
         decay = settings.training.ema_decay
         average = None if decay is None else WeightAverage(module, decay)
         described = trainable_summary(module)
-        hook = self._hook(validate, average)
-        best = self._best(module, average)
+        hook = self._hook(validate)
+        best = self._best(module)
         history = fit(
             module,
             step,
@@ -152,31 +158,25 @@ class Stage:
         if average is not None and kept is None:
             average.keep()
         folder = self.output / MODEL_FOLDER
-        if is_first_process():
-            meta = self._meta(act_mode, described)
-            save(folder, self.model, meta, encoder=settings.output.encoder)
+        # Whatever the others do next may begin from the folder.
+        with first_process_first():
+            if is_first_process():
+                meta = self._meta(act_mode, described)
+                save(folder, self.model, meta, encoder=settings.output.encoder)
         last: dict[str, float] = {}
         for line in history.log:
             last.update(line)
         found = {} if kept is None else {"best_step": kept}
         return {"model": str(folder), "trained": described, **last, **found}
 
-    def _hook(
-        self, validate: Callable[[], Mapping[str, float]], average: WeightAverage | None
-    ) -> Hook:
-        """A hook of `fit`: now and then `validate`, of the averaged weights where there are."""
-        settings = self.settings
+    def _hook(self, validate: Callable[[], Mapping[str, float]]) -> Hook:
+        """A hook of `fit`: now and then, and at the end, `validate`."""
+        every, last = self.settings.validation.every, self.settings.training.steps
+        return Hook(
+            due=lambda number: number % every == 0 or number == last, call=lambda *_: validate()
+        )
 
-        def hook(number: int, _: Mapping[str, float]) -> Mapping[str, float] | None:
-            last = number == settings.training.steps
-            if number % settings.validation.every and not last:
-                return None
-            with nullcontext() if average is None else average.applied():
-                return validate()
-
-        return hook
-
-    def _best(self, module: nn.Module, average: WeightAverage | None) -> BestWeights | None:
+    def _best(self, module: nn.Module) -> BestWeights | None:
         asked = self.settings.validation
         if asked.best is None:
             return None
@@ -185,7 +185,8 @@ class Stage:
             score=f"validation_{asked.best}",
             higher=SCORES[asked.best],
             patience=asked.patience,
-            weights=lambda: trained(module) if average is None else average.weights,
+            # Of the average where there is one: that is what a hook sees.
+            weights=lambda: trained(module),
         )
 
     def _meta(self, act_mode: str, described: str) -> ModelMeta:

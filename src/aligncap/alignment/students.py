@@ -26,6 +26,7 @@ from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, RecipeError
 from aligncap.speech.builtin import open_tokenizer
 from aligncap.speech.encoder_checkpoint import load_encoder
+from aligncap.training import first_process_first
 
 TEXT_ONLY = "warmup"
 """The stage that trains no speech token: what it makes fits any tokenizer of the same size."""
@@ -48,13 +49,19 @@ def open_student(
     template = PromptTemplate()
     if settings.start is not None:
         template = check_start(settings.start, source)
-        model = load_torch(settings.start, dtype=settings.dtype, trainable=True)
+        model = load_torch(
+            settings.start,
+            dtype=settings.dtype,
+            quantization=settings.quantization,
+            trainable=True,
+        )
     elif settings.base is not None:
         causal_lm, vocabulary = open_backbone(
             settings.base,
             codebook_size=source.codebook_size,
             codebooks=source.codebooks,
             dtype=settings.dtype,
+            quantization=settings.quantization,
         )
         add_speech_tokens(causal_lm, vocabulary)
         model = CaptionModel(causal_lm, vocabulary)
@@ -68,7 +75,20 @@ def open_student(
         set_speech_rows(model, codebook_of(settings.codebook, source), seed=seed)
     if settings.lora is not None and not _goes_on(model, settings.lora):
         model = add_adapter(model, settings.lora)
+    if settings.gradient_checkpointing:
+        checkpoint_layers(model)
     return model.train(), template
+
+
+def checkpoint_layers(model: CaptionModel) -> None:
+    """Have each layer keep its input only in training, and run again on the way back.
+
+    Not reentrant: under a frozen embedding that would find no input to give a gradient to.
+    """
+    # Older releases of transformers know the second name only; newer ones warn of it.
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(found for name in names if (found := getattr(model.bare, name, None)))
+    enable({"use_reentrant": False})
 
 
 def _goes_on(model: CaptionModel, lora: AdapterSettings) -> bool:
@@ -125,13 +145,14 @@ def _own_vocabulary(
     template: PromptTemplate,
     path: Path,
 ) -> Vocabulary:
-    if not path.exists():
-        texts = [*template.instructions.values(), *dict.fromkeys(_texts(rows))]
-        tokenizer = train_text_tokenizer(texts, settings.new.text_vocabulary)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}")
-        tokenizer.save(str(partial))
-        partial.replace(path)
+    with first_process_first():
+        if not path.exists():
+            texts = [*template.instructions.values(), *dict.fromkeys(_texts(rows))]
+            tokenizer = train_text_tokenizer(texts, settings.new.text_vocabulary)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}")
+            tokenizer.save(str(partial))
+            partial.replace(path)
     return Vocabulary.of(
         read_tokenizer(path), codebook_size=source.codebook_size, codebooks=source.codebooks
     )

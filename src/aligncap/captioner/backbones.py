@@ -74,14 +74,20 @@ def longest_sequence(causal_lm: Any) -> int | None:
 
 
 def open_backbone(
-    name: str, *, codebook_size: int, codebooks: int = 1, dtype: str = "auto"
+    name: str,
+    *,
+    codebook_size: int,
+    codebooks: int = 1,
+    dtype: str = "auto",
+    quantization: str | None = None,
 ) -> tuple[Any, Vocabulary]:
     """A pretrained causal LM and a vocabulary of its text plus speech.
 
     `name` is a folder or a Hugging Face name; nothing is downloaded: MissingModelError says what
     to fetch. The embedding still has the backbone's rows, see `model.add_speech_tokens`.
     """
-    causal_lm, fast = load_causal_lm(name, dtype=dtype), load_tokenizer(name)
+    causal_lm = load_causal_lm(name, dtype=dtype, quantization=quantization)
+    fast = load_tokenizer(name)
     vocabulary = Vocabulary.of(
         fast.backend_tokenizer,
         codebook_size=codebook_size,

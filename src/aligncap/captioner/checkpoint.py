@@ -108,9 +108,16 @@ def load_vocabulary(folder: Path, meta: ModelMeta | None = None) -> Vocabulary:
 
 
 def load_torch(
-    folder: Path, *, device: str = "cpu", dtype: str = "auto", trainable: bool = False
+    folder: Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    quantization: str | None = None,
+    trainable: bool = False,
 ) -> "CaptionModel":
     """The torch model of a folder, in evaluation mode unless `trainable`.
+
+    With `quantization` (`load_causal_lm`) it stays on the GPU that its weights were packed on.
 
     MissingModelError where the folder is exported (it has no torch weights), or where an adapter's
     base is not on this machine: the message says what to fetch.
@@ -122,7 +129,7 @@ def load_torch(
     meta = read_meta(folder)
     vocabulary = load_vocabulary(folder, meta)
     if meta.base:
-        causal_lm = load_causal_lm(meta.base, dtype=dtype)
+        causal_lm = load_causal_lm(meta.base, dtype=dtype, quantization=quantization)
         # A base of our own (an earlier stage) has learnt its speech rows already.
         if not (Path(meta.base) / META_FILE).is_file():
             add_speech_tokens(causal_lm, vocabulary)
@@ -133,8 +140,9 @@ def load_torch(
                 f"{folder}: has no model.safetensors; it is exported for captioning only, "
                 "train from the folder it was exported from"
             )
-        model = CaptionModel(load_causal_lm(str(folder), dtype=dtype), vocabulary)
-    return model.to(device).train(trainable)
+        causal_lm = load_causal_lm(str(folder), dtype=dtype, quantization=quantization)
+        model = CaptionModel(causal_lm, vocabulary)
+    return (model if quantization else model.to(device)).train(trainable)
 
 
 def _check_target(folder: Path) -> None:

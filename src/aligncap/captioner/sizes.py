@@ -38,6 +38,8 @@ class ModelSize:
 
     base: int
     """Parameters of the language model, rows of the new ids included."""
+    matrices: int
+    """Those of them in the layers' matrices, which 4-bit weights are of."""
     lora: int
     """Parameters of the LoRA matrices; 0 without an adapter."""
     new_rows: int
@@ -95,6 +97,7 @@ def model_size(
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return ModelSize(
         base=sum(parameter.numel() for parameter in causal_lm.parameters()),
+        matrices=_matrix_parameters(causal_lm),
         # Beside a matrix [a, b] stand one of [rank, a] and one of [b, rank].
         lora=adapter.rank * sum(a + b for a, b in shapes) if adapter else 0,
         new_rows=_new_row_parameters(causal_lm, vocabulary) if adapter else 0,
@@ -110,6 +113,16 @@ def model_size(
         lora_inputs=sum(a for a, _ in shapes) // layers,
         rows=rows,
         text_rows=vocabulary.text,
+    )
+
+
+def _matrix_parameters(causal_lm: Any) -> int:
+    """Of linear layers, GPT-2's transposed ones too; not of the projection onto the vocabulary."""
+    head = causal_lm.get_output_embeddings()
+    return sum(
+        module.weight.numel()
+        for module in causal_lm.modules()
+        if module is not head and type(module).__name__ in ("Linear", "Conv1D")
     )
 
 

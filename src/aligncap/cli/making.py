@@ -23,6 +23,11 @@ def train_recipe(
     from aligncap.recipes import run_recipe
 
     summary = run_recipe(recipe, overrides=overrides, output=output, resume=resume, dry_run=dry_run)
+    if not dry_run:
+        from aligncap.training import is_first_process
+
+        if not is_first_process():
+            return 0
     print(json.dumps(summary, indent=2, ensure_ascii=False, default=str), file=world.stdout)
     return 0
 

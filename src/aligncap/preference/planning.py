@@ -19,7 +19,7 @@ from aligncap.alignment.planning import (
     parameters_of,
     plan_model,
 )
-from aligncap.alignment.settings import StageSettings
+from aligncap.alignment.settings import StageSettings, check_layout
 from aligncap.alignment.teacher import ROWS_AT_ONCE
 from aligncap.captioner.sizes import ModelSize
 from aligncap.captioner.torch_runtime import PROMPTS_AT_ONCE
@@ -59,7 +59,7 @@ class PreferencePlan:
         return {
             "loads": table_of(self.needed),
             "parameters": parameters_of(size, head=head) if size else None,
-            "memory_bytes": memory_table(need) if need else None,
+            "memory_bytes": memory_table(need, self.settings) if need else None,
             "disk_bytes": disk_table(size, self.settings, disk or {}, head=head) if size else None,
             "assumed": self.assumed,
             "notes": list(self.notes),
@@ -133,6 +133,7 @@ class PreferencePlan:
 
 def begin_plan(settings: StageSettings, *, pairs: bool) -> PreferencePlan:
     """What rows and model tell; rows that hold no pair are left out where `pairs` are learnt."""
+    check_layout(settings)
     rows, source, needed = _read(settings, pairs=pairs)
     backbone = plan_model(settings, source)
     assumed = assumed_of(settings.estimate, source, hears=True)

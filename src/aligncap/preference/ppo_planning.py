@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aligncap.alignment.backbone_plan import plan_backbone
-from aligncap.alignment.memory import weight_bytes
+from aligncap.alignment.memory import Numbers, weight_bytes
 from aligncap.alignment.planning import heard_tokens
 from aligncap.alignment.settings import ModelSettings
 from aligncap.captioner.meta import read_meta
@@ -14,6 +14,9 @@ from aligncap.preference.planning import begin_plan
 from aligncap.preference.ppo_settings import PpoSettings
 from aligncap.preference.reward_model import HEAD_FILE
 from aligncap.training.needs import Needed
+
+AS_STORED = Numbers(weights="float32", step="float32")
+"""How a reward model is held, whatever the policy is held in."""
 
 
 def plan_ppo(settings: PpoSettings) -> Mapping[str, object]:
@@ -48,7 +51,9 @@ def plan_ppo(settings: PpoSettings) -> Mapping[str, object]:
             read_between=replace(work, rows=batch.rows),
         ),
         generation=begun.generation_bytes(size, prompts=batch.rows, captions=batch.captions),
-        beside=weight_bytes(reward_size, "float32") if reward_size else 0,
+        beside=weight_bytes(reward_size, Numbers(weights="float32", step="float32"))
+        if reward_size
+        else 0,
     )
     return begun.table(need, {"rollouts": _rollout_bytes(settings)}, head=head)
 

@@ -73,6 +73,11 @@ class PpoSettings(StageSettings):
             raise RecipeError(
                 f"{self.batch.rows} clips a round do not fill {self.ppo.minibatches} minibatches"
             )
+        if self.training.sharding in ("fsdp", "zero3"):
+            raise RecipeError(
+                f"training.sharding is {self.training.sharding}, but captions are drawn from whole "
+                "weights, each process its own: use none, zero1 or zero2"
+            )
         if self.ppo.updates % self.training.accumulation:
             raise RecipeError(
                 f"a round gives {self.ppo.updates} batches (epochs x minibatches), which "

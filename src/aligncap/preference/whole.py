@@ -31,6 +31,7 @@ from aligncap.preference.store import PreferenceStore
 from aligncap.preference.to_rows import preference_rows
 from aligncap.preference.whole_planning import plan_rounds
 from aligncap.recipes import run_recipe
+from aligncap.training import has_company
 
 METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"dpo": ("dpo",), "ppo": ("ppo",), "reward+ppo": ("reward", "ppo")}
@@ -105,6 +106,11 @@ def plan(settings: PreferSettings, output: Path) -> Mapping[str, object]:
 def run(settings: PreferSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Every round that is not done yet; returns the model folder of the last and its summary."""
     del resume  # every step goes on where it was
+    if has_company():
+        raise RecipeError(
+            "rounds of preference learning run in one process; run its steps one after another, "
+            "those of kind 'dpo', 'reward' and 'ppo' under torchrun"
+        )
     output.mkdir(parents=True, exist_ok=True)
     start, summary = settings.start, dict[str, object]()
     for number in range(1, settings.rounds + 1):

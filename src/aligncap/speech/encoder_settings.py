@@ -59,3 +59,7 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         if not self.data:
             raise RecipeError("data names no manifest; list at least one")
+        if self.training.sharding != "none":
+            raise RecipeError(
+                "the speech encoder is small and is trained whole: set training.sharding to none"
+            )

@@ -35,7 +35,12 @@ from aligncap.speech.encoder_planning import plan_encoder
 from aligncap.speech.encoder_settings import EncoderSettings
 from aligncap.speech.feature_store import FeatureStore, store_features
 from aligncap.speech.features import Features, encoder_input, measure_features
-from aligncap.training import WeightAverage, fit
+from aligncap.training import (
+    WeightAverage,
+    first_process_first,
+    fit,
+    is_first_process,
+)
 from aligncap.training.hooks import evaluating, every
 from aligncap.values import EMOTIONS
 
@@ -67,8 +72,7 @@ def run(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str
     average = WeightAverage(model, settings.training.ema_decay or _DECAY)
 
     def report() -> Mapping[str, float]:
-        with average.applied():
-            return recalls(model, corpus)
+        return recalls(model, corpus)
 
     hooks = (every(settings.evaluate_every, report),) if corpus.held_out else ()
     step = EncoderStep(model, settings)
@@ -87,7 +91,9 @@ def run(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str
     fit(model, step, batches, run_settings, output, resume=resume, hooks=hooks, average=average)
     with average.applied():
         finished = balanced(model, corpus.emotion_shares, settings.prior_weight)
-    save_encoder(output / "encoder", finished)
+    with first_process_first():
+        if is_first_process():
+            save_encoder(output / "encoder", finished)
     return recalls(finished, corpus)
 
 

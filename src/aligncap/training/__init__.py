@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from aligncap.training.average import WeightAverage, load_average
     from aligncap.training.best import BestWeights
     from aligncap.training.checkpoints import latest_checkpoint, load_weights
-    from aligncap.training.devices import first_process_first, is_first_process, training_device
-    from aligncap.training.hooks import evaluating, every
+    from aligncap.training.devices import (
+        first_process_first,
+        has_company,
+        is_first_process,
+        training_device,
+    )
+    from aligncap.training.hooks import Hook, evaluating, every
     from aligncap.training.loop import History, fit
     from aligncap.training.optimizer import make_optimizer
 
@@ -22,11 +27,13 @@ __all__ = [
     "BestWeights",
     "FitSettings",
     "History",
+    "Hook",
     "WeightAverage",
     "evaluating",
     "every",
     "first_process_first",
     "fit",
+    "has_company",
     "is_first_process",
     "latest_checkpoint",
     "learning_rate_at",
@@ -40,11 +47,13 @@ __all__ = [
 _LATER = {
     "BestWeights": "best",
     "History": "loop",
+    "Hook": "hooks",
     "WeightAverage": "average",
     "evaluating": "hooks",
     "every": "hooks",
     "first_process_first": "devices",
     "fit": "loop",
+    "has_company": "devices",
     "is_first_process": "devices",
     "latest_checkpoint": "checkpoints",
     "load_average": "average",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aligncap.errors import DataError
 from aligncap.training.checkpoints import latest_checkpoint, load_buffers, trained
+from aligncap.training.whole import laid_as, whole
 
 AVERAGE_FILE = "average.safetensors"
 
@@ -24,12 +25,19 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model = model
         self._decay = decay
-        self.updates = 0
-        self.weights = {name: p.detach().clone() for name, p in trained(model).items()}
+        self.begin()
 
-    def to(self, device: torch.device) -> None:
-        """Move the average to where the model is."""
-        self.weights = {name: weight.to(device) for name, weight in self.weights.items()}
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Start again from the model's present weights."""
+        self.weights = {name: p.detach().clone() for name, p in trained(self._model).items()}
+        self.updates = 0
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Be shared out, and be where, the model's weights are; every process must call."""
+        entire = {name: whole(weight) for name, weight in self.weights.items()}
+        self.weights = {n: laid_as(p, entire[n]) for n, p in trained(self._model).items()}
 
     @torch.no_grad()
     def update(self) -> None:
@@ -42,8 +50,7 @@ class WeightAverage:
     @torch.no_grad()
     def restore(self, weights: dict[str, Tensor], updates: int) -> None:
         """Go on from an average that was saved."""
-        for name, weight in self.weights.items():
-            weight.copy_(weights[name])
+        self.weights = dict(weights)
         self.updates = updates
 
     @contextmanager

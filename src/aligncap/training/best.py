@@ -14,6 +14,7 @@ from aligncap.training.checkpoints import trained
 from aligncap.training.devices import is_first_process
 from aligncap.training.hooks import Hook, Report
 from aligncap.training.log import read_log
+from aligncap.training.whole import gathered
 
 BEST_FOLDER = "best"
 """Of a run: the weights that did best in validation, and which step had them."""
@@ -47,7 +48,7 @@ class BestWeights:
         """The same hook, with the score that it returns taken note of."""
 
         def watched(number: int, report: Report) -> Report | None:
-            told = hook(number, report)
+            told = hook.call(number, report)
             if told:
                 if self._score not in told:
                     raise RecipeError(
@@ -56,11 +57,13 @@ class BestWeights:
                     )
                 scores = {**self._scores(), number: self._sign * told[self._score]}
                 self._decide(scores)
-                if number == _best_of(scores) and is_first_process():
-                    self._keep(number)
+                first = is_first_process()
+                weights = gathered(self._weights(), keep=first)
+                if number == _best_of(scores) and first:
+                    self._keep(number, weights)
             return told
 
-        return watched
+        return Hook(hook.due, watched)
 
     def enough(self) -> bool:
         """Whether the last `patience` validations brought nothing better."""
@@ -97,13 +100,12 @@ class BestWeights:
         since = sum(step > _best_of(scores) for step in scores) if scores else 0
         self._enough = self._patience > 0 and since >= self._patience
 
-    def _keep(self, number: int) -> None:
+    def _keep(self, number: int, weights: dict[str, Tensor]) -> None:
         folder = self._output / BEST_FOLDER
         partial = folder.with_name(f".{BEST_FOLDER}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        tensors = {n: w.detach().cpu().contiguous().clone() for n, w in self._weights().items()}
-        save_file(tensors, partial / WEIGHTS_FILE)
+        save_file(weights, partial / WEIGHTS_FILE)
         (partial / STEP_FILE).write_text(json.dumps({"step": number}), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aligncap.errors import DataError
+from aligncap.training.whole import laid_as
 
 KEPT = 2
 """Checkpoints that stay; older ones are removed."""
@@ -51,18 +52,22 @@ def latest_checkpoint(output: Path) -> Path | None:
     return next(reversed(checkpoints(output)), None)
 
 
+def kept_weights(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint keeps of a model, by name: what is trained, and buffers."""
+    return {**trained(model), **_buffers(model)}
+
+
 def save_checkpoint(
     output: Path,
     step: int,
     *,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    extra: Mapping[str, dict[str, Tensor]],
+    files: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, object],
 ) -> Path:
     """Write `checkpoint-<step>` whole or not at all, and remove all but the last two.
 
-    `extra` holds further files of tensors by file name; `state` goes into state.json.
+    `files` holds tensors on the CPU, each of a storage of its own, by file name; `state` goes into
+    state.json. One process writes.
     """
     target = output / f"checkpoint-{step}"
     if target.exists():
@@ -70,23 +75,15 @@ def save_checkpoint(
     partial = output / f".partial-{step}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    weights = {**{n: p.detach() for n, p in trained(model).items()}, **_buffers(model)}
-    moments, scalars = _optimizer_state(model, optimizer)
-    files = {WEIGHTS_FILE: weights, OPTIMIZER_FILE: moments, **extra}
     for name, tensors in files.items():
-        save_file({k: _storable(t) for k, t in tensors.items()}, partial / name)
-    described = {"step": step, "optimizer": scalars, **state}
+        save_file(dict(tensors), partial / name)
+    described = {"step": step, **state}
     (partial / STATE_FILE).write_text(json.dumps(described, indent=1), encoding="utf-8")
     _sync(partial)
     partial.rename(target)
     for old in checkpoints(output)[:-KEPT]:
         shutil.rmtree(old)
     return target
-
-
-def _storable(tensor: Tensor) -> Tensor:
-    # Two names of one storage are refused by safetensors, so each gets its own.
-    return tensor.detach().cpu().contiguous().clone()
 
 
 def _sync(folder: Path) -> None:
@@ -99,18 +96,13 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _optimizer_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, dict[str, object]]]:
-    tensors: dict[str, Tensor] = {}
-    scalars: dict[str, dict[str, object]] = {}
-    for name, parameter in trained(model).items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"{key}/{name}"] = value
-            else:
-                scalars.setdefault(name, {})[key] = value
-    return tensors, scalars
+def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state, by "<what>/<weight>"."""
+    return {
+        f"{key}/{name}": value
+        for name, parameter in trained(model).items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def load_state(checkpoint: Path) -> dict[str, object]:
@@ -144,26 +136,15 @@ def load_buffers(model: nn.Module, checkpoint: Path) -> None:
         tensor.copy_(stored[name])
 
 
-def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
     """Put a checkpoint's optimiser state back, weight by weight."""
     stored = load_file(checkpoint / OPTIMIZER_FILE)
-    scalars = load_state(checkpoint)["optimizer"]
     names = {parameter: name for name, parameter in trained(model).items()}
     number, state = 0, {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             ending = "/" + names[parameter]
             own = {k.removesuffix(ending): t for k, t in stored.items() if k.endswith(ending)}
-            own = {k: _laid_as(parameter, t) for k, t in own.items() if "/" not in k}
-            state[number] = {**own, **scalars.get(names[parameter], {})}  # type: ignore[attr-defined]
+            state[number] = {k: laid_as(parameter, t) for k, t in own.items() if "/" not in k}
             number += 1
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _laid_as(parameter: Tensor, moment: Tensor) -> Tensor:
-    """The moment in the memory layout of its parameter: files hold rows in order, and the fused
-    step goes through both by address, which would pair wrong weights where they are
-    channels-last."""
-    if moment.shape != parameter.shape:
-        return moment
-    return torch.empty_like(parameter, requires_grad=False).copy_(moment)

@@ -1,9 +1,10 @@
-"""What a run may be given beside its step: hooks, evaluation, and a calm end after Ctrl-C."""
+"""What a run may be given beside its step: hooks, evaluation, and a calm end when told to stop."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,37 +12,47 @@ from torch import nn
 Report = Mapping[str, float]
 """The scalars of one step, or what a hook wants logged."""
 
-Hook = Callable[[int, Report], Report | None]
-"""Called as (steps done, this step's report) after each step."""
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Something that is done after some of the steps, in every process alike.
+
+    The model it sees has the averaged weights, where the run keeps an average. A hook reads: it
+    learns nothing.
+    """
+
+    due: Callable[[int], bool]
+    """Whether it is, after so many steps."""
+    call: Callable[[int, Report], Report | None]
+    """Called as (steps done, that step's report); what it returns is logged."""
 
 
 @contextmanager
 def interrupt_noted() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event instead of breaking a step; a second one breaks at once."""
+    """Ctrl-C, or a scheduler's SIGTERM, sets the event instead of breaking a step; a second one
+    breaks at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(*_: object) -> None:
+    def note(number: int, _: object) -> None:
         event.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before[signal.Signals(number)])
 
-    signal.signal(signal.SIGINT, note)
+    for number in before:
+        signal.signal(number, note)
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def every(steps: int, function: Callable[[], Report]) -> Hook:
     """A hook that calls `function` every so many steps and has what it returns logged."""
-
-    def hook(number: int, _: Report) -> Report | None:
-        return function() if number % steps == 0 else None
-
-    return hook
+    return Hook(due=lambda number: number % steps == 0, call=lambda *_: function())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch import nn
 
 from aligncap.errors import InterruptedRunError
 from aligncap.training.average import WeightAverage
+from aligncap.training.devices import telling_of_lost_processes
 from aligncap.training.hooks import Hook, interrupt_noted
 from aligncap.training.log import read_log
 from aligncap.training.run import BatchAt, Run, Step
@@ -44,18 +45,24 @@ def fit(
     `batch_at(number)` gives batch 0, 1, 2 … and depends on nothing else, so a resumed run needs no
     memory of its data; `accumulation` batches make one optimiser step. `step(batch)` returns scalar
     tensors: "loss", whose gradient is followed, and parts that are only logged. torch's seed is
-    set anew for every batch. Hooks are called as (steps done, this step's report); what they
-    return is logged. Training ends before its last step once `enough()` says so, such as that of
-    `BestWeights`. The last checkpoint is the finished model, with running averages of the
+    set anew for every batch. A hook that is due is called as (steps done, this step's report) and
+    what it returns is logged. Training ends before its last step once `enough()` says so, such as
+    that of `BestWeights`. The last checkpoint is the finished model, with running averages of the
     weights where `ema_decay` is set (`load_average`).
 
     With `resume` it goes on from the last checkpoint, if there is one, and gives the same losses
     as an uninterrupted run. Raises RecipeError where `output` holds another run or the loss is
-    not finite, InterruptedRunError after Ctrl-C (with all that is done saved).
+    not finite, InterruptedRunError after Ctrl-C or SIGTERM (with all that is done saved).
+
+    Under torchrun the processes share the batches of each step, so that `accumulation` must be a
+    multiple of their number, and the way that `settings.sharding` names (`parallel`) shares the
+    rest; losses are those of one process. Every process must call, with the same model; the first
+    one writes. LostProcessError where one of them dies. Afterwards each has the whole model.
     """
     run = Run(model, step, batch_at, settings, output, average)
     run.start(resume=resume)
     with ExitStack() as stack:
+        stack.enter_context(telling_of_lost_processes(output))
         stop = stack.enter_context(interrupt_noted())
         log = stack.enter_context(run.open_log())
         model.train()
@@ -67,4 +74,5 @@ def fit(
                     f"stopped at step {run.done} of {settings.steps}; "
                     f"{kept} keeps it: run the same command with --resume to go on"
                 )
-    return History(run.save(), tuple(read_log(output)))
+        kept = run.finish()
+    return History(kept, tuple(read_log(output)))

@@ -1,18 +1,24 @@
 """Pretrained language models and their tokenizers, found on this machine; nothing is downloaded."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from aligncap.errors import MissingModelError
 
+QUANTIZATIONS = ("nf4",)
+"""Ways of holding a frozen base's weights in fewer bits."""
 
-def load_causal_lm(name: str, *, dtype: str = "auto") -> Any:
+
+def load_causal_lm(name: str, *, dtype: str = "auto", quantization: str | None = None) -> Any:
     """A causal LM from a folder or the local Hugging Face cache, safetensors only.
 
-    MissingModelError says what to fetch.
+    With `quantization` "nf4" its matrices are put into 4 bits as they are read, on this process's
+    GPU. MissingModelError says what to fetch, or what 4 bits need.
     """
     from transformers import AutoModelForCausalLM
 
+    packed = {} if quantization is None else _packed(name, dtype)
     try:
         causal_lm = AutoModelForCausalLM.from_pretrained(
             folder_of(name),
@@ -20,12 +26,49 @@ def load_causal_lm(name: str, *, dtype: str = "auto") -> Any:
             use_safetensors=True,
             dtype=dtype,
             attn_implementation="sdpa",
+            **packed,
         )
     except (OSError, ValueError) as error:
         raise _missing(name, "weights", error) from error
     # An adapter remembers its base by this: a name, not a place in this machine's cache.
     causal_lm.config.name_or_path = name
     return causal_lm
+
+
+def _packed(name: str, dtype: str) -> dict[str, Any]:
+    """What else is asked of transformers for 4 bits; MissingModelError where they cannot be had."""
+    import torch
+
+    missing = [
+        what
+        for what, there in (
+            ("a CUDA GPU", torch.cuda.is_available()),
+            ("bitsandbytes (pip install bitsandbytes)", find_spec("bitsandbytes") is not None),
+        )
+        if not there
+    ]
+    if missing:
+        raise MissingModelError(
+            f"language model {name!r}: 4-bit weights need {' and '.join(missing)}, not here; "
+            "set model.quantization to none"
+        )
+    from transformers import BitsAndBytesConfig
+
+    from aligncap.training.devices import training_device
+
+    config = BitsAndBytesConfig(**four_bits(dtype))  # type: ignore[no-untyped-call]
+    return {"quantization_config": config, "device_map": {"": training_device()}}
+
+
+def four_bits(dtype: str) -> dict[str, Any]:
+    """QLoRA's settings of bitsandbytes (Dettmers et al. 2023): NF4, its scales quantised again,
+    computed in `dtype`; "auto" computes in bfloat16."""
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": "bfloat16" if dtype == "auto" else dtype,
+    }
 
 
 def load_tokenizer(name: str) -> Any:

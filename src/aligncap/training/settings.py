@@ -9,6 +9,7 @@ from aligncap.errors import RecipeError, UnknownNameError
 
 SCHEDULES = ("cosine", "constant", "linear")
 PRECISIONS = ("float32", "bfloat16")
+SHARDINGS = ("none", "fsdp", "zero1", "zero2", "zero3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class FitSettings:
     decay_all: bool = False
     """Decay norms, biases and embeddings as well as matrices."""
     accumulation: int = 1
-    """Batches whose gradients make one step."""
+    """Batches whose gradients make one step, of all processes together: they share them."""
     clip_norm: float | None = 1.0
     """Largest gradient norm; None leaves gradients as they are."""
     seed: int = 0
@@ -43,6 +44,9 @@ class FitSettings:
     """Decay of an exponential moving average of the weights; None keeps none."""
     precision: str = "float32"
     """"bfloat16" runs the step under autocast; weights stay float32."""
+    sharding: str = "none"
+    """What several processes share out of the model beside the batches: nothing ("none": DDP),
+    all of it ("fsdp", "zero3"), AdamW's moments ("zero1"), or these and gradients ("zero2")."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulation", "save_every", "log_every"):
@@ -60,6 +64,13 @@ class FitSettings:
             raise UnknownNameError("schedule", self.schedule, SCHEDULES)
         if self.precision not in PRECISIONS:
             raise UnknownNameError("precision", self.precision, PRECISIONS)
+        if self.sharding not in SHARDINGS:
+            raise UnknownNameError("sharding", self.sharding, SHARDINGS)
+        if self.sharding == "zero3" and ema is not None:
+            raise RecipeError(
+                "an average of the weights (ema_decay) cannot be kept under zero3; use fsdp, "
+                "which shares out as much, or zero2"
+            )
 
 
 def _demand(name: str, value: object, holds: bool, rule: str) -> None:

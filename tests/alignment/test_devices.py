@@ -1,0 +1,230 @@
+"""The same recipes in several processes: the losses of one, whatever is shared out."""
+
+import json
+import signal
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aligncap.recipes import run_recipe
+from aligncap.training import latest_checkpoint
+from aligncap.training.log import read_log
+from alignment.recipe_runs import PROGRAM, torchrun
+from alignment.tiny_rows import write_tiny
+
+WARMUP = """
+kind = "warmup"
+[data]
+rows = ["{rows}"]
+[model.new]
+hidden = 32
+layers = 2
+heads = 2
+text_vocabulary = 330
+[training]
+steps = 8
+learning_rate = 0.01
+accumulation = 2
+log_every = 1
+[batch]
+rows = 4
+captions = 2
+"""
+
+KD = """
+kind = "kd"
+[data]
+rows = ["{rows}"]
+[model]
+start = "{start}"
+gradient_checkpointing = true
+[model.lora]
+rank = 4
+[training]
+steps = 20
+learning_rate = 0.01
+schedule = "constant"
+accumulation = 2
+clip_norm = 0.1
+log_every = 1
+ema_decay = 0.8
+[loss]
+kl_weight = 0.5
+ce_weight = 0.5
+[batch]
+rows = 4
+captions = 2
+[validation]
+every = 10
+rows = 12
+best = "loss"
+"""
+"""Constant learning rate: a run that is made longer has the same beginning."""
+
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="needs deepspeed: pip install 'aligncap[devices]'"
+)
+
+
+def sharded(how: str, **training: object) -> list[str]:
+    settings = {"sharding": how, **training}
+    return [f"training.{name}={value}" for name, value in settings.items()]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: of one process, and of two by each way there is."""
+    root = tmp_path_factory.mktemp("devices")
+    rows = write_tiny(root, count=40)
+    warmup, kd = root / "warmup.toml", root / "kd.toml"
+    warmup.write_text(WARMUP.format(rows=rows))
+    run_recipe(warmup, output=root / "warm")
+    kd.write_text(KD.format(rows=rows, start=root / "warm" / "model"))
+    run_recipe(kd, output=root / "one")
+    run_recipe(kd, overrides=["training.steps=6"], output=root / "back")
+
+    def run(recipe: Path, name: str, overrides: list[str], *, resume: bool = False) -> object:
+        output = str(root / name)
+        return {"recipe": str(recipe), "output": output, "resume": resume, "set": overrides}
+
+    together = [
+        run(kd, "none", sharded("none")),
+        run(kd, "fsdp", sharded("fsdp")),
+        run(warmup, "warm-fsdp", sharded("fsdp")),
+        run(kd, "fewer", sharded("fsdp", steps=10)),
+        run(kd, "back", sharded("fsdp", steps=12), resume=True),
+    ]
+    if find_spec("deepspeed") is not None:
+        longer = sharded("zero3", ema_decay="none")
+        together += [
+            run(kd, "zero1", sharded("zero1")),
+            run(kd, "zero2", sharded("zero2")),
+            run(kd, "zero3", [*longer, "training.steps=10"]),
+            run(kd, "zero3", longer, resume=True),
+            run(kd, "back", sharded("zero2", steps=15), resume=True),
+        ]
+    process = torchrun(str(PROGRAM), json.dumps(together))
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output
+    run_recipe(kd, output=root / "fewer", resume=True)
+    run_recipe(kd, output=root / "back", resume=True)
+    return root
+
+
+def trace(run: Path, name: str = "loss") -> list[float]:
+    return [line[name] for line in read_log(run) if name in line]
+
+
+def held(run: Path) -> list[int]:
+    """Weights and moments between steps, by process."""
+    checkpoint = latest_checkpoint(run)
+    assert checkpoint is not None
+    found: list[int] = json.loads((checkpoint / "state.json").read_text())["held"]
+    return found
+
+
+def same_weights(first: Path, second: Path) -> None:
+    one, two = load_file(first), load_file(second)
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-4)
+
+
+WAYS = [
+    "none",
+    "fsdp",
+    *(pytest.param(name, marks=needs_deepspeed) for name in ("zero1", "zero2", "zero3")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_have_the_losses_and_weights_of_one(runs: Path, way: str) -> None:
+    assert len(held(runs / way)) == 2
+    assert len(trace(runs / "one")) == 20
+    assert trace(runs / way) == pytest.approx(trace(runs / "one"), abs=1e-4)
+    norms = [trace(runs / run, "gradient_norm") for run in (way, "one")]
+    assert norms[0] == pytest.approx(norms[1], abs=1e-4)
+    assert max(norms[1]) > 0.1, "nothing was clipped"
+    for name in ("weights", "optimizer"):
+        file = f"checkpoint-20/{name}.safetensors"
+        same_weights(runs / "one" / file, runs / way / file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS[:-1])  # zero3 keeps no average
+def test_validations_averages_and_the_best_are_those_of_one(runs: Path, way: str) -> None:
+    found = [trace(runs / run, "validation_loss") for run in (way, "one")]
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+    files = ("checkpoint-20/average", "best/weights", "model/adapter/adapter_model")
+    for name in files:
+        same_weights(runs / "one" / f"{name}.safetensors", runs / way / f"{name}.safetensors")
+
+
+@pytest.mark.slow
+def test_a_model_that_is_trained_whole_is_shared_out_too(runs: Path) -> None:
+    assert trace(runs / "warm-fsdp") == pytest.approx(trace(runs / "warm"), abs=1e-4)
+    model = "model/model.safetensors"
+    same_weights(runs / "warm" / model, runs / "warm-fsdp" / model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "most"),
+    [
+        ("none", 1.0),
+        ("fsdp", 0.51),
+        # Moments alone: two numbers of each that trains, of 42,208 in all.
+        pytest.param("zero2", 0.98, marks=needs_deepspeed),
+        pytest.param("zero3", 0.51, marks=needs_deepspeed),
+    ],
+)
+def test_what_is_shared_out_is_held_by_nobody_whole(runs: Path, way: str, most: float) -> None:
+    (alone,) = held(runs / "one")
+    assert all(part <= most * alone for part in held(runs / way))
+    assert sum(held(runs / way)) >= alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fewer", "back"])
+def test_a_run_goes_on_with_other_processes_shared_another_way(runs: Path, name: str) -> None:
+    """From two to one; and from one to two, by FSDP and then ZeRO-2, to one again."""
+    assert trace(runs / name) == pytest.approx(trace(runs / "one"), abs=1e-4)
+    assert [line["step"] for line in read_log(runs / name) if "loss" in line] == [*range(1, 21)]
+    for file in ("weights", "average"):
+        end = f"checkpoint-20/{file}.safetensors"
+        same_weights(runs / "one" / end, runs / name / end)
+
+
+@pytest.mark.slow
+def test_a_dead_process_ends_the_run_and_its_checkpoint_goes_on(runs: Path, tmp_path: Path) -> None:
+    output, recipe = tmp_path / "run", str(runs / "kd.toml")
+    settings = [*sharded("fsdp", steps=10**6, save_every=5), "validation.every=1000000"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    process = torchrun(
+        *("-m", "aligncap", "train", recipe, "--output", str(output), *options),
+    )
+    until = time.monotonic() + 200
+    while latest_checkpoint(output) is None:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    ranks = {p.environ().get("RANK"): p for p in psutil.Process(process.pid).children()}
+    ranks["1"].send_signal(signal.SIGKILL)
+    said, _ = process.communicate(timeout=90)
+    assert process.returncode != 0
+    kept = latest_checkpoint(output)
+    assert kept is not None
+    (line,) = [line for line in said.splitlines() if line.startswith("aligncap: ")]
+    assert "lost another process" in line
+    assert "checkpoint-" in line
+    assert "--resume" in line
+    done = int(kept.name.rpartition("-")[2])
+    settings = [f"training.steps={done + 2}", *settings[2:]]
+    run_recipe(Path(recipe), overrides=settings, output=output, resume=True)
+    assert [line["step"] for line in read_log(output) if "loss" in line] == [*range(1, done + 3)]
