@@ -25,6 +25,7 @@ T = TypeVar("T")
 TRAINERS = {
     "encoder": "aligncap.speech.encoder_training",
     "rows": "aligncap.alignment.preparing",
+    "token-rows": "aligncap.alignment.token_rows",
     "warmup": "aligncap.alignment.warmup",
     "kd": "aligncap.alignment.kd",
     "ce": "aligncap.alignment.ce",

@@ -1,6 +1,7 @@
 """Which language model a recipe would train, and how large it is, from files that need no torch."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +30,16 @@ class Needed:
     def present(self) -> bool:
         """Whether it is there."""
         return not self.cure
+
+    @property
+    def table(self) -> Mapping[str, object]:
+        """A line of a plan's `loads`."""
+        return {
+            "what": self.what,
+            "name": self.name,
+            "present": self.present,
+            "cure": self.cure or None,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,9 @@ from aligncap.alignment.memory import (
 from aligncap.alignment.settings import StageSettings, TeacherSettings
 from aligncap.captioner.sizes import ModelSize
 
-ROWS_CURE = "make it with a recipe of kind 'rows', or as aligncap.alignment.data describes"
+ROWS_CURE = (
+    "make it with a recipe of kind 'token-rows' or 'rows', or as aligncap.alignment.data describes"
+)
 
 
 def plan_stage(
@@ -47,10 +49,7 @@ def plan_stage(
     needed += [*backbone.needed, *_folders(settings, teacher)]
     size = backbone.size
     return {
-        "loads": [
-            {"what": n.what, "name": n.name, "present": n.present, "cure": n.cure or None}
-            for n in needed
-        ],
+        "loads": [one.table for one in needed],
         "parameters": _parameters(size) if size else None,
         "memory_bytes": _memory(size, settings, hears=hears, teacher=teacher) if size else None,
         "disk_bytes": _disk(size, settings, teacher=teacher, captions=captions) if size else None,

@@ -5,7 +5,7 @@ tokenizer.json    the text tokenizer
 README.md         the model card
 config.json, model.safetensors     all weights, or
 adapter/                           a LoRA adapter of the base that aligncap.json names
-encoder/          the built-in speech tokenizer, where the model uses it
+encoder/          the speech tokenizer, where it is part of the model: the built-in one always
 """
 
 import shutil
@@ -97,6 +97,12 @@ def appearing(out: Path) -> Iterator[Path]:
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def copy_encoder(model_folder: Path, out: Path) -> None:
+    """Copy the speech tokenizer of a model folder into another, where it is part of it."""
+    if (model_folder / ENCODER_FOLDER).is_dir():
+        shutil.copytree(model_folder / ENCODER_FOLDER, out / ENCODER_FOLDER)
 
 
 def load_vocabulary(folder: Path, meta: ModelMeta | None = None) -> Vocabulary:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from aligncap.captioner.checkpoint import appearing, check_output, load_torch
+from aligncap.captioner.checkpoint import appearing, check_output, copy_encoder, load_torch
 from aligncap.captioner.meta import (
     ENCODER_FOLDER,
     TOKENIZER_FILE,
@@ -124,6 +124,7 @@ def _copy_beside(model_folder: Path, out: Path, meta: ModelMeta) -> None:
     for licence in model_folder.glob("LICENSE*"):
         shutil.copy(licence, out)
     if meta.tokenizer.name != "builtin":
+        copy_encoder(model_folder, out)
         return
     files = sorted((model_folder / ENCODER_FOLDER).glob(ENCODER_FILES))
     if not any(file.suffix == ".onnx" for file in files):

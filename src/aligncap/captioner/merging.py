@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
-from aligncap.captioner.checkpoint import appearing, check_output, load_torch
+from aligncap.captioner.checkpoint import appearing, check_output, copy_encoder, load_torch
 from aligncap.captioner.meta import (
     CARD_FILE,
-    ENCODER_FOLDER,
     TEXT_TOKENIZER_FILE,
     ModelMeta,
     read_meta,
@@ -56,8 +55,7 @@ def merge_folder(model_folder: Path, out: Path) -> ModelMeta:
         causal_lm.save_pretrained(partial)
         for licence in model_folder.glob("LICENSE*"):
             shutil.copy(licence, partial)
-        if (model_folder / ENCODER_FOLDER).is_dir():
-            shutil.copytree(model_folder / ENCODER_FOLDER, partial / ENCODER_FOLDER)
+        copy_encoder(model_folder, partial)
         write_meta(partial, merged)
         card = partial / CARD_FILE
         card.write_text(card.read_text("utf-8") + _serving(merged, vocabulary, named), "utf-8")

@@ -17,6 +17,15 @@ class Language(StrEnum):
     ZH = "zh"
 
 
+TokenizerWeights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Weights of the model's speech tokenizer, where they are not in its folder.",
+    ),
+]
+
+
 class Format(StrEnum):
     """How captions are written."""
 
@@ -103,6 +112,7 @@ def caption(
         str | None,
         typer.Option(metavar="NAME", help="The model's name there; its own if not given."),
     ] = None,
+    tokenizer_weights: TokenizerWeights = None,
 ) -> None:
     """Caption recordings: one sentence for each file."""
     from aligncap.cli.captioning import CaptionOptions, caption_paths
@@ -117,6 +127,7 @@ def caption(
         resume=resume,
         endpoint=endpoint,
         served=served,
+        tokenizer_weights=tokenizer_weights,
     )
     raise typer.Exit(caption_paths(paths, options, world=context.ensure_object(World)))
 

@@ -132,7 +132,11 @@ def make_rows(
             pass
         builder = store.pairs.latest()
         found = preference_rows(
-            store, clips, builder=builder, source=provenance, languages=languages
+            store,
+            [(one.row, one.clip) for one in clips],
+            builder=builder,
+            source=provenance,
+            languages=languages,
         )
         write_preference_rows(rows, source, found)
     return rows
