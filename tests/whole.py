@@ -26,7 +26,7 @@ FEELINGS = {
 }
 
 
-def write_recordings(source: Path, clips: list[Path], *, length_s: float = 0.8) -> Path:
+def write_recordings(source: Path, clips: list[Path], *, length_s: float = 0.6) -> Path:
     """A folder as `aligncap corpus folder` reads it: pieces of recordings, captions in .txt, labels
     in .json beside them."""
     source.mkdir(parents=True)
@@ -49,10 +49,11 @@ def save_speech_tokenizer(folder: Path) -> Path:
     Of the checkpoint's eight codebooks of 1024 entries each is drawn around what its encoder
     gives: a random codebook would name every frame alike.
     """
-    state: dict[str, Any] = official_state(OFFICIAL | {"n_q": 1, "codebook_size": 128})
+    state: dict[str, Any] = official_state(OFFICIAL | {"n_q": 1, "codebook_size": 60}, heard_s=2)
     drawn = state["quantizer.vq.layers.0._codebook.embed"]
     chance = torch.Generator().manual_seed(0)
     spread = 0.2 * drawn.std(0)
+    del state["decoder.model.0.conv.conv.bias"]  # it stands for a decoder and fits none
     for number in range(OFFICIAL["n_q"]):
         picked = drawn[torch.randint(len(drawn), (OFFICIAL["codebook_size"],), generator=chance)]
         book = picked + spread * torch.randn(picked.shape, generator=chance)
@@ -92,5 +93,3 @@ def save_llama(folder: Path, *, hidden: int = 32) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-

@@ -1,8 +1,8 @@
 """From corpora to training rows: tokens of several views of each clip, its captions and its clues.
 
-`kind = "rows"`, for the built-in speech tokenizer; `token_rows` is for any. A view is the clip as another speaker, room or microphone might have given it;
-its facts move with it, so its captions stay true. Validation speakers are listened to as they
-are and marked `split = "validation"`.
+`kind = "rows"`, for the built-in speech tokenizer (`token_rows` is for any). A view is the clip as
+another speaker, room or microphone might have given it; its facts move with it, so its captions
+stay true. Validation speakers are listened to as they are and marked `split = "validation"`.
 """
 
 import math
