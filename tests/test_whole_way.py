@@ -251,7 +251,9 @@ def test_the_documented_prompt_is_the_ids_and_gives_the_caption(
     assert f"\n    {shown}\n" in card
     assert "Send ids" not in card
 
-    ids = tuple(tokenizer(prompt).input_ids)
+    batch = tokenizer(prompt)
+    assert set(batch) == {"input_ids", "attention_mask"}
+    ids = tuple(batch.input_ids)
     number = int(clip.stem.removeprefix("clip"))
     by_clip = {row.id: row for row in read_rows(way["rows"] / "rows.jsonl")}
     row = list(by_clip).index(f"clip{number:02}#0")

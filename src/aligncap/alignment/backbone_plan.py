@@ -16,6 +16,11 @@ from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import MissingModelError
 from aligncap.training.pretrained import load_config, load_tokenizer
 
+MANIFEST_CURE = "make it with aligncap corpus (docs/corpora.md)"
+ROWS_CURE = (
+    "make it with a recipe of kind 'token-rows' or 'rows', or as aligncap.alignment.data describes"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Needed:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from aligncap.alignment.backbone_plan import Needed, needed_path, plan_backbone
+from aligncap.alignment.backbone_plan import ROWS_CURE, Needed, needed_path, plan_backbone
 from aligncap.alignment.data import read_rows, read_source
 from aligncap.alignment.memory import (
     CHECKPOINTS_AT_ONCE,
@@ -28,10 +28,6 @@ from aligncap.alignment.memory import (
 )
 from aligncap.alignment.settings import StageSettings, TeacherSettings
 from aligncap.captioner.sizes import ModelSize
-
-ROWS_CURE = (
-    "make it with a recipe of kind 'token-rows' or 'rows', or as aligncap.alignment.data describes"
-)
 
 
 def plan_stage(

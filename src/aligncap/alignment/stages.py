@@ -15,7 +15,7 @@ from aligncap.alignment.prompting import Prompter
 from aligncap.alignment.settings import SCORES, ModelSettings, StageSettings
 from aligncap.alignment.students import open_student
 from aligncap.captioner.checkpoint import save
-from aligncap.captioner.meta import ModelMeta, SpeechTokenizerMeta, read_meta
+from aligncap.captioner.meta import RUN_MODEL_FOLDER, ModelMeta, SpeechTokenizerMeta, read_meta
 from aligncap.captioner.model import trainable_summary
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
@@ -26,9 +26,6 @@ from aligncap.training.run import BatchAt, Step
 from aligncap.values import LANGUAGES
 
 LOG = logging.getLogger(__name__)
-
-MODEL_FOLDER = "model"
-"""Of a run: the model folder it ends with."""
 
 
 class Stage:
@@ -151,7 +148,7 @@ class Stage:
         kept = None if best is None else best.restore(module)
         if average is not None and kept is None:
             average.keep()
-        folder = self.output / MODEL_FOLDER
+        folder = self.output / RUN_MODEL_FOLDER
         if is_first_process():
             meta = self._meta(act_mode, described)
             save(folder, self.model, meta, encoder=settings.output.encoder)

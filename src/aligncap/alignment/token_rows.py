@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from aligncap.alignment.backbone_plan import Needed, needed_path
+from aligncap.alignment.backbone_plan import MANIFEST_CURE, Needed, needed_path
 from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
 from aligncap.alignment.row_making import training_row
@@ -76,9 +76,8 @@ SETTINGS = TokenRowsSettings
 
 def plan(settings: TokenRowsSettings, _: Path) -> Mapping[str, object]:
     """What a dry run says of it: what is read, and whether it is here."""
-    cure = "make it with aligncap corpus (docs/corpora.md)"
     manifests = (*settings.data, *settings.validation)
-    needed = [needed_path("manifest", path, cure=cure) for path in manifests]
+    needed = [needed_path("manifest", path, cure=MANIFEST_CURE) for path in manifests]
     own = settings.tokenizer
     weights = Needed(f"{own.name} tokenizer", str(own.weights or own.name), _missing(own))
     return {"loads": [one.table for one in (*needed, weights)]}

@@ -116,6 +116,8 @@ def _save_tokenizer(tokenizer: Tokenizer, vocabulary: Vocabulary, folder: Path) 
         eos_token=shape.eos,
         pad_token=shape.pad,
         clean_up_tokenization_spaces=False,
+        # transformers 4 would add token_type_ids, which no causal LM takes.
+        model_input_names=["input_ids", "attention_mask"],
     )
     fast.save_pretrained(folder)
     config = folder / "tokenizer_config.json"

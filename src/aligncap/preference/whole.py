@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from aligncap.alignment.backbone_plan import MANIFEST_CURE, ROWS_CURE, needed_path
 from aligncap.captioner.opening import model_fingerprint, open_writer
 from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.preference.candidates import CandidateOptions, decode_options, provenance_of
@@ -80,6 +81,26 @@ class PreferSettings:
 
 
 SETTINGS = PreferSettings
+
+
+def plan(settings: PreferSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it: what is read, and whether it is here."""
+    data, kinds = settings.data, METHODS[settings.learn.method]
+    train = "train it with its recipe, or give another model folder"
+    needed = [
+        needed_path("model to start from", settings.start, cure=train),
+        needed_path("training rows", data.rows, cure=ROWS_CURE),
+        *(needed_path("manifest", one, cure=MANIFEST_CURE) for one in data.manifests),
+        *(
+            needed_path("recipe", settings.learn.recipes / f"{kind}.toml", cure="write it")
+            for kind in kinds
+        ),
+    ]
+    if settings.exported is not None:
+        needed.append(
+            needed_path("exported model", settings.exported, cure="make it with aligncap export")
+        )
+    return {"loads": [one.table for one in needed]}
 
 
 def run(settings: PreferSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

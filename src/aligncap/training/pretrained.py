@@ -61,7 +61,12 @@ def folder_of(name: str) -> str:
 
 
 def _missing(name: str, what: str, error: Exception) -> MissingModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError):  # its own words are about the library's options
+        reason = "not in this machine's Hugging Face cache"
+    else:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return MissingModelError(
         f"language model {name!r}: no usable {what} here ({reason}); {_cure(name)}"
     )
