@@ -17,6 +17,14 @@ class Language(StrEnum):
     ZH = "zh"
 
 
+Endpoint = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A completions server (…/v1) that has the merged model."),
+]
+Served = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The model's name there; its own if not given."),
+]
 TokenizerWeights = Annotated[
     Path | None,
     typer.Option(
@@ -104,14 +112,8 @@ def caption(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with OUTPUT: skip the files it already has.")
     ] = False,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="A completions server (…/v1) that has the merged model."),
-    ] = None,
-    served: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The model's name there; its own if not given."),
-    ] = None,
+    endpoint: Endpoint = None,
+    served: Served = None,
     tokenizer_weights: TokenizerWeights = None,
 ) -> None:
     """Caption recordings: one sentence for each file."""
