@@ -19,7 +19,8 @@ VERBS = (
     *("caption", "measure", "clues", "train", "tokens", "merge", "export"),
     *("evaluate", "prefer"),
     *("prefer candidates", "prefer judge", "prefer pairs", "prefer annotate"),
-    *("prefer agreement", "prefer export", "prefer import", "prefer run"),
+    *("prefer agreement", "prefer rows", "prefer export"),
+    *("prefer import", "prefer run"),
     *("corpus", "corpus emosec", "corpus split", "corpus doctor"),
 )
 

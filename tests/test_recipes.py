@@ -55,6 +55,7 @@ def bakery(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Cake, Path, bool]]:
 
     module = types.ModuleType("bakery_of_the_test")
     module.SETTINGS, module.run = Cake, bake  # type: ignore[attr-defined]
+    module.plan = lambda cake, output: {"bakes": cake.oven.heat_c, "in": output.name}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bakery_of_the_test", module)
     monkeypatch.setitem(recipes.TRAINERS, "cake", "bakery_of_the_test")
     return calls
@@ -142,6 +143,7 @@ def test_a_dry_run_does_nothing(bakery: list[tuple[Cake, Path, bool]], tmp_path:
     path = write(tmp_path, 'kind = "cake"\n[oven]\nheat_c = 180\n')
     described = run_recipe(path, output=tmp_path / "run", dry_run=True)
     assert described["kind"] == "cake"
+    assert described["plan"] == {"bakes": 180.0, "in": "run"}
     assert bakery == []
     assert not (tmp_path / "run").exists()
 

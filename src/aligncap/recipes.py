@@ -26,6 +26,7 @@ T = TypeVar("T")
 TRAINERS = {
     "encoder": "aligncap.speech.encoder_training",
     "rows": "aligncap.alignment.preparing",
+    "token-rows": "aligncap.alignment.token_rows",
     "warmup": "aligncap.alignment.warmup",
     "kd": "aligncap.alignment.kd",
     "ce": "aligncap.alignment.ce",
@@ -34,9 +35,8 @@ TRAINERS = {
     "ppo": "aligncap.preference.ppo",
     "prefer": "aligncap.preference.whole",
 }
-"""What a recipe can train: kind → module with SETTINGS (a dataclass), run(settings, output, *,
-resume) and perhaps plan(settings, output), what a dry run says beside the settings; imported on
-use, since it brings torch."""
+"""What a recipe can train: kind → module with SETTINGS (a dataclass), plan(settings, output), what
+a dry run says, and run(settings, output, *, resume); imported on use, since it brings torch."""
 
 TRAIN_EXTRA = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 
@@ -64,9 +64,9 @@ def run_recipe(
 ) -> Mapping[str, object]:
     """Train what a recipe describes, in the folder `output` (`runs/<recipe>` by default).
 
-    Returns the trainer's summary; with `dry_run` the kind, output, every setting and, where the
-    trainer has a `plan`, what it would load and take; nothing is trained or written then. Raises
-    RecipeError or UnknownNameError naming the setting.
+    Returns the trainer's summary; with `dry_run` the kind, output, every setting and what it would
+    load and take; nothing is trained or written then. Raises RecipeError or UnknownNameError
+    naming the setting.
     """
     output = output or Path("runs") / path.stem
     table = read_toml(path)
@@ -81,9 +81,7 @@ def run_recipe(
     settings = read_section(trainer.SETTINGS, table, place=Place(str(path)))
     described = {"kind": kind, "settings": as_table(settings)}
     if dry_run:
-        plan = getattr(trainer, "plan", None)
-        planned = {} if plan is None else {"plan": plan(settings, output)}
-        return {"output": str(output), **described, **planned}
+        return {"output": str(output), **described, "plan": trainer.plan(settings, output)}
     _sign(output, described, resume=resume)
     summary: Mapping[str, object] = trainer.run(settings, output, resume=resume)
     return summary

@@ -90,7 +90,7 @@ def test_a_file_that_is_no_file_of_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="is empty"):
         read_source(tmp_path / "empty.jsonl")
-    with pytest.raises(DataError, match="make the training rows first"):
+    with pytest.raises(DataError, match="make it first: training rows by a recipe"):
         read_source(tmp_path / "none.jsonl")
 
 

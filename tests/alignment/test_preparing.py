@@ -15,12 +15,11 @@ from aligncap.acoustics.frontend import MELS
 from aligncap.alignment.data import read_rows
 from aligncap.alignment.preparing import (
     RowsSettings,
-    ended,
     plan,
-    row_of,
     rows_of,
     tokens_of,
 )
+from aligncap.alignment.row_making import ended, training_row
 from aligncap.alignment.views import View, moved_facts, view_of
 from aligncap.clues import emotion_of, find_clues
 from aligncap.corpora import Utterance, is_validation
@@ -139,7 +138,8 @@ def test_a_clip_without_a_label_goes_by_its_caption():
 def row(clip: Utterance, number: int = 0):
     heads = {"emotion": {"happy": 0.9, "sad": 0.1}, "gender": {"female": 0.99, "male": 0.01}}
     tokens = SpeechTokens(np.array([[1, 2, 3]]), heads)
-    return row_of(View(clip, number, features(), facts()), tokens, SETTINGS)
+    split = "validation" if is_validation(clip) else "train"
+    return training_row(clip, facts(), tokens, view=number, split=split, captions=3, seed=0)
 
 
 def test_a_row_says_what_is_known():

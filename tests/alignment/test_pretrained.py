@@ -27,8 +27,10 @@ from aligncap.alignment.settings import (
 from aligncap.captioner.adapters import AdapterSettings
 from aligncap.captioner.checkpoint import load_torch, read_meta
 from aligncap.captioner.text_training import train_text_tokenizer
+from aligncap.errors import MissingModelError
 from aligncap.training import FitSettings
 from aligncap.training.log import read_log
+from aligncap.training.pretrained import load_causal_lm
 from alignment.tiny_rows import FEELINGS, write_tiny
 
 TEXTS = [text for texts in FEELINGS.values() for text in texts] * 4
@@ -91,3 +93,28 @@ def test_a_pretrained_model_is_distilled_through_an_adapter(kind: str, tmp_path:
     lesson = kd.lesson_of(settings, again, output / kd.CACHE_FOLDER)
     means = again.validation(lesson, student)()
     assert means["validation_kl"] == pytest.approx(divergences[-1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("openai-community/gpt2", "`hf download openai-community/gpt2`"),
+        ("gpt2", "`hf download gpt2`"),
+        ("/nowhere/runs/warmed", "no such folder; put it back"),
+        ("runs/warmup/model", "no such folder; put it back"),
+    ],
+)
+def test_a_missing_backbone_says_what_to_do(name: str, cure: str) -> None:
+    with pytest.raises(MissingModelError) as told:
+        load_causal_lm(name)
+    assert cure in str(told.value)
+    assert "local_files_only" not in str(told.value)
+    assert ("hf download" in str(told.value)) == ("hf download" in cure)
+
+
+def test_pickled_weights_are_not_read_but_explained(tmp_path: Path) -> None:
+    folder = pretrained("opt", tmp_path / "base")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    with pytest.raises(MissingModelError, match=r"save_pretrained of .*model and tokenizer"):
+        load_causal_lm(str(folder))

@@ -64,7 +64,7 @@ class FakeModel:
         )
 
 
-def _open_fake(name: str) -> FakeModel:
+def _open_fake(name: str, *, tokenizer_path: Path | None = None) -> FakeModel:
     """The fake under the name `mini`; any other is missing."""
     if name != "mini":
         raise MissingModelError(f"{name}: no such model; built in: mini")

@@ -23,7 +23,7 @@ class Slow(FakeModel):
             yield outcome
             time.sleep(0.3)
 
-sys.exit(main(sys.argv[1:], world=World(open_model=Slow)))
+sys.exit(main(sys.argv[1:], world=World(open_model=lambda name, **_: Slow(name))))
 """
 
 

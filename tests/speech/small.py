@@ -107,10 +107,11 @@ def draw_codebooks(frames: Any, *, depth: int, entries: int) -> Any:
     return torch.stack(books)
 
 
-def official_state(config: dict[str, Any]) -> dict[str, Any]:
+def official_state(config: dict[str, Any], *, heard_s: int = 6) -> dict[str, Any]:
     """The encoder and codebooks of a checkpoint of random weights, as their authors name them.
 
-    Made without their package, so that only the comparison with it needs it.
+    Made without their package, so that only the comparison with it needs it. The codebooks are
+    drawn from what the encoder gives of `heard_s` of noise.
     """
     import torch
 
@@ -128,7 +129,7 @@ def official_state(config: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(layer, torch.nn.LSTM):
             state |= {f"encoder.model.{name}.{key}": v for key, v in layer.state_dict().items()}
     with torch.no_grad():
-        frames = encoder(torch.from_numpy(noise(6 * RATE_HZ, 99).samples)[None, None])[0].T
+        frames = encoder(torch.from_numpy(noise(heard_s * RATE_HZ, 99).samples)[None, None])[0].T
     books = draw_codebooks(frames, depth=config["n_q"], entries=config["codebook_size"])
     for number, book in enumerate(books):
         state[f"quantizer.vq.layers.{number}._codebook.embed"] = book.clone()

@@ -108,7 +108,7 @@ def test_activations_grow_with_the_batch_as_they_really_do(tmp_path: Path, preci
 def test_what_is_missing_is_said_and_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, [tmp_path / "absent.jsonl"])
     found = planned(settings)
-    assert found["loads"][0]["cure"] == "make it with `aligncap corpus`"
+    assert found["loads"][0]["cure"] == "make it with aligncap corpus (docs/corpora.md)"
     assert found["disk_bytes"]["features"] is None
     assert "not here" in found["notes"][0]
     manifest = write_manifest(tmp_path, duration=None)

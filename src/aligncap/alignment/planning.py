@@ -35,7 +35,9 @@ from aligncap.alignment.students import check_start
 from aligncap.captioner.sizes import ModelSize
 from aligncap.training.needs import Needed, needed_path, table_of
 
-ROWS_CURE = "make it with a recipe of kind 'rows', or as aligncap.alignment.data describes"
+ROWS_CURE = (
+    "make it with a recipe of kind 'token-rows' or 'rows', or as aligncap.alignment.data describes"
+)
 ENCODER_CURE = "train it with a recipe of kind 'encoder'"
 
 

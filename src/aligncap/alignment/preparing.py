@@ -1,13 +1,14 @@
 """From corpora to training rows: tokens of several views of each clip, its captions and its clues.
 
-`kind = "rows"`. A view (`views`) has facts of its own, so its captions stay true. Validation
-speakers are listened to as they are and marked `split = "validation"`. Manifests are read, and
-rows written, an utterance at a time; file names alone are held.
+`kind = "rows"`, for the built-in speech tokenizer (`token_rows` is for any). A view (`views`) has
+facts of its own, so its captions stay true. Validation speakers are listened to as they are and
+marked `split = "validation"`. Manifests are read, and rows written, an utterance at a time; file
+names alone are held.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,10 @@ import torch
 from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
 from aligncap.alignment.plain import even_rows, plain_rows
+from aligncap.alignment.row_making import training_row
 from aligncap.alignment.rows_planning import plan_rows
 from aligncap.alignment.views import View, view_of
-from aligncap.captioner.acting import student_act
-from aligncap.captioner.vocabulary import STOP_CHARACTERS
-from aligncap.clues import acoustic_prompt, detect_language, heard_gender
 from aligncap.corpora import Manifests, is_validation
-from aligncap.corpora.captions import gold_clues, write_captions
 from aligncap.errors import RecipeError
 from aligncap.speech.augmentation import Augmentation
 from aligncap.speech.builtin import open_tokenizer, padded, read_tokens
@@ -31,8 +29,7 @@ from aligncap.speech.encoder_checkpoint import load_encoder
 from aligncap.speech.encoder_training import measured
 from aligncap.speech.feature_store import store_features
 from aligncap.speech.features import EncoderInput, encoder_input
-from aligncap.training import seed_of
-from aligncap.values import LANGUAGES, SpeechTokens
+from aligncap.values import SpeechTokens
 
 ROWS_FILE = "rows.jsonl"
 
@@ -138,7 +135,15 @@ def _written(
 ) -> Iterator[TrainingRow]:
     found = tokens_of([encoder_input(view.features) for view in views], encoder)
     for view, tokens in zip(views, found, strict=True):
-        row = row_of(view, tokens, settings)
+        row = training_row(
+            view.utterance,
+            view.facts,
+            tokens,
+            view=view.number,
+            split="validation" if is_validation(view.utterance) else "train",
+            captions=settings.captions,
+            seed=settings.seed,
+        )
         if row is not None:
             yield row
 
@@ -163,46 +168,3 @@ def tokens_of(inputs: Sequence[EncoderInput], encoder: SpeechEncoder) -> list[Sp
         for place, (codes, *heard) in zip(places, rows, strict=True):
             found[place] = read_tokens(codes[:, : filled[place].tokens], *heard)
     return [found[place] for place in range(len(filled))]
-
-
-def row_of(view: View, tokens: SpeechTokens, settings: RowsSettings) -> TrainingRow | None:
-    """A training row of a view; None where nothing is known to say of it."""
-    utterance, facts = view.utterance, view.facts
-    if heard_gender(tokens.readout, facts) is None:
-        utterance = replace(utterance, gender=None)  # or the student learns to guess
-    captions: dict[str, tuple[str, ...]] = {}
-    act: dict[str, str] = {}
-    for language in LANGUAGES:
-        seed = seed_of(settings.seed, view.number)
-        texts = write_captions(
-            utterance, facts, language=language, count=settings.captions, seed=seed
-        )
-        if texts:
-            captions[language] = tuple(ended(text) for text in texts)
-            # Clues of human captions are words of their language: the other one goes by the label.
-            human = any(detect_language(text) == language for text in utterance.captions)
-            told = utterance if human else replace(utterance, captions=())
-            act[language] = acoustic_prompt(gold_clues(told, facts), language)
-    if not captions:
-        return None
-    return TrainingRow(
-        id=f"{utterance.id}#{view.number}",
-        corpus=utterance.corpus or "",
-        captions=captions,
-        speech=tokens.codes,
-        split="validation" if is_validation(utterance) else "train",
-        act=act,
-        measured={
-            language: student_act("measured", facts, tokens, language) for language in captions
-        },
-        heard={language: student_act("heard", facts, tokens, language) for language in captions},
-        transcript=utterance.text or "",
-    )
-
-
-def ended(text: str) -> str:
-    """A human caption with a full stop where its writer left it out."""
-    text = text.strip()
-    if text.endswith(tuple(STOP_CHARACTERS)):
-        return text
-    return text + ("。" if detect_language(text) == "zh" else ".")

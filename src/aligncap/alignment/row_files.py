@@ -49,7 +49,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         file = path.open(encoding="utf-8")
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); make the training rows first"
+            f"{path}: cannot be read ({error.strerror}); make it first: training rows by a recipe "
+            "of kind 'token-rows' or 'rows', preference rows with aligncap prefer rows"
         ) from error
     with file:
         yield from enumerate(file, start=1)
@@ -60,4 +61,6 @@ def _parsed(path: Path, number: int, line: str, parse: Callable[[Table], Row]) -
         return parse(json.loads(line))
     except (AlignCapError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"lacks {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+        if number == 1:
+            reason += "; the first line says what rows these are and whose speech tokens they hold"
         raise DataError(f"{path}:{number}: {reason}") from error

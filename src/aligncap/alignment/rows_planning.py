@@ -6,7 +6,7 @@ from pathlib import Path
 from aligncap.corpora import Manifests, is_validation
 from aligncap.speech.encoder_checkpoint import load_encoder
 from aligncap.speech.encoder_planning import feature_bytes
-from aligncap.training.needs import needed_path, table_of
+from aligncap.training.needs import MANIFEST_CURE, needed_path, table_of
 
 
 def plan_rows(
@@ -15,10 +15,9 @@ def plan_rows(
     """The plan of a recipe; nothing trains. What the rows take on disk depends on their captions
     and is not told."""
     needed = [
-        *(needed_path("manifest", path, cure="make it with `aligncap corpus`")
-          for path in manifests),
+        *(needed_path("manifest", path, cure=MANIFEST_CURE) for path in manifests),
         needed_path("built-in encoder", encoder, cure="train it with a recipe of kind 'encoder'"),
-    ]  # fmt: skip
+    ]
     parameters = None
     if encoder.exists():
         count = sum(one.numel() for one in load_encoder(encoder).parameters())

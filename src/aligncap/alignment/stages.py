@@ -14,7 +14,7 @@ from aligncap.alignment.prompting import Prompter
 from aligncap.alignment.settings import SCORES, ModelSettings, StageSettings, check_layout
 from aligncap.alignment.students import open_student
 from aligncap.captioner.checkpoint import save
-from aligncap.captioner.meta import ModelMeta, SpeechTokenizerMeta, read_meta
+from aligncap.captioner.meta import RUN_MODEL_FOLDER, ModelMeta, SpeechTokenizerMeta, read_meta
 from aligncap.captioner.model import trainable_summary
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
@@ -31,9 +31,6 @@ from aligncap.training.run import BatchAt, Step
 from aligncap.values import LANGUAGES
 
 LOG = logging.getLogger(__name__)
-
-MODEL_FOLDER = "model"
-"""Of a run: the model folder it ends with."""
 
 
 class Stage:
@@ -157,7 +154,7 @@ class Stage:
         kept = None if best is None else best.restore(module)
         if average is not None and kept is None:
             average.keep()
-        folder = self.output / MODEL_FOLDER
+        folder = self.output / RUN_MODEL_FOLDER
         # Whatever the others do next may begin from the folder.
         with first_process_first():
             if is_first_process():

@@ -5,7 +5,7 @@ tokenizer.json    the text tokenizer
 README.md         the model card
 config.json, model.safetensors     all weights, or
 adapter/                           a LoRA adapter of the base that aligncap.json names
-encoder/          the built-in speech tokenizer, where the model uses it
+encoder/          the speech tokenizer, where it is part of the model: the built-in one always
 """
 
 import shutil
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aligncap.captioner.meta import (
@@ -97,6 +98,28 @@ def appearing(out: Path) -> Iterator[Path]:
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def merged_meta(meta: ModelMeta, **made: str) -> ModelMeta:
+    """The meta of a model whose adapter is folded into its base: full weights, the base in its
+    provenance beside what else was `made`.
+
+    A base of ours is named with what it stands on itself: its folder says nothing elsewhere.
+    """
+    provenance = {**meta.provenance, **made}
+    if meta.base:
+        provenance["base"] = meta.base
+        if (Path(meta.base) / META_FILE).is_file():
+            below = read_meta(Path(meta.base))
+            deeper = below.base or below.provenance.get("base", "")
+            provenance["base"] = f"{below.name} ({deeper})" if deeper else below.name
+    return replace(meta, weights="full", base="", provenance=MappingProxyType(provenance))
+
+
+def copy_encoder(model_folder: Path, out: Path) -> None:
+    """Copy the speech tokenizer of a model folder into another, where it is part of it."""
+    if (model_folder / ENCODER_FOLDER).is_dir():
+        shutil.copytree(model_folder / ENCODER_FOLDER, out / ENCODER_FOLDER)
 
 
 def load_vocabulary(folder: Path, meta: ModelMeta | None = None) -> Vocabulary:

@@ -8,12 +8,17 @@ README.md         the model card
 """
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
-from aligncap.captioner.checkpoint import appearing, check_output, load_torch
+from aligncap.captioner.checkpoint import (
+    appearing,
+    check_output,
+    copy_encoder,
+    load_torch,
+    merged_meta,
+)
 from aligncap.captioner.meta import (
     ENCODER_FOLDER,
     TOKENIZER_FILE,
@@ -124,6 +129,7 @@ def _copy_beside(model_folder: Path, out: Path, meta: ModelMeta) -> None:
     for licence in model_folder.glob("LICENSE*"):
         shutil.copy(licence, out)
     if meta.tokenizer.name != "builtin":
+        copy_encoder(model_folder, out)
         return
     files = sorted((model_folder / ENCODER_FOLDER).glob(ENCODER_FILES))
     if not any(file.suffix == ".onnx" for file in files):
@@ -135,7 +141,4 @@ def _copy_beside(model_folder: Path, out: Path, meta: ModelMeta) -> None:
 def _exported(meta: ModelMeta, quantization: str) -> ModelMeta:
     import ctranslate2
 
-    made = {**meta.provenance, "quantization": quantization, "ctranslate2": ctranslate2.__version__}
-    if meta.base:
-        made["base"] = meta.base
-    return replace(meta, weights="full", base="", provenance=MappingProxyType(made))
+    return merged_meta(meta, quantization=quantization, ctranslate2=ctranslate2.__version__)

@@ -7,20 +7,23 @@ aligncap.json, text_tokenizer.json, encoder/     what AlignCap needs beside, so 
 README.md                          the model card, with the prompt to send
 """
 
+import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
-from aligncap.captioner.checkpoint import appearing, check_output, load_torch
+from aligncap.captioner.checkpoint import (
+    appearing,
+    check_output,
+    copy_encoder,
+    load_torch,
+    merged_meta,
+)
 from aligncap.captioner.meta import (
     CARD_FILE,
-    ENCODER_FOLDER,
     TEXT_TOKENIZER_FILE,
     ModelMeta,
     read_meta,
@@ -47,7 +50,7 @@ def merge_folder(model_folder: Path, out: Path) -> ModelMeta:
     if has_adapter(model):
         model = merge(model)
     causal_lm, vocabulary = model.causal_lm, model.vocabulary
-    merged = _merged(meta)
+    merged = merged_meta(meta)
     with appearing(out) as partial:
         vocabulary.save(partial / TEXT_TOKENIZER_FILE)
         named = _with_speech(read_tokenizer(partial / TEXT_TOKENIZER_FILE), vocabulary)
@@ -56,8 +59,7 @@ def merge_folder(model_folder: Path, out: Path) -> ModelMeta:
         causal_lm.save_pretrained(partial)
         for licence in model_folder.glob("LICENSE*"):
             shutil.copy(licence, partial)
-        if (model_folder / ENCODER_FOLDER).is_dir():
-            shutil.copytree(model_folder / ENCODER_FOLDER, partial / ENCODER_FOLDER)
+        copy_encoder(model_folder, partial)
         write_meta(partial, merged)
         card = partial / CARD_FILE
         card.write_text(card.read_text("utf-8") + _serving(merged, vocabulary, named), "utf-8")
@@ -91,7 +93,17 @@ def _with_speech(tokenizer: Tokenizer, vocabulary: Vocabulary) -> Tokenizer:
             )
     # A prompt begins with bos itself: a server must not put a second one before it.
     tokenizer.post_processor = None
+    _begin_each_part(tokenizer)
     return tokenizer
+
+
+def _begin_each_part(tokenizer: Tokenizer) -> None:
+    """Let text after a speech token begin as text does: LLaMA puts a space before the first only,
+    but the parts of a prompt were tokenised one by one in training."""
+    spaces = tokenizer.pre_tokenizer
+    if isinstance(spaces, pre_tokenizers.Metaspace) and spaces.prepend_scheme == "first":
+        spaces.prepend_scheme = "always"
+        tokenizer.pre_tokenizer = spaces
 
 
 def _save_tokenizer(tokenizer: Tokenizer, vocabulary: Vocabulary, folder: Path) -> None:
@@ -104,8 +116,14 @@ def _save_tokenizer(tokenizer: Tokenizer, vocabulary: Vocabulary, folder: Path) 
         eos_token=shape.eos,
         pad_token=shape.pad,
         clean_up_tokenization_spaces=False,
+        # transformers 4 would add token_type_ids, which no causal LM takes.
+        model_input_names=["input_ids", "attention_mask"],
     )
     fast.save_pretrained(folder)
+    config = folder / "tokenizer_config.json"
+    # transformers 5 writes a name that transformers 4, and what builds on it, does not know.
+    table = {**json.loads(config.read_text("utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
+    config.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _tell_generation(causal_lm: Any, vocabulary: Vocabulary, meta: ModelMeta) -> None:
@@ -118,11 +136,6 @@ def _tell_generation(causal_lm: Any, vocabulary: Vocabulary, meta: ModelMeta) ->
     config.min_new_tokens = meta.limits.min_tokens
     config.max_new_tokens = meta.limits.max_tokens
     config.do_sample = False
-
-
-def _merged(meta: ModelMeta) -> ModelMeta:
-    made: Mapping[str, str] = {**meta.provenance, **({"base": meta.base} if meta.base else {})}
-    return replace(meta, weights="full", base="", provenance=MappingProxyType(made))
 
 
 def _serving(meta: ModelMeta, vocabulary: Vocabulary, named: Tokenizer) -> str:
@@ -145,5 +158,6 @@ def _serving(meta: ModelMeta, vocabulary: Vocabulary, named: Tokenizer) -> str:
         "It begins with the token that begins texts, so send `add_special_tokens: false`. A "
         f"caption ends with a token that contains one of {meta.limits.stop_characters}, or after "
         f"{meta.limits.max_tokens} tokens; generation_config.json says which.\n\n"
-        "    aligncap caption speech.wav --model FOLDER --endpoint http://localhost:8000/v1\n"
+        "    aligncap caption speech.wav --model FOLDER --endpoint http://localhost:8000/v1"
+        f"{'' if meta.tokenizer.name == 'builtin' else ' --tokenizer-weights PATH'}\n"
     )

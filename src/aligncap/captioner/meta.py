@@ -27,6 +27,8 @@ TEXT_TOKENIZER_FILE = "text_tokenizer.json"
 CARD_FILE = "README.md"
 ENCODER_FOLDER = "encoder"
 ADAPTER_FOLDER = "adapter"
+RUN_MODEL_FOLDER = "model"
+"""Of a run of `aligncap train`: the model folder it ends with."""
 
 WEIGHTS = ("full", "adapter")
 
@@ -128,8 +130,7 @@ def read_meta(folder: Path) -> ModelMeta:
         raise MissingModelError(f"{folder}: no such model folder; check the path")
     if not path.is_file():
         raise MissingModelError(
-            f"{folder}: holds no {META_FILE}, so it is no AlignCap model; "
-            "give a folder that `aligncap train` or `aligncap export` wrote"
+            f"{folder}: holds no {META_FILE}, so it is no AlignCap model; {_instead(folder)}"
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -146,3 +147,11 @@ def read_meta(folder: Path) -> ModelMeta:
         return read_section(ModelMeta, values, place=Place(str(path)))
     except AlignCapError as error:
         raise DataError(str(error)) from error
+
+
+def _instead(folder: Path) -> str:
+    """What to give in place of a folder that is none of a model."""
+    inside = folder / RUN_MODEL_FOLDER
+    if (inside / META_FILE).is_file():
+        return f"it is a run's folder: give {inside}"
+    return "give a folder that `aligncap train` or `aligncap export` wrote"

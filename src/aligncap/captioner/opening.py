@@ -175,14 +175,30 @@ def _ct2_runtime(folder: Path, rules: ResponseRules, cores: int, seed: int) -> L
 
 
 def _speech_tokenizer(folder: Path, meta: ModelMeta, path: str | Path | None) -> SpeechTokenizer:
-    """The tokenizer the model was trained with; DataError where it is another one."""
-    if meta.tokenizer.name == "builtin" and path is None:
-        beside = folder / ENCODER_FOLDER
-        path = beside if beside.is_dir() else folder
-    tokenizer = open_tokenizer(meta.tokenizer.name, path, **meta.tokenizer.options)
+    """The tokenizer the model was trained with, beside it unless `path` says where; DataError where
+    it is another one."""
+    beside = folder / ENCODER_FOLDER
+    if path is None and beside.is_dir():
+        path = beside
+    elif path is None and meta.tokenizer.name == "builtin":
+        path = folder
+    tokenizer = _open_given(folder, meta, path)
     if tokenizer.fingerprint != meta.tokenizer.fingerprint:
         raise DataError(
             f"{folder}: was trained with {meta.tokenizer.name} {meta.tokenizer.fingerprint}, "
             f"this one is {tokenizer.fingerprint}; its tokens mean something else"
         )
     return tokenizer
+
+
+def _open_given(folder: Path, meta: ModelMeta, path: str | Path | None) -> SpeechTokenizer:
+    try:
+        return open_tokenizer(meta.tokenizer.name, path, **meta.tokenizer.options)
+    except MissingModelError as error:
+        if path is not None:
+            raise
+        raise MissingModelError(
+            f"{folder}: hears with {meta.tokenizer.name}, which is not part of it; {error} "
+            f"(--tokenizer-weights FOLDER, tokenizer_path in Python), or link it to "
+            f"{folder / ENCODER_FOLDER}"
+        ) from error

@@ -35,6 +35,8 @@ class CaptionOptions:
     """Base URL of a server that has the language model."""
     served: str | None = None
     """The name it has there."""
+    tokenizer_weights: Path | None = None
+    """Where the model's speech tokenizer is, if it is not in its folder."""
 
     @property
     def chosen_format(self) -> str:
@@ -79,9 +81,13 @@ def _open(options: CaptionOptions, world: World) -> CaptionModel:
     if options.endpoint is None:
         if options.served is not None:
             raise RecipeError(f"--served {options.served}: give --endpoint too, the server's URL")
-        return world.open_model(options.model)
+        return world.open_model(options.model, tokenizer_path=options.tokenizer_weights)
     return open_served(
-        options.model, url=options.endpoint, served=options.served, environment=world.environment
+        options.model,
+        url=options.endpoint,
+        served=options.served,
+        environment=world.environment,
+        tokenizer_path=options.tokenizer_weights,
     )
 
 

@@ -33,18 +33,25 @@ def train_recipe(
 
 
 def cache_tokens(
-    manifest: Path, *, tokenizer: str, weights: Path | None, output: Path, world: World
+    manifest: Path,
+    *,
+    tokenizer: str,
+    weights: Path | None,
+    codebooks: int,
+    output: Path,
+    world: World,
 ) -> int:
     """Tokenise the speech of a manifest into a cache; returns 0, or 1 if some clip failed."""
     from aligncap.corpora import read_manifest
     from aligncap.speech import open_tokenizer, tokenize_manifest
 
+    options = {"codebooks": codebooks} if codebooks > 1 else {}
     with Progress(world, "encoding", results_on_stdout=False) as bar:
         if manifest.is_file():  # a pipe can be read once only
             bar.expect_as_many(lambda: sum(1 for _ in read_manifest(manifest)))
         summary = tokenize_manifest(
             read_manifest(manifest),
-            open_tokenizer(tokenizer, weights),
+            open_tokenizer(tokenizer, weights, **options),
             output,
             progress=lambda _: bar.advance(),
         )

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from aligncap.cli.verbs import Language, Listing
+from aligncap.cli.prefer_training import run_whole, write_rows
+from aligncap.cli.verbs import Language, Listing, TokenizerWeights
 from aligncap.cli.world import World
 
 
@@ -62,6 +63,7 @@ def candidates(
     temperature: Annotated[float, typer.Option(help="sample: of the distribution.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="sample: share of it that is drawn from.")] = 0.95,
     seed: Annotated[int, typer.Option(help="sample: of the draws.")] = 0,
+    tokenizer_weights: TokenizerWeights = None,
 ) -> None:
     """Ask a model for captions of each clip; goes on where it was."""
     from aligncap.cli.prefer_steps import CandidateWish, keep_candidates
@@ -75,7 +77,7 @@ def candidates(
         top_p=top_p,
         seed=seed,
     )
-    wish = CandidateWish(manifest, store, model, language.value)
+    wish = CandidateWish(manifest, store, model, language.value, tokenizer_weights)
     raise typer.Exit(keep_candidates(wish, options, world=context.ensure_object(World)))
 
 
@@ -209,39 +211,5 @@ def import_pairs(
     raise typer.Exit(read_store_pairs(store, file, world=context.ensure_object(World)))
 
 
-@app.command("run")
-def run_whole(
-    context: typer.Context,
-    recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A recipe of kind prefer (.toml).")
-    ],
-    set: Annotated[  # noqa: A002
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of the run; runs/RECIPE if not given."),
-    ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Rounds; each asks the policy of the one before for candidates."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe and say what would be done.")
-    ] = False,
-) -> None:
-    """Candidates, judge, pairs and training in one; what is done already is not done again."""
-    from aligncap.cli.making import train_recipe
-
-    changes = [*(set or []), *([f"rounds={rounds}"] if rounds is not None else [])]
-    raise typer.Exit(
-        train_recipe(
-            recipe,
-            overrides=changes,
-            output=output,
-            resume=True,
-            dry_run=dry_run,
-            world=context.ensure_object(World),
-        )
-    )
+app.command("rows")(write_rows)
+app.command("run")(run_whole)

@@ -36,6 +36,7 @@ class CandidateWish:
     store: Path
     model: str
     language: str
+    tokenizer_weights: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def keep_candidates(wish: CandidateWish, options: CandidateOptions, *, world: Wo
             f"{wish.model}: is an exported model, and diverse beams need torch; give the folder "
             "it was exported from, or another --method"
         )
-    model = load(wish.model, seed=options.seed)
+    model = load(wish.model, seed=options.seed, tokenizer_path=wish.tokenizer_weights)
     fingerprint = model_fingerprint(folder)
     provenance = provenance_of(
         options, model.options, model=model.meta.name, fingerprint=fingerprint
@@ -159,6 +160,18 @@ def write_store_pairs(path: Path, out: Path, *, format: str, world: World) -> in
         pairs = store.pairs.all(store.pairs.latest())
         count = write_pairs(out, ((one, files[one.utterance]) for one in pairs), format=format)
     print(f"{out}: {count} pairs for {format}", file=world.stdout)
+    return 0
+
+
+def write_training_rows(path: Path, out: Path, rows: Sequence[Path], *, world: World) -> int:
+    """Write the latest pairs of a store as preference rows; returns 0."""
+    from aligncap.preference.to_rows import write_store_rows
+
+    with open_store(path) as store:
+        written, pairs, left = write_store_rows(store, out, rows)
+    if left:
+        world.say(f"{left} clips of {path} are in none of the rows, and were left out")
+    print(f"{out}: {pairs} pairs in {written} preference rows", file=world.stdout)
     return 0
 
 

@@ -17,6 +17,23 @@ class Language(StrEnum):
     ZH = "zh"
 
 
+Endpoint = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A completions server (…/v1) that has the merged model."),
+]
+Served = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The model's name there; its own if not given."),
+]
+TokenizerWeights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Weights of the model's speech tokenizer, where they are not in its folder.",
+    ),
+]
+
+
 class Format(StrEnum):
     """How captions are written."""
 
@@ -95,14 +112,9 @@ def caption(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with OUTPUT: skip the files it already has.")
     ] = False,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="A completions server (…/v1) that has the merged model."),
-    ] = None,
-    served: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The model's name there; its own if not given."),
-    ] = None,
+    endpoint: Endpoint = None,
+    served: Served = None,
+    tokenizer_weights: TokenizerWeights = None,
 ) -> None:
     """Caption recordings: one sentence for each file."""
     from aligncap.cli.captioning import CaptionOptions, caption_paths
@@ -117,6 +129,7 @@ def caption(
         resume=resume,
         endpoint=endpoint,
         served=served,
+        tokenizer_weights=tokenizer_weights,
     )
     raise typer.Exit(caption_paths(paths, options, world=context.ensure_object(World)))
 

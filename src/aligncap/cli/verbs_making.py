@@ -27,6 +27,9 @@ def tokens(
         Path | None,
         typer.Option(metavar="PATH", help="The tokenizer's weights, where it needs any."),
     ] = None,
+    codebooks: Annotated[
+        int, typer.Option(min=1, help="speechtokenizer, mimi: RVQ layers; 1 is the paper's.")
+    ] = 1,
 ) -> None:
     """Turn the speech of a manifest into tokens, once, for training."""
     from aligncap.cli.making import cache_tokens
@@ -36,6 +39,7 @@ def tokens(
             manifest,
             tokenizer=tokenizer,
             weights=weights,
+            codebooks=codebooks,
             output=output,
             world=context.ensure_object(World),
         )

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -27,15 +27,28 @@ class CaptionModel(Protocol):
         """A caption, or what is wrong, for each source, in order, as they are ready."""
 
 
-def open_model(name: str) -> CaptionModel:
+class OpenModel(Protocol):
+    """Opens a model by its name."""
+
+    def __call__(self, name: str, *, tokenizer_path: Path | None = None) -> CaptionModel:
+        """The built-in model of that name, or the model of that folder; `tokenizer_path` is where
+        the weights of its speech tokenizer are, if they are not in the folder."""
+
+
+def open_model(name: str, *, tokenizer_path: Path | None = None) -> CaptionModel:
     """The built-in model of that name, or the model of that folder."""
     from aligncap import load
 
-    return load(name)
+    return load(name, tokenizer_path=tokenizer_path)
 
 
 def open_served(
-    name: str, *, url: str, served: str | None, environment: Mapping[str, str]
+    name: str,
+    *,
+    url: str,
+    served: str | None,
+    environment: Mapping[str, str],
+    tokenizer_path: Path | None,
 ) -> CaptionModel:
     """A model whose language model runs on the server at `url`, under the name `served`.
 
@@ -47,7 +60,8 @@ def open_served(
 
     key = environment.get("ALIGNCAP_ENDPOINT_KEY", "").strip() or None
     proxy = proxy_for(url, environment)
-    return load(name, endpoint=EndpointSettings(url=url, model=served, key=key, proxy=proxy))
+    endpoint = EndpointSettings(url=url, model=served, key=key, proxy=proxy)
+    return load(name, endpoint=endpoint, tokenizer_path=tokenizer_path)
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ class World:
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    open_model: Callable[[str], CaptionModel] = open_model
+    open_model: OpenModel = open_model
 
     def say(self, message: str) -> None:
         """One line on standard error."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from aligncap.alignment.stages import MODEL_FOLDER
+from aligncap.captioner.meta import RUN_MODEL_FOLDER
 from aligncap.captioner.opening import model_fingerprint, open_writer
 from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.preference.candidates import CandidateOptions, decode_options, provenance_of
@@ -158,7 +158,11 @@ def make_rows(
             pass
         builder = store.pairs.latest()
         found = preference_rows(
-            store, clips, builder=builder, source=provenance, languages=languages
+            store,
+            [(one.row, one.clip) for one in clips],
+            builder=builder,
+            source=provenance,
+            languages=languages,
         )
         write_preference_rows(rows, source, found)
     return rows
@@ -187,7 +191,7 @@ def _each_step(
             dry_run=dry_run,
         )
         yield kind, told
-        more = ["reward.name=model", f'reward.model="{output / MODEL_FOLDER}"']
+        more = ["reward.name=model", f'reward.model="{output / RUN_MODEL_FOLDER}"']
 
 
 def reward_overrides(weights: EvidenceWeights) -> list[str]:

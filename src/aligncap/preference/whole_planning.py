@@ -12,7 +12,7 @@ from typing import Any
 from aligncap.alignment.data import SPLITS, read_rows, read_source
 from aligncap.preference.candidates import CandidateOptions
 from aligncap.preference.row_clips import RowClipSettings, is_as_it_is
-from aligncap.training.needs import Needed, needed_path, table_of
+from aligncap.training.needs import MANIFEST_CURE, Needed, needed_path, table_of
 
 Plan = Mapping[str, Any]
 
@@ -52,11 +52,10 @@ def plan_rounds(
 
 def _needed(data: RowClipSettings, folders: Mapping[str, Path]) -> Sequence[Needed]:
     rows_cure = "make it with a recipe of kind 'rows'"
-    manifest_cure = "make it with `aligncap corpus`"
     start_cure = "train it with its recipe, or give another model folder"
     return [
         needed_path("training rows", data.rows, cure=rows_cure),
-        *(needed_path("manifest", path, cure=manifest_cure) for path in data.manifests),
+        *(needed_path("manifest", path, cure=MANIFEST_CURE) for path in data.manifests),
         *(needed_path(f"model to {what}", path, cure=start_cure) for what, path in folders.items()),
     ]
 

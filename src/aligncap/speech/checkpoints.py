@@ -49,7 +49,7 @@ def find_checkpoint(path: Path | None) -> tuple[Path, Path]:
     if path is None:
         raise MissingModelError(
             f"the speechtokenizer tokenizer needs its weights: {_HOW_TO_GET} "
-            "and give FOLDER as its path"
+            "and give FOLDER as its weights"
         )
     candidates = [folder / name for folder in (path, path / FOLDER) for name in WEIGHTS]
     for weights in (path, *candidates):

@@ -18,7 +18,7 @@ from aligncap.speech.encoder_data import Batch, Clip, make_batch
 from aligncap.speech.encoder_settings import FRAMES_PER_S, EncoderSettings
 from aligncap.speech.features import PROSODY, VIEWS, EncoderInput
 from aligncap.training.checkpoints import KEPT
-from aligncap.training.needs import needed_path, table_of
+from aligncap.training.needs import MANIFEST_CURE, needed_path, table_of
 
 _FRAME_BYTES = 2 * (MELS + 2)
 """Of the feature store: a spectrum, pitch and its strength in float16."""
@@ -32,7 +32,6 @@ def plan_encoder(
 ) -> Mapping[str, object]:
     """The plan of a recipe; `train` are the clips it is trained on, None where a manifest is not
     here. `step` gives the losses of `model`, which is thrown away afterwards."""
-    cure = "make it with `aligncap corpus`"
     count = sum(parameter.numel() for parameter in model.parameters())
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     weights = 4 * count + buffers
@@ -50,7 +49,9 @@ def plan_encoder(
         "features": None if train is None else feature_bytes(train),
     }
     return {
-        "loads": table_of(needed_path("manifest", path, cure=cure) for path in settings.data),
+        "loads": table_of(
+            needed_path("manifest", path, cure=MANIFEST_CURE) for path in settings.data
+        ),
         "parameters": {"total": count, "trained": count, "groups": {"encoder": count}},
         "memory_bytes": {**memory, "total": sum(memory.values())},
         "disk_bytes": {**disk, "total": sum(value or 0 for value in disk.values())},

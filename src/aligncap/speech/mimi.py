@@ -65,7 +65,7 @@ def open_tokenizer(
 def _find(path: Path | None) -> Path:
     if path is None:
         raise MissingModelError(
-            f"the mimi tokenizer needs its weights: {_HOW_TO_GET} and give FOLDER as its path"
+            f"the mimi tokenizer needs its weights: {_HOW_TO_GET} and give FOLDER as its weights"
         )
     if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
         raise MissingModelError(

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+MANIFEST_CURE = "make it with aligncap corpus (docs/corpora.md)"
+
 
 @dataclass(frozen=True, slots=True)
 class Needed:

@@ -1,5 +1,6 @@
 """Pretrained language models and their tokenizers, found on this machine; nothing is downloaded."""
 
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,31 @@ def folder_of(name: str) -> str:
 
 
 def _missing(name: str, what: str, error: Exception) -> MissingModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    cure = (
-        "the folder needs config.json, model.safetensors and tokenizer.json"
-        if Path(name).is_dir()
-        else f"fetch it once with `hf download {name}`"
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError):  # its own words are about the library's options
+        reason = "not in this machine's Hugging Face cache"
+    else:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return MissingModelError(
+        f"language model {name!r}: no usable {what} here ({reason}); {_cure(name)}"
     )
-    return MissingModelError(f"language model {name!r}: no usable {what} here ({reason}); {cure}")
+
+
+def _cure(name: str) -> str:
+    with suppress(OSError, ValueError):
+        folder = Path(folder_of(name))
+        if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+            return (
+                "its weights are pickled, and nothing is unpickled here; convert it once, with "
+                f"transformers: save_pretrained of {name!r}, model and tokenizer, to a new folder"
+            )
+    path = Path(name)
+    if path.is_dir():
+        return "the folder needs config.json, model.safetensors and tokenizer.json"
+    if path.is_absolute() or name.startswith(".") or len(path.parts) > 2:
+        return "no such folder; put it back, or give another one, or a model's name on the hub"
+    return (
+        f"fetch it once with `hf download {name}` (where there is no network: elsewhere, with "
+        "--local-dir, and give the folder)"
+    )

@@ -113,7 +113,8 @@ def _join_facts(words: list[str], _rng: Random) -> str:
 
 def _finish(text: str) -> str:
     """A sentence: articles that fit, a capital, a full stop."""
-    text = re.sub(r"\ba(?= (?!use|usu|uni|one)[aeiou])", "an", text)
+    # "a uniform", "a euphoric", but "an uninterested": there un- is a syllable of its own.
+    text = re.sub(r"\ba(?= (?!use|usu|uni(?![mn])|eu|one)[aeiou])", "an", text)
     return f"{text[0].upper()}{text[1:]}."
 
 

@@ -1,0 +1,324 @@
+"""From recordings to a served model, by the commands that a user types and the paper's recipes.
+
+LLaMA and SpeechTokenizer have random weights; SpeechTokenizer has its published shape.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from aligncap.alignment.data import read_rows, read_source
+from aligncap.audio import load as load_sound
+from aligncap.captioner.adapters import teacher_mode
+from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta
+from aligncap.captioner.opening import load
+from aligncap.cli.main import main
+from aligncap.cli.world import World
+from aligncap.preference.rows import read_preferences
+from aligncap.speech import TokenCache, open_tokenizer
+from captioner.completions_server import serving
+from speech.conftest import official_module  # noqa: F401  # a fixture
+from whole import FEELINGS, OFFICIAL, save_llama, save_speech_tokenizer, write_recordings
+
+SMALL = (
+    *("training.steps=4", "training.accumulation=1", "training.warmup_steps=1"),
+    *("training.learning_rate=3e-3", "training.log_every=2", "limits.max_tokens=12"),
+    *("model.dtype=float32", "training.precision=float32"),
+)
+"""What is changed of the paper's recipes so that they take seconds."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """The folders on the way, and what the commands printed."""
+
+    root: Path
+    recipes: Path
+    said: dict[str, str]
+
+    def run(self, *arguments: object, changes: tuple[str, ...] = (), fails: int = 0) -> str:
+        """One command; its standard output, or its standard error where it is to fail."""
+        out, err = io.StringIO(), io.StringIO()
+        line = [str(one) for one in arguments]
+        line += [part for change in changes for part in ("--set", change)]
+        code = main(line, world=World(stdout=out, stderr=err))
+        assert code == fails, err.getvalue()
+        return (err if fails else out).getvalue()
+
+    def train(self, recipe: str, *changes: str) -> dict[str, Any]:
+        """Run a recipe of the paper; its summary."""
+        path, output = self.recipes / f"{recipe}.toml", self.root / recipe
+        found: dict[str, Any] = json.loads(self.run("train", path, "-o", output, changes=changes))
+        return found
+
+    def __getitem__(self, name: str) -> Path:
+        return self.root / name
+
+
+@pytest.fixture(scope="module")
+def way(
+    tmp_path_factory: pytest.TempPathFactory, repository: Path, example_clips: list[Path]
+) -> Way:
+    """All of the way, walked once."""
+    way = Way(tmp_path_factory.mktemp("way"), repository / "recipes" / "paper", {})
+    write_recordings(way["mine"], example_clips[:6])
+    weights, base = save_speech_tokenizer(way["tokenizer"]), save_llama(way["llama"])
+    rows, said = f'data.rows=["{way["rows"]}/rows.jsonl"]', way.said
+    said["corpus"] = way.run(
+        "corpus", "folder", way["mine"], "-o", way["corpus"], "--split", "random"
+    )
+    said["tokens"] = way.run(
+        *("tokens", way["corpus"] / "manifest.jsonl", "--tokenizer", "speechtokenizer"),
+        *("--weights", weights, "-o", way["tokens"]),
+    )
+    way.train(
+        "rows",
+        f'data=["{way["corpus"]}/train.jsonl"]',
+        f'validation=["{way["corpus"]}/validation.jsonl"]',
+        f'tokens="{way["tokens"]}"',
+        f'tokenizer.weights="{weights}"',
+    )
+    way.train("warmup", *SMALL, rows, f'model.base="{base}"')
+    way.run("merge", way["warmup"] / "model", way["warmed"])
+    way.train("kd", *SMALL, rows, "model.base=none", f'model.start="{way["warmed"]}"')
+    said["candidates"] = way.run(
+        *("prefer", "candidates", way["corpus"] / "train.jsonl", "--store", way["prefer.sqlite"]),
+        *("--model", way["kd"] / "model", "--tokenizer-weights", weights),
+        *("--method", "sample", "--count", 4),
+    )
+    said["judge"] = way.run("prefer", "judge", way["prefer.sqlite"])
+    said["pairs"] = way.run("prefer", "pairs", way["prefer.sqlite"], "--margin", 0.01)
+    said["rows"] = way.run(
+        *("prefer", "rows", way["prefer.sqlite"], way["preferences.jsonl"]),
+        *("--rows", way["rows"] / "rows.jsonl"),
+    )
+    preferred = f'data.rows=["{way["preferences.jsonl"]}"]'
+    way.train("dpo", *SMALL, preferred, f'model.start="{way["kd"]}/model"')
+    way.run("merge", way["dpo"] / "model", way["merged"])
+    return way
+
+
+@pytest.fixture
+def clip(way: Way) -> Path:
+    return way["mine"] / "clip03.wav"
+
+
+def prompts_of(way: Way, model: Path) -> list[tuple[int, ...]]:
+    """The prompt of each clip, written out here: bos, <speech> codes </speech>, the instruction."""
+    vocabulary = load_vocabulary(model)
+    instruction = vocabulary.encode_text(
+        "Describe the speaker's emotion and voice in one sentence.\n"
+    )
+    return [
+        (
+            vocabulary.bos_id,
+            vocabulary.speech_open_id,
+            *(vocabulary.speech_base + int(code) for code in row.speech[0]),
+            vocabulary.speech_close_id,
+            *instruction,
+        )
+        for row in read_rows(way["rows"] / "rows.jsonl")
+        if row.speech is not None
+    ]
+
+
+def logits_of(causal_lm: Any, ids: tuple[int, ...]) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = causal_lm(input_ids=torch.tensor([ids])).logits[0]
+    return found
+
+
+def test_the_corpus_is_split_and_all_of_it_is_tokenised(way: Way) -> None:
+    assert "12 clips" in way.said["corpus"]
+    assert "faults: none" in way.said["corpus"]
+    assert way.said["tokens"].endswith("12 clips encoded, 0 there already, 0 failed\n")
+
+
+def test_the_tokens_are_those_of_the_official_package(
+    way: Way,
+    official_module: Any,  # noqa: F811
+) -> None:
+    """The first of eight codebooks, from the same checkpoint."""
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        model = official_module.SpeechTokenizer(OFFICIAL).eval()
+    state = torch.load(way["tokenizer"] / "SpeechTokenizer.pt", weights_only=True)
+    model.load_state_dict(state, strict=False)
+    with TokenCache(way["tokens"], open_tokenizer("speechtokenizer", way["tokenizer"])) as cache:
+        for name in ("clip00", "clip07"):
+            samples = load_sound(way["mine"] / f"{name}.wav").samples
+            with torch.no_grad():
+                codes = model.encode(torch.from_numpy(samples)[None, None], n_q=1)
+            np.testing.assert_array_equal(cache.get(name).codes, codes[:, 0].numpy())
+
+
+def test_rows_are_the_clips_of_train_and_validation(way: Way) -> None:
+    rows = {row.id.removesuffix("#0"): row for row in read_rows(way["rows"] / "rows.jsonl")}
+    for split in ("train", "validation"):
+        lines = (way["corpus"] / f"{split}.jsonl").read_text("utf-8").splitlines()
+        told = {one["id"]: one for one in map(json.loads, lines)}
+        assert {name for name, row in rows.items() if row.split == split} == told.keys() != set()
+        for name, one in told.items():
+            assert rows[name].captions["en"] == (FEELINGS[one["emotion"]],)
+            assert one["emotion"] in rows[name].act["en"]
+    source = read_source(way["rows"] / "rows.jsonl")
+    assert (source.name, source.codebooks, source.codebook_size) == ("speechtokenizer", 1, 1024)
+    codes = [row.speech for row in rows.values() if row.speech is not None]
+    assert all(one.shape == (1, 30) for one in codes)  # 0.6 s at 50 Hz
+    assert max(one.max() for one in codes) < 1024
+    assert len(np.unique(np.concatenate(codes, axis=1))) > 30
+
+
+def test_with_the_adapter_off_the_student_is_its_base(way: Way) -> None:
+    student, base = load_torch(way["kd"] / "model"), load_torch(way["warmed"])
+    ids = (1, *load_vocabulary(way["warmed"]).encode_text("Feeling sad, low, and slow\n"))
+    expected = logits_of(base.causal_lm, ids)
+    with teacher_mode(student):
+        torch.testing.assert_close(logits_of(student.causal_lm, ids), expected)
+    spoken = prompts_of(way, way["warmed"])[0]
+    moved = logits_of(student.causal_lm, spoken) - logits_of(base.causal_lm, spoken)
+    assert moved.abs().max() > 1e-3
+
+
+def test_candidates_are_judged_paired_and_become_rows(way: Way) -> None:
+    lines = (way["corpus"] / "train.jsonl").read_text("utf-8").splitlines()
+    assert f"{len(lines)} clips added, 0 there already, 0 failed" in way.said["candidates"]
+    rows, source = read_preferences([way["preferences.jsonl"]])
+    assert source == read_source(way["rows"] / "rows.jsonl")
+    count = sum(len(row.pairs) for row in rows)
+    assert f"{count} pairs of " in way.said["pairs"]
+    assert count > 4
+    known = {row.id: row for row in read_rows(way["rows"] / "rows.jsonl")}
+    for row in rows:
+        heard = known[row.clip.id].speech
+        assert heard is not None
+        assert row.clip.speech is not None
+        np.testing.assert_array_equal(row.clip.speech, heard)
+        assert row.emotion in known[row.clip.id].act["en"]
+
+
+def test_dpo_moved_the_adapter_and_nothing_else(way: Way) -> None:
+    before, after = (
+        dict(load_torch(way[name] / "model").causal_lm.named_parameters()) for name in ("kd", "dpo")
+    )
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all("lora" in name or "trainable_tokens" in name for name in moved)
+    lora = {name for name in before if "lora_B" in name}
+    assert lora <= moved
+
+
+def test_the_merged_model_has_the_adapters_logits(way: Way) -> None:
+    from transformers import AutoModelForCausalLM
+
+    adapted = load_torch(way["dpo"] / "model").causal_lm
+    plain = AutoModelForCausalLM.from_pretrained(way["merged"], local_files_only=True)
+    for ids in prompts_of(way, way["merged"])[:3]:
+        torch.testing.assert_close(
+            logits_of(plain, ids), logits_of(adapted, ids), rtol=0, atol=1e-4
+        )
+
+
+def test_the_documented_prompt_is_the_ids_and_gives_the_caption(
+    way: Way, clip: Path, repository: Path
+) -> None:
+    """docs/deploy.md, word for word, in plain transformers."""
+    from transformers import AutoTokenizer
+
+    vocabulary = load_vocabulary(way["merged"])
+    tokenizer = AutoTokenizer.from_pretrained(way["merged"], local_files_only=True)
+    for code in (0, 17, 1023):
+        assert (
+            tokenizer.convert_tokens_to_ids(f"<speech_0_{code}>") == vocabulary.speech_base + code
+        )
+    tokens = open_tokenizer("speechtokenizer", way["tokenizer"])
+    codes = tokens.encode(load_sound(clip)).codes[0]
+    documented = (
+        "<s><speech><speech_0_17><speech_0_901>…</speech>"
+        "Describe the speaker's emotion and voice in one sentence.\\n"
+    )
+    page = (repository / "docs" / "deploy.md").read_text("utf-8")
+    assert f"\n    {documented}\n" in page
+    spoken = "".join(f"<speech_0_{code}>" for code in codes)
+    prompt = documented.replace("<speech_0_17><speech_0_901>…", spoken).replace("\\n", "\n")
+    shown = documented.replace("<speech_0_17><speech_0_901>", "<speech_0_0>")
+    card = (way["merged"] / "README.md").read_text("utf-8")
+    assert f"\n    {shown}\n" in card
+    assert "Send ids" not in card
+
+    batch = tokenizer(prompt)
+    assert set(batch) == {"input_ids", "attention_mask"}
+    ids = tuple(batch.input_ids)
+    number = int(clip.stem.removeprefix("clip"))
+    by_clip = {row.id: row for row in read_rows(way["rows"] / "rows.jsonl")}
+    row = list(by_clip).index(f"clip{number:02}#0")
+    assert ids == prompts_of(way, way["merged"])[row]
+
+    example = page.split("```python\n", 1)[1].split("```", 1)[0]
+    said: list[str] = []
+    names = {"prompt": prompt, "print": said.append}
+    exec(example.replace('"merged"', repr(str(way["merged"]))), names)  # the page's own lines
+    ours = load(way["merged"], tokenizer_path=way["tokenizer"], beam_size=1).caption(clip)
+    assert said[0].strip() == ours.text != ""
+
+
+@pytest.mark.parametrize("quantization", ["float32", "int8"])
+def test_exported_it_captions_without_torch(way: Way, clip: Path, quantization: str) -> None:
+    out = way[f"exported-{quantization}"]
+    way.run("export", way["merged"], out, "--quantization", quantization)
+    text = load(out, tokenizer_path=way["tokenizer"]).caption(clip).text
+    assert text
+    if quantization == "float32":
+        merged = load(way["merged"], tokenizer_path=way["tokenizer"])
+        assert text == merged.caption(clip).text
+
+
+def test_a_server_of_completions_gives_the_same_caption(way: Way, clip: Path) -> None:
+    name = read_meta(way["merged"]).name
+    with serving(way["merged"], name=name) as server:
+        printed = way.run(
+            *("caption", clip, "--model", way["merged"], "--endpoint", server.url),
+            *("--tokenizer-weights", way["tokenizer"], "--format", "jsonl"),
+        )
+    assert server.asked
+    sent = {tuple(body["prompt"]) for body in server.asked}
+    assert len(sent) == 1
+    assert sent <= set(prompts_of(way, way["merged"]))
+    assert json.loads(printed)["caption"]
+
+
+def test_without_the_tokenizers_weights_it_says_what_to_fetch(way: Way, clip: Path) -> None:
+    told = way.run("caption", clip, "--model", way["merged"], fails=2)
+    for said in (
+        "hf download fnlp/SpeechTokenizer",
+        "--tokenizer-weights FOLDER",
+        "merged/encoder",
+    ):
+        assert said in told
+    (way["merged"] / "encoder").symlink_to(way["tokenizer"])
+    try:
+        assert "0.6 s" in way.run("caption", clip, "--model", way["merged"])
+    finally:
+        (way["merged"] / "encoder").unlink()
+
+
+def test_the_loop_in_one_command(way: Way) -> None:
+    """recipes/paper/prefer.toml, with diverse beams and rows that are there."""
+    recipe = way.recipes / "prefer.toml"
+    changes = (
+        f'start="{way["kd"]}/model"',
+        f'data.rows="{way["rows"]}/rows.jsonl"',
+        f'data.manifests=["{way["corpus"]}/manifest.jsonl"]',
+        f'data.facts="{way["rows"]}/facts.jsonl"',
+        'data.languages=["en"]',
+        "pairs.least_margin=0.01",
+        f'learn.recipes="{way.recipes}"',
+        f"learn.dpo={json.dumps(SMALL)}",
+    )
+    printed = way.run("prefer", "run", recipe, "-o", way["loop"], changes=changes)
+    assert json.loads(printed)["model"] == str(way["loop"] / "round-1" / "dpo" / "model")
