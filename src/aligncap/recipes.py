@@ -43,7 +43,7 @@ TRAIN_EXTRA = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 FREE_ON_RESUME = frozenset(
     {
         *("steps", "save_every", "log_every", "rounds"),
-        *("sharding", "gradient_checkpointing"),
+        *("sharding", "deepspeed", "gradient_checkpointing"),
         *("speech_tokens", "text_tokens", "caption_tokens"),
     }
 )

@@ -17,6 +17,8 @@ from aligncap.training.log import read_log
 from alignment.recipe_runs import PROGRAM, torchrun
 from alignment.tiny_rows import write_tiny
 
+CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "devices"
+
 WARMUP = """
 kind = "warmup"
 [data]
@@ -76,6 +78,14 @@ def sharded(how: str, **training: object) -> list[str]:
     return [f"training.{name}={value}" for name, value in settings.items()]
 
 
+def with_file(folder: Path, how: str, **training: object) -> list[str]:
+    """With the configuration for DeepSpeed that the repository has, and this recipe's clipping."""
+    told = json.loads((CONFIGS / f"{how}.json").read_text("utf-8"))
+    path = folder / f"{how}.json"
+    path.write_text(json.dumps({**told, "gradient_clipping": 0.1}))
+    return sharded(how, deepspeed=path, **training)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs: of one process, and of two by each way there is."""
@@ -100,10 +110,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(kd, "back", sharded("fsdp", steps=12), resume=True),
     ]
     if find_spec("deepspeed") is not None:
-        longer = sharded("zero3", ema_decay="none")
+        longer = with_file(root, "zero3", ema_decay="none")
         together += [
-            run(kd, "zero1", sharded("zero1")),
-            run(kd, "zero2", sharded("zero2")),
+            run(kd, "zero1", with_file(root, "zero1")),
+            run(kd, "zero2", with_file(root, "zero2")),
             run(kd, "zero3", [*longer, "training.steps=10"]),
             run(kd, "zero3", longer, resume=True),
             run(kd, "back", sharded("zero2", steps=15), resume=True),

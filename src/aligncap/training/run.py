@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from aligncap.errors import RecipeError
-from aligncap.recipes import FREE_ON_RESUME
+from aligncap.recipes import FREE_ON_RESUME, as_table
 from aligncap.training.average import AVERAGE_FILE, WeightAverage
 from aligncap.training.checkpoints import (
     OPTIMIZER_FILE,
@@ -94,7 +93,7 @@ class Run:
 
     def _restore(self, found: Path) -> None:
         state: dict[str, Any] = load_state(found)
-        for name, value in asdict(self._settings).items():
+        for name, value in as_table(self._settings).items():
             if name not in FREE_ON_RESUME and state["settings"].get(name, value) != value:
                 raise RecipeError(
                     f"{found}: was trained with {name} = {state['settings'][name]}, not {value}; "
@@ -195,7 +194,7 @@ class Run:
         if self._average is not None:
             files[AVERAGE_FILE] = gathered(self._average.weights, keep=main)
         state = {
-            "settings": asdict(self._settings),
+            "settings": as_table(self._settings),
             "sums": dict(self._sums),
             "average_updates": 0 if self._average is None else self._average.updates,
             "held": self._held,

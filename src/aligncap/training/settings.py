@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -47,6 +48,8 @@ class FitSettings:
     sharding: str = "none"
     """What several processes share out of the model beside the batches: nothing ("none": DDP),
     all of it ("fsdp", "zero3"), AdamW's moments ("zero1"), or these and gradients ("zero2")."""
+    deepspeed: Path | None = None
+    """DeepSpeed's JSON for what the settings here do not say, such as buckets and offloading."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulation", "save_every", "log_every"):
@@ -70,6 +73,11 @@ class FitSettings:
             raise RecipeError(
                 "an average of the weights (ema_decay) cannot be kept under zero3; use fsdp, "
                 "which shares out as much, or zero2"
+            )
+        if self.deepspeed is not None and not self.sharding.startswith("zero"):
+            raise RecipeError(
+                f"deepspeed is {self.deepspeed}, but sharding is {self.sharding}; set zero1, "
+                "zero2 or zero3, or leave the file out"
             )
 
 

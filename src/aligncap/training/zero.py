@@ -17,8 +17,7 @@ from aligncap.training.optimizer import make_optimizer
 from aligncap.training.parallel import Losses, Trunk
 from aligncap.training.settings import FitSettings
 from aligncap.training.whole import Layout
-
-STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
+from aligncap.training.zero_config import STAGES, engine_config
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's, by torch's names."""
@@ -132,22 +131,6 @@ class Zero:
             zero.optimizer.state[part] = {"step": step, **moments}
         if self._stage < 3:
             zero._lazy_init_hp_params_optimizer_state()
-
-
-def engine_config(settings: FitSettings, *, share: int) -> dict[str, object]:
-    """DeepSpeed's configuration of a run; nothing of it is left to its defaults that matters.
-
-    Its own clipping is 1.0 where nothing is said; 0.0 clips nothing. The rows of a batch are ours
-    to count: of `train_micro_batch_size_per_gpu` only the product is read.
-    """
-    return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": share,
-        "gradient_clipping": settings.clip_norm or 0.0,
-        "zero_optimization": {"stage": STAGES[settings.sharding]},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 2**31,
-    }
 
 
 @contextmanager
