@@ -1,16 +1,17 @@
 """How a causal LM reads a shared-prompt batch: first the prompts, then what is said to them.
 
 The columns that are prompt in every row run by themselves. They need no mask, so attention takes
-half the work, and of their last layer only keys and values are used: nothing else of it is kept for
-the backward pass, or run there.
+half the work, and of their last layer only keys and values are needed: the rest of it is never run.
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from aligncap.captioner.batches import SharedPromptBatch, behind, prompt_columns
 
@@ -59,16 +60,38 @@ def read_prompts(causal_lm: Any, batch: TorchBatch) -> Rest:
     columns = prompt_columns(batch)
     if columns == 0 or _forgets(causal_lm, length=batch.input_ids.shape[1]):
         return Rest(batch, None)
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    causal_lm.base_model(
-        input_ids=batch.input_ids[:, :columns],
-        position_ids=batch.position_ids[:, :columns],
-        past_key_values=cache,
-        use_cache=True,
-    )
+    cache = _PromptCache(layers=causal_lm.config.num_hidden_layers)
+    with suppress(_AllKept):
+        causal_lm.base_model(
+            input_ids=batch.input_ids[:, :columns],
+            position_ids=batch.position_ids[:, :columns],
+            past_key_values=cache,
+            use_cache=True,
+        )
     return Rest(behind(batch, columns), cache)
+
+
+class _AllKept(Exception):  # noqa: N818 (no error: it leaves the model early)
+    """The last layer's keys and values are there."""
+
+
+class _PromptCache(DynamicCache):
+    """Keys and values of all layers; its first filling ends with the last layer's."""
+
+    def __init__(self, *, layers: int) -> None:
+        super().__init__()
+        self._layers = layers
+        self._filling = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *rest: Any, **named: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append to a layer; `_AllKept` where that was the last one's prompt."""
+        keys, values = super().update(key_states, value_states, layer_idx, *rest, **named)
+        if self._filling and layer_idx == self._layers - 1:
+            self._filling = False
+            raise _AllKept
+        return keys, values
 
 
 def _forgets(causal_lm: Any, *, length: int) -> bool:

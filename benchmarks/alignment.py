@@ -1,0 +1,305 @@
+"""One KD step against two plain forward passes for each caption, in one run on one machine.
+
+    python benchmarks/alignment.py [--output docs/results/alignment-benchmark.md]
+
+Both distil the same frozen teacher into the same student over the same clips and captions. Here a
+clip's captions share its prompt, and what the teacher says was computed once (`TeacherCache`); the
+rival (`plain_kd.py`) runs teacher and student on prompt and caption, for each caption and step. A
+step is forward, backward and AdamW. The student is trained whole, its teacher a model of its own,
+or by LoRA, its teacher the base with the adapter off. How time and memory are measured: `steps.py`.
+
+Loss and gradient before the first step are compared with the teacher's whole vocabulary kept, in
+float32 and as the cache rounds it; with the top k alone the loss is a lower bound (decision 2).
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from caption import machine
+from plain_kd import plain_kd_loss
+from steps import (
+    Case,
+    Ids,
+    Measured,
+    Systems,
+    apart,
+    arguments,
+    case_of,
+    deliver,
+    follow,
+    measured,
+    optimizer_of,
+    random_llama,
+    random_rows,
+)
+
+from aligncap.alignment.objective import CaptionObjective, LessonBatch
+from aligncap.alignment.prompting import Example
+from aligncap.alignment.settings import TeacherSettings
+from aligncap.alignment.store import Distributions
+from aligncap.alignment.teacher import (
+    AdapterOffTeacher,
+    FrozenTeacher,
+    TeacherCache,
+    by_prompt,
+    shared_rows,
+    top_k_of,
+)
+from aligncap.captioner.adapters import add_adapter
+from aligncap.captioner.batches import SharedPromptRow, collate
+from aligncap.captioner.model import CaptionModel, seeded
+
+CAPTIONS = (1, 5)
+SPEECH_IDS = 512
+READING = 30
+"""Tokens of the teacher's prompt: P_act and P_instruct; with P_sem it would be longer."""
+
+
+def clips_of(case: Case) -> tuple[list[SharedPromptRow], list[Example]]:
+    """What the student hears and says, and what the teacher reads and says."""
+    chance = np.random.default_rng(0)
+    texts = case.vocabulary - SPEECH_IDS
+    rows = random_rows(case, chance, texts=texts)
+    examples = []
+    for row in rows:
+        read = tuple(chance.integers(5, texts, READING).tolist())
+        examples += [Example(read, said) for said in row.responses]
+    return rows, examples
+
+
+def student_and_teacher(case: Case, *, lora: bool) -> tuple[CaptionModel, CaptionModel]:
+    """The student, and the model its teacher is: another, or with an adapter the same."""
+    ids: Any = Ids(case.vocabulary, case.vocabulary - SPEECH_IDS)
+    student = CaptionModel(random_llama(case), ids)
+    if not lora:
+        return student.train(), CaptionModel(random_llama(case, seed=1), ids).eval()
+    student = add_adapter(student)
+    with seeded(1), torch.no_grad():  # an adapter that has learnt: at first it changes nothing
+        for name, weight in student.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.02)
+    return student.train(), student
+
+
+class Lesson:
+    """A student, its teacher's cache, and the loss on one batch, as a stage has them."""
+
+    def __init__(self, case: Case, *, lora: bool, top_k: int | None) -> None:
+        """`top_k` None keeps the whole vocabulary."""
+        self.rows, self.examples = clips_of(case)
+        self.student, model = student_and_teacher(case, lora=lora)
+        self.teacher = AdapterOffTeacher(self.student) if lora else FrozenTeacher(model)
+        kept = top_k or self.teacher.text_rows
+        self._folder = tempfile.TemporaryDirectory()  # as long as the lesson
+        root = Path(self._folder.name)
+        self.cache = TeacherCache(root, self.teacher, self.examples, top_k=kept)
+        self._objective = CaptionObjective(kl_weight=1.0, ce_weight=0.0)
+
+    def loss(self, said: Distributions | None = None) -> torch.Tensor:
+        """The mean over the batch; what the teacher said is looked up if not given."""
+        # What `fit` does for each batch: rows are put together, the teacher's words looked up.
+        beside = said or self.cache.lookup(self.examples)
+        shared = collate(self.rows, pad_id=0)
+        batch: LessonBatch[Distributions | None] = LessonBatch(shared, beside)
+        return self._objective.training_losses(self.student, batch)["loss"]
+
+    def as_said(self) -> Distributions:
+        """What the teacher says over the whole vocabulary: nothing is rounded."""
+        logits = self.teacher.text_logits(shared_rows(by_prompt(self.examples)))
+        return top_k_of(logits, self.teacher.text_rows)
+
+
+def ours(case: Case, *, lora: bool, top_k: int | None) -> Measured:
+    """A step of ours; the outcome is the seconds that the teacher took, once."""
+    lesson = Lesson(case, lora=lora, top_k=top_k)
+    optimizer = optimizer_of(lesson.student)
+
+    def fill() -> float:
+        started = time.process_time()
+        lesson.cache.fill(lesson.examples)
+        return time.process_time() - started
+
+    return Measured(step=lambda: follow(lesson.loss(), optimizer), outcome=fill)
+
+
+def plain_loss(case: Case, *, lora: bool) -> tuple[CaptionModel, Callable[[], torch.Tensor]]:
+    """The rival's student, and its loss on the same clips."""
+    rows, examples = clips_of(case)
+    student, teacher = student_and_teacher(case, lora=lora)
+    read = [example.prompt_ids for example in examples[:: case.responses]]
+    clips = [
+        (row.prompt_ids, prompt, row.responses) for row, prompt in zip(rows, read, strict=True)
+    ]
+
+    def loss() -> torch.Tensor:
+        return plain_kd_loss(
+            student.causal_lm,
+            teacher.causal_lm,
+            clips,
+            text_rows=student.vocabulary.text_rows,
+            as_teacher=student.causal_lm.disable_adapter() if lora else nullcontext(),
+        )
+
+    return student, loss
+
+
+def plain(case: Case, *, lora: bool) -> Measured:
+    """A step of the rival."""
+    student, loss = plain_loss(case, lora=lora)
+    optimizer = optimizer_of(student)
+    return Measured(step=lambda: follow(loss(), optimizer), outcome=lambda: None)
+
+
+KINDS = {"trained whole": False, "LoRA": True}
+"""How the student is trained, and whether by LoRA."""
+
+TOP_K = TeacherSettings().top_k
+
+SYSTEMS: Systems = {
+    **{f"aligncap, {kind}": partial(ours, lora=lora, top_k=TOP_K) for kind, lora in KINDS.items()},
+    **{
+        f"aligncap, {kind}, all": partial(ours, lora=lora, top_k=None)
+        for kind, lora in KINDS.items()
+    },
+    **{f"plain, {kind}": partial(plain, lora=lora) for kind, lora in KINDS.items()},
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest differences from the rival's loss and gradient."""
+
+    loss: float
+    gradient: float
+    largest: float
+    """The rival's largest gradient."""
+
+    def __str__(self) -> str:
+        return f"{self.loss:.1e} | {self.gradient:.1e}"
+
+
+def differences(case: Case, lora: bool) -> tuple[float, Difference, Difference]:
+    """The rival's loss; what ours differs by where the teacher's words are exact, and as kept."""
+    student, loss = plain_loss(case, lora=lora)
+    value, expected = gradient_of(student, loss)
+    largest = max(float(np.abs(g).max()) for g in expected.values())
+    lesson = Lesson(case, lora=lora, top_k=None)
+    found = [
+        gradient_of(lesson.student, partial(lesson.loss, said)) for said in (lesson.as_said(), None)
+    ]
+    exact, kept = (
+        Difference(
+            abs(one - value),
+            max(float(np.abs(gradient[n] - g).max()) for n, g in expected.items()),
+            largest,
+        )
+        for one, gradient in found
+    )
+    return value, exact, kept
+
+
+def gradient_of(
+    student: CaptionModel, loss: Callable[[], torch.Tensor]
+) -> tuple[float, dict[str, Any]]:
+    """A loss, and its gradient by parameter."""
+    student.zero_grad()
+    value = loss()
+    value.backward()  # type: ignore[no-untyped-call]
+    return float(value.detach()), {
+        name: weight.grad.numpy()
+        for name, weight in student.named_parameters()
+        if weight.grad is not None
+    }
+
+
+def time_lines(asked: argparse.Namespace, kind: str) -> Iterator[str]:
+    """The table of time and memory."""
+    yield f"## Time and memory, {kind}\n"
+    yield (
+        "| captions | prompt | aligncap | plain | times faster "
+        f"| aligncap, top {TOP_K} | times faster "
+        "| teacher, once | memory, aligncap | memory, plain |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    for captions, prompt in product(CAPTIONS, asked.prompts):
+        whole, top, rival = (
+            measured(SYSTEMS, case_of(asked, system=name, responses=captions, prompt=prompt))
+            for name in (f"aligncap, {kind}, all", f"aligncap, {kind}", f"plain, {kind}")
+        )
+        yield (
+            f"| {captions} | {prompt} | {whole['seconds']:.2f} s | {rival['seconds']:.2f} s "
+            f"| {rival['seconds'] / whole['seconds']:.1f} | {top['seconds']:.2f} s "
+            f"| {rival['seconds'] / top['seconds']:.1f} | {top['outcome']:.2f} s "
+            f"| {top['peak_mb']:.0f} MB | {rival['peak_mb']:.0f} MB |"
+        )
+
+
+def agreement_lines(asked: argparse.Namespace) -> Iterator[str]:
+    """The table of losses and gradients."""
+    yield "## Agreement\n"
+    yield (
+        "Largest differences from the plain loss and gradient before the first step: with the "
+        "teacher's whole vocabulary in float32, and as the cache keeps it (float16).\n"
+    )
+    yield (
+        "| student | captions | prompt | plain loss | loss | gradient | loss, as kept "
+        "| gradient, as kept | largest gradient |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    for (kind, lora), captions, prompt in product(KINDS.items(), CAPTIONS, asked.prompts):
+        case = case_of(asked, system=kind, responses=captions, prompt=prompt)
+        value, exact, kept = apart(differences, case, lora)
+        yield (
+            f"| {kind} | {captions} | {prompt} | {value:.5f} | {exact} | {kept} "
+            f"| {exact.largest:.1e} |"
+        )
+
+
+def report(asked: argparse.Namespace) -> str:
+    """The whole report as markdown."""
+    about = machine(1)
+    lines = [
+        "# KD steps",
+        "",
+        "Made by `python benchmarks/alignment.py`; do not edit. One run, one thread, processor "
+        f"time; {about['cpu']}, torch {about['torch']}, transformers {about['transformers']}, "
+        f"peft {version('peft')}, aligncap {version('aligncap')}.",
+        "",
+        f"LLaMA with random weights in the size of mini (vocabulary {asked.vocabulary:,}, of which "
+        f"{SPEECH_IDS} speech; width {asked.hidden}, {asked.layers} layers); {asked.rows} clips a "
+        f"step, captions of about {asked.response} tokens. The teacher's prompt has {READING} "
+        "tokens, the student's as many as the table says. The rival (`benchmarks/plain_kd.py`) "
+        "runs teacher and student on prompt and caption, for each caption, at each step; ours "
+        "reads the prompt once for all captions, and what the teacher said from its cache, which "
+        "was filled once in the time given. The loss is the same where the teacher's whole text "
+        f"vocabulary is kept (first times); recipes keep the top {TOP_K}, for a lower bound of it. "
+        f"Memory is what a step takes beyond Python and its libraries, ours with the top {TOP_K}.",
+    ]
+    for kind in KINDS:
+        lines += ["", *time_lines(asked, kind)]
+    return "\n".join([*lines, "", *agreement_lines(asked)]) + "\n"
+
+
+def main() -> None:
+    """Measure, print, and write where asked to."""
+    asked = arguments(__doc__, rows=4, response=30, vocabulary=2560, hidden=256, layers=4, repeat=5)
+    # Loaded before the processes part, so that they are in nobody's memory.
+    for name in ("peft", "transformers.models.llama.modeling_llama"):
+        import_module(name)
+    deliver(report(asked), asked.output)
+
+
+if __name__ == "__main__":
+    main()
