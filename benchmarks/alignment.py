@@ -53,7 +53,6 @@ from aligncap.alignment.teacher import (
     AdapterOffTeacher,
     FrozenTeacher,
     TeacherCache,
-    by_prompt,
     shared_rows,
     top_k_of,
 )
@@ -63,8 +62,8 @@ from aligncap.captioner.model import CaptionModel, seeded
 
 CAPTIONS = (1, 5)
 SPEECH_IDS = 512
-READING = 30
-"""Tokens of the teacher's prompt: P_act and P_instruct; with P_sem it would be longer."""
+AROUND = 15, 15
+"""Tokens of P_act and P_instruct, as long as mini's tokenizer makes them."""
 
 
 def clips_of(case: Case) -> tuple[list[SharedPromptRow], list[Example]]:
@@ -74,8 +73,9 @@ def clips_of(case: Case) -> tuple[list[SharedPromptRow], list[Example]]:
     rows = random_rows(case, chance, texts=texts)
     examples = []
     for row in rows:
-        read = tuple(chance.integers(5, texts, READING).tolist())
-        examples += [Example(read, said) for said in row.responses]
+        act, instruct = (tuple(chance.integers(5, texts, n).tolist()) for n in AROUND)
+        # The paper's teacher reads P_sem too: the caption itself (decision 4).
+        examples += [Example((*act, *said[:-1], *instruct), said) for said in row.responses]
     return rows, examples
 
 
@@ -117,8 +117,8 @@ class Lesson:
 
     def as_said(self) -> Distributions:
         """What the teacher says over the whole vocabulary: nothing is rounded."""
-        logits = self.teacher.text_logits(shared_rows(by_prompt(self.examples)))
-        return top_k_of(logits, self.teacher.text_rows)
+        alone = [[example] for example in self.examples]
+        return top_k_of(self.teacher.text_logits(shared_rows(alone)), self.teacher.text_rows)
 
 
 def ours(case: Case, *, lora: bool, top_k: int | None) -> Measured:
@@ -138,16 +138,16 @@ def plain_loss(case: Case, *, lora: bool) -> tuple[CaptionModel, Callable[[], to
     """The rival's student, and its loss on the same clips."""
     rows, examples = clips_of(case)
     student, teacher = student_and_teacher(case, lora=lora)
-    read = [example.prompt_ids for example in examples[:: case.responses]]
-    clips = [
-        (row.prompt_ids, prompt, row.responses) for row, prompt in zip(rows, read, strict=True)
-    ]
+    heard = [row.prompt_ids for row in rows for _ in row.responses]
+    read, said = zip(*((e.prompt_ids, e.response_ids) for e in examples), strict=True)
 
     def loss() -> torch.Tensor:
         return plain_kd_loss(
             student.causal_lm,
             teacher.causal_lm,
-            clips,
+            heard,
+            read,
+            said,
             text_rows=student.vocabulary.text_rows,
             as_teacher=student.causal_lm.disable_adapter() if lora else nullcontext(),
         )
@@ -279,8 +279,9 @@ def report(asked: argparse.Namespace) -> str:
         "",
         f"LLaMA with random weights in the size of mini (vocabulary {asked.vocabulary:,}, of which "
         f"{SPEECH_IDS} speech; width {asked.hidden}, {asked.layers} layers); {asked.rows} clips a "
-        f"step, captions of about {asked.response} tokens. The teacher's prompt has {READING} "
-        "tokens, the student's as many as the table says. The rival (`benchmarks/plain_kd.py`) "
+        f"step, captions of about {asked.response} tokens. The teacher reads P_act, P_sem "
+        f"and P_instruct (about {sum(AROUND) + asked.response - 1} tokens), the student as many "
+        "tokens as the table says. The rival (`benchmarks/plain_kd.py`) "
         "runs teacher and student on prompt and caption, for each caption, at each step; ours "
         "reads the prompt once for all captions, and what the teacher said from its cache, which "
         "was filled once in the time given. The loss is the same where the teacher's whole text "

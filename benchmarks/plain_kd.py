@@ -18,17 +18,18 @@ Ids = Sequence[int]
 def plain_kd_loss(
     student: Any,
     teacher: Any,
-    clips: Sequence[tuple[Ids, Ids, Sequence[Ids]]],
+    heard: Sequence[Ids],
+    read: Sequence[Ids],
+    said: Sequence[Ids],
     *,
     text_rows: int,
     as_teacher: AbstractContextManager[Any],
 ) -> Tensor:
-    """KL(teacher ‖ student), mean over caption tokens; `clips` are (speech prompt, text prompt,
-    captions). `as_teacher` is what the teacher needs around it: an adapter turned off, or nothing.
+    """KL(teacher ‖ student), mean over caption tokens.
+
+    Of each caption in `said` the student's prompt is in `heard`, the teacher's in `read`;
+    `as_teacher` is what the teacher needs around it: an adapter turned off, or nothing.
     """
-    said = [caption for _, _, captions in clips for caption in captions]
-    heard = [prompt for prompt, _, captions in clips for _ in captions]
-    read = [prompt for _, prompt, captions in clips for _ in captions]
     with torch.no_grad(), as_teacher:
         p = caption_logits(teacher, read, said)[:, :text_rows].log_softmax(-1)
     q = caption_logits(student, heard, said)[:, :text_rows].log_softmax(-1)
