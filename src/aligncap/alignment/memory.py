@@ -113,7 +113,8 @@ def memory_need(
     gradients    4 for each trained parameter: what trains is float32
     optimizer    8 for each trained parameter: AdamW's two moments
     autocast     2 for each parameter of the base where float32 weights run in bfloat16
-    activations  layers · `layer_bytes` and, beside, the hidden states before and after
+    activations  layers · `layer_bytes` and, beside, the hidden states before and after; the last
+                 layer whole, though prompts of one length are run in it for keys and values alone
     logits       `logits_bytes`
     """
     trained = sum(size.trained.values())
