@@ -5,172 +5,133 @@
 All candidates of a clip share its prompt here; trl reads prompt and response again for each side
 of each pair. Both start from the same random weights, see the same ids, and have the reference's
 log-probabilities given; a step is forward, backward and AdamW. Best against the rest: K candidates
-are K - 1 pairs. Then five beams a prompt are searched by our runtime and by
-`transformers.generate`. Time is processor time of a process of its own (the least of several
-steps, on one thread), so that what else runs on the machine does not count; memory is the most that
-process held, beyond what it began with.
+are K - 1 pairs. The loss of each pair before the first step is compared: ours out of the shared
+batch, trl's alone. Then five beams a prompt are searched by our runtime and by
+`transformers.generate`. How time and memory are measured: `steps.py`.
 """
 
 import argparse
-import multiprocessing
 import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from caption import machine
-from language_models import peak_mb
+from steps import (
+    EOS,
+    Case,
+    Ids,
+    Measured,
+    Systems,
+    arguments,
+    case_of,
+    deliver,
+    follow,
+    measured,
+    optimizer_of,
+    random_llama,
+    random_rows,
+)
 from trl_rival import inputs_of, open_trainer
 
 from aligncap.alignment.objective import LessonBatch
 from aligncap.captioner.batches import SharedPromptRow, collate
-from aligncap.captioner.model import CaptionModel, seeded
+from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.runtime import DecodeOptions, ResponseRules
 from aligncap.captioner.torch_runtime import TorchRuntime
 from aligncap.preference.dpo import PairLossSettings, PairObjective
 from aligncap.preference.pair_lessons import Pairs
 
-PROMPTS = (75, 300, 500)
 CANDIDATES = (2, 5)
-BETA, LEARNING_RATE = 0.1, 1e-4
-EOS = 1
+BETA = 0.1
 
 
-@dataclass(frozen=True)
-class TextOnly:
-    """A vocabulary all of whose ids are text: then both softmaxes run over the same rows."""
-
-    size: int
-
-    @property
-    def text_rows(self) -> int:
-        """As `Vocabulary` has it."""
-        return self.size
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is measured: which system on which sizes."""
-
-    system: str
-    candidates: int
-    prompt: int
-    rows: int
-    response: int
-    vocabulary: int
-    hidden: int
-    layers: int
-    repeat: int
-
-
-def model_of(case: Case, *, spread: float = 0.02) -> Any:
-    """A LLaMA with random weights, the same for all systems."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=case.vocabulary,
-        hidden_size=case.hidden,
-        intermediate_size=-(-case.hidden * 8 // 3 // 32) * 32,
-        num_hidden_layers=case.layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        initializer_range=spread,
-        bos_token_id=2,
-        eos_token_id=EOS,
-        pad_token_id=0,
-    )
-    with seeded(0):
-        return LlamaForCausalLM(config)
-
-
-def rows_of(case: Case) -> tuple[list[SharedPromptRow], Pairs]:
-    """Clips of random ids, each with K responses of different lengths, the first the best."""
+def pairs_of(case: Case) -> tuple[list[SharedPromptRow], Pairs]:
+    """Clips with K responses each, the first the best, and what the reference says of them."""
     chance = np.random.default_rng(0)
-    ids = lambda count: chance.integers(5, case.vocabulary, count).tolist()  # noqa: E731
-    rows, chosen, rejected = [], [], []
-    for row in range(case.rows):
-        lengths = chance.integers(case.response - 5, case.response + 6, case.candidates)
-        rows.append(SharedPromptRow(ids(case.prompt), [[*ids(n - 1), EOS] for n in lengths]))
-        first = row * case.candidates
-        chosen += [first] * (case.candidates - 1)
-        rejected += range(first + 1, first + case.candidates)
-    reference = chance.normal(-200, 3, case.rows * case.candidates).astype(np.float32)
-    return rows, Pairs(np.array(chosen), np.array(rejected), reference)
+    rows = random_rows(case, chance)
+    first = np.repeat(np.arange(case.rows) * case.responses, case.responses - 1)
+    rank = np.tile(np.arange(1, case.responses), case.rows)
+    reference = chance.normal(-200, 3, case.rows * case.responses).astype(np.float32)
+    return rows, Pairs(first, first + rank, reference)
 
 
-def our_step(case: Case) -> Callable[[], float]:
-    """One step of ours; returns the loss before it."""
-    rows, pairs = rows_of(case)
-    model = CaptionModel(model_of(case), TextOnly(case.vocabulary))  # type: ignore[arg-type]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+def ours(case: Case) -> Measured:
+    """A step of ours."""
+    rows, pairs = pairs_of(case)
+    # All ids are text, as trl's softmax runs over all rows.
+    ids: Any = Ids(case.vocabulary, case.vocabulary)
+    model = CaptionModel(random_llama(case), ids).train()
+    optimizer = optimizer_of(model)
     objective = PairObjective(PairLossSettings(beta=BETA))
 
-    def step() -> float:
+    def loss(some: Pairs) -> torch.Tensor:
         # What `fit` does for each batch: the rows are put together anew as well.
-        batch = LessonBatch(collate(rows, pad_id=0), pairs)
-        loss = objective.training_losses(model, batch)["loss"]
-        return follow(loss, optimizer)
+        batch = LessonBatch(collate(rows, pad_id=0), some)
+        return objective.training_losses(model, batch)["loss"]
 
-    return step
+    def each() -> list[float]:
+        ends = zip(pairs.chosen, pairs.rejected, strict=True)
+        single = [Pairs(np.array([c]), np.array([r]), pairs.reference) for c, r in ends]
+        with torch.no_grad():
+            return [float(loss(one)) for one in single]
+
+    return Measured(step=lambda: follow(loss(pairs), optimizer), outcome=each)
 
 
-def trl_step(case: Case) -> Callable[[], float]:
-    """One step of trl's trainer on the same pairs."""
-    rows, pairs = rows_of(case)
-    trainer = open_trainer(model_of(case), beta=BETA)
-    optimizer = torch.optim.AdamW(trainer.model.parameters(), lr=LEARNING_RATE, fused=True)
+def trl(case: Case) -> Measured:
+    """A step of trl's trainer on the same pairs."""
+    rows, pairs = pairs_of(case)
+    trainer = open_trainer(random_llama(case), beta=BETA)
+    optimizer = optimizer_of(trainer.model)
     said = [(place, s) for place, row in enumerate(rows) for s in row.responses]
     places = list(zip(pairs.chosen.tolist(), pairs.rejected.tolist(), strict=True))
     assert pairs.reference is not None
     known = pairs.reference.tolist()
     trainer.model.train()
 
-    def step() -> float:
+    def loss(some: Sequence[tuple[int, int]]) -> torch.Tensor:
         inputs = inputs_of(
             trainer,
             [row.prompt_ids for row in rows],
-            [(said[c][0], said[c][1], said[r][1]) for c, r in places],
-            [(known[c], known[r]) for c, r in places],
+            [(said[c][0], said[c][1], said[r][1]) for c, r in some],
+            [(known[c], known[r]) for c, r in some],
         )
-        return follow(trainer.compute_loss(trainer.model, inputs), optimizer)
+        found: torch.Tensor = trainer.compute_loss(trainer.model, inputs)
+        return found
 
-    return step
+    def each() -> list[float]:
+        with torch.no_grad():
+            return [float(loss([one])) for one in places]
 
-
-def follow(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> float:
-    """Backward and update."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return float(loss.detach())
+    return Measured(step=lambda: follow(loss(places), optimizer), outcome=each)
 
 
-def our_beams(case: Case) -> Callable[[], list[list[int]]]:
+def our_beams(case: Case) -> Measured:
     """Our beam search; the best beam of each prompt."""
-    rows, _ = rows_of(case)
+    rows, _ = pairs_of(case)
     rules = ResponseRules(case.vocabulary, (EOS,))
-    runtime = TorchRuntime(model_of(case, spread=0.1).eval(), rules)
+    runtime = TorchRuntime(random_llama(case, spread=0.1).eval(), rules)
     options = DecodeOptions(
         beam_size=5, captions=5, min_length=case.response, max_length=case.response
     )
     prompts = [row.prompt_ids for row in rows]
-    return lambda: [list(one[0].ids) for one in runtime.generate(prompts, options)]
+
+    def search() -> list[list[int]]:
+        return [list(one[0].ids) for one in runtime.generate(prompts, options)]
+
+    return Measured(step=search, outcome=search)
 
 
-def transformers_beams(case: Case) -> Callable[[], list[list[int]]]:
+def transformers_beams(case: Case) -> Measured:
     """`transformers.generate` with as many beams, all of them returned."""
     from transformers import GenerationConfig
 
-    rows, _ = rows_of(case)
-    model = model_of(case, spread=0.1).eval()
+    rows, _ = pairs_of(case)
+    model = random_llama(case, spread=0.1).eval()
     config = GenerationConfig(
         num_beams=5,
         num_return_sequences=5,
@@ -189,41 +150,19 @@ def transformers_beams(case: Case) -> Callable[[], list[list[int]]]:
             )
         return [[int(i) for i in one] for one in found[::5, case.prompt :]]
 
-    return search
+    return Measured(step=search, outcome=search)
 
 
-SYSTEMS: dict[str, Callable[[Case], Callable[[], Any]]] = {
-    "aligncap": our_step,
-    "trl": trl_step,
+SYSTEMS: Systems = {
+    "aligncap": ours,
+    "trl": trl,
     "aligncap beams": our_beams,
     "transformers beams": transformers_beams,
 }
 
 
-def measure(case: Case) -> dict[str, Any]:
-    """Processor seconds of the fastest of several runs, peak memory, and what came out first."""
-    torch.set_num_threads(1)
-    before_mb = peak_mb()
-    action = SYSTEMS[case.system](case)
-    outcome, taken = action(), []
-    for _ in range(case.repeat):
-        started = time.process_time()
-        action()
-        taken.append(time.process_time() - started)
-    return {"outcome": outcome, "seconds": min(taken), "peak_mb": peak_mb() - before_mb}
-
-
-def apart(case: Case) -> dict[str, Any]:
-    """`measure` in a process of its own, whose peak of memory is its own as well."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        found: dict[str, Any] = pool.apply(measure, (case,))
-    print(f"{case.system}, K = {case.candidates}, prompt {case.prompt}: {found['seconds']:.2f} s")
-    return found
-
-
 def report(asked: argparse.Namespace) -> str:
     """The whole report as markdown."""
-    sizes = {name: getattr(asked, name) for name in SIZES}
     about = machine(1)
     lines = [
         "# DPO steps and candidates",
@@ -234,27 +173,31 @@ def report(asked: argparse.Namespace) -> str:
         "",
         f"LLaMA with random weights (vocabulary {asked.vocabulary:,}, width {asked.hidden}, "
         f"{asked.layers} layers); {asked.rows} clips a step, responses of about {asked.response} "
-        "tokens; the reference's log-probabilities are given. Memory is what a step takes beyond "
+        "tokens; the reference's log-probabilities are given. The difference is the largest of any "
+        "pair's loss, ours taken out of the shared batch. Memory is what a step takes beyond "
         "Python and its libraries.",
         "",
-        "| candidates | prompt | pairs | aligncap | trl | times faster | difference of losses | "
+        "| candidates | prompt | pairs | aligncap | trl | times faster | difference, a pair | "
         "memory, aligncap | memory, trl |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for candidates in CANDIDATES:
         for prompt in asked.prompts:
-            ours, trl = (apart(Case(s, candidates, prompt, **sizes)) for s in ("aligncap", "trl"))
+            mine, theirs = (
+                measured(SYSTEMS, case_of(asked, system=s, responses=candidates, prompt=prompt))
+                for s in ("aligncap", "trl")
+            )
+            apart_by = np.abs(np.subtract(mine["outcome"], theirs["outcome"])).max()
             lines.append(
                 f"| {candidates} | {prompt} | {asked.rows * (candidates - 1)} "
-                f"| {ours['seconds']:.2f} s | {trl['seconds']:.2f} s "
-                f"| {trl['seconds'] / ours['seconds']:.1f} "
-                f"| {abs(ours['outcome'] - trl['outcome']):.1e} "
-                f"| {ours['peak_mb']:.0f} MB | {trl['peak_mb']:.0f} MB |"
+                f"| {mine['seconds']:.2f} s | {theirs['seconds']:.2f} s "
+                f"| {theirs['seconds'] / mine['seconds']:.1f} | {apart_by:.1e} "
+                f"| {mine['peak_mb']:.0f} MB | {theirs['peak_mb']:.0f} MB |"
             )
-    return "\n".join([*lines, "", *beam_lines(asked, sizes)]) + "\n"
+    return "\n".join([*lines, "", *beam_lines(asked)]) + "\n"
 
 
-def beam_lines(asked: argparse.Namespace, sizes: dict[str, int]) -> Sequence[str]:
+def beam_lines(asked: argparse.Namespace) -> Sequence[str]:
     """The table of candidate generation."""
     lines = [
         f"Five beams of {asked.response} tokens for each of {asked.rows} prompts:",
@@ -263,38 +206,28 @@ def beam_lines(asked: argparse.Namespace, sizes: dict[str, int]) -> Sequence[str
         "| --- | --- | --- | --- | --- |",
     ]
     for prompt in asked.prompts:
-        ours, plain = (
-            apart(Case(f"{s} beams", 1, prompt, **sizes)) for s in ("aligncap", "transformers")
+        mine, plain = (
+            measured(SYSTEMS, case_of(asked, system=f"{s} beams", responses=1, prompt=prompt))
+            for s in ("aligncap", "transformers")
         )
-        pairs = zip(ours["outcome"], plain["outcome"], strict=True)
+        both = zip(mine["outcome"], plain["outcome"], strict=True)
         lines.append(
-            f"| {prompt} | {ours['seconds']:.2f} s | {plain['seconds']:.2f} s "
-            f"| {plain['seconds'] / ours['seconds']:.1f} "
-            f"| {sum(a == b for a, b in pairs)} of {asked.rows} |"
+            f"| {prompt} | {mine['seconds']:.2f} s | {plain['seconds']:.2f} s "
+            f"| {plain['seconds'] / mine['seconds']:.1f} "
+            f"| {sum(a == b for a, b in both)} of {asked.rows} |"
         )
     return lines
 
 
-SIZES = ("rows", "response", "vocabulary", "hidden", "layers", "repeat")
-
-
 def main() -> None:
     """Measure, print, and write where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", type=Path, help="markdown file to write")
-    parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS)
-    for name, default in zip(SIZES, (4, 30, 2048, 192, 4, 2), strict=True):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    asked = parser.parse_args()
+    asked = arguments(__doc__, rows=4, response=30, vocabulary=2048, hidden=192, layers=4, repeat=8)
     # Libraries' bars and warnings would be printed among the numbers.
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Loaded before the processes part, so that they are in nobody's memory.
     for name in ("datasets", "trl.trainer.dpo_trainer", "transformers.models.llama.modeling_llama"):
         import_module(name)
-    text = report(asked)
-    print(text)
-    if asked.output:
-        asked.output.write_text(text, encoding="utf-8")
+    deliver(report(asked), asked.output)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def test_what_autograd_keeps_is_under_the_estimate_and_not_far(
     held = sum(storage.nbytes() for storage in kept.values())
     need = memory_need(size, WORK, numbers)
     reckoned = need.activations + need.logits + need.autocast
-    assert held <= reckoned <= 3 * held
+    # Of prompts of one length the last layer, here one of two, is hardly run; it is reckoned whole.
+    assert held <= reckoned <= 3.5 * held
 
 
 @pytest.mark.parametrize(("kind", "numbers"), [("llama", BFLOAT), ("gpt2", FLOAT), ("opt", BFLOAT)])

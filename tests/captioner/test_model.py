@@ -50,8 +50,7 @@ def test_hidden_states_project_to_the_same_logits(kind):
     model = CaptionModel(tiny_lm(kind).eval(), vocabulary)
     rows = random_rows(vocabulary, seed=3, rows=3, responses=2)
     batch = to_torch(collate(rows, vocabulary.pad_id))
-    states = model.hidden(batch).flatten(0, 1)[batch.predict_index]
-    expected = model.bare.get_output_embeddings()(states)
+    expected = model.bare.get_output_embeddings()(model.predicting_states(batch))
     torch.testing.assert_close(model.response_logits(batch), expected, rtol=0, atol=1e-6)
     assert model.text_logits(batch).shape == (len(batch.target_ids), vocabulary.text_rows)
 

@@ -54,16 +54,15 @@ def kl_to_cached_teacher(
     """
     logits = _text(student, text_rows, temperature)
     top = logits.gather(1, top_ids)
-    # The remainder's own logsumexp: 1 - Σ top would lose it to rounding when it is small.
-    rest = logits.scatter(1, top_ids, -float("inf")).logsumexp(1)
-    known = top_ids.shape[1] >= logits.shape[1]
-    total = top.logsumexp(1) if known else top.logsumexp(1).logaddexp(rest)
-    p, p_rest = top_log_probs.exp(), rest_log_prob.exp()
-    entropy = -(p * top_log_probs).sum(1)
-    expected = (p * top).sum(1)
-    if not known:
+    total = top.logsumexp(1)
+    p = top_log_probs.exp()
+    entropy, expected = -(p * top_log_probs).sum(1), (p * top).sum(1)
+    if top_ids.shape[1] < logits.shape[1]:
+        # The remainder's own logsumexp: 1 - Σ top would lose it to rounding when it is small.
+        rest = logits.scatter(1, top_ids, -float("inf")).logsumexp(1)
+        total, p_rest = total.logaddexp(rest), rest_log_prob.exp()
         # A teacher that is certain leaves a remainder of exactly 0, whose log is -inf.
-        entropy = entropy - (p_rest * rest_log_prob.clamp(min=-1e4))
+        entropy = entropy - p_rest * rest_log_prob.clamp(min=-1e4)
         expected = expected + p_rest * rest
     return (total - expected - entropy).mean()
 

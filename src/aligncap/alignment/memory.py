@@ -125,7 +125,8 @@ def memory_need(
     optimizer    8 for each trained parameter: AdamW's two moments
     autocast     2 for each parameter of the base where float32 weights run in bfloat16; of 4-bit
                  matrices one at a time, in full
-    activations  layers · `layer_bytes` and, beside, the hidden states before and after
+    activations  layers · `layer_bytes` and, beside, the hidden states before and after; the last
+                 layer whole, though prompts of one length are run in it for keys and values alone
     logits       `logits_bytes`
     """
     trained = sum(size.trained.values())

@@ -16,7 +16,8 @@ from aligncap.alignment.prompting import Example
 from aligncap.alignment.store import Distributions, DistributionStore
 from aligncap.captioner.adapters import teacher_mode
 from aligncap.captioner.batches import SharedPromptRow, collate, to_torch
-from aligncap.captioner.model import CaptionModel, TorchBatch
+from aligncap.captioner.model import CaptionModel
+from aligncap.captioner.reading import TorchBatch
 
 ROWS_AT_ONCE = 32
 """Prompts in one forward pass of the teacher."""

@@ -6,7 +6,7 @@ behind the prompt alone. A response's last token predicts nothing and is not fed
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -114,6 +114,30 @@ def to_torch(
             field.name: torch.from_numpy(getattr(batch, field.name)).to(device)
             for field in fields(batch)
         }
+    )
+
+
+def prompt_columns(batch: SharedPromptBatch[Any]) -> int:
+    """Leading columns in which every row has its prompt, each prompt's last token left out.
+
+    What comes behind them holds all that predicts a target.
+    """
+    return int((batch.segment_ids == 0).sum(1).min()) - 1
+
+
+def behind(batch: SharedPromptBatch[Array], columns: int) -> SharedPromptBatch[Array]:
+    """The batch without its first `columns` columns, which its tokens still see: attention is
+    [B, 1, T - columns, T], and `predict_index` counts in B * (T - columns)."""
+    now: Any = batch
+    time = now.input_ids.shape[1]
+    row, column = now.predict_index // time, now.predict_index % time
+    return replace(
+        batch,
+        input_ids=now.input_ids[:, columns:],
+        position_ids=now.position_ids[:, columns:],
+        segment_ids=now.segment_ids[:, columns:],
+        attention=now.attention[:, :, columns:],
+        predict_index=row * (time - columns) + column - columns,
     )
 
 

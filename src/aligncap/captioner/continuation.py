@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from aligncap.captioner.reading import as_model_takes
 from aligncap.captioner.runtime import ResponseRules
 
 
@@ -64,7 +65,7 @@ class Continuation:
         mask = torch.cat((before, own), dim=2)
         output = self._model(
             input_ids=ids,
-            attention_mask=self._as_model_takes(mask[:, None]),
+            attention_mask=as_model_takes(mask[:, None], self._model),
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
@@ -85,13 +86,6 @@ class Continuation:
             places.append(taken[prompt])
             taken[prompt] += 1
         return owner, places
-
-    def _as_model_takes(self, mask: Tensor) -> Tensor:
-        if self._model.config._attn_implementation != "eager":
-            return mask
-        # Eager attention adds its mask.
-        dtype = self._model.dtype
-        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 class TextDistribution:

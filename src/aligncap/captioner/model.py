@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from aligncap.captioner.backbones import check_backbone, longest_sequence, small_config
-from aligncap.captioner.batches import SharedPromptBatch
+from aligncap.captioner.reading import Rest, TorchBatch, read_prompts
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, RecipeError
 
 LOG = logging.getLogger(__name__)
-
-TorchBatch = SharedPromptBatch[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +66,28 @@ class CaptionModel(nn.Module):
         """`response_logits`; what a distributed wrapper calls."""
         return self.response_logits(batch)
 
-    def hidden(self, batch: TorchBatch) -> Tensor:
-        """The last hidden states [B, T, width], after the model's own final norm and projection."""
-        states: Tensor = self.bare.base_model(**self._inputs(batch)).last_hidden_state
-        return states
+    def predicting_states(self, batch: TorchBatch) -> Tensor:
+        """Last hidden states [N, width] of the tokens that predict the targets, after the model's
+        own final norm and projection."""
+        rest = self._read_prompts(batch)
+        states: Tensor = self.bare.base_model(**rest.inputs(self.bare)).last_hidden_state
+        return rest.predicting(states)
 
     def response_logits(self, batch: TorchBatch) -> Tensor:
         """Logits [N, vocabulary rows] of every token of every response, speech rows included."""
-        keep, order = self._projected(batch)
-        logits: Tensor = self.causal_lm(**self._inputs(batch), logits_to_keep=keep).logits
+        rest = self._read_prompts(batch)
+        keep, order = rest.projected()
+        logits: Tensor = self.causal_lm(**rest.inputs(self.bare), logits_to_keep=keep).logits
         return logits[order]
 
     def text_logits_and_states(self, batch: TorchBatch) -> tuple[Tensor, Tensor]:
         """`text_logits` [N, text_rows], and the last hidden states [N, width] they are of."""
-        keep, order = self._projected(batch)
+        rest = self._read_prompts(batch)
+        keep, order = rest.projected()
         output = self.causal_lm(
-            **self._inputs(batch), logits_to_keep=keep, output_hidden_states=True
+            **rest.inputs(self.bare), logits_to_keep=keep, output_hidden_states=True
         )
-        states: Tensor = output.hidden_states[-1].flatten(0, 1)[batch.predict_index]
+        states = rest.predicting(output.hidden_states[-1])
         return output.logits[order][:, : self.vocabulary.text_rows], states
 
     def text_logits(self, batch: TorchBatch) -> Tensor:
@@ -103,32 +105,13 @@ class CaptionModel(nn.Module):
         total = total.index_add(0, batch.target_response, tokens)
         return ResponseScores(total, total / batch.response_lengths)
 
-    def _projected(self, batch: TorchBatch) -> tuple[Tensor, Tensor]:
-        """The positions [B, T] to project, and of each target [N] its place among them.
-
-        Positions are projected once each: responses share the one that predicts their first.
-        """
-        keep = torch.zeros(batch.input_ids.numel(), dtype=torch.bool, device=self.device)
-        keep[batch.predict_index] = True
-        return keep.view_as(batch.input_ids), (keep.cumsum(0) - 1)[batch.predict_index]
-
-    def _inputs(self, batch: TorchBatch) -> dict[str, Any]:
+    def _read_prompts(self, batch: TorchBatch) -> Rest:
         if self._longest is not None and (last := int(batch.position_ids.max())) >= self._longest:
             raise DataError(
                 f"a prompt and its response take {last + 1} positions, this model has "
                 f"{self._longest}; cut the audio, or use fewer codebooks or a LLaMA"
             )
-        mask = batch.attention
-        if self.bare.config._attn_implementation == "eager":
-            # Eager attention adds its mask; the least number, not -inf, keeps gradients finite.
-            dtype = self.bare.dtype
-            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-        return {
-            "input_ids": batch.input_ids,
-            "position_ids": batch.position_ids,
-            "attention_mask": mask,
-            "use_cache": False,
-        }
+        return read_prompts(self.bare, batch)
 
 
 def target_log_probs(logits: Tensor, target_ids: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from aligncap.captioner.model import CaptionModel, TorchBatch, target_log_probs
+from aligncap.captioner.model import CaptionModel, target_log_probs
+from aligncap.captioner.reading import TorchBatch
 
 
 @dataclass(frozen=True, slots=True)

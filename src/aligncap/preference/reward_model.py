@@ -12,8 +12,9 @@ from aligncap.alignment.prompting import Prompter
 from aligncap.alignment.teacher import batch_of
 from aligncap.captioner.batches import SharedPromptRow
 from aligncap.captioner.checkpoint import load_torch, read_meta
-from aligncap.captioner.model import CaptionModel, TorchBatch, seeded
+from aligncap.captioner.model import CaptionModel, seeded
 from aligncap.captioner.prompts import PromptBuilder
+from aligncap.captioner.reading import TorchBatch
 from aligncap.errors import DataError, MissingModelError
 from aligncap.preference.pair_lessons import reads
 from aligncap.preference.rows import PreferenceRow
@@ -47,8 +48,8 @@ class RewardModel(nn.Module):
 
     def forward(self, batch: TorchBatch) -> Tensor:
         """Raw rewards [R] of the responses of a batch of `read_whole` rows."""
-        last = batch.predict_index[batch.response_lengths.cumsum(0) - 1]
-        states = self.body.hidden(batch).flatten(0, 1)[last]
+        last = batch.response_lengths.cumsum(0) - 1
+        states = self.body.predicting_states(batch)[last]
         rewards: Tensor = self.head(states.float()).squeeze(-1)
         return rewards
 
