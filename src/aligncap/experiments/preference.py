@@ -172,7 +172,7 @@ def main(
         "docs/results/preference.md"
     ),
     clips: Annotated[int, typer.Option(help="Training clips that get candidates.")] = 5000,
-    steps: Annotated[int, typer.Option(help="Optimiser steps of DPO.")] = 350,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of DPO.")] = 500,
     ppo_steps: Annotated[int, typer.Option(help="Optimiser steps of PPO.")] = 240,
     seeds: Annotated[int, typer.Option(help="Runs of DPO and of PPO.")] = 3,
     beam: Annotated[int, typer.Option(help="Beams of the scored captions; 1 is greedy.")] = 4,
