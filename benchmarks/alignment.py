@@ -78,8 +78,8 @@ def vocabulary_lines(asked: argparse.Namespace) -> Iterator[str]:
     yield "## Time by vocabulary, trained whole, one caption\n"
     yield (
         "The plain student projects every position of the prompt on the whole vocabulary, ours "
-        "its last. That is least with mini's small one; of a larger model the layers are more of the "
-        "work.\n"
+        "its last. That is least with mini's small one; of a larger model the layers are more of "
+        "the work.\n"
     )
     yield f"| vocabulary | prompt | aligncap, top {TOP_K} | plain | times faster |"
     yield "| --- | --- | --- | --- | --- |"

@@ -27,6 +27,7 @@ from aligncap.alignment.stages import Stage, read_training_rows
 from aligncap.alignment.warmup import WarmupSettings
 from aligncap.captioner.adapters import AdapterSettings
 from aligncap.captioner.checkpoint import load_torch, read_meta
+from aligncap.captioner.meta import ModelNotes, write_meta
 from aligncap.errors import DataError, RecipeError
 from aligncap.training import FitSettings
 from aligncap.training.log import read_log
@@ -285,3 +286,24 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path, rows: Path, 
 def test_distillation_without_anybody_who_reads_is_refused(rows: Path) -> None:
     with pytest.raises(RecipeError, match="the teacher needs a model"):
         KdSettings(data=DataSettings(rows=(rows,)), training=FIT)
+
+
+def test_a_stage_keeps_the_notes_of_its_start_but_not_its_scores(
+    rows: Path, warm: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(warm, start)
+    notes = ModelNotes(license="CC0", trained_on=("a corpus",), scores={"CIDEr-D": "0.3"})
+    write_meta(start, replace(read_meta(start), notes=notes))
+    for own, expected in (
+        (ModelNotes(), ModelNotes(license="CC0", trained_on=("a corpus",))),
+        (ModelNotes(summary="Another."), ModelNotes(summary="Another.")),
+    ):
+        settings = WarmupSettings(
+            data=DataSettings(rows=(rows,)),
+            training=replace(FIT, steps=1),
+            model=ModelSettings(start=start),
+            notes=own,
+        )
+        summary = warmup.run(settings, tmp_path / f"run-{own.summary}", resume=False)
+        assert read_meta(Path(str(summary["model"]))).notes == expected

@@ -11,10 +11,10 @@ from aligncap.alignment.data import SpeechSource, TrainingRow, one_source, read_
 from aligncap.alignment.draws import BatchPlan, Draw, validation_draws
 from aligncap.alignment.lessons import Lesson, validation_means
 from aligncap.alignment.prompting import Prompter
-from aligncap.alignment.settings import SCORES, ModelSettings, StageSettings, check_layout
-from aligncap.alignment.students import open_student
+from aligncap.alignment.settings import SCORES, StageSettings, check_layout
+from aligncap.alignment.students import base_of, notes_of, open_student
 from aligncap.captioner.checkpoint import save
-from aligncap.captioner.meta import RUN_MODEL_FOLDER, ModelMeta, SpeechTokenizerMeta, read_meta
+from aligncap.captioner.meta import RUN_MODEL_FOLDER, ModelMeta, SpeechTokenizerMeta
 from aligncap.captioner.model import trainable_summary
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
@@ -206,9 +206,9 @@ class Stage:
             prompts=self._template,
             limits=settings.limits,
             act_mode=act_mode,
-            base=_base_of(settings.model),
+            base=base_of(settings.model),
             weights="adapter" if settings.model.lora else "full",
-            notes=settings.notes,
+            notes=notes_of(settings),
             provenance={
                 "kind": self._kind,
                 "seed": str(settings.training.seed),
@@ -217,14 +217,6 @@ class Stage:
                 "trained": described,
             },
         )
-
-
-def _base_of(model: ModelSettings) -> str:
-    """What the adapter that is trained stands on; "" where the whole model is."""
-    if model.lora is None:
-        return ""
-    below = read_meta(model.start).base if model.start is not None else ""
-    return below or str(model.base or model.start)
 
 
 def read_training_rows(

@@ -1,18 +1,18 @@
 """The language model that a stage trains: an earlier stage's, a pretrained one, or a new one."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from aligncap.alignment.data import SpeechSource, TrainingRow
-from aligncap.alignment.settings import ModelSettings
+from aligncap.alignment.settings import ModelSettings, StageSettings
 from aligncap.captioner.adapters import AdapterSettings, add_adapter, has_adapter
 from aligncap.captioner.backbones import open_backbone
 from aligncap.captioner.checkpoint import load_torch
-from aligncap.captioner.meta import TOKENIZER_FILE, read_meta
+from aligncap.captioner.meta import TOKENIZER_FILE, ModelNotes, read_meta
 from aligncap.captioner.model import (
     CaptionModel,
     add_speech_tokens,
@@ -168,3 +168,20 @@ def _texts(rows: Iterable[TrainingRow]) -> Iterator[str]:
             yield from row.heard.values()
             if row.transcript:
                 yield row.transcript
+
+
+def base_of(model: ModelSettings) -> str:
+    """What the adapter that is trained stands on; "" where the whole model is."""
+    if model.lora is None:
+        return ""
+    below = read_meta(model.start).base if model.start is not None else ""
+    return below or str(model.base or model.start)
+
+
+def notes_of(settings: StageSettings) -> ModelNotes:
+    """The recipe's notes; where it has none, those of the model it goes on from, whose scores are
+    not its own."""
+    start = settings.model.start
+    if start is None or settings.notes != ModelNotes():
+        return settings.notes
+    return replace(read_meta(start).notes, scores={})
