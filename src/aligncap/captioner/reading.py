@@ -53,12 +53,13 @@ class Rest:
 def read_prompts(causal_lm: Any, batch: TorchBatch) -> Rest:
     """Run what is prompt in every row, with gradient where there is one; `causal_lm` is bare.
 
-    Nothing is run yet of prompts of one token, nor by a model that could not see it again: one
-    that checkpoints its layers keeps no keys and values, and one with a sliding window looks back
-    no further.
+    Nothing is run yet of prompts of one token, nor by a model that could not see it again (one
+    that checkpoints its layers keeps no keys and values, one with a sliding window looks back no
+    further) or must not be left early (one whose weights several processes share out).
     """
     columns = prompt_columns(batch)
-    if columns == 0 or _forgets(causal_lm, length=batch.input_ids.shape[1]):
+    length = batch.input_ids.shape[1]
+    if columns == 0 or _forgets(causal_lm, length=length) or _is_shared_out(causal_lm):
         return Rest(batch, None)
     cache = _PromptCache(layers=causal_lm.config.num_hidden_layers)
     with suppress(_AllKept):
@@ -100,6 +101,13 @@ def _forgets(causal_lm: Any, *, length: int) -> bool:
         getattr(module, "gradient_checkpointing", False) for module in causal_lm.modules()
     )
     return recomputes or length > window
+
+
+def _is_shared_out(causal_lm: Any) -> bool:
+    # A tensor of torch's FSDP knows its mesh, a parameter of DeepSpeed's ZeRO-3 its number.
+    return any(
+        hasattr(one, "device_mesh") or hasattr(one, "ds_id") for one in causal_lm.parameters()
+    )
 
 
 def as_model_takes(mask: Tensor, causal_lm: Any) -> Tensor:
