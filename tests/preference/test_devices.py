@@ -46,7 +46,7 @@ def test_two_processes_log_what_one_does(runs: Path, kind: str) -> None:
     for first, second in zip(one, two, strict=True):
         del first["elapsed_s"], second["elapsed_s"]
         if first["step"] == 2:
-            # The policy begins as its reference: the first margins are rounding, and so their signs.
+            # The policy begins as its reference: the first margins are rounding, signs and all.
             for report in (first, second):
                 report.pop("accuracy", None)
         assert second == pytest.approx(first, abs=1e-4)
