@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from aligncap.captioner.reading import as_model_takes
+from aligncap.captioner.reading import CACHE, as_model_takes
 from aligncap.captioner.runtime import ResponseRules
 
 
@@ -35,9 +35,9 @@ class Continuation:
             input_ids=ids.to(model.device),
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{CACHE: self.cache},
         )
         self.logits: Tensor = output.logits[:, -1]
         self._owner = torch.arange(len(prompts), device=model.device)
@@ -67,8 +67,8 @@ class Continuation:
             input_ids=ids,
             attention_mask=as_model_takes(mask[:, None], self._model),
             position_ids=positions,
-            past_key_values=self.cache,
             use_cache=True,
+            **{CACHE: self.cache},
         )
         self.logits = output.logits[owner, place]
         self._owner, self._seen = owner, mask[owner, place]

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from aligncap.captioner.beam import beam_search
 from aligncap.captioner.continuation import Continuation, TextDistribution
 from aligncap.captioner.diverse import diverse_beam_search
+from aligncap.captioner.reading import CACHE
 from aligncap.captioner.runtime import (
     DecodeOptions,
     Hypothesis,
@@ -58,7 +59,7 @@ def score(
         ids[row, : len(response)] = torch.tensor(response)
     ids = ids.to(model.device)
     state.cache.batch_repeat_interleave(count)
-    after = model(input_ids=ids, past_key_values=state.cache, use_cache=True).logits
+    after = model(input_ids=ids, use_cache=True, **{CACHE: state.cache}).logits
     first = state.logits.expand(count, -1)[:, None]
     allowed = TextDistribution(rules, min_length=0, device=model.device)
     log_p = allowed.log_probabilities(torch.cat((first, after[:, :-1]), dim=1), length=0)

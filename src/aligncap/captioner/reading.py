@@ -7,6 +7,7 @@ half the work, and of their last layer only keys and values are needed: the rest
 import math
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -16,6 +17,11 @@ from transformers import DynamicCache
 from aligncap.captioner.batches import SharedPromptBatch, behind, prompt_columns
 
 TorchBatch = SharedPromptBatch[Tensor]
+
+_RELEASE = tuple(int(part) for part in version("transformers").split(".")[:2])
+
+CACHE = "cache" if _RELEASE >= (5, 24) else "past_key_values"
+"""What models of transformers call the argument that holds earlier keys and values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Rest:
             "input_ids": self.batch.input_ids,
             "position_ids": self.batch.position_ids,
             "attention_mask": as_model_takes(self.batch.attention, causal_lm),
-            "past_key_values": self.cache,
+            CACHE: self.cache,
             "use_cache": self.cache is not None,
         }
 
@@ -66,8 +72,8 @@ def read_prompts(causal_lm: Any, batch: TorchBatch) -> Rest:
         causal_lm.base_model(
             input_ids=batch.input_ids[:, :columns],
             position_ids=batch.position_ids[:, :columns],
-            past_key_values=cache,
             use_cache=True,
+            **{CACHE: cache},
         )
     return Rest(behind(batch, columns), cache)
 
