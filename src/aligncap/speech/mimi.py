@@ -24,6 +24,9 @@ from aligncap.values import SpeechTokens, Waveform
 _VERSION = 1
 """Raised when a change here changes codes."""
 
+_CACHES = ("encoder_cache", "encoder_past_key_values", "padding_cache")
+"""What one window leaves to the next; the first is called so since transformers 5.24."""
+
 _WINDOW_FRAMES = 250
 """Frames encoded at once (20 s): bounds the memory of long audio."""
 
@@ -149,8 +152,5 @@ class MimiTokenizer:
                 **caches,
             )
             codes.append(encoded.audio_codes)
-            caches = {
-                "encoder_past_key_values": encoded.encoder_past_key_values,
-                "padding_cache": encoded.padding_cache,
-            }
+            caches = {name: encoded[name] for name in _CACHES if name in encoded}
         return torch.cat(codes, dim=-1)
