@@ -76,7 +76,7 @@ def test_candidates_of_the_built_in_model(
         assert {one.model for one in opened.sources()} == {"mini", "corpus"}
     judged = aligncap("prefer", "judge", path)
     assert judged.code == 0
-    assert "captions judged by evidence|weights:1.5,0.5,0.1,2,2,0.25|" in judged.out
+    assert "captions judged by evidence|weights:1.5,0.5,0.1,2,2,0.25,0.25|" in judged.out
 
 
 @needs_mini

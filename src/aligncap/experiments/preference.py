@@ -72,6 +72,7 @@ def train(wish: Wish, seed: int) -> dict[str, Path]:
         wish.recipes / "prefer.toml",
         overrides=[
             f'start="{wish.start}"',
+            "exported=none",  # the recipe's is of its own start
             f'data.rows="{wish.rows}"',
             f'data.facts="{wish.facts}"',
             f"data.clips={wish.clips}",
