@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aligncap.alignment.settings import ModelSettings
 from aligncap.captioner.adapters import AdapterSettings
-from aligncap.captioner.backbones import small_config
+from aligncap.captioner.backbones import pretrained_vocabulary, small_config
 from aligncap.captioner.checkpoint import load_vocabulary
 from aligncap.captioner.known_backbones import KNOWN_BACKBONES
 from aligncap.captioner.meta import ADAPTER_FOLDER, META_FILE, read_meta
@@ -14,7 +14,7 @@ from aligncap.captioner.sizes import ModelSize, VocabularySize, model_size
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import MissingModelError
 from aligncap.training.needs import Needed, needed_path
-from aligncap.training.pretrained import load_config, load_tokenizer
+from aligncap.training.pretrained import load_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +69,10 @@ def _pretrained(
     vocabulary = None
     if needed.present:
         try:
-            fast = load_tokenizer(base)
+            made = pretrained_vocabulary(base, codebook_size=codebook_size, codebooks=codebooks)
         except MissingModelError as error:
             needed = Needed(needed.what, needed.name, str(error).rpartition("; ")[2])
         else:
-            made = Vocabulary.of(
-                fast.backend_tokenizer,
-                codebook_size=codebook_size,
-                codebooks=codebooks,
-                bos=fast.bos_token,
-                eos=fast.eos_token,
-                pad=fast.pad_token,
-            )
             vocabulary = _size_of(made)
     if vocabulary is None and base in KNOWN_BACKBONES:
         ids = KNOWN_BACKBONES[base].text_ids

@@ -23,13 +23,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.alignment.row_files import Table, read_head, read_rest, write_lines
 from aligncap.errors import DataError, UnknownNameError
-from aligncap.values import LANGUAGES
+from aligncap.values import LANGUAGES, SpeechTokenizer
 
 FORMAT = 1
 SPLITS = ("train", "validation")
@@ -55,6 +56,24 @@ class SpeechSource:
     def __post_init__(self) -> None:
         if self.codebooks < 1 or self.codebook_size < 1 or not self.frame_rate_hz > 0:
             raise DataError(f"tokenizer {self.name!r}: codebooks, sizes and rate must be positive")
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: SpeechTokenizer,
+        *,
+        codebooks: int = 1,
+        options: Mapping[str, int] = MappingProxyType({}),
+    ) -> "SpeechSource":
+        """An open tokenizer as files name it, with what it was opened with."""
+        return cls(
+            name=tokenizer.name,
+            fingerprint=tokenizer.fingerprint,
+            frame_rate_hz=tokenizer.frame_rate_hz,
+            codebooks=codebooks,
+            codebook_size=tokenizer.codebook_size,
+            options=dict(options),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,14 +85,7 @@ def run(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[str, o
     paths = [one.path for one in utterances]
     store = store_features(settings.features, paths, measured)
     facts = measure_all(settings.features / "facts.jsonl", paths)
-    tokenizer = open_tokenizer(settings.encoder)
-    source = SpeechSource(
-        name=tokenizer.name,
-        fingerprint=tokenizer.fingerprint,
-        frame_rate_hz=tokenizer.frame_rate_hz,
-        codebooks=1,
-        codebook_size=tokenizer.codebook_size,
-    )
+    source = SpeechSource.of(open_tokenizer(settings.encoder))
 
     def views() -> Iterator[View]:
         for place, (utterance, found) in enumerate(zip(utterances, facts, strict=True)):

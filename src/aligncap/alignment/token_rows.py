@@ -110,14 +110,7 @@ def run(settings: TokenRowsSettings, output: Path, *, resume: bool) -> Mapping[s
     own = settings.tokenizer
     tokenizer = open_tokenizer(own.name, own.weights, **own.options)
     facts = measure_all(settings.facts or output / FACTS_FILE, [one.path for one, _ in clips])
-    source = SpeechSource(
-        name=tokenizer.name,
-        fingerprint=tokenizer.fingerprint,
-        frame_rate_hz=tokenizer.frame_rate_hz,
-        codebooks=own.codebooks,
-        codebook_size=tokenizer.codebook_size,
-        options=own.options,
-    )
+    source = SpeechSource.of(tokenizer, codebooks=own.codebooks, options=own.options)
     with filled_cache(settings.tokens, tokenizer, [one for one, _ in clips]) as cache:
         rows = write_rows(path, source, rows_of(clips, facts, cache, settings))
     if not rows:

@@ -87,8 +87,13 @@ def open_backbone(
     to fetch. The embedding still has the backbone's rows, see `model.add_speech_tokens`.
     """
     causal_lm = load_causal_lm(name, dtype=dtype, quantization=quantization)
+    return causal_lm, pretrained_vocabulary(name, codebook_size=codebook_size, codebooks=codebooks)
+
+
+def pretrained_vocabulary(name: str, *, codebook_size: int, codebooks: int = 1) -> Vocabulary:
+    """The text of a pretrained model's tokenizer plus speech; MissingModelError as above."""
     fast = load_tokenizer(name)
-    vocabulary = Vocabulary.of(
+    return Vocabulary.of(
         fast.backend_tokenizer,
         codebook_size=codebook_size,
         codebooks=codebooks,
@@ -96,7 +101,6 @@ def open_backbone(
         eos=fast.eos_token,
         pad=fast.pad_token,
     )
-    return causal_lm, vocabulary
 
 
 def small_config(

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from aligncap.cli.recipe_options import Changes, DryRun, RunFolder
 from aligncap.cli.world import World
 
 
@@ -30,21 +31,13 @@ def run_whole(
     recipe: Annotated[
         Path, typer.Argument(metavar="RECIPE", help="A recipe of kind prefer (.toml).")
     ],
-    set: Annotated[  # noqa: A002
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of the run; runs/RECIPE if not given."),
-    ] = None,
+    set: Changes = None,  # noqa: A002
+    output: RunFolder = None,
     rounds: Annotated[
         int | None,
         typer.Option(min=1, help="Rounds; each asks the policy of the one before for candidates."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe and say what would be done.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Candidates, judge, pairs and training in one; what is done already is not done again."""
     from aligncap.cli.making import train_recipe

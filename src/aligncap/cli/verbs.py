@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from aligncap import __version__
+from aligncap.cli.recipe_options import Changes, DryRun, RunFolder
 from aligncap.cli.world import World
 
 
@@ -182,20 +183,12 @@ def clues(
 def train(
     context: typer.Context,
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (.toml).")],
-    set: Annotated[  # noqa: A002
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of the run; runs/RECIPE if not given."),
-    ] = None,
+    set: Changes = None,  # noqa: A002
+    output: RunFolder = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe and say what would be done.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train what a recipe describes (needs the train extra)."""
     from aligncap.cli.making import train_recipe

@@ -107,7 +107,8 @@ class EvidenceJudge:
         every = find_clues(candidate.text, candidate.language, repeats=True)
         found = plain_clues(every)
         held = [known.hold(clue) for clue in found]
-        said = [claim for claim in claims if claim in {_claim(one) for one in held if _says(one)}]
+        supported = {_claim(one) for one in held if _says(one)}
+        said = [claim for claim in claims if claim in supported]
         repeated = _repeated(every)
         parts = dict.fromkeys(("contradicted", "invented", "untold", "wrong_emotion"), 0.0)
         costs = self.weights.repeated * repeated
