@@ -68,3 +68,12 @@ def test_preference_recipes_go_on_from_one_model_and_one_file(size: str) -> None
     for table in tables:
         assert table["model"] == tables[0]["model"]
         assert table["data"] == tables[0]["data"]
+
+
+def test_ppos_reward_is_the_judge_that_makes_dpos_pairs() -> None:
+    """DPO and RLHF are compared: what a caption is worth must be the same."""
+    prefer, ppo = (
+        tomllib.loads((FOLDER / "mini" / f"{kind}.toml").read_text("utf-8"))
+        for kind in ("prefer", "ppo")
+    )
+    assert ppo["reward"]["evidence"] == prefer["evidence"]
