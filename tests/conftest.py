@@ -1,9 +1,15 @@
 """What tests of every part may use."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# One thread, here and in the processes that tests start: with several, the last digits of sums
+# depend on what else the machine does, and a resumed run is compared bit for bit. Said before
+# numpy and torch are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no bug: no example is refused for its time.
 settings.register_profile("patient", deadline=None)
