@@ -1,12 +1,16 @@
 """Every recipe that is shipped is one that can be run."""
 
+import copy
 import tomllib
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aligncap.recipes import run_recipe
+from aligncap.errors import AlignCapError
+from aligncap.recipes import TRAINERS, Place, read_section, run_recipe
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.toml"))
@@ -25,6 +29,37 @@ def test_every_recipe_dry_runs(path: Path, tmp_path: Path) -> None:
         assert "\n" not in (one["cure"] or "")
     # A size that is not told is that of something that is not here, and is named.
     assert plan["parameters"] or not all(one["present"] for one in plan["loads"])
+
+
+def leaves(table: dict[str, Any], *path: str) -> Iterator[tuple[str, ...]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from leaves(value, *path, key)
+        else:
+            yield (*path, key)
+
+
+def without(table: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    shorter = inner = copy.deepcopy(table)
+    for key in path[:-1]:
+        inner = inner[key]
+    del inner[path[-1]]
+    return shorter
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(FOLDER).as_posix())
+def test_a_recipe_holds_only_what_differs_from_the_defaults(path: Path) -> None:
+    table = tomllib.loads(path.read_text("utf-8"))
+    kind = import_module(TRAINERS[table.pop("kind")]).SETTINGS
+
+    def same_without(leaf: tuple[str, ...]) -> bool:
+        try:
+            return bool(read_section(kind, without(table, leaf), place=Place("short")) == settings)
+        except AlignCapError:  # what has no default
+            return False
+
+    settings = read_section(kind, table, place=Place(str(path)))
+    assert [".".join(leaf) for leaf in leaves(table) if same_without(leaf)] == []
 
 
 PAPER_KD = sorted((FOLDER / "paper").glob("kd*.toml"))
@@ -54,7 +89,7 @@ def test_the_rivals_differ_in_nothing_but_the_loss() -> None:
     )
     for table, only in ((kd, {"kind", "teacher", "loss", "output"}), (ce, {"kind", "output"})):
         for key in only:
-            table.pop(key)
+            table.pop(key, None)
     assert kd == ce
 
 
