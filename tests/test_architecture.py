@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "aligncap"
 
 LEVELS = [
     "errors",
+    "storage",
     "values",
     "recipes",
-    "database",
     "endpoints",
     "audio",
     "acoustics",
@@ -47,7 +47,7 @@ TORCH_LIBRARIES |= {"deepspeed", "bitsandbytes"}
 HEAVY = ["torch", "transformers", "onnxruntime", "ctranslate2", "nltk", "jieba", "rich.progress"]
 """What neither `import aligncap` nor `aligncap --help` may wait for."""
 
-LONGEST_FILE = 250
+LONGEST_FILE = 600
 LONGEST_FUNCTION = 60
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

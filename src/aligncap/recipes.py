@@ -10,7 +10,6 @@ by the values themselves. Paths are taken from the working folder.
 """
 
 import json
-import os
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aligncap.errors import AlignCapError, MissingModelError, RecipeError, UnknownNameError
+from aligncap.storage import write_atomic
 
 T = TypeVar("T")
 
@@ -230,11 +230,8 @@ def _sign(output: Path, described: Mapping[str, Any], *, resume: bool) -> None:
         raise RecipeError(
             f"{output}: holds a run already; go on with --resume or give another --output"
         )
-    output.mkdir(parents=True, exist_ok=True)
     # Each of several processes comes here: none may read what another has half written.
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_atomic(path, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

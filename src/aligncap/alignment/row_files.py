@@ -1,12 +1,12 @@
 """Files of rows as JSON lines: a first line about all of them, then a row a line, as a stream."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aligncap.errors import AlignCapError, DataError
+from aligncap.storage import atomic_file
 
 Head = TypeVar("Head")
 Row = TypeVar("Row")
@@ -31,16 +31,12 @@ def read_rest(path: Path, parse: Callable[[Table], Row]) -> Iterator[Row]:
 
 def write_lines(path: Path, head: Table, rows: Iterable[Table]) -> int:
     """Write a file of rows, whole or not at all; returns how many rows."""
-    partial = path.with_name(f".{path.name}.partial")
     count = 0
-    with partial.open("w", encoding="utf-8") as file:
+    with atomic_file(path) as file:
         file.write(json.dumps(head) + "\n")
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
     return count
 
 

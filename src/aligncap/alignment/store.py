@@ -9,18 +9,15 @@ The key is a hash of everything the numbers depend on; another teacher, prompt o
 meets them. A killed run loses nothing: an example counts as done after its numbers are written.
 """
 
-import hashlib
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.alignment.prompting import Example
+from aligncap.storage import hash_of_parts, open_arrays
 
 LEAST_LOG = -60_000.0
 """Stands for the log of nothing: float16 ends at -65504."""
@@ -52,10 +49,10 @@ class DistributionStore:
         self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self.top_k = min(top_k, rows)
         described = f"1|{signature}|k={self.top_k}|rows={rows}|{digest_of(self._place)}"
-        self.folder = root / hashlib.sha256(described.encode()).hexdigest()[:24]
         tokens, ids = int(self._starts[-1]), np.uint16 if rows <= 1 << 16 else np.uint32
-        self._arrays = open_arrays(
-            self.folder,
+        self.folder, self._arrays = open_arrays(
+            root,
+            described,
             {
                 "ids": (ids, (tokens, self.top_k)),
                 "log_probs": (np.float16, (tokens, self.top_k)),
@@ -96,34 +93,7 @@ class DistributionStore:
         )
 
 
-def open_arrays(
-    folder: Path, described: Mapping[str, tuple[type, tuple[int, ...]]]
-) -> dict[str, NDArray[Any]]:
-    """Memory-mapped arrays of zeros by name (type, shape), made where there are none yet."""
-    if not folder.is_dir():
-        _create_arrays(folder, described)
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in described}
-
-
-def _create_arrays(folder: Path, described: Mapping[str, tuple[type, tuple[int, ...]]]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    for name, (dtype, shape) in described.items():
-        # A new map is a hole in the file: it takes space as it is filled.
-        np.lib.format.open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-    try:
-        partial.rename(folder)
-    except OSError:
-        # Another run has just made the same one; its arrays are as good.
-        shutil.rmtree(partial)
-        if not folder.is_dir():
-            raise
-
-
 def digest_of(examples: Sequence[Example] | dict[Example, int]) -> str:
     """A hash of prompts and responses in their order."""
-    digest = hashlib.sha256()
-    for example in examples:
-        for ids in (example.prompt_ids, example.response_ids):
-            digest.update(np.array([len(ids), *ids], dtype=np.int64).tobytes())
-    return digest.hexdigest()
+    ids = (ids for example in examples for ids in (example.prompt_ids, example.response_ids))
+    return hash_of_parts(np.array([len(one), *one], dtype=np.int64).tobytes() for one in ids)

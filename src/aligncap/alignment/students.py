@@ -26,6 +26,7 @@ from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, RecipeError
 from aligncap.speech.builtin import open_tokenizer
 from aligncap.speech.encoder_checkpoint import load_encoder
+from aligncap.storage import write_atomic
 from aligncap.training import first_process_first
 
 TEXT_ONLY = "warmup"
@@ -149,10 +150,7 @@ def _own_vocabulary(
         if not path.exists():
             texts = [*template.instructions.values(), *dict.fromkeys(_texts(rows))]
             tokenizer = train_text_tokenizer(texts, settings.new.text_vocabulary)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}")
-            tokenizer.save(str(partial))
-            partial.replace(path)
+            write_atomic(path, tokenizer.to_str(pretty=True))
     return Vocabulary.of(
         read_tokenizer(path), codebook_size=source.codebook_size, codebooks=source.codebooks
     )

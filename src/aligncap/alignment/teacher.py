@@ -4,8 +4,8 @@ Two teachers answer alike: the frozen checkpoint that a small model starts from,
 a model's adapter, which is the same weights with the adapter off.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from aligncap.captioner.adapters import teacher_mode
 from aligncap.captioner.batches import SharedPromptRow, collate, to_torch
 from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.reading import TorchBatch
+from aligncap.storage import hash_of_parts
 
 ROWS_AT_ONCE = 32
 """Prompts in one forward pass of the teacher."""
@@ -159,12 +160,14 @@ def frozen_fingerprint(model: CaptionModel) -> str:
 
 def fingerprint_of(weights: Iterable[tuple[str, Tensor]]) -> str:
     """A hash of weights by name."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(weights, key=lambda one: one[0]):
-        digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
-        flat = weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8)
-        digest.update(flat.numpy().data)
-    return digest.hexdigest()[:32]
+    ordered = sorted(weights, key=lambda one: one[0])
+    return hash_of_parts(chain.from_iterable(_hashed(*one) for one in ordered))[:32]
+
+
+def _hashed(name: str, weight: Tensor) -> Iterator[str | memoryview]:
+    yield f"{name}{tuple(weight.shape)}{weight.dtype}"
+    flat = weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8)
+    yield flat.numpy().data
 
 
 def batch_of(model: CaptionModel, rows: Sequence[SharedPromptRow]) -> TorchBatch:

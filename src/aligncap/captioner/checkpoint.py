@@ -9,8 +9,6 @@ encoder/          the speech tokenizer, where it is part of the model: the built
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +26,7 @@ from aligncap.captioner.meta import (
 )
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, MissingModelError, RecipeError
+from aligncap.storage import atomic_folder
 
 if TYPE_CHECKING:
     from aligncap.captioner.model import CaptionModel
@@ -55,20 +54,15 @@ def save(
         weights="adapter" if adapted else "full",
         base=base,
     )
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_meta(partial, meta)
-    model.vocabulary.save(partial / TOKENIZER_FILE)
-    if base:
-        save_adapter(model, partial / ADAPTER_FOLDER, base=base)
-    else:
-        model.causal_lm.save_pretrained(partial)
-    if encoder is not None:
-        shutil.copytree(encoder, partial / ENCODER_FOLDER)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    with atomic_folder(folder) as partial:
+        write_meta(partial, meta)
+        model.vocabulary.save(partial / TOKENIZER_FILE)
+        if base:
+            save_adapter(model, partial / ADAPTER_FOLDER, base=base)
+        else:
+            model.causal_lm.save_pretrained(partial)
+        if encoder is not None:
+            shutil.copytree(encoder, partial / ENCODER_FOLDER)
     return meta
 
 
@@ -83,21 +77,6 @@ def check_output(model_folder: Path, out: Path, *, marker: str, kind: str) -> No
     empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not (made or empty):
         raise DataError(f"{out}: holds something else than {kind}; give another folder")
-
-
-@contextmanager
-def appearing(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` when all went well."""
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def merged_meta(meta: ModelMeta, **made: str) -> ModelMeta:

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from aligncap.captioner.checkpoint import (
-    appearing,
     check_output,
     copy_encoder,
     load_torch,
@@ -29,6 +28,7 @@ from aligncap.captioner.meta import (
 from aligncap.captioner.runtime import CT2_FOLDER
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, MissingModelError, RecipeError, UnknownNameError
+from aligncap.storage import atomic_folder
 
 ENCODER_FILES = "encoder.*"
 
@@ -51,7 +51,7 @@ def export(model_folder: Path, out: Path, *, quantization: str = "int8") -> Mode
     model = load_torch(model_folder)
     if has_adapter(model):
         model = merge(model)
-    with appearing(out) as partial:
+    with atomic_folder(out) as partial:
         convert(model.causal_lm, model.vocabulary, partial / CT2_FOLDER, quantization=quantization)
         model.vocabulary.save(partial / TOKENIZER_FILE)
         _copy_beside(model_folder, partial, meta)

@@ -16,7 +16,6 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
 from aligncap.captioner.checkpoint import (
-    appearing,
     check_output,
     copy_encoder,
     load_torch,
@@ -33,6 +32,7 @@ from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.text_tokenizer import read_tokenizer
 from aligncap.captioner.vocabulary import SPEECH_CLOSE, Vocabulary
 from aligncap.errors import DataError
+from aligncap.storage import atomic_folder
 from aligncap.values import SpeechTokens
 
 
@@ -51,7 +51,7 @@ def merge_folder(model_folder: Path, out: Path) -> ModelMeta:
         model = merge(model)
     causal_lm, vocabulary = model.causal_lm, model.vocabulary
     merged = merged_meta(meta)
-    with appearing(out) as partial:
+    with atomic_folder(out) as partial:
         vocabulary.save(partial / TEXT_TOKENIZER_FILE)
         named = _with_speech(read_tokenizer(partial / TEXT_TOKENIZER_FILE), vocabulary)
         _save_tokenizer(named, vocabulary, partial)

@@ -16,7 +16,7 @@ from aligncap.captioner.runtime import CT2_FOLDER, DecodeOptions, LanguageRuntim
 from aligncap.captioner.writing import Writer
 from aligncap.errors import DataError, MissingModelError, UnknownNameError
 from aligncap.speech import open_tokenizer
-from aligncap.speech.fingerprints import fingerprint_of_files
+from aligncap.storage import fingerprint_of_files
 from aligncap.values import SpeechTokenizer
 
 if TYPE_CHECKING:

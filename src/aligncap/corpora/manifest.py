@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 
 from aligncap.corpora.rows import Row, read_each_row, read_rows, text_of, texts_of
 from aligncap.errors import DataError
+from aligncap.storage import atomic_file
 from aligncap.values import EMOTIONS
 
 SAME_EMOTION = {
@@ -134,20 +135,14 @@ def write_manifests(
     counts = dict.fromkeys(files, 0)
     # Most clips lie in the folder of the one before, and where it lies takes long to work out.
     relative = lru_cache(maxsize=64)(partial(os.path.relpath, start=folder))
-    unfinished = {name: folder / f"{name}.unfinished" for name in files}
     with ExitStack() as stack:
-        opened = {
-            name: stack.enter_context(file.open("w", encoding="utf-8"))
-            for name, file in unfinished.items()
-        }
+        opened = {name: stack.enter_context(atomic_file(folder / name)) for name in files}
         for utterance in utterances:
             place = PurePath(relative(utterance.path.parent), utterance.path.name).as_posix()
             line = json.dumps(_row(utterance, file=place), ensure_ascii=False) + "\n"
             for name in files_of(utterance):
                 opened[name].write(line)
                 counts[name] += 1
-    for name, whole in unfinished.items():
-        whole.replace(folder / name)
     return counts
 
 

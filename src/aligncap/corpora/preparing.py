@@ -21,6 +21,7 @@ from aligncap.corpora.parting import (
 )
 from aligncap.corpora.seen import Seen
 from aligncap.corpora.sounds import BOOK, SoundBook
+from aligncap.storage import atomic_file, write_atomic
 
 MANIFEST = "manifest.jsonl"
 REPORT = "report.json"
@@ -86,11 +87,10 @@ def prepare(
     file, and the same call goes on from there. One clip at a time is held.
     """
     out.mkdir(parents=True, exist_ok=True)
-    unfinished = out / f"{FAULTS}.unfinished"
     with (
         Seen(out) as seen,
         SoundBook(out / BOOK) as book,
-        unfinished.open("w", encoding="utf-8") as faults,
+        atomic_file(out / FAULTS) as faults,
     ):
 
         def tell(fault: Fault) -> None:
@@ -101,9 +101,8 @@ def prepare(
         clips = met_speakers(look.usable(corpus.find(source)), seen, progress)
         parts = _write(out, clips, split, seen)
         report = conclude(look, seen, corpus, counts=counts, split=split, parts=parts)
-    unfinished.replace(out / FAULTS)
     text = json.dumps(report.as_json(), indent=2, ensure_ascii=False)
-    (out / REPORT).write_text(f"{text}\n", encoding="utf-8")
+    write_atomic(out / REPORT, f"{text}\n")
     return report
 
 

@@ -1,12 +1,11 @@
 """What was met before, however long the corpus: on disk, so that memory does not grow with it."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from aligncap.database import Database, Row
+from aligncap.storage import Database, Row, hash_of
 
 _FILE = "seen.sqlite.unfinished"
 _SCHEMA = (
@@ -107,6 +106,5 @@ class Seen:
 
 
 def _row(kind: str, what: str, name: str, part: int | None) -> Row:
-    digest = hashlib.blake2b(f"{kind}\0{what}".encode("utf-8", "surrogatepass"), digest_size=8)
-    key = int.from_bytes(digest.digest(), signed=True)
+    key = int.from_bytes(bytes.fromhex(hash_of(f"{kind}\0{what}")[:16]), signed=True)
     return key, kind, name, 0 if part is None else 1 << part

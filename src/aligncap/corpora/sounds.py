@@ -1,6 +1,5 @@
 """What a corpus needs to know of a sound file: that all of it can be read, its length, its hash."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from aligncap.audio.suffixes import VIDEO_SUFFIXES
-from aligncap.database import Database
 from aligncap.errors import AudioError
+from aligncap.storage import Database, hash_of_file
 
 BOOK = "sounds.sqlite"
 """The file, beside a manifest, of what was measured of each sound."""
@@ -51,9 +50,8 @@ def read_sound(file: Path) -> Sound:
     waveform = load(file)
     if not waveform.samples.any():
         raise AudioError(f"{file}: holds nothing but silence; fetch or export it again")
+    sha256 = hash_of_file(file)
     with file.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-        opened.seek(0)
         rate_hz = int(soundfile.info(opened).samplerate)
     return Sound(sha256, round(waveform.duration_s, 3), rate_hz)
 

@@ -4,12 +4,12 @@ Every rule is a pure function of one utterance, so a subset, a shuffle or a corp
 cannot move anybody from validation into training.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
 from aligncap.corpora.manifest import Utterance
 from aligncap.errors import DataError
+from aligncap.storage import hash_of
 
 VALIDATION_SPEAKERS = frozenset(
     {
@@ -82,5 +82,4 @@ def split_by_hash(key: str, shares: Mapping[str, float], *, salt: str = "") -> s
 
 def _place(key: str, salt: str) -> float:
     """A number in [0, 1) that depends on nothing but key and salt."""
-    digest = hashlib.sha256(f"{salt}\0{key}".encode()).digest()
-    return int.from_bytes(digest[:6]) / 2**48
+    return int(hash_of(f"{salt}\0{key}")[:12], 16) / 2**48

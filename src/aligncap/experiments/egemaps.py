@@ -15,6 +15,7 @@ from rich.progress import track
 from aligncap.audio.files import load
 from aligncap.corpora import Utterance
 from aligncap.errors import MissingModelError
+from aligncap.storage import atomic_file
 from aligncap.values import RATE_HZ
 
 KERNELS = ("linear", "rbf")
@@ -44,8 +45,8 @@ def functionals(utterances: Sequence[Utterance], cache: Path) -> Functionals:
     for one in track(missing, "eGeMAPS", console=Console(stderr=True), disable=not missing):
         known[str(one.path)] = smile.process_signal(load(one.path).samples, RATE_HZ).to_numpy()[0]
     if missing:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(cache, names=np.array(list(known)), values=np.stack(list(known.values())))
+        with atomic_file(cache, "wb") as file:
+            np.savez(file, names=np.array(list(known)), values=np.stack(list(known.values())))
     return np.stack([known[str(one.path)] for one in utterances])
 
 

@@ -8,7 +8,6 @@ pairs, and PPO follows the same evidence as its reward on the same clips. Steps 
 already are not repeated.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from aligncap.preference.known import Known
 from aligncap.preference.row_clips import RowClip, is_as_it_is, join
 from aligncap.preference.whole import ROWS_FILE, SUMMARY_FILE, learn_once
 from aligncap.recipes import read_toml, run_recipe
+from aligncap.storage import hash_of, write_atomic
 
 LANGUAGE = "en"
 
@@ -61,7 +61,7 @@ class Wish:
         other runs."""
         parts = [str(self.clips), str(self.steps), str(self.ppo_steps), *self.change]
         parts += [*self.dpo, "/", *self.ppo, model_fingerprint(self.start)]
-        return self.runs / hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
+        return self.runs / hash_of("|".join(parts))[:12]
 
 
 def train(wish: Wish, seed: int) -> dict[str, Path]:
@@ -92,7 +92,7 @@ def train(wish: Wish, seed: int) -> dict[str, Path]:
         found = learn_once(
             "ppo", wish.recipes, folder / "ppo", rows=rows, start=wish.start, overrides=ppo
         )
-        written.write_text(json.dumps(found, default=str), encoding="utf-8")
+        write_atomic(written, json.dumps(found, default=str))
     return {DPO: Path(str(summary["model"])), PPO: folder / "ppo" / "model"}
 
 
@@ -115,7 +115,7 @@ def validation_clips(wish: Wish) -> list[RowClip]:
 def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path) -> list[str]:
     """What a model says of each clip, by a beam search; kept in `cache`."""
     names = "|".join(one.clip.utterance for one in clips)
-    key = hashlib.sha256(f"{model_fingerprint(model)}|{beam}|{names}".encode()).hexdigest()[:20]
+    key = hash_of(f"{model_fingerprint(model)}|{beam}|{names}")[:20]
     path = cache / f"captions-{key}.json"
     if path.exists():
         return [str(text) for text in json.loads(path.read_text("utf-8"))]
@@ -124,8 +124,7 @@ def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path
     found = writer.write(spoken, language=LANGUAGE, options=writer.options(beam))
     # A caption is one line; the runs of a clip are joined by line.
     texts = [" ".join(wordings[0].text.split()) for wordings in found]
-    cache.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+    write_atomic(path, json.dumps(texts, ensure_ascii=False))
     return texts
 
 

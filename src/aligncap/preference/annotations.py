@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from aligncap.database import Database
 from aligncap.errors import DataError, UnknownNameError
+from aligncap.storage import Database
 
 CHOICES = ("first", "second", "tie", "skip")
 """What a person can say of two candidates."""

@@ -18,7 +18,6 @@ way to a better score, and saying it twice neither. A rightly denied claim ("not
 nothing and says nothing.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from functools import cache
@@ -32,6 +31,7 @@ from aligncap.clues import find_clues
 from aligncap.errors import RecipeError
 from aligncap.preference.known import Claim, Held, Known, Standing, plain_clues
 from aligncap.preference.values import Asked, Candidate, Clip, Judgement
+from aligncap.storage import hash_of_parts
 from aligncap.values import Clue
 
 if TYPE_CHECKING:
@@ -179,11 +179,8 @@ def _reason(held: Iterable[Held], left: Sequence[Claim], repeated: int) -> str:
 @cache
 def clues_fingerprint() -> str:
     """A hash of everything that verdicts on clues depend on: the package of clues."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(clues.__file__).parent.rglob("*")):
-        if file.suffix in (".py", ".toml"):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    files = sorted(Path(clues.__file__).parent.rglob("*"))
+    return hash_of_parts(one.read_bytes() for one in files if one.suffix in (".py", ".toml"))[:12]
 
 
 def open_judge(options: "JudgeOptions") -> EvidenceJudge:

@@ -20,7 +20,7 @@ from aligncap.clues import detect_language
 from aligncap.errors import AlignCapError, DataError, UnknownNameError
 from aligncap.preference.store import PreferenceStore
 from aligncap.preference.values import Candidate, Clip, Finding, PreferencePair, Provenance
-from aligncap.speech.fingerprints import hash_of_file
+from aligncap.storage import atomic_file, hash_of_file
 
 Row = dict[str, Any]
 
@@ -64,14 +64,12 @@ def write_pairs(
     """
     if format not in FORMATS:
         raise UnknownNameError("format of pairs", format, FORMATS)
-    unfinished = path.with_name(f"{path.name}.unfinished")
     count = 0
-    with unfinished.open("w", encoding="utf-8") as lines:
+    with atomic_file(path) as lines:
         for pair, file in pairs:
             row = {**FORMATS[format](pair, file), OWN: _own(pair, file)}
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
-    unfinished.replace(path)
     return count
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from aligncap.database import Database
 from aligncap.errors import DataError
 from aligncap.preference.schema import candidate_of_row
 from aligncap.preference.values import Candidate, PreferencePair
+from aligncap.storage import Database
 
 _CANDIDATE = (
     "SELECT utterance, language, text, token_ids, log_probability, method FROM candidates"

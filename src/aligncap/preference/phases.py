@@ -5,7 +5,6 @@ kept on disk until no checkpoint needs it any more: a run that was killed betwee
 phase goes on with the very same one.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.captioner.batches import SharedPromptRow
+from aligncap.storage import atomic_file
 
 Floats = NDArray[np.float64]
 
@@ -54,7 +54,6 @@ class Phase:
 
 def save_phase(phase: Phase, path: Path) -> None:
     """Write a phase, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {
         field.name: getattr(phase, field.name) for field in fields(phase) if field.name != "rows"
     }
@@ -62,10 +61,8 @@ def save_phase(phase: Phase, path: Path) -> None:
     said = [response for row in phase.rows for response in row.responses]
     arrays["responses"], arrays["response_lengths"] = _flat(said)
     arrays["counts"] = np.array([len(row.responses) for row in phase.rows])
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
+    with atomic_file(path, "wb") as file:
         np.savez(file, **arrays)
-    partial.replace(path)
 
 
 def load_phase(path: Path) -> Phase:

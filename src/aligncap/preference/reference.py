@@ -5,7 +5,6 @@ no second copy of the model is loaded, and an adapter that is trained further ne
 (switching it off would take its learnt speech rows away as well; decision 12).
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aligncap.alignment.prompting import Example
-from aligncap.alignment.store import digest_of, open_arrays
+from aligncap.alignment.store import digest_of
 from aligncap.alignment.teacher import (
     ROWS_AT_ONCE,
     Teacher,
@@ -26,6 +25,7 @@ from aligncap.alignment.teacher import (
 )
 from aligncap.captioner.batches import SharedPromptRow
 from aligncap.captioner.model import CaptionModel, target_log_probs
+from aligncap.storage import open_arrays
 from aligncap.training import evaluating, first_process_first, training_device
 
 
@@ -53,10 +53,9 @@ class ReferenceCache:
         self._reference = reference
         self._place = {example: place for place, example in enumerate(dict.fromkeys(examples))}
         described = f"1|{reference.fingerprint}|{digest_of(self._place)}"
-        self.folder = root / hashlib.sha256(described.encode()).hexdigest()[:24]
         count = len(self._place)
-        self._arrays = open_arrays(
-            self.folder, {"log_probs": (np.float32, (count,)), "done": (np.uint8, (count,))}
+        self.folder, self._arrays = open_arrays(
+            root, described, {"log_probs": (np.float32, (count,)), "done": (np.uint8, (count,))}
         )
 
     def fill(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from aligncap.alignment.measuring import read_facts, write_facts
 from aligncap.preference.values import Candidate, Clip, Finding, Judgement, Provenance
+from aligncap.storage import canonical_json
 
 VERSION = "1"
 """Of the tables; a store of another version is refused."""
@@ -53,7 +54,7 @@ def row_of_clip(clip: Clip) -> Values:
     """A row of `clips`."""
     captions = {name: list(texts) for name, texts in clip.references.items()}
     facts = write_facts(clip.facts) if clip.facts else None
-    said = json.dumps(captions, ensure_ascii=False, sort_keys=True)
+    said = canonical_json(captions)
     return (clip.utterance, clip.file, facts, clip.emotion, clip.gender, said)
 
 
@@ -67,7 +68,7 @@ def clip_of_row(row: Values) -> Clip:
 
 def row_of_source(provenance: Provenance) -> Values:
     """A row of `sources`."""
-    options = json.dumps(dict(provenance.options), ensure_ascii=False, sort_keys=True)
+    options = canonical_json(dict(provenance.options))
     named = (provenance.model, provenance.fingerprint, provenance.method, options)
     return (provenance.key, *named, provenance.seed, provenance.version)
 
@@ -103,7 +104,7 @@ def candidate_of_row(row: Values) -> Candidate:
 
 def row_of_judgement(judgement: Judgement) -> Values:
     """A row of `judgements`."""
-    parts = json.dumps(dict(judgement.parts), sort_keys=True)
+    parts = canonical_json(dict(judgement.parts), ascii_only=True)
     return (judgement.candidate, judgement.judge, judgement.score, parts, judgement.reason)
 
 

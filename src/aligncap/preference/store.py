@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from aligncap.database import Database
 from aligncap.errors import DataError
 from aligncap.preference import schema
 from aligncap.preference.annotations import Annotations
 from aligncap.preference.pair_table import PairTable
 from aligncap.preference.values import Candidate, Clip, Finding, Judge, Judgement, Provenance
+from aligncap.storage import Database
 
 Group = tuple[Clip, str, list[Candidate]]
 """A clip, a language, and the candidates of the clip in that language."""

@@ -1,7 +1,5 @@
 """What preferences speak in: clips, candidates, judgements, pairs, and where each comes from."""
 
-import hashlib
-import json
 import math
 import re
 import unicodedata
@@ -11,6 +9,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from aligncap.errors import DataError, UnknownNameError
+from aligncap.storage import canonical_json, hash_of
 from aligncap.values import EMOTIONS, LANGUAGES, Facts
 
 METHODS = ("beam", "diverse", "sample", "gold", "imported")
@@ -41,8 +40,7 @@ def normal_form(text: str) -> str:
 
 def digest(*parts: object) -> str:
     """Twenty hexadecimal digits that stand for these values."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+    return hash_of(canonical_json(parts))[:20]
 
 
 @dataclass(frozen=True, slots=True)

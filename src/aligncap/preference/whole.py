@@ -10,7 +10,6 @@ gives the candidates of the next, and is its reference.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from aligncap.preference.store import PreferenceStore
 from aligncap.preference.to_rows import preference_rows
 from aligncap.preference.whole_planning import plan_rounds
 from aligncap.recipes import run_recipe
+from aligncap.storage import write_atomic
 from aligncap.training import has_company
 
 METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -122,7 +122,7 @@ def run(settings: PreferSettings, output: Path, *, resume: bool) -> Mapping[str,
                 settings, output / STORE_FILE, folder / ROWS_FILE, start=start, first=number == 1
             )
             summary = dict(_learn(settings, folder, start))
-            _write_whole(written, json.dumps(summary, default=str))
+            write_atomic(written, json.dumps(summary, default=str))
         summary = json.loads(written.read_text("utf-8"))
         start = Path(str(summary["model"]))
     return {"rounds": settings.rounds, **summary}
@@ -214,9 +214,3 @@ def learn_once(
     return run_recipe(
         recipes / f"{kind}.toml", overrides=own, output=output, resume=True, dry_run=dry_run
     )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -5,7 +5,6 @@ the number means. The folder's own pooling is used where it is written down in t
 sentence-transformers, else the mean over tokens. A clip's value is the mean over its references.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from aligncap.errors import DataError, MissingModelError
 from aligncap.scoring.table import MetricOptions
 from aligncap.scoring.values import Floats, ScoredClip, Statistics, mean_of_clips
+from aligncap.storage import fingerprint_of_folder
 
 BATCH = 64
 LONGEST = 512
@@ -97,12 +97,7 @@ def _json(path: Path) -> Any:
 
 def fingerprint(folder: Path) -> str:
     """A hash of everything in the folder that embeddings depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(_files(folder)):
-        with path.open("rb") as file:
-            whole = hashlib.file_digest(file, "sha256").digest()
-        digest.update(path.relative_to(folder).as_posix().encode() + whole)
-    return digest.hexdigest()
+    return fingerprint_of_folder(folder, sorted(_files(folder)))
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -18,7 +18,7 @@ from aligncap.speech.features import (
     encoder_input,
     measure_features,
 )
-from aligncap.speech.fingerprints import hash_of_file
+from aligncap.storage import hash_of_file
 from aligncap.values import EMOTIONS, SpeechTokens, Waveform
 
 ENCODER_FILE = "encoder.onnx"

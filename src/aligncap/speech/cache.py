@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from aligncap.errors import AlignCapError, DataError
-from aligncap.speech.fingerprints import hash_of_file
 from aligncap.speech.store import ClipRecord, TokenStore
+from aligncap.storage import hash_of_file
 from aligncap.values import SpeechTokenizer, SpeechTokens
 
 _FORMAT = "1"

@@ -11,6 +11,7 @@ from rich.progress import track
 
 from aligncap.errors import DataError
 from aligncap.speech.features import Features
+from aligncap.storage import write_atomic
 
 _LISTING = "files.txt"
 
@@ -62,7 +63,7 @@ def store_features(
             ends.append(mel.rows)
     np.save(folder / "ends.npy", np.array(ends))
     # Written last: a folder without it was not finished.
-    done.write_text(listing, encoding="utf-8")
+    write_atomic(done, listing)
     return FeatureStore(folder)
 
 

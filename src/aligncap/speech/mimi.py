@@ -17,8 +17,8 @@ from transformers import MimiModel
 
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.speech.devices import exact_inference, open_device
-from aligncap.speech.fingerprints import fingerprint_of_files
 from aligncap.speech.resampling import samples_at
+from aligncap.storage import fingerprint_of_files
 from aligncap.values import SpeechTokens, Waveform
 
 _VERSION = 1

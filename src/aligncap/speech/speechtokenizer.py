@@ -24,10 +24,10 @@ from aligncap.speech.checkpoints import (
     read_weights,
 )
 from aligncap.speech.devices import exact_inference, open_device
-from aligncap.speech.fingerprints import fingerprint_of_arrays
 from aligncap.speech.resampling import samples_at
 from aligncap.speech.residual_quantizer import ResidualQuantizer
 from aligncap.speech.seanet import SeanetEncoder
+from aligncap.storage import fingerprint_of_arrays
 from aligncap.values import SpeechTokens, Waveform
 
 _VERSION = 1

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aligncap.database import Database
 from aligncap.errors import DataError
+from aligncap.storage import Database
 from aligncap.values import SpeechTokens
 
 _SCHEMA = (
@@ -60,7 +60,7 @@ class TokenStore:
             path, kind="token cache", cure="delete it, its tokens can be made anew"
         )
         self._database.create(_SCHEMA, dict(meta))
-        self._check_meta(meta)
+        self._database.check_meta(meta)
 
     def __len__(self) -> int:
         """Clips whose tokens are here."""
@@ -145,12 +145,3 @@ class TokenStore:
         if len(packed) % (self._codebooks * self._dtype.itemsize):
             raise DataError(f"{self.path}: holds a torn record; delete it and make it anew")
         return np.frombuffer(packed, self._dtype).reshape(self._codebooks, -1).astype(np.int64)
-
-    def _check_meta(self, meta: Mapping[str, str]) -> None:
-        found = self._database.meta()
-        for key, value in meta.items():
-            if found.get(key) != value:
-                raise DataError(
-                    f"{self.path}: was made with {key} {found.get(key)!r}, not {value!r}; "
-                    "choose another directory"
-                )

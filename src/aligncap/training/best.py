@@ -1,7 +1,6 @@
 """The best weights of a run by what its validations log, and when to stop waiting for better."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aligncap.errors import DataError, RecipeError
+from aligncap.storage import atomic_folder
 from aligncap.training.checkpoints import trained
 from aligncap.training.devices import is_first_process
 from aligncap.training.hooks import Hook, Report
@@ -101,14 +101,9 @@ class BestWeights:
         self._enough = self._patience > 0 and since >= self._patience
 
     def _keep(self, number: int, weights: dict[str, Tensor]) -> None:
-        folder = self._output / BEST_FOLDER
-        partial = folder.with_name(f".{BEST_FOLDER}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(weights, partial / WEIGHTS_FILE)
-        (partial / STEP_FILE).write_text(json.dumps({"step": number}), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with atomic_folder(self._output / BEST_FOLDER) as partial:
+            save_file(weights, partial / WEIGHTS_FILE)
+            (partial / STEP_FILE).write_text(json.dumps({"step": number}), encoding="utf-8")
 
 
 def _best_of(scores: Mapping[int, float]) -> int:

@@ -9,7 +9,6 @@ Frozen weights are not stored: whoever resumes builds the model again from what 
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aligncap.errors import DataError
+from aligncap.storage import atomic_folder
 from aligncap.training.whole import laid_as
 
 KEPT = 2
@@ -72,28 +72,14 @@ def save_checkpoint(
     target = output / f"checkpoint-{step}"
     if target.exists():
         return target
-    partial = output / f".partial-{step}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, tensors in files.items():
-        save_file(dict(tensors), partial / name)
     described = {"step": step, **state}
-    (partial / STATE_FILE).write_text(json.dumps(described, indent=1), encoding="utf-8")
-    _sync(partial)
-    partial.rename(target)
+    with atomic_folder(target) as partial:
+        for name, tensors in files.items():
+            save_file(dict(tensors), partial / name)
+        (partial / STATE_FILE).write_text(json.dumps(described, indent=1), encoding="utf-8")
     for old in checkpoints(output)[:-KEPT]:
         shutil.rmtree(old)
     return target
-
-
-def _sync(folder: Path) -> None:
-    """Have the disk hold every file before the rename says that they are complete."""
-    for path in [*folder.iterdir(), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aligncap.storage import write_atomic
+
 LOG_FILE = "log.jsonl"
 
 
@@ -28,9 +30,7 @@ def read_log(output: Path) -> list[dict[str, float]]:
 def cut_log(output: Path, step: int) -> None:
     """Forget the lines after `step`: a resumed run writes them again."""
     kept = [line for line in read_log(output) if line["step"] <= step]
-    partial = output / f".{LOG_FILE}"
-    partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    partial.replace(output / LOG_FILE)
+    write_atomic(output / LOG_FILE, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 class RunLog:

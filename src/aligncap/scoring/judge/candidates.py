@@ -4,7 +4,6 @@ The judge sees them under names that say nothing, in an order that depends on th
 cannot know which came first, and the same candidates are the same prompt, whatever their order.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from aligncap.scoring.judge.reading import (
 )
 from aligncap.scoring.judge.report import Failure
 from aligncap.scoring.judge.templates import PromptTemplate, load_template
+from aligncap.storage import hash_of
 
 RATINGS = ("richness", "consistency", "fluency", "adherence")
 CLUES = ("contradicted", "unsupported")
@@ -155,7 +155,7 @@ def _shuffled(one: CandidateSet) -> list[str]:
     # Sorted references: whoever lists them otherwise asks about the same clip.
     clip = [one.instruction, sorted(one.references)]
 
-    def place(caption: str) -> bytes:
-        return hashlib.sha256(json.dumps([clip, caption]).encode()).digest()
+    def place(caption: str) -> str:
+        return hash_of(json.dumps([clip, caption]))
 
     return sorted(set(one.candidates), key=place)

@@ -1,6 +1,5 @@
 """A language model on this machine as judge: any causal LM of transformers, decoded greedily."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
@@ -8,6 +7,7 @@ from typing import Any
 
 from aligncap.errors import MissingModelError
 from aligncap.scoring.judge.chat import NoReplyError, Reply
+from aligncap.storage import fingerprint_of_folder
 
 
 class LocalModel:
@@ -83,9 +83,6 @@ def open_local(name: str, *, max_tokens: int) -> LocalModel:
 
 def _hash_of(folder: Path) -> str:
     """SHA-256 over everything in a model's folder that its replies may depend on."""
-    digest = hashlib.sha256()
-    for pattern in ("*.json", "*.jinja", "*.model", "*.safetensors"):
-        for path in sorted(folder.glob(pattern)):
-            with path.open("rb") as file:
-                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    patterns = ("*.json", "*.jinja", "*.model", "*.safetensors")
+    files = (file for pattern in patterns for file in sorted(folder.glob(pattern)))
+    return fingerprint_of_folder(folder, files)

@@ -5,14 +5,12 @@ arrived. The journal is SQLite's ordinary one rather than WAL, which does not wo
 drives; the file may be used by several processes at once, which then share their replies.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from aligncap.database import Database
 from aligncap.errors import DataError
 from aligncap.scoring.judge.chat import Reply
+from aligncap.storage import Database, canonical_json, hash_of
 
 _APPLICATION = 0x616C6A64
 """Marks the file as ours, in SQLite's header ("aljd")."""
@@ -28,12 +26,12 @@ _SCHEMA = (
 
 def reply_key(prompt: str, *, model: str, settings: Mapping[str, object]) -> str:
     """SHA-256 of everything a reply depends on, in hexadecimal."""
-    return hashlib.sha256(_canonical([prompt, model, dict(settings)]).encode()).hexdigest()
+    return hash_of(_canonical([prompt, model, dict(settings)]))
 
 
 def settings_hash(settings: Mapping[str, object]) -> str:
     """Eight digits that change with any setting."""
-    return hashlib.sha256(_canonical(dict(settings)).encode()).hexdigest()[:8]
+    return hash_of(_canonical(dict(settings)))[:8]
 
 
 class ReplyCache:
@@ -99,4 +97,4 @@ class ReplyCache:
 
 def _canonical(value: object) -> str:
     # In ASCII, so that no text is too odd to be hashed.
-    return json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return canonical_json(value, ascii_only=True)

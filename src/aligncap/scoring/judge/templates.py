@@ -1,6 +1,5 @@
 """Prompts for the judge: text files with $names, ours or those of a folder one hands in."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from aligncap.errors import DataError, UnknownNameError
+from aligncap.storage import hash_of
 
 BUILT_IN = Path(__file__).with_name("prompts")
 
@@ -30,7 +30,7 @@ class PromptTemplate:
     @property
     def hash(self) -> str:
         """Eight digits that change with any letter of the prompt."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:8]
+        return hash_of(self.text)[:8]
 
     def filled(self, **values: object) -> str:
         """The prompt with JSON in its places."""

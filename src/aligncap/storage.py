@@ -1,0 +1,341 @@
+"""What is kept on disk: atomic writes, fingerprints, and the two formats of caches.
+
+`atomic_file` and `atomic_folder` write next to the target, on the same file system, and move what
+is whole into place: nothing half-written is ever visible under the target's name, whatever moment
+a kill comes at. A fingerprint is the SHA-256 of canonical JSON, files or arrays. A cache is either
+a SQLite file (`Database`), looked up by key, or a folder of memory-mapped arrays (`open_arrays`).
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from aligncap.errors import DataError
+
+if TYPE_CHECKING:  # imported on use: `--help` does without
+    import numpy as np
+    from numpy.typing import NDArray
+
+META_FILE = "meta.json"
+"""Of a folder of arrays: what they depend on."""
+
+BUSY_S = 60.0
+"""How long a transaction waits for one of another process."""
+
+Row = tuple[Any, ...]
+
+
+@contextmanager
+def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """An open file, text in UTF-8 unless `mode` is "wb", that becomes `path` when all went well.
+
+    Several processes may write one path: the last to finish stays. OSError as `open` raises it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_path(path)
+    try:
+        with partial.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a whole file, text in UTF-8; see `atomic_file`."""
+    with atomic_file(path, "w" if isinstance(content, str) else "wb") as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
+    """An empty folder to write into, which becomes `folder` when all went well.
+
+    What is there already is removed once the new one is whole; without `replace` it stays, and
+    the new one is dropped (several processes make the same). OSError as the disk raises it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_path(folder)
+    partial.mkdir()
+    try:
+        yield partial
+        for path in [*partial.rglob("*"), partial]:
+            _sync(path)
+        _move_folder(partial, folder, replace=replace)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move_folder(partial: Path, folder: Path, *, replace: bool) -> None:
+    if replace and folder.exists():
+        # A folder cannot be renamed over one with files in it: the old one steps aside first.
+        old = _partial_path(folder, "old")
+        folder.rename(old)
+        try:
+            partial.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        shutil.rmtree(old)
+        return
+    try:
+        partial.rename(folder)
+    except OSError:
+        if replace or not folder.is_dir():
+            raise
+
+
+def _partial_path(path: Path, ending: str = "partial") -> Path:
+    """A free name next to `path`; what killed processes of this machine left there is removed."""
+    start, end = f".{path.name}.", f"@{socket.gethostname()}."
+    own = path.with_name(f"{start}{os.getpid()}-{threading.get_native_id()}{end}{ending}")
+    for left in path.parent.iterdir():
+        if left.name.startswith(start) and left.name.endswith((f"{end}partial", f"{end}old")):
+            writer = left.name.removeprefix(start).partition("-")[0]
+            if left == own or (writer.isdigit() and not _is_running(int(writer))):
+                _remove(left)
+    return own
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file or the entries of a folder; some file systems cannot."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def canonical_json(value: object, *, ascii_only: bool = False) -> str:
+    """JSON with sorted keys: the same text for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=ascii_only)
+
+
+def hash_of(content: str | bytes) -> str:
+    """SHA-256 of a text or bytes in hexadecimal; a text may hold lone surrogates."""
+    return hash_of_parts([content])
+
+
+def hash_of_parts(parts: Iterable[str | bytes | memoryview]) -> str:
+    """As `hash_of`, over parts one after another, each asked for when it is needed."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
+    return digest.hexdigest()
+
+
+def hash_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal, read in blocks; OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint_of_arrays(
+    settings: Mapping[str, object], arrays: "Iterable[tuple[str, NDArray[np.generic]]]"
+) -> str:
+    """SHA-256 over settings and named arrays, in the order given.
+
+    It depends on names, types, shapes and values only, so one set of weights has one fingerprint
+    in whatever file format it is kept.
+    """
+    import numpy as np
+
+    def parts() -> Iterator[str | memoryview]:
+        yield canonical_json(dict(settings))
+        for name, array in arrays:
+            yield canonical_json([name, str(array.dtype), list(array.shape)])
+            yield np.ascontiguousarray(array).data
+
+    return hash_of_parts(parts())
+
+
+def fingerprint_of_files(settings: Mapping[str, object], files: Iterable[Path]) -> str:
+    """SHA-256 over settings and the contents of files, in the order given; names do not count."""
+    return hash_of(canonical_json([dict(settings), [hash_of_file(file) for file in files]]))
+
+
+def fingerprint_of_folder(folder: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over the names, relative to `folder`, and contents of files, in the order given."""
+    named = ((file.relative_to(folder).as_posix(), hash_of_file(file)) for file in files)
+    return hash_of_parts(part for name, own in named for part in (name, bytes.fromhex(own)))
+
+
+def open_arrays(
+    root: Path, key: str, described: "Mapping[str, tuple[type, tuple[int, ...]]]"
+) -> "tuple[Path, dict[str, NDArray[Any]]]":
+    """Memory-mapped arrays of zeros by name (type, shape) in a folder of `root`, made where there
+    are none yet; several processes may open them at once.
+
+    `key` is all that the numbers depend on; the folder is named by its hash, so that what was
+    computed of something else is never met, and holds it in meta.json. Returns folder and arrays.
+    """
+    import numpy as np
+
+    folder = root / hash_of(key)[:24]
+    if not folder.is_dir():
+        with atomic_folder(folder, replace=False) as partial:
+            for name, (dtype, shape) in described.items():
+                # A new map is a hole in the file: it takes space as it is filled.
+                path = partial / f"{name}.npy"
+                np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+            (partial / META_FILE).write_text(canonical_json({"key": key}), encoding="utf-8")
+    return folder, {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in described}
+
+
+class Database:
+    """One SQLite file, used from several threads and processes, whole whatever moment a kill comes.
+
+    What is read and written is the caller's; here are the connection, the transaction, and errors
+    that tell what to do: `kind` and `cure` say in them what the file is and what helps if it is
+    damaged. Each thread has a connection of its own, and so has a process after a fork. In its
+    `journal` "wal", readers do not wait for a writer.
+    """
+
+    def __init__(self, path: Path, *, kind: str, cure: str, journal: str = "delete") -> None:
+        self.path = path
+        self._kind, self._cure, self._journal = kind, cure, journal
+        self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+        self.connection()
+
+    def connection(self) -> sqlite3.Connection:
+        """The connection of this process and thread, opened on first use."""
+        # A connection must not cross a fork (data loaders do): the child opens its own.
+        key = os.getpid(), threading.get_ident()
+        if key not in self._connections:
+            with self.explained():
+                # Only its own thread uses a connection; closing may be another's work.
+                opened = sqlite3.connect(
+                    self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+                )
+                try:
+                    self._set_journal(opened)
+                except sqlite3.Error:
+                    opened.close()
+                    raise
+                self._connections[key] = opened
+        return self._connections[key]
+
+    def _set_journal(self, connection: sqlite3.Connection) -> None:
+        """SQLite does not wait for its lock when the journal changes, so we do."""
+        given_up_s = time.monotonic() + BUSY_S
+        while connection.execute("PRAGMA journal_mode").fetchone()[0] != self._journal:
+            try:
+                connection.execute(f"PRAGMA journal_mode = {self._journal}")
+            except sqlite3.OperationalError:
+                if time.monotonic() > given_up_s:
+                    raise
+                time.sleep(0.01)
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[Row]:
+        """All rows of a query."""
+        with self.explained():
+            return self.connection().execute(query, values).fetchall()
+
+    def row(self, query: str, values: Sequence[object] = ()) -> Row:
+        """The first row of a query, or an empty one."""
+        with self.explained():
+            return tuple(self.connection().execute(query, values).fetchone() or ())
+
+    def stream(self, query: str, values: Sequence[object] = ()) -> Iterator[Row]:
+        """The rows of a query, one at a time."""
+        with self.explained():
+            yield from self.connection().execute(query, values)
+
+    def create(self, statements: Sequence[str], meta: dict[str, str]) -> None:
+        """Make the tables, and the table `meta` with its values, in a file that has none."""
+        if self.row("SELECT 1 FROM sqlite_master"):
+            return
+        with self.transaction() as connection:
+            # Another process may have been first, between the look and the lock.
+            if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+                for statement in statements:
+                    connection.execute(statement)
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+
+    def meta(self) -> dict[str, str]:
+        """What the file says of itself."""
+        return dict(self.rows("SELECT key, value FROM meta"))
+
+    def check_meta(self, expected: Mapping[str, str]) -> None:
+        """DataError where the file was made with something else than `expected`."""
+        found = self.meta()
+        for key, value in expected.items():
+            if found.get(key) != value:
+                raise DataError(
+                    f"{self.path}: was made with {key} {found.get(key)!r}, not {value!r}; "
+                    "choose another directory"
+                )
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Within, everything is written or, if anything goes wrong, nothing."""
+        with self.explained():
+            connection = self.connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:  # an interrupt, too, must not leave the file locked
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Let go of the file; only the connections of this process are closed."""
+        for (process, _), connection in list(self._connections.items()):
+            if process == os.getpid():
+                connection.close()
+        self._connections.clear()
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Within, what SQLite refuses is a DataError that says what to do."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise self._unusable(error) from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"{self.path}: is damaged or no {self._kind} ({error}); {self._cure}"
+            ) from error
+
+    def _unusable(self, error: Exception) -> DataError:
+        return DataError(
+            f"{self.path}: {error}; see that the disk has room, the folder can be written "
+            "and no other program holds the file"
+        )

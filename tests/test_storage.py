@@ -1,0 +1,258 @@
+"""What is kept on disk: atomic writes, fingerprints, SQLite files and folders of arrays."""
+
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aligncap.errors import DataError
+from aligncap.storage import (
+    Database,
+    atomic_file,
+    atomic_folder,
+    fingerprint_of_arrays,
+    fingerprint_of_files,
+    fingerprint_of_folder,
+    open_arrays,
+    write_atomic,
+)
+
+ARRAYS = "b387f784d0c905346f41c355a4aad5f83cbb816e3562c9e42ff3a562a34f3d00"
+FILES = "1275086c5aa5c9b6dcbca01d32af679a371d01a4ad9984e9ca6336ca70b35d56"
+"""Stored on users' disks: they must not change."""
+
+TABLES = ("CREATE TABLE things (name TEXT PRIMARY KEY)",)
+
+
+@contextmanager
+def open_database(path: Path, journal: str = "wal") -> Iterator[Database]:
+    database = Database(path, kind="store of things", cure="begin another", journal=journal)
+    try:
+        database.create(TABLES, {"things": "1"})
+        yield database
+    finally:
+        database.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with open_database(tmp_path / "a.sqlite") as opened:
+        yield opened
+
+
+def names(database: Database) -> list[str]:
+    return [name for (name,) in database.rows("SELECT name FROM things ORDER BY name")]
+
+
+def test_a_transaction_is_all_or_nothing(database: Database) -> None:
+
+    def interrupted() -> None:
+        with database.transaction() as connection:
+            connection.execute("INSERT INTO things VALUES ('a')")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names(database) == []
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO things VALUES ('b')")
+    assert names(database) == ["b"]
+
+
+def test_each_thread_has_a_connection_and_a_reader_does_not_wait(database: Database) -> None:
+    seen: list[list[str]] = []
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO things VALUES ('a')")
+        reader = threading.Thread(target=lambda: seen.append(names(database)))
+        reader.start()
+        reader.join(timeout=10)
+    assert seen == [[]]  # what is not committed is not seen
+    assert names(database) == ["a"]
+
+
+def test_several_processes_make_and_fill_one_file(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from test_storage import open_database\n"
+        "database = open_database(Path(sys.argv[1])).__enter__()\n"
+        "for number in range(20):\n"
+        "    with database.transaction() as connection:\n"
+        "        name = sys.argv[2] + str(number)\n"
+        "        connection.execute('INSERT INTO things VALUES (?)', (name,))\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "a.sqlite"), letter],
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        for letter in "abcd"
+    ]
+    assert [process.wait(timeout=120) for process in running] == [0] * 4
+    with open_database(tmp_path / "a.sqlite") as database:
+        assert len(names(database)) == 80
+
+
+def test_a_file_that_is_none_is_refused_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "a.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(DataError, match=r"no store of things .*; begin another"):
+        open_database(tmp_path / "a.sqlite").__enter__()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="see that the disk has room"):
+        open_database(tmp_path / "folder").__enter__()
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_the_journal_is_as_asked_for(tmp_path: Path, journal: str) -> None:
+    with open_database(tmp_path / "a.sqlite", journal):
+        connection = sqlite3.connect(tmp_path / "a.sqlite")
+        assert connection.execute("PRAGMA journal_mode").fetchone() == (journal,)
+        connection.close()
+
+
+def test_meta_of_something_else_is_refused(database: Database) -> None:
+    database.check_meta({"things": "1"})
+    with pytest.raises(DataError, match="was made with things '1', not '2'"):
+        database.check_meta({"things": "2"})
+
+
+def run(code: str, *arguments: object) -> subprocess.Popen[bytes]:
+    """A process of its own that has the names of `aligncap.storage`."""
+    start = "import os, signal, sys; from pathlib import Path; from aligncap.storage import *\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", start + code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+KILLED_IN_A_FILE = """
+with atomic_file(Path(sys.argv[1])) as file:
+    file.write("half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+KILLED_IN_A_FOLDER = """
+with atomic_folder(Path(sys.argv[1])) as partial:
+    (partial / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with atomic_file(path) as file:
+        file.write("é")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == "é".encode()
+    write_atomic(path, b"\0")
+    assert path.read_bytes() == b"\0"
+    assert [one.name for one in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_what_goes_wrong_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_atomic(path, "old")
+
+    def interrupted() -> None:
+        with atomic_file(path) as file:
+            file.write("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_kill_before_the_move_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_atomic(path, "old")
+    assert run(KILLED_IN_A_FILE, path).wait(timeout=60) == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    write_atomic(path, "new")  # which removes what the killed one left
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_kill_before_the_move_leaves_the_old_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with atomic_folder(folder) as partial:
+        (partial / "old").write_text("old")
+    assert run(KILLED_IN_A_FOLDER, folder).wait(timeout=60) == -signal.SIGKILL
+    assert [one.name for one in folder.iterdir()] == ["old"]
+    with atomic_folder(folder) as partial:
+        (partial / "new").write_text("new")
+    assert [one.name for one in folder.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_is_there_can_stay(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        with atomic_folder(tmp_path / "a", replace=False) as partial:
+            (partial / name).mkdir()
+    assert [one.name for one in (tmp_path / "a").iterdir()] == ["first"]
+
+
+def test_two_processes_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    code = "for _ in range(50): write_atomic(Path(sys.argv[1]), sys.argv[2] * 100_000)"
+    running = [run(code, path, letter) for letter in "ab"]
+    while any(process.poll() is None for process in running):
+        if path.exists():
+            assert path.read_text() in ("a" * 100_000, "b" * 100_000)
+    assert [process.returncode for process in running] == [0, 0]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_fingerprints_are_as_earlier_versions_made_them(tmp_path: Path) -> None:
+    for name in ("a.json", "b.txt"):
+        (tmp_path / name).write_text(name)
+    arrays = [("w", np.arange(6, dtype=np.float32).reshape(2, 3)), ("b", np.zeros(2, np.int64))]
+    files = [tmp_path / "a.json", tmp_path / "b.txt"]
+    assert fingerprint_of_arrays({"n": 1, "d": "é"}, arrays) == ARRAYS
+    assert fingerprint_of_files({"v": "1"}, files) == FILES
+    expected = hashlib.sha256()
+    for file in files:
+        expected.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    assert fingerprint_of_folder(tmp_path, files) == expected.hexdigest()
+
+
+def test_arrays_are_kept_under_what_they_depend_on(tmp_path: Path) -> None:
+    shapes: dict[str, tuple[type, tuple[int, ...]]] = {"a": (np.uint8, (3,))}
+    folder, arrays = open_arrays(tmp_path, "model 1", shapes)
+    arrays["a"][1] = 7
+    again, found = open_arrays(tmp_path, "model 1", shapes)
+    assert (again, found["a"].tolist()) == (folder, [0, 7, 0])
+    assert folder.name == hashlib.sha256(b"model 1").hexdigest()[:24]
+    other, empty = open_arrays(tmp_path, "model 2", shapes)
+    assert other != folder
+    assert not empty["a"].any()
+
+
+def test_two_processes_open_the_same_arrays(tmp_path: Path) -> None:
+    code = """
+import numpy as np
+place = int(sys.argv[2])
+for number in range(20):
+    arrays = open_arrays(Path(sys.argv[1]), str(number), {"a": (np.uint8, (2,))})[1]
+    arrays["a"][place] = 1
+"""
+    running = [run(code, tmp_path, place) for place in (0, 1)]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    for number in range(20):
+        arrays = open_arrays(tmp_path, str(number), {"a": (np.uint8, (2,))})[1]
+        assert arrays["a"].tolist() == [1, 1]
+    assert len(list(tmp_path.iterdir())) == 20
