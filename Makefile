@@ -5,7 +5,7 @@ TEST := .venv-test
 # An environment is made anew where pyproject.toml is newer than its stamp.
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint check docs clips clean
+.PHONY: help demo test lint check docs clips census clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -44,6 +44,9 @@ docs: $(TEST)/.installed  ## write docs/cli.md and the example output of the REA
 
 clips: $(TEST)/.installed  ## make the example clips again (needs espeak-ng)
 	$(TEST)/bin/python examples/make_clips.py
+
+census: $(TEST)/.installed  ## print the package's structure in numbers (some minutes)
+	@$(TEST)/bin/python benchmarks/census.py
 
 clean:  ## remove the environments and caches
 	rm -rf $(DEMO) $(TEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
