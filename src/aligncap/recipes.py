@@ -44,11 +44,10 @@ FREE_ON_RESUME = frozenset(
     {
         *("steps", "save_every", "log_every", "rounds"),
         *("sharding", "deepspeed", "gradient_checkpointing"),
-        *("speech_tokens", "text_tokens", "caption_tokens"),
     }
 )
-"""Settings that a resumed run may change: how long it goes on, what it writes, how its work is laid
-out on devices, and what only a dry run reads."""
+"""Settings that a resumed run may change: how long it goes on, what it writes, and how its work
+is laid out on devices."""
 
 RECIPE_FILE = "recipe.json"
 """In the folder of a run: the kind and every setting that it was trained with."""
@@ -77,6 +76,7 @@ def run_recipe(
         raise RecipeError(f"{path}: says no kind; begin with kind = one of {', '.join(TRAINERS)}")
     if kind not in TRAINERS:
         raise UnknownNameError(f"kind of recipe ({path})", str(kind), TRAINERS)
+    table.pop("estimate", None)  # of older recipes: what dry runs once assumed, read by nothing
     trainer = _trainer(kind)
     settings = read_section(trainer.SETTINGS, table, place=Place(str(path)))
     described = {"kind": kind, "settings": as_table(settings)}

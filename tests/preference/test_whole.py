@@ -15,7 +15,7 @@ from aligncap.preference.store import PreferenceStore
 from aligncap.preference.values import Candidate
 from aligncap.preference.whole import LearnSettings
 from aligncap.recipes import run_recipe
-from alignment.test_planning import PARTS
+from alignment.test_dry_run import PARTS
 from alignment.tiny_rows import FEELINGS, SOURCE
 from preference.po_corpus import write_corpus
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aligncap.alignment.dry_run import plan_stage
 from aligncap.alignment.lessons import Lesson, no_teacher
 from aligncap.alignment.objective import CaptionObjective
-from aligncap.alignment.planning import plan_stage
 from aligncap.alignment.settings import StageSettings, StudentSettings
 from aligncap.alignment.stages import Stage, read_training_rows
 from aligncap.alignment.store import Distributions
@@ -26,8 +26,8 @@ SETTINGS = CeSettings
 
 
 def plan(settings: CeSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`planning`)."""
-    return plan_stage(settings, hears=True)
+    """What a dry run says of it (`dry_run`)."""
+    return plan_stage(settings)
 
 
 def run(settings: CeSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligncap.alignment.draws import Draw
+from aligncap.alignment.dry_run import plan_stage
 from aligncap.alignment.lessons import Lesson
 from aligncap.alignment.objective import CaptionObjective
-from aligncap.alignment.planning import plan_stage
 from aligncap.alignment.settings import (
     LossSettings,
     StageSettings,
@@ -51,8 +51,8 @@ SETTINGS = KdSettings
 
 
 def plan(settings: KdSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`planning`)."""
-    return plan_stage(settings, hears=True, teacher=settings.teacher)
+    """What a dry run says of it (`dry_run`)."""
+    return plan_stage(settings, teacher=settings.teacher)
 
 
 def run(settings: KdSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

@@ -18,7 +18,6 @@ from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
 from aligncap.alignment.plain import even_rows, plain_rows
 from aligncap.alignment.row_making import training_row
-from aligncap.alignment.rows_planning import plan_rows
 from aligncap.alignment.views import View, view_of
 from aligncap.corpora import Manifests, is_validation
 from aligncap.errors import RecipeError
@@ -27,8 +26,9 @@ from aligncap.speech.builtin import open_tokenizer, padded, read_tokens
 from aligncap.speech.encoder import SpeechEncoder
 from aligncap.speech.encoder_checkpoint import load_encoder
 from aligncap.speech.encoder_training import measured
-from aligncap.speech.feature_store import store_features
+from aligncap.speech.feature_store import feature_bytes, store_features
 from aligncap.speech.features import EncoderInput, encoder_input
+from aligncap.training.dry_run import MANIFEST_CURE, count_parameters, needed_path, plan_table
 from aligncap.values import SpeechTokens
 
 ROWS_FILE = "rows.jsonl"
@@ -66,12 +66,32 @@ SETTINGS = RowsSettings
 
 
 def plan(settings: RowsSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`rows_planning`)."""
-    return plan_rows(
-        settings.data,
-        encoder=settings.encoder,
-        features=settings.features,
-        views=settings.views,
+    """What a dry run says of it. Nothing trains, and what the rows take on disk is not known."""
+    cure = "train it with a recipe of kind 'encoder'"
+    needed = [
+        *(needed_path("manifest", path, cure=MANIFEST_CURE) for path in settings.data),
+        needed_path("built-in encoder", settings.encoder, cure=cure),
+    ]
+    here = all(path.exists() for path in settings.data)
+    note = "a manifest is not here, so it is not known how many rows there will be"
+    if here:
+        held_out = [is_validation(one) for one in Manifests(settings.data)]
+        train = len(held_out) - sum(held_out)
+        note = (
+            f"{train:,} clips of {settings.views} views and {sum(held_out):,} of validation "
+            f"speakers as they are: at most {train * settings.views + sum(held_out):,} rows"
+        )
+    return plan_table(
+        needed,
+        parameters=count_parameters({}, load_encoder(settings.encoder))
+        if settings.encoder.exists()
+        else None,
+        disk={"features": feature_bytes(Manifests(settings.data)) if here else None},
+        notes=[
+            note,
+            f"features and facts are read from {settings.features}, and what is missing is "
+            "measured into it",
+        ],
     )
 
 

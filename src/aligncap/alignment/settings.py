@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aligncap.alignment.estimate import EstimateSettings
 from aligncap.captioner.acting import ACT_MODES
 from aligncap.captioner.adapters import AdapterSettings
 from aligncap.captioner.meta import CaptionLimits, ModelNotes
@@ -232,7 +231,6 @@ class StageSettings:
     batch: BatchSettings = field(default_factory=BatchSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
-    estimate: EstimateSettings = field(default_factory=EstimateSettings)
     limits: CaptionLimits = field(default_factory=CaptionLimits)
     """Kept in the model folder: where its captions end."""
     notes: ModelNotes = field(default_factory=ModelNotes)

@@ -18,7 +18,7 @@ from aligncap.corpora import Utterance, is_validation, read_manifest
 from aligncap.corpora.labels import labelled
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.speech import TokenCache, open_tokenizer
-from aligncap.training.needs import MANIFEST_CURE, Needed, needed_path, table_of
+from aligncap.training.dry_run import MANIFEST_CURE, Needed, needed_path, plan_table
 from aligncap.values import Facts, SpeechTokenizer
 
 ROWS_FILE, FACTS_FILE = "rows.jsonl", "facts.jsonl"
@@ -80,14 +80,8 @@ def plan(settings: TokenRowsSettings, _: Path) -> Mapping[str, object]:
     needed = [needed_path("manifest", path, cure=MANIFEST_CURE) for path in manifests]
     own = settings.tokenizer
     weights = Needed(f"{own.name} tokenizer", str(own.weights or own.name), _missing(own))
-    return {
-        "loads": table_of([*needed, weights]),
-        "parameters": None,
-        "memory_bytes": None,
-        "disk_bytes": None,
-        "assumed": {},
-        "notes": [f"nothing is trained; tokens are kept in {settings.tokens}"],
-    }
+    note = f"nothing is trained; tokens are kept in {settings.tokens}"
+    return plan_table([*needed, weights], notes=[note])
 
 
 def _missing(own: TokenizerSettings) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aligncap.alignment.dry_run import plan_stage
 from aligncap.alignment.lessons import Lesson, no_teacher
 from aligncap.alignment.objective import CaptionObjective
-from aligncap.alignment.planning import plan_stage
 from aligncap.alignment.settings import StageSettings
 from aligncap.alignment.stages import Stage, read_training_rows
 from aligncap.alignment.students import TEXT_ONLY
@@ -44,8 +44,8 @@ SETTINGS = WarmupSettings
 
 
 def plan(settings: WarmupSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`planning`)."""
-    return plan_stage(settings, hears=False)
+    """What a dry run says of it (`dry_run`)."""
+    return plan_stage(settings)
 
 
 def run(settings: WarmupSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

@@ -199,18 +199,23 @@ def seeded(seed: int) -> Iterator[None]:
 
 def trainable_summary(model: nn.Module) -> str:
     """Which parameters train, in one line; also logged (decision 3)."""
-    groups: dict[str, int] = {}
-    total = 0
-    for name, parameter in model.named_parameters():
-        total += parameter.numel()
-        if parameter.requires_grad:
-            group = _group(name)
-            groups[group] = groups.get(group, 0) + parameter.numel()
+    groups = trained_groups(model)
+    total = sum(parameter.numel() for parameter in model.parameters())
     parts = ", ".join(f"{group} {count:,}" for group, count in sorted(groups.items()))
     trained = sum(groups.values())
     line = f"{trained:,} of {total:,} parameters train" + (f": {parts}" if parts else "")
     LOG.info(line)
     return line
+
+
+def trained_groups(model: nn.Module) -> dict[str, int]:
+    """Parameters that train, by group."""
+    groups: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            group = _group(name)
+            groups[group] = groups.get(group, 0) + parameter.numel()
+    return groups
 
 
 def _group(name: str) -> str:

@@ -22,9 +22,9 @@ from aligncap.captioner.batches import to_torch
 from aligncap.captioner.model import CaptionModel
 from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.preference.caption_check import CaptionCheck, Captioning, CheckSettings
+from aligncap.preference.dry_run import plan_preference
 from aligncap.preference.losses import LOSSES, log_ratio_margins
 from aligncap.preference.pair_lessons import PairBatchSettings, PairBook, Pairs, with_pairs
-from aligncap.preference.planning import plan_dpo
 from aligncap.preference.reference import ReferenceCache, StartingPolicy
 from aligncap.preference.rows import read_preferences
 from aligncap.preference.start import require_start, start_act_mode
@@ -130,8 +130,8 @@ class PairObjective:
 
 
 def plan(settings: DpoSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`planning`)."""
-    return plan_dpo(settings, top_k=TOP_K, checked=settings.check.rows)
+    """What a dry run says of it (`dry_run`)."""
+    return plan_preference(settings)
 
 
 def run(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

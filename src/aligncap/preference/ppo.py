@@ -12,22 +12,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from aligncap.alignment.dry_run import plan_model
 from aligncap.alignment.objective import LessonBatch
+from aligncap.alignment.settings import ModelSettings
 from aligncap.alignment.stages import Stage
 from aligncap.alignment.teacher import AdapterOffTeacher, FrozenTeacher, Teacher
 from aligncap.captioner.batches import to_torch
 from aligncap.captioner.checkpoint import load_torch
+from aligncap.captioner.model import CaptionModel
 from aligncap.preference.advantages import clipped_policy_loss, clipped_value_loss
 from aligncap.preference.caption_check import CaptionCheck, Captioning
+from aligncap.preference.dry_run import plan_preference
 from aligncap.preference.phases import drop_phases
 from aligncap.preference.policy import PolicyWithValue
-from aligncap.preference.ppo_planning import has_own_reference, plan_ppo
 from aligncap.preference.ppo_settings import PpoLossSettings, PpoSettings
+from aligncap.preference.reward_model import HEAD_FILE
 from aligncap.preference.rewards import RewardOf, open_reward
 from aligncap.preference.rollouts import PHASES_FOLDER, PpoTokens, Rollouts
 from aligncap.preference.rows import read_preferences
-from aligncap.preference.start import start_act_mode
+from aligncap.preference.start import has_own_reference, start_act_mode
 from aligncap.training import latest_checkpoint, training_device
+from aligncap.training.dry_run import Needed, weight_bytes
 
 SETTINGS = PpoSettings
 
@@ -63,8 +68,30 @@ class PpoObjective:
 
 
 def plan(settings: PpoSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`planning`)."""
-    return plan_ppo(settings)
+    """What a dry run says of it (`dry_run`), with the reference and the reward model."""
+    needed, beside, notes = [], 0, []
+    if settings.reward.model is not None:
+        folder = settings.reward.model
+        trained = (folder / HEAD_FILE).is_file()
+        cure = "" if trained else "train it with a recipe of kind 'reward'"
+        needed.append(Needed("reward model", str(folder), cure))
+        judge = plan_model(ModelSettings(start=folder), None).model if trained else None
+        if judge is None:
+            notes.append(f"{folder}: the reward model is not here, so its bytes are not counted")
+        else:
+            beside = weight_bytes(judge)
+
+    def frozen(policy: CaptionModel) -> int:
+        return beside + (weight_bytes(policy) if has_own_reference(settings) else 0)
+
+    return plan_preference(
+        settings,
+        pairs=False,
+        wrap=lambda captioner: PolicyWithValue(captioner, coefficient=0.0),
+        frozen=frozen,
+        more=needed,
+        notes=notes,
+    )
 
 
 def run(settings: PpoSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

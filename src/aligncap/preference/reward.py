@@ -12,9 +12,9 @@ from aligncap.alignment.objective import LessonBatch
 from aligncap.alignment.settings import StageSettings
 from aligncap.alignment.stages import Stage
 from aligncap.captioner.batches import to_torch
+from aligncap.preference.dry_run import plan_preference
 from aligncap.preference.losses import bradley_terry
 from aligncap.preference.pair_lessons import PairBatchSettings, PairBook, Pairs, with_pairs
-from aligncap.preference.planning import plan_reward
 from aligncap.preference.reward_model import ModelReward, RewardModel, read_whole, save_head
 from aligncap.preference.rewards import RewardOf, RewardSettings
 from aligncap.preference.rows import read_preferences
@@ -65,8 +65,8 @@ class BradleyTerryObjective:
 
 
 def plan(settings: RewardModelSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`planning`)."""
-    return plan_reward(settings)
+    """What a dry run says of it (`dry_run`)."""
+    return plan_preference(settings, wrap=RewardModel)
 
 
 def run(settings: RewardModelSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

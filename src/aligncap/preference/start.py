@@ -14,6 +14,16 @@ def require_start(settings: StageSettings) -> None:
         )
 
 
+def has_own_reference(settings: StageSettings) -> bool:
+    """Whether π_ref is a frozen copy of the start, not the start under a fresh adapter.
+
+    Of a start that has an adapter itself, switching it off would not give π_ref (decision 12).
+    """
+    start = settings.model.start
+    assert start is not None  # the settings make sure
+    return settings.model.lora is None or bool(read_meta(start).base)
+
+
 def start_act_mode(settings: StageSettings) -> str:
     """Where P_act comes from: as the model was trained before."""
     assert settings.model.start is not None

@@ -20,6 +20,7 @@ from aligncap.captioner.meta import RUN_MODEL_FOLDER
 from aligncap.captioner.opening import model_fingerprint, open_writer
 from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.preference.candidates import CandidateOptions, decode_options, provenance_of
+from aligncap.preference.dry_run import plan_rounds
 from aligncap.preference.evidence_judge import EvidenceJudge, EvidenceWeights
 from aligncap.preference.judges import judge_all
 from aligncap.preference.pairs import PairOptions, pair_all
@@ -28,7 +29,6 @@ from aligncap.preference.row_clips import RowClipSettings, read_row_clips
 from aligncap.preference.rows import write_preference_rows
 from aligncap.preference.store import PreferenceStore
 from aligncap.preference.to_rows import preference_rows
-from aligncap.preference.whole_planning import plan_rounds
 from aligncap.recipes import run_recipe
 from aligncap.storage import write_atomic
 from aligncap.training import has_company
@@ -87,7 +87,7 @@ SETTINGS = PreferSettings
 
 
 def plan(settings: PreferSettings, output: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`whole_planning`): its first round stands for all."""
+    """What a dry run says of it (`dry_run`): its first round stands for all."""
     told = _each_step(settings, output / "round-1", settings.start, dry_run=True)
     steps: dict[str, Any] = {kind: described["plan"] for kind, described in told}
     folders = {"start from": settings.start}

@@ -31,15 +31,23 @@ from aligncap.speech.encoder_data import (
     sampling_weights,
 )
 from aligncap.speech.encoder_losses import emotion_loss, gender_loss, pace_loss, signal_loss
-from aligncap.speech.encoder_planning import plan_encoder
 from aligncap.speech.encoder_settings import EncoderSettings
-from aligncap.speech.feature_store import FeatureStore, store_features
+from aligncap.speech.feature_store import FeatureStore, feature_bytes, store_features
 from aligncap.speech.features import Features, encoder_input, measure_features
 from aligncap.training import (
     WeightAverage,
     first_process_first,
     fit,
     is_first_process,
+)
+from aligncap.training.dry_run import (
+    MANIFEST_CURE,
+    checkpoints_bytes,
+    count_parameters,
+    needed_path,
+    plan_table,
+    training_memory,
+    weight_bytes,
 )
 from aligncap.training.hooks import evaluating, every
 from aligncap.values import EMOTIONS
@@ -51,15 +59,29 @@ SETTINGS = EncoderSettings
 
 
 def plan(settings: EncoderSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`encoder_planning`); DataError where the manifests do not fit."""
+    """What a dry run says of it ; DataError where the manifests do not fit."""
     train: list[Utterance] | None = None
     if all(path.exists() for path in settings.data):
         train, _kept_back = validation_split(
             one for path in settings.data for one in read_manifest(path)
         )
         drawn(train, settings)
+    held_out = sum(one.speaker in settings.hold_out for one in train or ())
+    note = "a manifest is not here, so it is not known how many clips there are"
+    if train is not None:
+        note = f"{len(train) - held_out:,} clips to train on, {held_out:,} held out"
     model = SpeechEncoder(settings.model)
-    return plan_encoder(settings, model, EncoderStep(model, settings), train)
+    return plan_table(
+        [needed_path("manifest", path, cure=MANIFEST_CURE) for path in settings.data],
+        parameters=count_parameters({"encoder": sum(p.numel() for p in model.parameters())}, model),
+        memory=training_memory(model, average=True),
+        disk={
+            "checkpoints": checkpoints_bytes(model, average=True),
+            "encoder": weight_bytes(model),
+            "features": None if train is None else feature_bytes(train),
+        },
+        notes=[note, f"features are kept in {settings.features}, and measured where they are not"],
+    )
 
 
 def run(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Features of whole corpora, measured once and kept on disk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from aligncap.acoustics.frontend import MELS
+from aligncap.corpora import Utterance
 from aligncap.errors import DataError
+from aligncap.speech.encoder_settings import FRAMES_PER_S
 from aligncap.speech.features import Features
 from aligncap.storage import write_atomic
 
@@ -36,6 +39,17 @@ class FeatureStore:
         here = slice(end - self.frames(number), end)
         pitch = self._pitch[here].astype(np.float32)
         return Features(self._mel[here].astype(np.float32), pitch[:, 0], pitch[:, 1])
+
+
+def feature_bytes(clips: Iterable[Utterance]) -> int | None:
+    """What the features of clips take on disk, at most: a spectrum, pitch and its strength in
+    float16; silence at both ends is not kept. None where a clip's length is not known."""
+    total_s = 0.0
+    for one in clips:
+        if one.duration_s is None:
+            return None
+        total_s += one.duration_s
+    return round(FRAMES_PER_S * total_s) * 2 * (MELS + 2)
 
 
 def store_features(

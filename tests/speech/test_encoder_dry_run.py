@@ -11,14 +11,12 @@ import torch
 from aligncap.errors import DataError
 from aligncap.speech import encoder_training
 from aligncap.speech.encoder import SpeechEncoder
-from aligncap.speech.encoder_data import Clip, make_batch
-from aligncap.speech.encoder_planning import activation_bytes
 from aligncap.speech.encoder_settings import EncoderSettings
-from aligncap.speech.encoder_training import EncoderStep, plan
+from aligncap.speech.encoder_training import plan
 from aligncap.training import FitSettings, make_optimizer
 from aligncap.training.checkpoints import kept_weights, moments_of, save_checkpoint
 from aligncap.training.whole import gathered
-from speech.test_encoder import SIZE, clip_of
+from speech.test_encoder import SIZE
 from speech.test_encoder_training import made_up, settings_of
 
 
@@ -77,32 +75,6 @@ def test_the_counts_are_those_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / "features" / f"{name}.npy").stat().st_size for name in ("mel", "pitch")
     )
     assert found["disk_bytes"]["features"] / 480 * frames == pytest.approx(stored - 256)
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_activations_grow_with_the_batch_as_they_really_do(tmp_path: Path, precision: str) -> None:
-    """Weighed on two clips; here six of the same length are held, the weights left out."""
-    settings = settings_of(
-        tmp_path, [], batch_size=6, longest_s=0.64,
-        training=FitSettings(steps=1, learning_rate=1e-3, precision=precision),
-    )  # fmt: skip
-    model = SpeechEncoder(SIZE)
-    step = EncoderStep(model, settings)
-    reckoned = activation_bytes(settings, model, step)
-    batch = make_batch([clip_of(64, n) for n in range(6)], [Clip("", 0, 0)] * 6, [4.0] * 6)
-    kept: dict[int, torch.UntypedStorage] = {}
-    weights = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-        return tensor
-
-    mixed = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), mixed:
-        loss = step(batch)["loss"]
-    held = sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
-    assert loss.requires_grad
-    assert held < reckoned < 2 * held
 
 
 def test_what_is_missing_is_said_and_what_does_not_fit_is_refused(tmp_path: Path) -> None:

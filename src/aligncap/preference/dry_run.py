@@ -1,0 +1,108 @@
+"""Dry runs of preference recipes: DPO, reward model and PPO, and whole rounds of them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from aligncap.alignment.data import SPLITS, read_rows, read_source
+from aligncap.alignment.dry_run import plan_training
+from aligncap.alignment.settings import StageSettings
+from aligncap.captioner.model import CaptionModel
+from aligncap.preference.candidates import CandidateOptions
+from aligncap.preference.pair_lessons import with_pairs
+from aligncap.preference.row_clips import RowClipSettings, is_as_it_is
+from aligncap.preference.rows import read_preferences
+from aligncap.training.dry_run import MANIFEST_CURE, Needed, needed_path, plan_table
+
+ROWS_CURE = "make it with a recipe of kind 'prefer', or as aligncap.preference.rows describes"
+
+Plan = Mapping[str, Any]
+
+
+def plan_preference(
+    settings: StageSettings,
+    *,
+    pairs: bool = True,
+    wrap: Callable[[CaptionModel], nn.Module] | None = None,
+    frozen: Callable[[CaptionModel], int] | None = None,
+    more: Iterable[Needed] = (),
+    notes: Iterable[str] = (),
+) -> dict[str, object]:
+    """`plan_training` on preference rows; DataError where none holds a pair though `pairs` are
+    learnt."""
+    paths = settings.data.rows
+    needed = [needed_path("preference rows", path, cure=ROWS_CURE) for path in paths]
+    source = None
+    if all(one.present for one in needed):
+        rows, source = read_preferences(paths)
+        if pairs:
+            with_pairs(rows, candidates=settings.batch.captions)
+    return plan_training(
+        settings, source, rows=needed, more=more, wrap=wrap, frozen=frozen, notes=notes
+    )
+
+
+def plan_rounds(
+    data: RowClipSettings,
+    candidates: CandidateOptions,
+    steps: Mapping[str, Plan],
+    *,
+    folders: Mapping[str, Path],
+    output: Path,
+    rounds: int,
+) -> Plan:
+    """The plan of `rounds` rounds of `steps`, plans by kind, in the folder `output`: each step's
+    total, and "steps" with their plans. `folders` are captioners by what they are for.
+
+    What a round makes itself is not among what is loaded. Steps run one after another, so memory
+    is the largest step's; nothing of an earlier round is removed, so disk is the sum.
+    """
+    start_cure = "train it with its recipe, or give another model folder"
+    needed = [
+        needed_path("training rows", data.rows, cure="make it with a recipe of kind 'rows'"),
+        *(needed_path("manifest", path, cure=MANIFEST_CURE) for path in data.manifests),
+        *(needed_path(f"model to {what}", path, cure=start_cure) for what, path in folders.items()),
+    ]
+    named = {one.name for one in needed}
+    for one in chain.from_iterable(plan["loads"] for plan in steps.values()):
+        if one["name"] not in named and not Path(one["name"]).is_relative_to(output):
+            needed.append(Needed(one["what"], one["name"], one["cure"] or ""))
+            named.add(one["name"])
+    last = list(steps.values())[-1]
+    disk = _totals(steps, "disk_bytes")
+    memory = _totals(steps, "memory_bytes")
+    plan = plan_table(
+        needed,
+        parameters=last["parameters"],
+        disk=disk and {kind: rounds * total for kind, total in disk.items()},
+        assumed=last["assumed"],
+        notes=[*last["notes"], _clips_note(data, candidates, rounds)],
+    )
+    most = memory and {**memory, "total": max(memory.values())}
+    return {**plan, "memory_bytes": most, "steps": steps}
+
+
+def _totals(steps: Mapping[str, Plan], key: str) -> dict[str, int] | None:
+    found = {kind: plan[key] for kind, plan in steps.items()}
+    return None if None in found.values() else {kind: one["total"] for kind, one in found.items()}
+
+
+def _clips_note(data: RowClipSettings, candidates: CandidateOptions, rounds: int) -> str:
+    if not data.rows.exists():
+        return "the training rows are not here, so it is not known how many clips there are"
+    read_source(data.rows)
+    found = dict.fromkeys(SPLITS, 0)
+    for row in read_rows(data.rows):
+        found[row.split] += row.speech is not None and is_as_it_is(row)
+    limits: Sequence[tuple[int, int]] = list(
+        zip(found.values(), (data.clips, data.validation_clips), strict=True)
+    )
+    clips = sum(min(count, limit or count) for count, limit in limits)
+    asked = clips * len(data.languages) * candidates.count
+    return (
+        f"{rounds} x {clips:,} clips, each with candidates in as many languages as the model has: "
+        f"at most {asked:,} a round, written and judged before the steps"
+    )

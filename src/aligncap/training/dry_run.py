@@ -1,0 +1,131 @@
+"""What a dry run reports: what a run reads, the parameters it trains, and the bytes they take.
+
+    {"loads": [{"what", "name", "present", "cure"}],
+     "parameters": {"total", "trained", "groups": {group: count}},
+     "memory_bytes": {"weights", "gradients", "optimizer", "average", "frozen", "total"},
+     "disk_bytes": {"checkpoints", …, "total"},
+     "assumed": {…},                   what the counts rest on that is not known
+     "notes": […]}
+
+The model is built on torch's meta device, which has shapes and no numbers, and counted.
+`parameters`, `memory_bytes` and `disk_bytes` are null where it cannot be built.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from aligncap.training.checkpoints import KEPT, kept_weights
+
+MANIFEST_CURE = "make it with aligncap corpus (docs/corpora.md)"
+
+COUNTED = (
+    "bytes are those of one process that shares nothing out; not counted are activations and "
+    "logits, which grow with the batch, and caches on disk"
+)
+
+NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+"""Of one number in 4 bits: its half byte, a byte of scale for each 64 numbers, and for each 256
+scales a float32 (QLoRA's double quantisation)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """Something that a run reads, and whether it is on this machine."""
+
+    what: str
+    name: str
+    cure: str = ""
+    """What to do about it; empty where it is there."""
+
+    @property
+    def present(self) -> bool:
+        """Whether it is there."""
+        return not self.cure
+
+
+def needed_path(what: str, path: Path, *, cure: str) -> Needed:
+    """A file or folder that a run reads."""
+    return Needed(what, str(path), "" if path.exists() else cure)
+
+
+def plan_table(
+    needed: Iterable[Needed],
+    *,
+    parameters: Mapping[str, object] | None = None,
+    memory: Mapping[str, int] | None = None,
+    disk: Mapping[str, int | None] | None = None,
+    assumed: Mapping[str, object] | None = None,
+    notes: Iterable[str] = (),
+) -> dict[str, object]:
+    """A plan as plain JSON values, with the totals of memory and disk."""
+    return {
+        "loads": [
+            {"what": n.what, "name": n.name, "present": n.present, "cure": n.cure or None}
+            for n in needed
+        ],
+        "parameters": parameters,
+        "memory_bytes": memory and {**memory, "total": sum(memory.values())},
+        "disk_bytes": disk and {**disk, "total": sum(value or 0 for value in disk.values())},
+        "assumed": dict(assumed or {}),
+        "notes": [*notes, *([COUNTED] if memory else [])],
+    }
+
+
+def count_parameters(groups: Mapping[str, int], model: nn.Module) -> dict[str, object]:
+    """All parameters of a model, and those that train by `groups`."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return {"total": total, "trained": sum(groups.values()), "groups": dict(groups)}
+
+
+def weight_bytes(model: nn.Module, *, quantized: bool = False) -> int:
+    """Bytes of parameters and buffers; with `quantized`, frozen matrices are held in 4 bits.
+
+    Matrices are those of linear layers, GPT-2's transposed ones too, but for the projection onto
+    the vocabulary.
+    """
+    whole = _bytes(model.parameters()) + _bytes(model.buffers())
+    if not quantized:
+        return whole
+    matrices: set[Tensor] = {  # a set: peft's layers hand on the weight of the layer they wrap
+        module.weight
+        for name, module in model.named_modules()
+        if type(module).__name__ in ("Linear", "Conv1D")
+        and "lm_head" not in name
+        and not module.weight.requires_grad
+    }
+    packed = sum(round(NF4_BYTES * matrix.numel()) for matrix in matrices)
+    return whole - _bytes(matrices) + packed
+
+
+def training_memory(
+    model: nn.Module, *, average: bool, frozen: int = 0, quantized: bool = False
+) -> dict[str, int]:
+    """Bytes held all through training: AdamW keeps two moments of what trains; `frozen` is the
+    weights of further models, such as a teacher of its own."""
+    trained = trained_bytes(model)
+    return {
+        "weights": weight_bytes(model, quantized=quantized),
+        "gradients": trained,
+        "optimizer": 2 * trained,
+        "average": trained if average else 0,
+        "frozen": frozen,
+    }
+
+
+def checkpoints_bytes(model: nn.Module, *, average: bool) -> int:
+    """The checkpoints that are kept and the one that is written before the oldest goes: weights
+    that train and buffers, two moments, and the average."""
+    kept = _bytes(kept_weights(model).values()) + (3 if average else 2) * trained_bytes(model)
+    return (KEPT + 1) * kept
+
+
+def trained_bytes(model: nn.Module) -> int:
+    """Bytes of the parameters that train."""
+    return _bytes(parameter for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
