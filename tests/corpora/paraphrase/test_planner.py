@@ -18,8 +18,8 @@ from aligncap.corpora.paraphrase import (
     draw_captions,
     draw_sentence,
 )
-from aligncap.corpora.paraphrase.grammar import open_grammar
-from aligncap.corpora.paraphrase.template import Said
+from aligncap.corpora.paraphrase.grammar import Said
+from aligncap.corpora.paraphrase.languages import open_grammar
 from aligncap.errors import DataError, UnknownNameError
 from aligncap.values import EMOTIONS
 from corpora.meanings import meanings, random_meaning

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from aligncap.corpora.paraphrase.template import Said, parse
+from aligncap.corpora.paraphrase.grammar import Said, parse
 
 NOTHING = Said(frozenset({"voice", "tail"}), frozenset())
 

@@ -1,18 +1,227 @@
-"""What a language offers the planner: phrases, sentence plans and rules that join them."""
+"""What the paraphrase grammar is made of: meanings, templates, and a language's grammar.
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+A template is text with `{slots}`, `[optional parts]` and `(this|that)` choices. A slot is either
+*content* (an aspect of the voice, which must be said exactly once) or a word to pick. An optional
+part is written when the content in it is to be said; one that holds no content is written half of
+the time.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
 from random import Random
+from types import MappingProxyType
 
-from aligncap.corpora.paraphrase.template import Template, parse
-from aligncap.errors import UnknownNameError
+from aligncap.errors import DataError
+from aligncap.values import EMOTIONS
 
-LANGUAGES = {
-    "en": "aligncap.corpora.paraphrase.english",
-    "zh": "aligncap.corpora.paraphrase.chinese",
-}
+ASPECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "pitch": ("high", "normal", "low"),
+        "loudness": ("loud", "normal", "quiet"),
+        "pace": ("fast", "normal", "slow"),
+        "pitch_movement": ("rising", "falling"),
+        "pitch_range": ("flat", "varied"),
+        "loudness_movement": ("swelling", "fading"),
+        "loudness_range": ("dynamic", "steady"),
+        "pauses": ("halting", "fluent"),
+        "clearness": ("clear", "hoarse"),
+        "brightness": ("bright", "dull"),
+        "steadiness": ("trembling", "steady"),
+        "texture": ("breathy", "tense", "soft"),
+    }
+)
+"""Aspects of a voice that a caption can describe, named as in `clues.Levels` → their levels."""
+
+TRAIT_OF: Mapping[str, str] = MappingProxyType(
+    {
+        "pitch": "pitch",
+        "loudness": "volume",
+        "pace": "pace",
+        "pitch_movement": "intonation",
+        "pitch_range": "intonation",
+        "loudness_movement": "volume",
+        "loudness_range": "volume",
+        "pauses": "pace",
+        "clearness": "voice quality",
+        "brightness": "voice quality",
+        "steadiness": "voice quality",
+        "texture": "voice quality",
+    }
+)
+"""The clue trait that an aspect belongs to (`values.TRAITS`)."""
+
+STATED: Mapping[str, float] = MappingProxyType(
+    {aspect: 0.85 if aspect in ("pitch", "loudness", "pace") else 0.45 for aspect in ASPECTS}
+)
+"""How often an aspect is spoken of where its level is known: people name three far more often."""
+
+CONFLICTS: frozenset[frozenset[tuple[str, str]]] = frozenset(
+    frozenset(pair)
+    for pair in (
+        (("loudness_range", "steady"), ("loudness_movement", "swelling")),
+        (("loudness_range", "steady"), ("loudness_movement", "fading")),
+        (("pitch_range", "flat"), ("pitch_movement", "rising")),
+        (("pitch_range", "flat"), ("pitch_movement", "falling")),
+    )
+)
+"""What may both be measured but would contradict each other in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a caption is to say."""
+
+    emotion: str
+    """A category of `values.EMOTIONS`."""
+    intensity: str | None = None
+    """"normal", "strong", or None where the corpus does not say."""
+    gender: str | None = None
+    levels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Aspect → level; an aspect that is absent is not spoken of."""
+    calm: bool = False
+    """Neutral in the way of a calm person rather than of a reader."""
+
+    def __post_init__(self) -> None:
+        if self.emotion not in EMOTIONS:
+            raise DataError(f"emotion {self.emotion!r}: must be one of {', '.join(EMOTIONS)}")
+        if self.gender not in (None, "female", "male"):
+            raise DataError(f"gender {self.gender!r}: must be female, male or None")
+        if self.intensity not in (None, "normal", "strong"):
+            raise DataError(f"intensity {self.intensity!r}: must be normal, strong or None")
+        for aspect, level in self.levels.items():
+            if level not in ASPECTS.get(aspect, ()):
+                known = ", ".join(ASPECTS.get(aspect, ASPECTS))
+                raise DataError(f"{aspect} {level!r}: must be one of {known}")
+
+
+Pick = Callable[[str], str]
+"""Slot name → the text to put there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for a word or for content."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Optional:
+    """A part that is written only when its content is to be said."""
+
+    parts: "Parts"
+    slots: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several parts, each as likely as the others."""
+
+    options: tuple["Parts", ...]
+
+
+Part = str | Slot | Optional | Choice
+Parts = tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a sentence says: of the `content` slots those that are `filled`."""
+
+    content: frozenset[str]
+    filled: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """A parsed template: `needs` are the slots it cannot do without, `holds` all of them."""
+
+    parts: Parts
+    needs: frozenset[str]
+    holds: frozenset[str]
+
+    def render(self, pick: Pick, said: Said, random: Callable[[], float]) -> str:
+        """The text, with slots from `pick` and choices from `random`, uniform in [0, 1)."""
+        if len(self.parts) == 1 and isinstance(self.parts[0], str):
+            return self.parts[0]
+        written: list[str] = []
+        _write(self.parts, written, pick, said, random)
+        return "".join(written)
+
+
+@cache
+def parse(source: str) -> Template:
+    """The template that a text describes; raises ValueError where brackets do not match."""
+    parts, end = _parse(source, 0, "")
+    if end != len(source):
+        raise ValueError(f"{source!r}: {source[end]!r} at {end} closes nothing")
+    needs, holds = _slots(parts, into_optional=False), _slots(parts, into_optional=True)
+    return Template(parts, frozenset(needs), frozenset(holds))
+
+
+def _parse(source: str, at: int, stops: str) -> tuple[Parts, int]:
+    parts: list[Part] = []
+    text = at
+    while at < len(source) and source[at] not in stops and source[at] not in ")]":
+        if source[at] not in "{[(":
+            at += 1
+            continue
+        if at > text:
+            parts.append(source[text:at])
+        part, at = _bracket(source, at)
+        parts.append(part)
+        text = at
+    if at > text:
+        parts.append(source[text:at])
+    return tuple(parts), at
+
+
+def _bracket(source: str, at: int) -> tuple[Part, int]:
+    if source[at] == "{":
+        end = source.index("}", at)
+        return Slot(source[at + 1 : end]), end + 1
+    close = {"[": "]", "(": ")"}[source[at]]
+    options: list[Parts] = []
+    end = at
+    while end == at or source[end] == "|":
+        parts, end = _parse(source, end + 1, "|" if close == ")" else "")
+        options.append(parts)
+        if end >= len(source) or source[end] not in (close, "|"):
+            raise ValueError(f"{source!r}: the bracket at {at} is not closed")
+    if close == ")":
+        return Choice(tuple(options)), end + 1
+    return Optional(options[0], frozenset(_slots(options[0], into_optional=True))), end + 1
+
+
+def _slots(parts: Parts, *, into_optional: bool) -> Iterator[str]:
+    for part in parts:
+        match part:
+            case Slot(name):
+                yield name
+            case Optional(inner) if into_optional:
+                yield from _slots(inner, into_optional=into_optional)
+            case Choice(options):
+                for option in options:
+                    yield from _slots(option, into_optional=into_optional)
+
+
+def _write(
+    parts: Parts, written: list[str], pick: Pick, said: Said, random: Callable[[], float]
+) -> None:
+    for part in parts:
+        if isinstance(part, str):
+            written.append(part)
+        elif isinstance(part, Slot):
+            written.append(pick(part.name))
+        elif isinstance(part, Choice):
+            option = part.options[int(random() * len(part.options))]
+            _write(option, written, pick, said, random)
+        elif isinstance(part, Optional):
+            content = part.slots & said.content
+            if content <= said.filled if content else random() < 0.5:
+                _write(part.parts, written, pick, said, random)
+
 
 Item = tuple[str, str]
 """An aspect of the voice and its level."""
@@ -67,12 +276,3 @@ def styles_of(
         Style(name, weight, capacity, tuple(parse(frame) for frame in frames[name]))
         for name, weight, capacity in table
     )
-
-
-@cache
-def open_grammar(language: str) -> Grammar:
-    """The grammar of a language ("en", "zh")."""
-    if language not in LANGUAGES:
-        raise UnknownNameError("caption language", language, LANGUAGES)
-    build: Callable[[], Grammar] = import_module(LANGUAGES[language]).grammar
-    return build()

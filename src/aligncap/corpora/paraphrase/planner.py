@@ -5,9 +5,17 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from aligncap.corpora.paraphrase.grammar import Grammar, Item, Style, open_grammar
-from aligncap.corpora.paraphrase.meaning import CONFLICTS, Meaning
-from aligncap.corpora.paraphrase.template import Said, Template, parse
+from aligncap.corpora.paraphrase.grammar import (
+    CONFLICTS,
+    Grammar,
+    Item,
+    Meaning,
+    Said,
+    Style,
+    Template,
+    parse,
+)
+from aligncap.corpora.paraphrase.languages import open_grammar
 from aligncap.errors import DataError
 
 TRIES = 200
