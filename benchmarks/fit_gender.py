@@ -1,10 +1,11 @@
-"""Fit the gender model of `aligncap.acoustics.gender`; prints its gender_weights.py.
+"""Fit the gender model of `aligncap.acoustics.gender`; prints its gender_weights.json.
 
     python benchmarks/fit_gender.py ../shared/data/speech
 
 Training speakers only; every corpus counts alike. Accuracy is cross-validated over speakers.
 """
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -73,14 +74,9 @@ def main(folder: Path) -> None:
         print(f"# {'female' if gender else 'male'} median pitch by corpus, Hz:", np.round(medians))
     machine.fit(x, y, logisticregression__sample_weight=weights)
     scaler, model = machine[0], machine[1]
-    print('"""Coefficients of `gender`, printed by benchmarks/fit_gender.py; do not edit."""\n')
-    for name, values in (
-        ("MEANS", scaler.mean_),
-        ("SCALES", scaler.scale_),
-        ("WEIGHTS", model.coef_[0]),
-    ):
-        print(f"{name} = ({', '.join(f'{v:.4f}' for v in values)})")
-    print(f"BIAS = {model.intercept_[0]:.4f}")
+    table = {"means": scaler.mean_, "scales": scaler.scale_, "weights": model.coef_[0]}
+    rounded = {name: [round(float(v), 4) for v in values] for name, values in table.items()}
+    print(json.dumps({**rounded, "bias": round(float(model.intercept_[0]), 4)}))
 
 
 if __name__ == "__main__":
