@@ -1,7 +1,7 @@
 """Chunk patterns over the kinds of words: which adjective is said of which head.
 
 A sentence is written as a string of kinds (one letter a word, see `vocabulary`), and the patterns
-run over that string, as NLTK's RegexpParser runs over tags; `toolkit` has the same grammar for it.
+run over that string, as NLTK's RegexpParser runs over tags.
 """
 
 import re
