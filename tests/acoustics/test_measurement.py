@@ -85,6 +85,16 @@ def test_nuclei_are_counted_where_the_level_beats():
     np.testing.assert_allclose(np.diff(nuclei), 0.25, atol=0.03)
 
 
+@pytest.mark.parametrize(("dip_db", "count"), [(1.2, 1), (1.8, 1), (2.3, 9), (3.0, 9)])
+def test_nuclei_are_parted_by_dips_of_two_decibels(dip_db, count):
+    # Three beats a second for three seconds; smoothing takes 0.06 dB of a dip at most.
+    time_s = np.arange(3 * RATE_HZ) / RATE_HZ
+    sound = sum(np.sin(2 * np.pi * 200.0 * n * time_s) / n for n in range(1, 12))
+    level_db = -dip_db / 2 * (1 + np.cos(2 * np.pi * 3 * time_s))
+    waveform = Waveform((0.1 * 10 ** (level_db / 20) * sound).astype(np.float32))
+    assert len(syllable_nuclei(waveform, pitch_track(waveform))) == count
+
+
 def test_pauses_by_hand():
     found = pauses([(0.5, 1.0), (1.1, 2.0), (2.5, 3.5)])
     assert (found.count, found.span_s) == (1, 3.0)

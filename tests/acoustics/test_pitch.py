@@ -64,6 +64,20 @@ def test_a_glide_is_followed():
     np.testing.assert_allclose(track.frequency_hz[10:-10], wanted[moments][10:-10], rtol=0.02)
 
 
+@pytest.mark.parametrize(("depth", "falls"), [(0.5, False), (0.7, True)])
+def test_the_track_jumps_an_octave_only_for_a_clear_subharmonic(depth, falls):
+    """Every other cycle is weakened for a tenth of a second, as a creaking voice does."""
+    time_s = np.arange(RATE_HZ) / RATE_HZ
+    steady = sum(np.sin(2 * np.pi * 200.0 * n * time_s) / n for n in range(1, 12))
+    odd = np.floor(200.0 * time_s).astype(int) % 2 == 1
+    weak = odd & (np.abs(time_s - 0.5) < 0.05)
+    sound = Waveform((0.1 * np.where(weak, 1 - depth, 1) * steady).astype(np.float32))
+    inside = pitch_track(sound).frequency_hz[5:-5]
+    assert (inside > 0).all()
+    # Ten frames of a slightly better octave do not pay for two jumps of 0.5 each.
+    assert (inside < 150.0).any() == falls
+
+
 def test_noise_and_silence_have_no_pitch():
     noise = np.random.default_rng(0).normal(0, 0.1, RATE_HZ).astype(np.float32)
     assert pitch_track(Waveform(noise)).voiced.mean() < 0.05

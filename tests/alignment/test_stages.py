@@ -108,13 +108,16 @@ def test_distillation_brings_the_student_to_the_teacher(
     torch.testing.assert_close(dict(saved.named_parameters()), average)
 
 
-def test_the_first_loss_is_that_of_the_equations(tmp_path: Path, rows: Path, warm: Path) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_first_loss_is_that_of_the_equations(
+    tmp_path: Path, rows: Path, warm: Path, temperature: float
+) -> None:
     """By another road: one batch's losses from plain forwards, prompt by prompt."""
     settings = kd_settings(
         rows,
         warm,
         training=replace(FIT, steps=1, log_every=1, ema_decay=None),
-        teacher=TeacherSettings(top_k=10**6),
+        teacher=TeacherSettings(top_k=10**6, temperature=temperature),
         loss=kd.LossSettings(kl_weight=0.75, ce_weight=0.25),
     )
     run_kd(settings, tmp_path / "run")
@@ -138,7 +141,8 @@ def test_the_first_loss_is_that_of_the_equations(tmp_path: Path, rows: Path, war
             student.append(logits(heard.prompt_ids, example.response_ids))
             teacher.append(logits(example.prompt_ids, example.response_ids))
             targets += example.response_ids
-    kl = kl_to_teacher(torch.cat(student), torch.cat(teacher)).item()
+    warmer = [torch.cat(one) / temperature for one in (student, teacher)]
+    kl = kl_to_teacher(*warmer).item()
     cross = caption_cross_entropy(torch.cat(student), torch.tensor(targets)).item()
     # float16 in the cache.
     assert logged["kl"] == pytest.approx(kl, rel=5e-3)

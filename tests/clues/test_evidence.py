@@ -85,6 +85,56 @@ def test_hand_worked_verdicts(caption: str, values: dict[str, float], verdict: s
     assert verdicts == {verdict}
 
 
+@pytest.mark.parametrize(
+    ("caption", "fact", "supported", "open_", "contradicted"),
+    [
+        # The last value that supports, two between which nothing is told, the first against it.
+        ("a low voice", "pitch_offset_st", -3.0, (-2.9, 2.9), 3.0),
+        ("a high-pitched voice", "pitch_offset_st", 5.0, (4.9, -0.4), -0.5),
+        ("quiet", "loudness_db", -30.0, (-29.9, -22.1), -22.0),
+        ("loud", "loudness_db", -19.5, (-19.6, -27.4), -27.5),
+        ("slow", "pace_syllables_per_s", 3.8, (3.9, 4.9), 5.0),
+        ("fast", "pace_syllables_per_s", 5.5, (5.4, 4.4), 4.3),
+        ("a man", "female_probability", 0.05, (0.06, 0.93), 0.94),
+        ("a woman", "female_probability", 0.95, (0.94, 0.07), 0.06),
+    ],
+)
+def test_verdicts_turn_at_the_documented_values(
+    caption: str, fact: str, supported: float, open_: tuple[float, float], contradicted: float
+) -> None:
+    found = find_clues(caption)
+    values = (supported, *open_, contradicted)
+    verdicts = [str(judge(found, facts_of(**{fact: value}))[0].verdict) for value in values]
+    assert verdicts == ["supported", "cannot tell", "cannot tell", "contradicted"]
+
+
+@pytest.mark.parametrize(
+    ("fact", "zone", "outside"),
+    [
+        ("pitch_offset_st", (-0.5, 3.5), (-0.6, 3.6)),
+        ("loudness_db", (-27.0, -22.0), (-27.1, -21.9)),
+        ("pace_syllables_per_s", (4.3, 5.0), (4.2, 5.1)),
+    ],
+)
+def test_the_neutral_zone_has_its_documented_ends(
+    fact: str, zone: tuple[float, float], outside: tuple[float, float]
+) -> None:
+    for value in zone:
+        assert [clue.meaning for clue in measured_clues(facts_of(**{fact: value}))] == ["normal"]
+    for value in outside:
+        assert measured_clues(facts_of(**{fact: value})) == ()
+
+
+def test_a_fact_is_claimed_from_confidence_a_half_and_judged_from_three_tenths() -> None:
+    loud = {"loudness_db": -10.0}
+    assert levels(facts_of(confidence=0.5, **loud)).loudness == "loud"
+    assert levels(facts_of(confidence=0.49, **loud)).loudness is None
+    assert measured_clues(facts_of(confidence=0.49, **loud)) == ()
+    clue = find_clues("a loud voice")
+    assert judge(clue, facts_of(confidence=0.3, **loud))[0].verdict is Verdict.SUPPORTED
+    assert judge(clue, facts_of(confidence=0.29, **loud))[0].verdict is Verdict.CANNOT_TELL
+
+
 def test_measurement_names_numbers_and_units() -> None:
     facts = facts_of(
         pitch_median_hz=231.0, pitch_offset_st=6.1, loudness_db=-18.4, pace_syllables_per_s=7.25

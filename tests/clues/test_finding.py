@@ -40,6 +40,8 @@ def test_hand_labelled_sentences(text: str) -> None:
         ("anything but calm", "neutral", ""),
         ("cannot help but laugh", "", "laughing"),
         ("not sad but happy", "sad", "happy"),
+        ("not for one moment angry", "angry", ""),  # three words between: as far as it reaches
+        ("not for one single moment angry", "", "angry"),
         ("rather than angrily, he answers softly", "angry", "male quiet"),
         ("not fast and not slow", "fast slow", ""),
         ("her voice isn't loud", "loud", "female"),

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from aligncap.alignment.objective import LessonBatch
+from aligncap.alignment.prompting import Example
 from aligncap.alignment.settings import DataSettings, ModelSettings, ValidationSettings
 from aligncap.captioner.adapters import AdapterSettings
 from aligncap.captioner.batches import SharedPromptRow, collate
@@ -21,6 +22,7 @@ from aligncap.preference import dpo
 from aligncap.preference.caption_check import CheckSettings
 from aligncap.preference.dpo import DpoSettings, PairLossSettings, PairObjective
 from aligncap.preference.pair_lessons import PairBatchSettings, Pairs
+from aligncap.preference.reference import ReferenceCache, StartingPolicy
 from aligncap.training import FitSettings
 from aligncap.training.log import read_log
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
@@ -236,3 +238,16 @@ def test_what_is_missing_is_named(tmp_path: Path, preferences: Path, start: Path
     few = settings_of(preferences, start, batch=PairBatchSettings(captions=1))
     with pytest.raises(DataError, match="make pairs first"):
         run(few, tmp_path / "none")
+
+
+def test_a_reference_with_other_weights_is_computed_anew(tmp_path: Path) -> None:
+    """Of two models that share a cache folder, each has its own log-probabilities."""
+    vocabulary = tiny_vocabulary()
+    rows = random_rows(vocabulary, seed=3, rows=2, responses=2)
+    examples = [Example(row.prompt_ids, said) for row in rows for said in row.responses]
+    for seed in (0, 1):
+        model = CaptionModel(tiny_lm("llama", seed=seed), vocabulary).eval()
+        expected = separate_log_probs(model.causal_lm, rows, vocabulary.text_rows)
+        cache = ReferenceCache(tmp_path, StartingPolicy(model), examples)
+        assert cache.fill() == len(examples)
+        np.testing.assert_allclose(cache.lookup(examples), expected.detach(), rtol=1e-4)

@@ -16,6 +16,7 @@ from aligncap.alignment.settings import DataSettings, ModelSettings, ValidationS
 from aligncap.captioner.adapters import AdapterSettings
 from aligncap.captioner.batches import SharedPromptRow, collate, to_torch
 from aligncap.captioner.checkpoint import load_torch
+from aligncap.captioner.meta import CaptionLimits
 from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.runtime import ResponseRules
@@ -205,3 +206,32 @@ def test_settings_that_do_not_fit_together_are_refused(
         settings_of(preferences, start, **change)
     with pytest.raises(RecipeError, match="clip is 0"):
         PpoLossSettings(clip=0)
+
+
+def test_a_response_cut_off_costs_the_penalty_and_advantages_are_whitened(
+    tmp_path: Path, preferences: Path, start: Path
+) -> None:
+    """In the first round values are 0 and the policy is the reference, so that a response's last
+    token returns the reward alone: 0 of a finished one, less the penalty of one cut off."""
+    settings = settings_of(
+        preferences,
+        start,
+        training=replace(FIT, steps=1, log_every=1, save_every=1),
+        limits=CaptionLimits(min_tokens=1, max_tokens=8),
+        ppo=PpoLossSettings(unfinished_penalty=0.75, decay=1.0),
+    )
+    output = tmp_path / "run"
+    output.mkdir()
+    ppo.follow(settings, output, reward=lambda row, texts: [0.0] * len(texts), resume=False)
+    phase = load_phase(output / ppo.PHASES_FOLDER / "phase-0.npz")
+    said = [response for row in phase.rows for response in row.responses]
+    stops = set(load_torch(start).vocabulary.stop_ids())
+    expected = [0.0 if ids[-1] in stops else -0.75 for ids in said]
+    assert 0 < phase.unfinished < 1
+    assert phase.unfinished == -sum(expected) / 0.75 / len(said)
+    last = np.cumsum([len(ids) for ids in said]) - 1
+    np.testing.assert_allclose(phase.returns[last], expected, atol=1e-4)
+    advantages = phase.returns - phase.values
+    np.testing.assert_allclose(
+        phase.advantages, (advantages - advantages.mean()) / advantages.std(), atol=1e-4
+    )

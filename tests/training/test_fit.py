@@ -95,6 +95,37 @@ def test_the_loop_is_plain_adamw_with_accumulated_gradients(tmp_path: Path) -> N
     torch.testing.assert_close(model.bias, oracle.bias)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        # Two steps up to 0.06, then down to 0 in four: 0.06 · 3/4, 2/4, 1/4, 0.
+        ("linear", [0.03, 0.06, 0.045, 0.03, 0.015, 0.0]),
+        # 0.06 · (1 + cos(π n/4)) / 2.
+        ("cosine", [0.03, 0.06, 0.0512132, 0.03, 0.0087868, 0.0]),
+        ("constant", [0.03, 0.06, 0.06, 0.06, 0.06, 0.06]),
+    ],
+)
+def test_each_step_moves_the_weights_at_its_own_learning_rate(
+    tmp_path: Path, schedule: str, rates: list[float]
+) -> None:
+    """By another road: torch's own AdamW with the rate of each step set by hand."""
+    settings = FitSettings(steps=6, learning_rate=0.06, warmup_steps=2, final_share=0.0,
+                           schedule=schedule, weight_decay=0.0, clip_norm=None,
+                           log_every=1)  # fmt: skip
+    model, oracle = nn.Linear(4, 1), nn.Linear(4, 1)
+    oracle.load_state_dict(model.state_dict())
+    fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at, settings,
+        tmp_path, resume=False)  # fmt: skip
+    optimizer = torch.optim.AdamW(oracle.parameters(), lr=1.0, weight_decay=0.0)
+    for number, rate in enumerate(rates):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        oracle(batch_at(number)).square().mean().backward()
+        optimizer.step()
+    torch.testing.assert_close(model.weight, oracle.weight)
+    assert [line["learning_rate"] for line in read_log(tmp_path)] == pytest.approx(rates, abs=1e-6)
+
+
 def test_only_two_checkpoints_stay_and_none_is_pickled(tmp_path: Path) -> None:
     run(tmp_path, resume=False)
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-36", "checkpoint-40"]
