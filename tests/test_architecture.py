@@ -44,7 +44,8 @@ TORCH_FILES = {"scoring/similarity.py"}
 TORCH_LIBRARIES = {"torch", "transformers", "peft", "accelerate", "safetensors", "tensorboard"}
 TORCH_LIBRARIES |= {"deepspeed", "bitsandbytes"}
 
-HEAVY = ["torch", "transformers", "onnxruntime", "ctranslate2", "nltk", "jieba", "rich.progress"]
+HEAVY = ["torch", "transformers", "onnxruntime", "ctranslate2", "nltk", "jieba", "pydantic"]
+HEAVY += ["rich.progress"]
 """What neither `import aligncap` nor `aligncap --help` may wait for."""
 
 LONGEST_FILE = 600
@@ -174,7 +175,8 @@ def test_what_is_public_is_documented() -> None:
     ],
 )
 def test_starting_loads_nothing_heavy(code: str) -> None:
-    assert loaded_by(code) == set()
+    brought_by_typer = {"pydantic"} if "caption" in code else set()  # once a verb has options
+    assert loaded_by(code) <= brought_by_typer
 
 
 def test_help_does_without_numpy() -> None:

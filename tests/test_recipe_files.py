@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aligncap.errors import AlignCapError
-from aligncap.recipes import TRAINERS, Place, read_section, run_recipe
+from aligncap.recipes import TRAINERS, read_section, run_recipe
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.toml"))
@@ -54,11 +54,11 @@ def test_a_recipe_holds_only_what_differs_from_the_defaults(path: Path) -> None:
 
     def same_without(leaf: tuple[str, ...]) -> bool:
         try:
-            return bool(read_section(kind, without(table, leaf), place=Place("short")) == settings)
+            return bool(read_section(kind, without(table, leaf), file="short") == settings)
         except AlignCapError:  # what has no default
             return False
 
-    settings = read_section(kind, table, place=Place(str(path)))
+    settings = read_section(kind, table, file=str(path))
     assert [".".join(leaf) for leaf in leaves(table) if same_without(leaf)] == []
 
 

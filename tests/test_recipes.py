@@ -4,29 +4,35 @@ import json
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated, Literal, Self
 
 import pytest
+from pydantic import Field, model_validator
 
 from aligncap import recipes
 from aligncap.errors import MissingModelError, RecipeError, UnknownNameError
-from aligncap.recipes import Place, apply_override, read_section, run_recipe
+from aligncap.recipes import apply_override, one_of, read_section, recipe_section, run_recipe
 
 
-@dataclass(frozen=True, kw_only=True)
+@recipe_section
 class Oven:
     """A section."""
 
-    heat_c: float
+    heat_c: Annotated[float, Field(le=300)]
     fan: bool = False
+    shelf: Annotated[float, Field(ge=0, lt=1)] | None = None
+    mode: Literal["top", "bottom"] = "top"
 
-    def __post_init__(self) -> None:
-        if self.heat_c > 300:
-            raise RecipeError(f"heat_c is {self.heat_c}, must be at most 300")
+    @model_validator(mode="after")
+    def _fan_is_cool(self) -> Self:
+        if self.fan and self.heat_c > 250:
+            raise ValueError("with the fan 250 is hot enough; leave fan or heat less")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
+@recipe_section
 class Cake:
     """Settings with every kind of value."""
 
@@ -38,10 +44,11 @@ class Cake:
     parts: Mapping[str, float] = field(default_factory=dict)
     minutes: float | None = 40.0
     steps: int = 1
+    icing: Annotated[str, one_of(("chocolate", "lemon"))] = "lemon"
 
 
 def read(table: dict[str, object]) -> Cake:
-    return read_section(Cake, table, place=Place("cake.toml"))
+    return read_section(Cake, table, file="cake.toml")
 
 
 @pytest.fixture
@@ -89,8 +96,11 @@ def test_every_kind_of_value_is_read() -> None:
         ({"oven": {"heat_c": 1}, "layers": 3}, "layers is 3, must be a list"),
         ({"oven": {"heat_c": 1}, "parts": {"x": "y"}}, r"parts\.x is 'y', must be a number"),
         ({"oven": 180}, "oven is 180, must be a section"),
-        ({}, r"cake\.toml \[oven\]: heat_c is missing"),
-        ({"oven": {"heat_c": 400}}, r"cake\.toml \[oven\]: heat_c is 400\.0, must be at most 300"),
+        ({}, r"cake\.toml: oven is missing"),
+        ({"oven": {}}, r"cake\.toml: oven\.heat_c is missing"),
+        ({"oven": {"heat_c": 400}}, r"cake\.toml: oven\.heat_c is 400, must be at most 300"),
+        ({"oven": {"heat_c": 1, "shelf": 2}}, r"oven\.shelf is 2, must be in \[0, 1\)"),
+        ({"oven": {"heat_c": 300, "fan": True}}, r"cake\.toml \[oven\]: with the fan 250"),
     ],
 )
 def test_a_wrong_value_is_named_with_file_section_and_rule(
@@ -98,6 +108,24 @@ def test_a_wrong_value_is_named_with_file_section_and_rule(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         read(table)
+
+
+def test_a_choice_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"icing \(cake\.toml\) called 'lemmon'.*'lemon'"):
+        read({"oven": {"heat_c": 1}, "icing": "lemmon"})
+    with pytest.raises(UnknownNameError, match=r"choice of mode called 'topp'.*'top'"):
+        Oven(heat_c=1.0, mode="topp")  # type: ignore[arg-type]
+
+
+def test_settings_made_by_hand_are_checked_alike() -> None:
+    with pytest.raises(RecipeError, match=r"^heat_c is 301\.0, must be at most 300$"):
+        Oven(heat_c=301.0)
+    with pytest.raises(UnknownNameError, match="setting in Oven called 'heat'"):
+        Oven(heat=1.0)  # type: ignore[call-arg]
+
+
+def test_none_stands_for_null_inside_sections_too() -> None:
+    assert read({"oven": {"heat_c": 1, "shelf": "none"}}).oven.shelf is None
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
@@ -136,7 +164,9 @@ def test_a_recipe_runs_its_trainer_and_is_signed(
     assert bakery == [(Cake(oven=Oven(heat_c=180.0), eggs=5), tmp_path / "run", False)]
     signed = json.loads((tmp_path / "run" / "recipe.json").read_text("utf-8"))
     assert signed["kind"] == "cake"
-    assert signed["settings"]["oven"] == {"heat_c": 180.0, "fan": False}
+    assert signed["settings"]["oven"] == {
+        "heat_c": 180.0, "fan": False, "shelf": None, "mode": "top",
+    }  # fmt: skip
 
 
 def test_a_dry_run_does_nothing(bakery: list[tuple[Cake, Path, bool]], tmp_path: Path) -> None:

@@ -5,18 +5,32 @@
     [training]                # a section of that trainer's settings: only what differs
     steps = 4000
 
-An unknown key is an error that names the nearest; values are checked for type here and for range
-by the values themselves. Paths are taken from the working folder.
+An unknown key is an error that names the nearest; types and ranges are those that the settings
+classes declare (`recipe_section`). Paths are taken from the working folder.
 """
 
 import json
 import tomllib
-import types
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field, fields, is_dataclass
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import PydanticCustomError
 
 from aligncap.errors import AlignCapError, MissingModelError, RecipeError, UnknownNameError
 from aligncap.storage import write_atomic
@@ -78,7 +92,7 @@ def run_recipe(
         raise UnknownNameError(f"kind of recipe ({path})", str(kind), TRAINERS)
     table.pop("estimate", None)  # of older recipes: what dry runs once assumed, read by nothing
     trainer = _trainer(kind)
-    settings = read_section(trainer.SETTINGS, table, place=Place(str(path)))
+    settings = read_section(trainer.SETTINGS, table, file=str(path))
     described = {"kind": kind, "settings": as_table(settings)}
     if dry_run:
         return {"output": str(output), **described, "plan": trainer.plan(settings, output)}
@@ -115,81 +129,158 @@ def apply_override(table: dict[str, Any], override: str) -> None:
         table[name] = text.strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in which recipe something stands, for messages."""
+CONFIG = ConfigDict(extra="forbid", strict=True)
 
-    file: str
-    section: str = ""
-
-    def inside(self, name: str) -> "Place":
-        """The section `name` of this section."""
-        return Place(self.file, f"{self.section}.{name}" if self.section else name)
-
-    def __str__(self) -> str:
-        return f"{self.file} [{self.section}]" if self.section else self.file
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def read_section(kind: type[T], table: Mapping[str, Any], *, place: Place) -> T:
-    """A table as a value of the dataclass `kind`, sections within sections.
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field, Field))
+def recipe_section(cls: type[T]) -> type[T]:
+    """A frozen dataclass of keywords whose values are held to the ranges of their annotations.
+
+    Made with wrong ones it raises RecipeError or UnknownNameError, one line for the first.
+    """
+    made: Any = pydantic_dataclass(cls, frozen=True, kw_only=True, config=CONFIG)
+    checked = made.__init__
+
+    @wraps(checked)
+    def create(self: Any, **values: object) -> None:
+        try:
+            checked(self, **values)
+        except ValidationError as error:
+            raise _one_line(error, made) from None
+
+    made.__init__ = create
+    kind: type[T] = made
+    return kind
+
+
+def one_of(names: Iterable[str]) -> AfterValidator:
+    """An annotation of text: one of the names of a table."""
+    known = tuple(names)
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise PydanticCustomError("unknown_name", "unknown", {"known": known})
+        return name
+
+    return AfterValidator(check)
+
+
+def read_section(kind: type[T], table: Mapping[str, Any], *, file: str) -> T:
+    """A table of a recipe as settings of the class `kind`, sections within sections.
 
     RecipeError or UnknownNameError names file, section and key.
     """
-    hints = get_type_hints(kind)
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    for key in table:
-        if key not in known:
-            raise UnknownNameError(f"setting in {place}", key, known)
-    values = {
-        key: _read_value(hints[key], value, place.inside(key)) for key, value in table.items()
-    }
-    for name, field in known.items():
-        if name in values or not (field.default is field.default_factory is MISSING):
-            continue
-        if not is_dataclass(hints[name]):
-            raise RecipeError(f"{place}: {name} is missing; it has no default")
-        values[name] = _read_value(hints[name], {}, place.inside(name))
+    # As JSON, in which a list is a tuple and a text a path, and nothing else is converted.
+    text = json.dumps(_with_none(kind, table), default=str)
     try:
-        return kind(**values)
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise _one_line(error, kind, file) from None
     except AlignCapError as error:
-        raise RecipeError(f"{place}: {error}") from error
+        raise RecipeError(f"{file}: {error}") from error
 
 
-def _read_value(kind: Any, value: Any, place: Place) -> Any:
-    origin, options = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
+def _with_none(kind: Any, table: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: "none" stands for it where it is allowed."""
+    hints, values = get_type_hints(kind), dict(table)
+    for name, value in values.items():
+        options = get_args(hints.get(name)) or (hints.get(name),)
+        sections = [option for option in options if is_dataclass(option)]
         if value == "none" and type(None) in options:
-            return None
-        (kind,) = [option for option in options if option is not type(None)]
-        return _read_value(kind, value, place)
-    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, Mapping):
-        return read_section(kind, value, place=place)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_read_value(options[0], item, place) for item in value)
-    if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        return {name: _read_value(options[1], v, place.inside(name)) for name, v in value.items()}
-    return _read_plain(kind, value, place)
+            values[name] = None
+        elif sections and isinstance(value, Mapping):
+            values[name] = _with_none(sections[0], value)
+    return values
 
 
-PLAIN = {
+def _one_line(error: ValidationError, kind: Any, file: str = "") -> AlignCapError:
+    """What is wrong first, where it is, and what may stand there."""
+    unknown = "unexpected_keyword_argument"  # often the cause of the others
+    first = min(error.errors(include_url=False), key=lambda one: one["type"] != unknown)
+    loc, fault = first["loc"], first["type"]
+    keys = [part for part in loc[:-1] if isinstance(part, str)]
+    section = ".".join(keys)
+    name = ".".join([*keys, *(part for part in loc[-1:] if isinstance(part, str))])
+    name = name.removesuffix(".[key]")
+    where = f"{file}: " if file else ""
+    if fault == unknown:
+        inside = f"{file} [{section}]" if section else file or kind.__name__
+        names = [one.name for one in fields(_annotation(kind, loc[:-1])[0])]
+        return UnknownNameError(f"setting in {inside}", str(loc[-1]), names)
+    if fault == "value_error":
+        place = f"{file} [{name}]: " if file and name else where
+        return RecipeError(f"{place}{first['ctx']['error']}")
+    if fault == "missing":
+        return RecipeError(f"{where}{name} is missing; it has no default")
+    plain, rules = _annotation(kind, loc)
+    known = get_args(plain) if fault == "literal_error" else first.get("ctx", {}).get("known")
+    if known:
+        choice = f"choice of {name} ({file})" if file else f"choice of {name}"
+        return UnknownNameError(choice, str(first["input"]), known)
+    rule = PLAIN.get(plain, "a list" if get_origin(plain) is tuple else "a section")
+    if fault == "too_short":
+        rule += f" of at least {first['ctx']['min_length']}"
+    elif not fault.endswith("_type"):
+        rule = _range(rules)
+    return RecipeError(f"{where}{name} is {first['input']!r}, must be {rule}")
+
+
+def _annotation(kind: Any, loc: Sequence[str | int]) -> tuple[Any, list[Any]]:
+    """The type that stands at a place in a settings class, and the rules of its values."""
+    kind, rules = _bare(kind)
+    of_keys: Any = str
+    for part in loc:
+        options = get_args(kind)
+        if part == "[key]":
+            kind = of_keys
+        elif isinstance(part, int):
+            kind = options[0]
+        elif get_origin(kind) is Mapping:
+            of_keys, kind = options
+        else:
+            kind = get_type_hints(kind, include_extras=True)[part]
+        kind, rules = _bare(kind)
+    return kind, rules
+
+
+def _bare(kind: Any) -> tuple[Any, list[Any]]:
+    """A type without its rules and without None, and the rules."""
+    rules: list[Any] = []
+    while (origin := get_origin(kind)) in (Annotated, Union, UnionType):
+        if origin is Annotated:
+            rules += [r for rule in kind.__metadata__ for r in getattr(rule, "metadata", [rule])]
+        kind = next(option for option in get_args(kind) if option is not type(None))
+    return kind, rules
+
+
+def _range(rules: Sequence[Any]) -> str:
+    """The permitted range in words: "in [0, 1)", "above 0", "at least 1"."""
+    bounds = {
+        name: getattr(rule, name)
+        for rule in rules
+        for name in ("ge", "gt", "le", "lt")
+        if getattr(rule, name, None) is not None
+    }
+    lower, upper = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    if lower is not None and upper is not None:
+        opened, closed = "[" if "ge" in bounds else "(", "]" if "le" in bounds else ")"
+        return f"in {opened}{lower}, {upper}{closed}"
+    if lower is not None:
+        least = f"{lower} or more" if lower == 0 else f"at least {lower}"
+        return least if "ge" in bounds else f"above {lower}"
+    return f"at most {upper}" if "le" in bounds else f"below {upper}"
+
+
+PLAIN: Mapping[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "text in quotes",
     Path: "a path in quotes",
 }
-
-
-def _read_plain(kind: Any, value: Any, place: Place) -> Any:
-    number = isinstance(value, int) and not isinstance(value, bool)
-    if kind is float and (number or isinstance(value, float)):
-        return float(value)
-    if kind is Path and isinstance(value, str) and value:
-        return Path(value)
-    if (kind is int and number) or (kind in (bool, str) and isinstance(value, kind)):
-        return value
-    expected = PLAIN.get(kind, "a list" if get_origin(kind) is tuple else "a section")
-    raise RecipeError(f"{place.file}: {place.section} is {value!r}, must be {expected}")
 
 
 def as_table(value: Any) -> Any:

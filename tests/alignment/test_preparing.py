@@ -214,7 +214,7 @@ def test_rows_keep_the_order_of_their_views_across_batches():
 
 @pytest.mark.parametrize("change", [{"views": 0}, {"captions": 0}, {"data": ()}])
 def test_settings_out_of_range_are_refused(change):
-    with pytest.raises(RecipeError, match="at least one"):
+    with pytest.raises(RecipeError, match="at least 1"):
         replace(SETTINGS, **change)
 
 

@@ -23,7 +23,7 @@ HERE = (Path("rows.jsonl"),)
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
-        (DataSettings, {"rows": ()}, "names no file"),
+        (DataSettings, {"rows": ()}, r"rows is \(\), must be a list of at least 1"),
         (DataSettings, {"rows": HERE, "balance": 1.5}, r"balance is 1\.5"),
         (DataSettings, {"rows": HERE, "rarity": -0.5}, r"rarity is -0\.5"),
         (DataSettings, {"rows": HERE, "languages": {"en": 0.0}}, "no language"),
@@ -37,7 +37,7 @@ HERE = (Path("rows.jsonl"),)
         (StudentSettings, {"speech_dropout": 1.0}, r"speech_dropout is 1\.0"),
         (TeacherSettings, {"prompt": "act+sen"}, r"'act\+sem'"),
         (TeacherSettings, {"temperature": 0.0}, r"temperature is 0\.0"),
-        (LossSettings, {"kl_weight": 0.0}, "not both 0"),
+        (LossSettings, {"kl_weight": 0.0}, "both 0"),
         (LossSettings, {"ce_weight": -1.0}, "must be 0 or more"),
     ],
 )

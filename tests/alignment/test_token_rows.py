@@ -85,7 +85,7 @@ def test_what_cannot_be_learnt_from_is_one_line(
     with pytest.raises(DataError, match="no clip has a caption or an emotion"):
         run(alone, tmp_path / "run", resume=False)
     assert not (tmp_path / "run" / "rows.jsonl").exists()
-    with pytest.raises(RecipeError, match="at least one"):
+    with pytest.raises(RecipeError, match="at least 1"):
         replace(settings, data=())
     with pytest.raises(RecipeError, match="codebooks is 0"):
         TokenizerSettings(codebooks=0)

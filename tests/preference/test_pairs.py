@@ -124,5 +124,7 @@ def test_only_what_one_source_found(store: PreferenceStore) -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(RecipeError, match="margin is -1"):
         PairOptions(least_margin=-1)
-    with pytest.raises(RecipeError, match="at least one judge"):
+    with pytest.raises(
+        RecipeError, match=r"judges(\.\w+)? is .*must be (a section of at least 1|above 0)"
+    ):
         PairOptions(judges={"evidence": 0.0})

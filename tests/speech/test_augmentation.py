@@ -68,5 +68,5 @@ def test_noise_only_adds():
 
 
 def test_a_share_beyond_one_is_refused():
-    with pytest.raises(RecipeError, match=r"augmentation\.noise is 1\.5"):
+    with pytest.raises(RecipeError, match=r"noise is 1\.5"):
         Augmentation(noise=1.5)

@@ -4,7 +4,7 @@ The same student, rows, prompts and loop as `kd`; only the loss differs, so the 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from aligncap.alignment.dry_run import plan_stage
@@ -13,9 +13,10 @@ from aligncap.alignment.objective import CaptionObjective
 from aligncap.alignment.settings import StageSettings, StudentSettings
 from aligncap.alignment.stages import Stage, read_training_rows
 from aligncap.alignment.store import Distributions
+from aligncap.recipes import recipe_section
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class CeSettings(StageSettings):
     """A recipe of kind "ce"."""
 

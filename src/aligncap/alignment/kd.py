@@ -5,8 +5,11 @@ token KL(teacher ‖ student) is minimised over the text vocabulary (Eq. 5; deci
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
 
 from aligncap.alignment.draws import Draw
 from aligncap.alignment.dry_run import plan_stage
@@ -25,13 +28,14 @@ from aligncap.captioner.adapters import has_adapter
 from aligncap.captioner.checkpoint import load_torch
 from aligncap.captioner.model import CaptionModel
 from aligncap.errors import RecipeError
+from aligncap.recipes import recipe_section
 from aligncap.training import first_process_first, has_company, training_device
 
 CACHE_FOLDER = "teacher"
 """Of a run: the teacher's distributions, where the recipe names no other folder."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class KdSettings(StageSettings):
     """A recipe of kind "kd"."""
 
@@ -39,12 +43,14 @@ class KdSettings(StageSettings):
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     loss: LossSettings = field(default_factory=LossSettings)
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _teacher_reads(self) -> Self:
         if not (self.teacher.model or self.model.start or self.model.lora):
-            raise RecipeError(
+            raise ValueError(
                 "the teacher needs a model that reads: give model.start (a warmed-up model), "
                 "teacher.model, or a LoRA adapter over model.base"
             )
+        return self
 
 
 SETTINGS = KdSettings

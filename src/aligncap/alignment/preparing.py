@@ -8,11 +8,13 @@ names alone are held.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
@@ -20,7 +22,7 @@ from aligncap.alignment.plain import even_rows, plain_rows
 from aligncap.alignment.row_making import training_row
 from aligncap.alignment.views import View, view_of
 from aligncap.corpora import Manifests, is_validation
-from aligncap.errors import RecipeError
+from aligncap.recipes import Count, recipe_section
 from aligncap.speech.augmentation import Augmentation
 from aligncap.speech.builtin import open_tokenizer, padded, read_tokens
 from aligncap.speech.encoder import SpeechEncoder
@@ -40,26 +42,22 @@ def _gentle() -> Augmentation:
     return Augmentation(voice=0.06, pace=0.12, channel=0.4, level=0.6, noise=0.3, cut=0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@recipe_section
 class RowsSettings:
     """A recipe that makes training rows."""
 
-    data: tuple[Path, ...]
+    data: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Manifests."""
     encoder: Path
     """Folder of the built-in encoder."""
     features: Path
     """Folder that keeps measured features and facts from one run to the next."""
-    views: int = 4
+    views: Count = 4
     """Rows of each training clip; the first is the clip as it is."""
-    captions: int = 4
+    captions: Count = 4
     """Captions a row and language."""
     augmentation: Augmentation = field(default_factory=_gentle)
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.data or self.views < 1 or self.captions < 1:
-            raise RecipeError("data, views and captions must each be at least one")
 
 
 SETTINGS = RowsSettings

@@ -5,9 +5,11 @@ taken from the cache that `aligncap tokens` fills; what is missing there is enco
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from rich.console import Console
 from rich.progress import track
 
@@ -16,7 +18,8 @@ from aligncap.alignment.measuring import measure_all
 from aligncap.alignment.row_making import training_row
 from aligncap.corpora import Utterance, is_validation, read_manifest
 from aligncap.corpora.labels import labelled
-from aligncap.errors import DataError, MissingModelError, RecipeError
+from aligncap.errors import DataError, MissingModelError
+from aligncap.recipes import Count, recipe_section
 from aligncap.speech import TokenCache, open_tokenizer
 from aligncap.training.dry_run import MANIFEST_CURE, Needed, needed_path, plan_table
 from aligncap.values import Facts, SpeechTokenizer
@@ -27,7 +30,7 @@ Clip = tuple[Utterance, str]
 """An utterance and its split."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class TokenizerSettings:
     """The speech tokenizer that the captioner will hear with."""
 
@@ -35,12 +38,8 @@ class TokenizerSettings:
     """As `aligncap tokens` takes it."""
     weights: Path | None = None
     """Folder of its weights, where it needs any."""
-    codebooks: int = 1
+    codebooks: Count = 1
     """RVQ layers (decision 9); 1 is the paper's."""
-
-    def __post_init__(self) -> None:
-        if self.codebooks < 1:
-            raise RecipeError(f"codebooks is {self.codebooks}, must be at least 1")
 
     @property
     def options(self) -> Mapping[str, int]:
@@ -48,11 +47,11 @@ class TokenizerSettings:
         return {"codebooks": self.codebooks} if self.codebooks > 1 else {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class TokenRowsSettings:
     """A recipe of kind "token-rows"."""
 
-    data: tuple[Path, ...]
+    data: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Manifests of the clips to train on."""
     validation: tuple[Path, ...] = ()
     """Manifests of clips to validate on. Where none is given, this project's own validation
@@ -62,13 +61,9 @@ class TokenRowsSettings:
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     facts: Path | None = None
     """File that keeps measured facts from one run to the next; facts.jsonl of the run if none."""
-    captions: int = 4
+    captions: Count = 4
     """Captions a row and language, at most."""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.data or self.captions < 1:
-            raise RecipeError("data and captions must each be at least one")
 
 
 SETTINGS = TokenRowsSettings

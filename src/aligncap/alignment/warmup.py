@@ -5,8 +5,11 @@ likelihood. What it becomes is the student's start and, frozen, the teacher of a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import NonNegativeFloat, model_validator
 
 from aligncap.alignment.dry_run import plan_stage
 from aligncap.alignment.lessons import Lesson, no_teacher
@@ -15,29 +18,26 @@ from aligncap.alignment.settings import StageSettings
 from aligncap.alignment.stages import Stage, read_training_rows
 from aligncap.alignment.students import TEXT_ONLY
 from aligncap.captioner.prompts import TEACHER_PROMPTS
-from aligncap.errors import RecipeError, UnknownNameError
+from aligncap.recipes import Share, one_of, recipe_section
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class WarmupSettings(StageSettings):
     """A recipe of kind "warmup"."""
 
-    prompts: Mapping[str, float] = field(default_factory=lambda: {"act": 1.0})
+    prompts: Mapping[Annotated[str, one_of(TEACHER_PROMPTS)], NonNegativeFloat] = field(
+        default_factory=lambda: {"act": 1.0}
+    )
     """How often each teacher prompt is read; one that a teacher is to read must be learnt here.
     A row without a transcript reads "act" instead of "act+transcript"."""
-    act_dropout: float = 0.1
+    act_dropout: Share = 0.1
     """Share of "act" prompts without any clue: the captions as they come."""
 
-    def __post_init__(self) -> None:
-        for name, weight in self.prompts.items():
-            if name not in TEACHER_PROMPTS:
-                raise UnknownNameError("teacher prompt", name, TEACHER_PROMPTS)
-            if weight < 0:
-                raise RecipeError(f"prompts.{name} is {weight}, must be 0 or more")
+    @model_validator(mode="after")
+    def _some_prompt(self) -> Self:
         if not sum(self.prompts.values()) > 0:
-            raise RecipeError("prompts asks for no prompt")
-        if not 0 <= self.act_dropout <= 1:
-            raise RecipeError(f"act_dropout is {self.act_dropout}, must be in [0, 1]")
+            raise ValueError("prompts asks for no prompt")
+        return self
 
 
 SETTINGS = WarmupSettings

@@ -8,38 +8,33 @@ text; a reference for preference optimisation is the merged model instead.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from aligncap.captioner.backbones import family_of
 from aligncap.captioner.model import CaptionModel, seeded, trainable_summary
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import MissingModelError, RecipeError
+from aligncap.recipes import Count, recipe_section
 
 WEIGHTS = "adapter_model.safetensors"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class AdapterSettings:
     """A LoRA adapter."""
 
-    rank: int = 8
+    rank: Count = 8
     """§3.1."""
-    alpha: int = 16
+    alpha: Count = 16
     """The adapter's output is scaled by alpha / rank; not in the paper."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: tuple[str, ...] = ()
     """Layers it is put beside; empty = those of the model's family."""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha < 1:
-            raise RecipeError(f"LoRA rank {self.rank}, alpha {self.alpha}: both must be positive")
-        if not 0.0 <= self.dropout < 1.0:
-            raise RecipeError(f"LoRA dropout is {self.dropout}, must be in [0, 1)")
 
 
 def add_adapter(model: CaptionModel, settings: AdapterSettings | None = None) -> CaptionModel:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
+from typing import Any, get_origin, get_type_hints
 
 from aligncap.captioner.acting import ACT_MODES
 from aligncap.captioner.prompts import PromptTemplate
@@ -15,7 +16,6 @@ from aligncap.errors import (
     RecipeError,
     UnknownNameError,
 )
-from aligncap.recipes import Place, as_table, read_section
 
 FORMAT = 1
 """The layout that this version writes; it reads this and older ones."""
@@ -113,6 +113,7 @@ class ModelMeta:
 def write_meta(folder: Path, meta: ModelMeta) -> None:
     """Write aligncap.json and the model card."""
     from aligncap.captioner.card import model_card
+    from aligncap.recipes import as_table  # it brings pydantic, which captioning does without
 
     text = json.dumps({"format": FORMAT, **as_table(meta)}, ensure_ascii=False, indent=2)
     (folder / META_FILE).write_text(text + "\n", encoding="utf-8")
@@ -144,9 +145,36 @@ def read_meta(folder: Path) -> ModelMeta:
             "update with `pip install -U aligncap`"
         )
     try:
-        return read_section(ModelMeta, values, place=Place(str(path)))
+        meta: ModelMeta = _read(ModelMeta, values, str(path))
     except AlignCapError as error:
         raise DataError(str(error)) from error
+    return meta
+
+
+def _read(kind: Any, table: Any, place: str) -> Any:
+    """A JSON object as a value of the dataclass `kind`; DataError names what does not fit."""
+    if not isinstance(table, dict):
+        raise DataError(f"{place}: is {table!r}, must be an object; save the model again")
+    hints, values = get_type_hints(kind), dict[str, Any]()
+    for name, value in table.items():
+        if name not in hints:
+            raise UnknownNameError(f"entry in {place}", name, hints)
+        hint, origin = hints[name], get_origin(hints[name])
+        if is_dataclass(hint):
+            values[name] = _read(hint, value, f"{place} [{name}]")
+            continue
+        wanted = {tuple: list, Mapping: dict}.get(origin, (int, float) if hint is float else hint)
+        if not isinstance(value, wanted):
+            raise DataError(
+                f"{place}: {name} is {value!r}, which does not fit; save the model again"
+            )
+        values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise DataError(f"{place}: is damaged ({error}); save the model again") from error
+    except AlignCapError as error:
+        raise DataError(f"{place}: {error}") from error
 
 
 def _instead(folder: Path) -> str:

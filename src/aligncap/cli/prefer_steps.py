@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -184,7 +184,7 @@ def read_store_pairs(path: Path, file: Path, *, world: World) -> int:
 
 
 def _evidence_weights(settings: Sequence[str]) -> EvidenceWeights:
-    known = EvidenceWeights.__slots__
+    known = [one.name for one in fields(EvidenceWeights)]
     named = _named_numbers(settings)
     for name in named:
         if name not in known:

@@ -7,10 +7,12 @@ form count once; each keeps its token ids and log-probability.
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from pydantic import Field
 
 from aligncap import __version__
 from aligncap.captioner.captioner import Heard
@@ -19,9 +21,10 @@ from aligncap.captioner.runtime import DecodeOptions, Sampling
 from aligncap.clues import detect_language
 from aligncap.corpora import Utterance, write_captions
 from aligncap.corpora.labels import trusted_gender
-from aligncap.errors import AlignCapError, DataError, RecipeError, UnknownNameError
+from aligncap.errors import AlignCapError, DataError
 from aligncap.preference.store import PreferenceStore
 from aligncap.preference.values import SEARCHED, Candidate, Clip, Finding, Provenance, normal_form
+from aligncap.recipes import one_of, recipe_section
 from aligncap.values import Facts
 
 
@@ -37,13 +40,13 @@ class Model(Protocol):
         """For each recording all that is asked for, best first, or what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class CandidateOptions:
     """How candidates are looked for."""
 
-    count: int = 5
+    count: Annotated[int, Field(ge=2)] = 5
     """Candidates of a clip, at most."""
-    method: str = "beam"
+    method: Annotated[str, one_of(SEARCHED)] = "beam"
     """"beam": the best of a beam search; "diverse": the best of as many groups of beams, which
     needs the torch runtime; "sample": drawn."""
     diversity: float = 0.5
@@ -52,12 +55,6 @@ class CandidateOptions:
     top_p: float = 0.95
     """Samples are drawn from the fewest tokens whose probability exceeds it."""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.count < 2:
-            raise RecipeError(f"count is {self.count}; a preference needs at least 2 candidates")
-        if self.method not in SEARCHED:
-            raise UnknownNameError("way to find candidates", self.method, SEARCHED)
 
 
 def decode_options(options: CandidateOptions, base: DecodeOptions) -> DecodeOptions:

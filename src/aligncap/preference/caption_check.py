@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import NonNegativeInt
+
 from aligncap.alignment.draws import Draw
 from aligncap.alignment.prompting import Prompter
 from aligncap.captioner.meta import CaptionLimits
@@ -14,24 +16,20 @@ from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.runtime import DecodeOptions, ResponseRules
 from aligncap.captioner.torch_runtime import TorchRuntime
 from aligncap.clues import emotion_of, find_clues
-from aligncap.errors import RecipeError
 from aligncap.preference.claims import verdicts
 from aligncap.preference.pair_lessons import reads
 from aligncap.preference.rewards import RewardOf
 from aligncap.preference.rows import PreferenceRow
+from aligncap.recipes import recipe_section
 from aligncap.values import Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class CheckSettings:
     """Captions that are written and checked at each validation."""
 
-    rows: int = 64
+    rows: NonNegativeInt = 64
     """Validation rows that are captioned, spread over all there are; 0 checks nothing."""
-
-    def __post_init__(self) -> None:
-        if self.rows < 0:
-            raise RecipeError(f"check.rows is {self.rows}, must be 0 or more")
 
 
 @dataclass(frozen=True, slots=True)

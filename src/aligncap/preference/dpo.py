@@ -7,8 +7,10 @@ are computed before the first step and kept (decision 12).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Self
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 
 from aligncap.alignment.draws import Draw
@@ -20,7 +22,6 @@ from aligncap.alignment.store import Distributions
 from aligncap.alignment.teacher import TeacherCache
 from aligncap.captioner.batches import to_torch
 from aligncap.captioner.model import CaptionModel
-from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.preference.caption_check import CaptionCheck, Captioning, CheckSettings
 from aligncap.preference.dry_run import plan_preference
 from aligncap.preference.losses import LOSSES, log_ratio_margins
@@ -28,6 +29,7 @@ from aligncap.preference.pair_lessons import PairBatchSettings, PairBook, Pairs,
 from aligncap.preference.reference import ReferenceCache, StartingPolicy
 from aligncap.preference.rows import read_preferences
 from aligncap.preference.start import require_start, start_act_mode
+from aligncap.recipes import one_of, recipe_section
 from aligncap.training import first_process_first
 
 CACHE_FOLDER = "reference"
@@ -37,35 +39,29 @@ TOP_K = 64
 """Tokens of the reference's distributions that validation's KL is told by."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class PairLossSettings:
     """What is minimised over the pairs."""
 
-    name: str = "dpo"
+    name: Annotated[str, one_of(LOSSES)] = "dpo"
     """One of `losses.LOSSES`: "dpo", "paper_eq6", "ipo" or "cdpo"."""
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """How dear it is to leave the reference; §3.2 leaves it open (decision 12)."""
-    smoothing: float = 0.0
+    smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """"cdpo" only: the share of pairs thought to be the wrong way round."""
     length_normalised: bool = False
     """Mean instead of summed log-probabilities: a long caption weighs no more than a short one."""
-    likelihood_weight: float = 0.0
+    likelihood_weight: NonNegativeFloat = 0.0
     """Weight of the chosen captions' own cross-entropy beside it; not in the paper."""
 
-    def __post_init__(self) -> None:
-        if self.name not in LOSSES:
-            raise UnknownNameError("preference loss", self.name, LOSSES)
-        if not self.beta > 0:
-            raise RecipeError(f"beta is {self.beta}, must be above 0")
-        if not 0 <= self.smoothing < 0.5 or (self.smoothing and self.name != "cdpo"):
-            raise RecipeError(
-                f"smoothing is {self.smoothing}, must be in [0, 0.5), and 0 for all but cdpo"
-            )
-        if self.likelihood_weight < 0:
-            raise RecipeError(f"likelihood_weight is {self.likelihood_weight}, must be 0 or more")
+    @model_validator(mode="after")
+    def _smoothing_is_of_cdpo(self) -> Self:
+        if self.smoothing and self.name != "cdpo":
+            raise ValueError(f"smoothing is {self.smoothing}, must be 0 for all but cdpo")
+        return self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class DpoSettings(StageSettings):
     """A recipe of kind "dpo"."""
 
@@ -75,8 +71,10 @@ class DpoSettings(StageSettings):
     reference: Path | None = None
     """Folder of what the reference says, to share between runs; inside the run's if not given."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _goes_on(self) -> Self:
         require_start(self)
+        return self
 
 
 SETTINGS = DpoSettings

@@ -19,49 +19,48 @@ nothing and says nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field
 from functools import cache
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from aligncap import __version__, clues
 from aligncap.clues import find_clues
-from aligncap.errors import RecipeError
 from aligncap.preference.known import Claim, Held, Known, Standing, plain_clues
 from aligncap.preference.values import Asked, Candidate, Clip, Judgement
+from aligncap.recipes import recipe_section
 from aligncap.storage import hash_of_parts
 from aligncap.values import Clue
 
 if TYPE_CHECKING:
     from aligncap.preference.judges import JudgeOptions
 
+Weight = Annotated[float, Field(ge=0, lt=inf)]
+
 MIDDLE = "normal"
 """The meaning of a fact in the middle of its scale: true of most clips, so it says little."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class EvidenceWeights:
     """What claims are worth and what they cost, in units of one clear fact that is said."""
 
-    contradicted: float = 1.5
+    contradicted: Weight = 1.5
     """More than a fact is worth, so that a guess does not pay."""
-    invented: float = 0.5
+    invented: Weight = 0.5
     """A claim that no reference makes, where people have captioned the clip."""
-    untold: float = 0.1
+    untold: Weight = 0.1
     """A claim that can be held against nothing."""
-    emotion: float = 2.0
+    emotion: Weight = 2.0
     """The right emotion; it names the state itself."""
-    wrong_emotion: float = 2.0
-    middle: float = 0.25
-    repeated: float = 0.25
+    wrong_emotion: Weight = 2.0
+    middle: Weight = 0.25
+    repeated: Weight = 0.25
     """"A low voice with a low pitch" says one thing."""
-
-    def __post_init__(self) -> None:
-        for one in fields(self):
-            if not 0 <= getattr(self, one.name) < inf:
-                raise RecipeError(f"{one.name} is {getattr(self, one.name)}, must be 0 or more")
 
     def worth(self, claim: Claim) -> float:
         """What it is worth to say this, where it is so."""

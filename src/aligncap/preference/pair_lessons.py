@@ -12,6 +12,7 @@ from aligncap.alignment.settings import BatchSettings, StudentSettings
 from aligncap.captioner.batches import SharedPromptRow
 from aligncap.errors import DataError
 from aligncap.preference.rows import PreferenceRow
+from aligncap.recipes import Count, recipe_section
 
 
 def reads(act_mode: str) -> StudentSettings:
@@ -20,11 +21,11 @@ def reads(act_mode: str) -> StudentSettings:
     return StudentSettings(act_mode=act_mode, act_dropout=0.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class PairBatchSettings(BatchSettings):
     """What one batch of pairs holds."""
 
-    captions: int = 16
+    captions: Count = 16
     """Pairs among the first so many candidates of a clip count."""
 
 

@@ -5,39 +5,38 @@ corpus against the best candidate (decision 11), is there for whoever asks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from aligncap import __version__
-from aligncap.errors import RecipeError
 from aligncap.preference.judges import combined
 from aligncap.preference.store import PreferenceStore
 from aligncap.preference.values import Candidate, Judgement, PreferencePair, Provenance
+from aligncap.recipes import recipe_section
 
 Scores = Mapping[str, Judgement]
 """Judgements by the candidates' keys."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class PairOptions:
     """How pairs are made."""
 
-    least_margin: float = 0.1
+    least_margin: NonNegativeFloat = 0.1
     """A pair whose scores are nearer than this is dropped; a tie always is."""
     gold: bool = False
     """Also the corpus' caption against the best candidate."""
-    judges: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({"evidence": 1.0}))
+    judges: Annotated[Mapping[str, PositiveFloat], Field(min_length=1)] = field(
+        default_factory=lambda: MappingProxyType({"evidence": 1.0})
+    )
     """Names of judges and the weight of each."""
-
-    def __post_init__(self) -> None:
-        if self.least_margin < 0:
-            raise RecipeError(f"margin is {self.least_margin}, must be 0 or more")
-        if not self.judges or not all(weight > 0 for weight in self.judges.values()):
-            raise RecipeError("name at least one judge, each with a weight above 0")
 
 
 def best_against_rest(
-    candidates: Sequence[Candidate], scores: Scores, *, least_margin: float
+    candidates: Sequence[Candidate], scores: Scores, *, least_margin: NonNegativeFloat
 ) -> Iterator[PreferencePair]:
     """The best of a clip's candidates against each of the rest, the clearest first.
 
@@ -49,7 +48,7 @@ def best_against_rest(
 
 
 def gold_against_best(
-    candidates: Sequence[Candidate], scores: Scores, *, least_margin: float
+    candidates: Sequence[Candidate], scores: Scores, *, least_margin: NonNegativeFloat
 ) -> Iterator[PreferencePair]:
     """The corpus' caption against the model's best.
 
@@ -115,7 +114,7 @@ def _ranked(candidates: Sequence[Candidate], scores: Scores) -> list[Candidate]:
 
 
 def _pair(
-    chosen: Candidate, rejected: Candidate, scores: Scores, least_margin: float
+    chosen: Candidate, rejected: Candidate, scores: Scores, least_margin: NonNegativeFloat
 ) -> Iterator[PreferencePair]:
     margin = scores[chosen.key].score - scores[rejected.key].score
     if margin > 0 and margin >= least_margin and chosen.key != rejected.key:

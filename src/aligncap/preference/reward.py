@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from aligncap.alignment.lessons import Lesson
@@ -19,20 +21,23 @@ from aligncap.preference.reward_model import ModelReward, RewardModel, read_whol
 from aligncap.preference.rewards import RewardOf, RewardSettings
 from aligncap.preference.rows import read_preferences
 from aligncap.preference.start import require_start, start_act_mode
+from aligncap.recipes import recipe_section
 from aligncap.training import is_first_process
 
 SCALE_ROWS = 256
 """Clips whose candidates say what a usual reward is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class RewardModelSettings(StageSettings):
     """A recipe of kind "reward"."""
 
     batch: PairBatchSettings = field(default_factory=PairBatchSettings)
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _goes_on(self) -> Self:
         require_start(self)
+        return self
 
 
 SETTINGS = RewardModelSettings

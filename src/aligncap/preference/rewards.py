@@ -1,14 +1,16 @@
 """What PPO maximises: a reward of captions of a clip, by name."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol, Self
 
-from aligncap.errors import RecipeError, UnknownNameError
+from pydantic import model_validator
+
 from aligncap.preference.evidence_judge import EvidenceWeights
 from aligncap.preference.rows import PreferenceRow
+from aligncap.recipes import one_of, recipe_section
 
 REWARDS = {
     "evidence": "aligncap.preference.claims",
@@ -24,22 +26,22 @@ class RewardOf(Protocol):
         """The reward of each text, which is in the row's language."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class RewardSettings:
     """Which reward, and where it is."""
 
-    name: str = "evidence"
+    name: Annotated[str, one_of(REWARDS)] = "evidence"
     """"evidence" (what the signal and the labels say: a verifiable reward) or "model"."""
     model: Path | None = None
     """Folder of the reward model, for "model"."""
     evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
     """What claims are worth and what they cost, for "evidence"."""
 
-    def __post_init__(self) -> None:
-        if self.name not in REWARDS:
-            raise UnknownNameError("reward", self.name, REWARDS)
+    @model_validator(mode="after")
+    def _model_is_given(self) -> Self:
         if (self.name == "model") != (self.model is not None):
-            raise RecipeError('the reward "model" needs reward.model, its folder; others have none')
+            raise ValueError('the reward "model" needs reward.model, its folder; others have none')
+        return self
 
 
 def open_reward(settings: RewardSettings) -> RewardOf:

@@ -10,38 +10,36 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 from random import Random
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt
 
 from aligncap.alignment.data import SPLITS, SpeechSource, TrainingRow, read_rows, read_source
 from aligncap.alignment.measuring import measure_all
 from aligncap.captioner.writing import Spoken
 from aligncap.corpora import Utterance, read_manifest
-from aligncap.errors import DataError, RecipeError
+from aligncap.errors import DataError
 from aligncap.preference.candidates import clip_of
 from aligncap.preference.values import Clip
+from aligncap.recipes import recipe_section
 from aligncap.values import LANGUAGES, SpeechTokens
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class RowClipSettings:
     """Which clips get candidates."""
 
     rows: Path
     """Training rows; of each clip the row of the clip as it is counts (`…#0`)."""
-    manifests: tuple[Path, ...]
+    manifests: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Of the corpora that the rows are of."""
     facts: Path
     """What was measured when the rows were made; what is not there is measured into it."""
-    clips: int = 1000
+    clips: NonNegativeInt = 1000
     """Training clips, as many of each corpus as there are; 0 = all."""
-    validation_clips: int = 200
+    validation_clips: NonNegativeInt = 200
     """Clips of validation speakers, the same way: what the implicit reward is validated on."""
-    languages: tuple[str, ...] = LANGUAGES
-
-    def __post_init__(self) -> None:
-        if not self.manifests or not self.languages:
-            raise RecipeError("manifests and languages must each name at least one")
-        if min(self.clips, self.validation_clips) < 0:
-            raise RecipeError("clips and validation_clips must be 0 (all) or more")
+    languages: Annotated[tuple[str, ...], Field(min_length=1)] = LANGUAGES
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,12 @@
 
 from aligncap.alignment.settings import StageSettings
 from aligncap.captioner.meta import read_meta
-from aligncap.errors import RecipeError
 
 
 def require_start(settings: StageSettings) -> None:
-    """RecipeError where the recipe names no model to go on from."""
+    """ValueError where the recipe names no model to go on from."""
     if settings.model.start is None:
-        raise RecipeError(
+        raise ValueError(
             "preferences are learnt by a captioner: give model.start, the folder of one "
             "(after KD, §3.2)"
         )

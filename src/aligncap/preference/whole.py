@@ -11,14 +11,14 @@ gives the candidates of the next, and is its reference.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from aligncap.captioner.meta import RUN_MODEL_FOLDER
 from aligncap.captioner.opening import model_fingerprint, open_writer
-from aligncap.errors import RecipeError, UnknownNameError
+from aligncap.errors import RecipeError
 from aligncap.preference.candidates import CandidateOptions, decode_options, provenance_of
 from aligncap.preference.dry_run import plan_rounds
 from aligncap.preference.evidence_judge import EvidenceJudge, EvidenceWeights
@@ -29,7 +29,7 @@ from aligncap.preference.row_clips import RowClipSettings, read_row_clips
 from aligncap.preference.rows import write_preference_rows
 from aligncap.preference.store import PreferenceStore
 from aligncap.preference.to_rows import preference_rows
-from aligncap.recipes import run_recipe
+from aligncap.recipes import Count, one_of, recipe_section, run_recipe
 from aligncap.storage import write_atomic
 from aligncap.training import has_company
 
@@ -41,11 +41,11 @@ METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 STORE_FILE, ROWS_FILE, SUMMARY_FILE = "prefer.sqlite", "rows.jsonl", "summary.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class LearnSettings:
     """What learns from the preference rows."""
 
-    method: str = "dpo"
+    method: Annotated[str, one_of(METHODS)] = "dpo"
     """One of `METHODS`."""
     recipes: Path = Path("recipes/mini")
     """Folder of dpo.toml, reward.toml and ppo.toml; data and start are the round's."""
@@ -54,12 +54,8 @@ class LearnSettings:
     reward: tuple[str, ...] = ()
     ppo: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UnknownNameError("way to learn preferences", self.method, METHODS)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class PreferSettings:
     """A recipe of kind "prefer"."""
 
@@ -76,11 +72,7 @@ class PreferSettings:
     pairs: PairOptions = field(default_factory=PairOptions)
     """Judges other than evidence must have judged the store before."""
     learn: LearnSettings = field(default_factory=LearnSettings)
-    rounds: int = 1
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise RecipeError(f"rounds is {self.rounds}, must be at least 1")
+    rounds: Count = 1
 
 
 SETTINGS = PreferSettings

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 
 from aligncap.acoustics.frontend import HIGHEST_HZ, LOWEST_HZ, MELS, hz_to_mel, mel_to_hz
-from aligncap.errors import RecipeError
+from aligncap.recipes import Share, recipe_section
 from aligncap.speech.features import Features, Floats
 
 _CENTRES_MEL = np.linspace(hz_to_mel(LOWEST_HZ), hz_to_mel(HIGHEST_HZ), MELS + 2)[1:-1]
@@ -20,7 +20,7 @@ _SAME_GENDER = 0.07
 _AXIS = np.linspace(0.0, 1.0, MELS, dtype=np.float32)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@recipe_section
 class Augmentation:
     """How strongly features are varied; 0 switches a variation off."""
 
@@ -28,19 +28,14 @@ class Augmentation:
     """Standard deviation of the logarithm of the frequency ratio (pitch and formants)."""
     pace: float = 0.22
     """Largest logarithm of the ratio of durations, uniformly drawn."""
-    channel: float = 0.7
+    channel: Share = 0.7
     """Share of clips that get another frequency response."""
     level: float = 1.2
     """Standard deviation of the level in nats of power (1 nat = 4.3 dB)."""
-    noise: float = 0.5
+    noise: Share = 0.5
     """Share of clips that get steady coloured noise."""
-    cut: float = 0.3
+    cut: Share = 0.3
     """Share of clips whose beginning is cut off, up to a sixth."""
-
-    def __post_init__(self) -> None:
-        for name in ("channel", "noise", "cut"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise RecipeError(f"augmentation.{name} is {getattr(self, name)}, must be 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)

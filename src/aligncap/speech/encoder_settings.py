@@ -1,10 +1,13 @@
 """The recipe of kind "encoder"."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated, Self
 
-from aligncap.errors import RecipeError
+from pydantic import Field, model_validator
+
+from aligncap.recipes import recipe_section
 from aligncap.speech.augmentation import Augmentation
 from aligncap.speech.encoder import EncoderConfig
 from aligncap.training import FitSettings
@@ -12,7 +15,7 @@ from aligncap.training import FitSettings
 FRAMES_PER_S = 100
 
 
-@dataclass(frozen=True, kw_only=True)
+@recipe_section
 class Losses:
     """Weights of the parts of the loss."""
 
@@ -24,11 +27,11 @@ class Losses:
     label_smoothing: float = 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
+@recipe_section
 class EncoderSettings:
     """A recipe that trains the built-in speech encoder."""
 
-    data: tuple[Path, ...]
+    data: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Manifests."""
     shares: Mapping[str, float]
     """How much of every batch each corpus gives, by name; made to sum to 1."""
@@ -56,10 +59,10 @@ class EncoderSettings:
         """Frames of the longest clip of a batch."""
         return round(self.longest_s * FRAMES_PER_S)
 
-    def __post_init__(self) -> None:
-        if not self.data:
-            raise RecipeError("data names no manifest; list at least one")
+    @model_validator(mode="after")
+    def _trains_whole(self) -> Self:
         if self.training.sharding != "none":
-            raise RecipeError(
+            raise ValueError(
                 "the speech encoder is small and is trained whole: set training.sharding to none"
             )
+        return self
