@@ -21,8 +21,8 @@ from aligncap.acoustics.gender import gender_cues
 from aligncap.acoustics.pitch import pitch_track
 from aligncap.acoustics.voice import envelope_cues
 from aligncap.audio import load
-from aligncap.corpora import Utterance, is_validation, read_manifest
-from aligncap.corpora.labels import trusted_gender
+from aligncap.corpora.manifest import Utterance, read_manifest, trusted_gender
+from aligncap.corpora.splits import is_validation
 
 CORPORA = ("ravdess", "emodb", "nemo", "ased")
 CLIPS_A_SPEAKER = 60

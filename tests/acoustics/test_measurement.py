@@ -177,7 +177,8 @@ def test_clipped_speech_tells_no_loudness(clip):
 
 
 def test_gender_is_right_of_voices_that_are_told(speech_data):
-    from aligncap.corpora import read_manifest, validation_split
+    from aligncap.corpora.manifest import read_manifest
+    from aligncap.corpora.splits import validation_split
 
     _, kept = validation_split(read_manifest(speech_data / "ravdess" / "manifest.jsonl"))
     told = []

@@ -7,7 +7,7 @@ import pytest
 
 from aligncap.acoustics import pitch_track
 from aligncap.audio import load
-from aligncap.corpora import read_manifest
+from aligncap.corpora.manifest import read_manifest
 from aligncap.values import RATE_HZ, Waveform
 
 parselmouth = pytest.importorskip("parselmouth", reason="the oracle, of the dev extra")

@@ -13,16 +13,12 @@ from safetensors.torch import save_file
 
 from aligncap.acoustics.frontend import MELS
 from aligncap.alignment.data import read_rows
-from aligncap.alignment.preparing import (
-    RowsSettings,
-    plan,
-    rows_of,
-    tokens_of,
-)
+from aligncap.alignment.preparing import RowsSettings, plan, rows_of, tokens_of
 from aligncap.alignment.row_making import ended, training_row
 from aligncap.alignment.views import View, moved_facts, view_of
 from aligncap.clues import emotion_of, find_clues
-from aligncap.corpora import Utterance, is_validation
+from aligncap.corpora.manifest import Utterance
+from aligncap.corpora.splits import is_validation
 from aligncap.errors import MissingModelError, RecipeError
 from aligncap.speech.augmentation import Varied
 from aligncap.speech.builtin import padded

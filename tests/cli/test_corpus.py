@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aligncap.cli.corpus import VERBS
-from aligncap.corpora.layouts import CORPORA
+from aligncap.corpora.captioned import CORPORA
 from corpora import shipped
 
 

@@ -6,14 +6,9 @@ from pathlib import Path
 import pytest
 
 from aligncap.clues import Levels, clue_of, emotion_of, find_clues
-from aligncap.corpora import (
-    Utterance,
-    gold_clues,
-    meaning_of,
-    read_manifest,
-    validation_split,
-    write_captions,
-)
+from aligncap.corpora.captions import gold_clues, meaning_of, write_captions
+from aligncap.corpora.manifest import Utterance, read_manifest
+from aligncap.corpora.splits import validation_split
 from aligncap.values import Fact, Facts
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.corpora import Utterance, read_manifest
-from aligncap.corpora.inspection import Inspection
-from aligncap.corpora.layouts import open_corpus
-from aligncap.corpora.parting import Split, count_leaks, split_manifest
-from aligncap.corpora.preparing import prepare
-from aligncap.corpora.seen import Seen
-from aligncap.corpora.sounds import Sound
+from aligncap.corpora.captioned import open_corpus
+from aligncap.corpora.doctor import Inspection, prepare
+from aligncap.corpora.manifest import Utterance, read_manifest
+from aligncap.corpora.seen import Seen, Sound
+from aligncap.corpora.splits import Split, count_leaks, split_manifest
 from corpora import shipped
 
 SHORT, LONG = 300, 3000

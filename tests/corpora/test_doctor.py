@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from aligncap.corpora import read_manifest
-from aligncap.corpora.doctor import examine
-from aligncap.corpora.findings import Fault, Kind
-from aligncap.corpora.layouts import CORPORA, open_corpus
-from aligncap.corpora.parting import Split
-from aligncap.corpora.preparing import prepare
+from aligncap.corpora.captioned import CORPORA, open_corpus
+from aligncap.corpora.doctor import examine, prepare
+from aligncap.corpora.layouts import Fault, Kind
+from aligncap.corpora.manifest import read_manifest
+from aligncap.corpora.splits import Split
 from aligncap.errors import DataError
 from corpora import shipped
 

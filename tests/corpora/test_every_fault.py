@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.corpora import read_manifest
-from aligncap.corpora.findings import Fault, Kind
-from aligncap.corpora.layouts import CORPORA, open_corpus
-from aligncap.corpora.parting import Split
-from aligncap.corpora.preparing import prepare
+from aligncap.corpora.captioned import CORPORA, open_corpus
+from aligncap.corpora.doctor import prepare
+from aligncap.corpora.layouts import Fault, Kind
+from aligncap.corpora.manifest import read_manifest
+from aligncap.corpora.splits import Split
 from corpora import shipped
 from corpora.test_doctor import (
     esd_sentence_torn,

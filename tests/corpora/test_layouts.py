@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.corpora import Utterance
-from aligncap.corpora.findings import Fault
-from aligncap.corpora.layouts import CORPORA, open_corpus
-from aligncap.corpora.layouts.caption_files import read_captions
-from aligncap.corpora.layouts.reading import sound_files
+from aligncap.corpora.captioned import CORPORA, open_corpus, read_captions
+from aligncap.corpora.layouts import Fault, sound_files
+from aligncap.corpora.manifest import Utterance
 from aligncap.errors import DataError, UnknownNameError
 from corpora import shipped
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.corpora import Utterance, read_manifest, write_manifest
+from aligncap.corpora.manifest import Utterance, read_manifest, write_manifest
 from aligncap.errors import DataError
 
 

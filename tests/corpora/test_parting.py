@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligncap.corpora import Utterance, read_manifest, write_manifest
-from aligncap.corpora.parting import (
+from aligncap.corpora.manifest import Utterance, read_manifest, write_manifest
+from aligncap.corpora.seen import Seen
+from aligncap.corpora.splits import (
     FILES,
     Split,
     count_leaks,
@@ -17,7 +18,6 @@ from aligncap.corpora.parting import (
     sentence_of,
     split_manifest,
 )
-from aligncap.corpora.seen import Seen
 
 
 def clip(number: int, *, speakers: int = 40, text: str | None = None) -> Utterance:

@@ -3,7 +3,7 @@
 import pytest
 
 from aligncap.clues import acoustic_prompt, clue_of, emotion_of, find_clues
-from aligncap.corpora.plain import plain_captions
+from aligncap.corpora.captions import plain_captions
 from aligncap.values import EMOTIONS
 
 

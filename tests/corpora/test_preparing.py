@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.corpora import read_manifest
-from aligncap.corpora.findings import Fault
-from aligncap.corpora.layouts import open_corpus
-from aligncap.corpora.parting import Split
-from aligncap.corpora.preparing import prepare
-from aligncap.corpora.sounds import SoundBook
+from aligncap.corpora.captioned import open_corpus
+from aligncap.corpora.doctor import prepare
+from aligncap.corpora.layouts import Fault
+from aligncap.corpora.manifest import read_manifest
+from aligncap.corpora.seen import SoundBook
+from aligncap.corpora.splits import Split
 from aligncap.errors import DataError, UnknownNameError
 from corpora import shipped
 

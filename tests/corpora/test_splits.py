@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligncap.corpora import Utterance, read_manifest, split_by_hash, validation_split
-from aligncap.corpora.splits import VALIDATION_SPEAKERS, secap_source
+from aligncap.corpora.manifest import Utterance, read_manifest
+from aligncap.corpora.splits import (
+    VALIDATION_SPEAKERS,
+    secap_source,
+    split_by_hash,
+    validation_split,
+)
 from aligncap.errors import DataError
 
 SPEECH = Path(__file__).parents[3] / "shared" / "data" / "speech"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from aligncap.corpora import Utterance
+from aligncap.corpora.manifest import Utterance
 from aligncap.experiments.egemaps import KERNELS, functionals, svm_answers
 from aligncap.values import RATE_HZ
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aligncap.captioner.runtime import DecodeOptions
-from aligncap.corpora import Utterance
+from aligncap.corpora.manifest import Utterance
 from aligncap.errors import AlignCapError, AudioError, RecipeError, UnknownNameError
 from aligncap.preference import Finding
 from aligncap.preference.candidates import (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aligncap.acoustics import measure
 from aligncap.audio import load
 from aligncap.clues import levels
-from aligncap.corpora import read_manifest
+from aligncap.corpora.manifest import read_manifest
 from aligncap.errors import RecipeError
 from aligncap.preference import Candidate, Clip, Judgement
 from aligncap.preference.evidence_judge import EvidenceJudge, EvidenceWeights

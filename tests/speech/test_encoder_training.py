@@ -11,9 +11,8 @@ import torch
 from torch.nn import functional
 
 from aligncap.acoustics.frontend import MELS
-from aligncap.corpora import Utterance, is_validation, read_manifest
-from aligncap.corpora.labels import trusted_gender
-from aligncap.corpora.splits import VALIDATION_SPEAKERS
+from aligncap.corpora.manifest import Utterance, read_manifest, trusted_gender
+from aligncap.corpora.splits import VALIDATION_SPEAKERS, is_validation
 from aligncap.errors import DataError, RecipeError
 from aligncap.speech import encoder_training
 from aligncap.speech.encoder_data import UNKNOWN, Clip, make_batch

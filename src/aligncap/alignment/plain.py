@@ -1,6 +1,6 @@
 """Rows of captions alone, for the warm-up: plain ones, and as many of each emotion.
 
-What clues are for is learnt from plain captions (`corpora.plain`). A corpus has few clips of some
+What clues are for is learnt from plain captions. A corpus has few clips of some
 emotions, but text is free: what a clip would be called if it were bored, its facts as they are.
 """
 
@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from aligncap.alignment.data import TrainingRow
 from aligncap.clues import acoustic_prompt
-from aligncap.corpora import Utterance, gold_clues, is_validation, write_captions
-from aligncap.corpora.labels import labelled
-from aligncap.corpora.plain import plain_captions
+from aligncap.corpora.captions import gold_clues, plain_captions, write_captions
+from aligncap.corpora.manifest import Utterance, labelled
+from aligncap.corpora.splits import is_validation
 from aligncap.training import seed_of
 from aligncap.values import EMOTIONS, LANGUAGES, Facts
 

@@ -6,8 +6,8 @@ from aligncap.alignment.data import TrainingRow
 from aligncap.captioner.acting import student_act
 from aligncap.captioner.vocabulary import STOP_CHARACTERS
 from aligncap.clues import acoustic_prompt, detect_language, heard_gender
-from aligncap.corpora import Utterance
 from aligncap.corpora.captions import gold_clues, write_captions
+from aligncap.corpora.manifest import Utterance
 from aligncap.training import seed_of
 from aligncap.values import LANGUAGES, Facts, SpeechTokens
 
@@ -25,7 +25,7 @@ def training_row(
     """The row of view `view` of an utterance; None where nothing is known to say of it.
 
     It has at most `captions` captions in each language: people's where there are any, else drawn
-    from labels and facts. `utterance` has the labels that are relied on (`corpora.labels`).
+    from labels and facts. `utterance` has the labels that are relied on (`corpora.manifest`).
     """
     if heard_gender(tokens.readout, facts) is None:
         utterance = replace(utterance, gender=None)  # or the student learns to guess

@@ -17,7 +17,7 @@ from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
 from aligncap.alignment.measuring import measure_all
 from aligncap.alignment.row_making import training_row
 from aligncap.corpora import Utterance, is_validation, read_manifest
-from aligncap.corpora.labels import labelled
+from aligncap.corpora.manifest import labelled
 from aligncap.errors import DataError, MissingModelError
 from aligncap.recipes import Count, recipe_section
 from aligncap.speech import TokenCache, open_tokenizer

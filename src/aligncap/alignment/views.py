@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aligncap.corpora import Utterance
-from aligncap.corpora.labels import labelled
+from aligncap.corpora.manifest import Utterance, labelled
 from aligncap.speech.augmentation import Augmentation, Varied, vary
 from aligncap.speech.features import Features
 from aligncap.training import seed_of

@@ -20,7 +20,7 @@ VERBS = {
     "emodb": "EmoDB: ten German sentences by ten actors.",
     "folder": "Any folder of sound files, captions beside them in .txt.",
 }
-"""The corpora, by the names of `corpora.layouts`, which would take numpy to import."""
+"""The corpora, by the names of `corpora.captioned`, which would take numpy to import."""
 
 
 class SplitBy(StrEnum):

@@ -8,10 +8,11 @@ from pathlib import Path
 from aligncap.cli.messages import stoppable
 from aligncap.cli.progress import Progress
 from aligncap.cli.world import World
-from aligncap.corpora.doctor import examine
-from aligncap.corpora.findings import Fault
-from aligncap.corpora.layouts import open_corpus
-from aligncap.corpora.parting import (
+from aligncap.corpora.captioned import open_corpus
+from aligncap.corpora.doctor import FAULTS, MANIFEST, Report, examine, prepare
+from aligncap.corpora.layouts import Fault
+from aligncap.corpora.seen import Seen
+from aligncap.corpora.splits import (
     Leaks,
     Split,
     count_leaks,
@@ -19,8 +20,6 @@ from aligncap.corpora.parting import (
     leak_faults,
     split_manifest,
 )
-from aligncap.corpora.preparing import FAULTS, MANIFEST, Report, prepare
-from aligncap.corpora.seen import Seen
 
 SOME_FAILED = 1
 SAID_OF_A_KIND = 5

@@ -42,7 +42,7 @@ def cache_tokens(
     world: World,
 ) -> int:
     """Tokenise the speech of a manifest into a cache; returns 0, or 1 if some clip failed."""
-    from aligncap.corpora import read_manifest
+    from aligncap.corpora.manifest import read_manifest
     from aligncap.speech import open_tokenizer, tokenize_manifest
 
     options = {"codebooks": codebooks} if codebooks > 1 else {}

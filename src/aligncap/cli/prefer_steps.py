@@ -52,7 +52,7 @@ def keep_candidates(wish: CandidateWish, options: CandidateOptions, *, world: Wo
     """Find the candidates of a manifest; returns 0, or 1 if some clip could not be used."""
     from aligncap.captioner.opening import find_model, load, model_fingerprint
     from aligncap.captioner.runtime import CT2_FOLDER
-    from aligncap.corpora import read_manifest
+    from aligncap.corpora.manifest import read_manifest
 
     folder = find_model(wish.model)
     if options.method == "diverse" and (folder / CT2_FOLDER).is_dir():

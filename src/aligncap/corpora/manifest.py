@@ -1,18 +1,95 @@
-"""Manifests: one JSON object a line for every utterance, read as a stream."""
+"""Manifests: JSON lines, one utterance a line, read as a stream; and which labels are relied on."""
 
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path, PurePath
+from typing import Any
 
-from aligncap.corpora.rows import Row, read_each_row, read_rows, text_of, texts_of
+from aligncap.clues import emotion_of
 from aligncap.errors import DataError
 from aligncap.storage import atomic_file
 from aligncap.values import EMOTIONS
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path, *, what: str) -> Iterator[tuple[str, Row]]:
+    """The objects of a file of JSON lines, each after its place ("m.jsonl:3"), one at a time.
+
+    Blank lines are passed over. `what` is the file's name in messages ("manifest"). Raises
+    DataError at the first line that is not a JSON object in UTF-8; NaN is not JSON.
+    """
+    for place, row in read_each_row(path, what=what):
+        if isinstance(row, DataError):
+            raise row
+        yield place, row
+
+
+def read_each_row(path: Path, *, what: str) -> Iterator[tuple[str, Row | DataError]]:
+    """As `read_rows`, but a line that is not an object is given out as its error and the rest
+    goes on."""
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                place = f"{path}:{number}"
+                try:
+                    text = _decoded(line, place, what).strip()
+                    if not text:
+                        continue
+                    row: Row | DataError = _object(text, place)
+                except DataError as error:
+                    row = error
+                yield place, row
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot read the {what} ({error.strerror}); give a file of JSON lines"
+        ) from error
+
+
+def _decoded(line: bytes, place: str, what: str) -> str:
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: not UTF-8; save the {what} as UTF-8") from error
+
+
+def _object(text: str, place: str) -> Row:
+    def refuse(word: str) -> None:
+        raise DataError(f"{place}: holds {word}, which is not JSON; write a number or null")
+
+    try:
+        row = json.loads(text, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: not JSON ({error.msg}); write one object a line") from error
+    except (RecursionError, ValueError) as error:  # nested without end; a number of 5,000 digits
+        raise DataError(f"{place}: not JSON that can be read; write one object a line") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: holds a {type(row).__name__}; write one JSON object a line")
+    return row
+
+
+def text_of(row: Row, key: str, place: str) -> str | None:
+    """The text under a key; None where it is absent, null or empty."""
+    value = row.get(key)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise DataError(f"{place}: {key!r} is {value!r}; write it as text in quotes")
+    return value
+
+
+def texts_of(row: Row, key: str, place: str) -> tuple[str, ...]:
+    """The texts under a key, none where it is absent, null or empty."""
+    value = row.get(key) or ()
+    if not isinstance(value, list | tuple) or not all(isinstance(c, str) and c for c in value):
+        raise DataError(f"{place}: {key!r} is {value!r}; write a list of texts")
+    return tuple(value)
+
 
 SAME_EMOTION = {
     "calm": "neutral",
@@ -212,3 +289,23 @@ def _row(utterance: Utterance, *, file: str) -> dict[str, object]:
 
 def _either(known: tuple[str, ...]) -> str:
     return f"{', '.join(known[:-1])} or {known[-1]}"
+
+
+DOUBTFUL_GENDER_FROM = "50"
+"""ASED's speakers from this number on: nine of eleven "men" have a median pitch of 228–343 Hz."""
+
+
+def trusted_gender(utterance: Utterance) -> str | None:
+    """The gender that a corpus gives, but None where its labels contradict its voices."""
+    number = (utterance.speaker or "").removeprefix("ased_")
+    doubtful = utterance.corpus == "ased" and number >= DOUBTFUL_GENDER_FROM
+    return None if doubtful else utterance.gender
+
+
+def labelled(utterance: Utterance) -> Utterance:
+    """The utterance with the labels that are relied on: a trusted gender, and the emotion that a
+    human caption names where no label does."""
+    emotion = utterance.emotion
+    if emotion is None and utterance.captions:
+        emotion = emotion_of(utterance.captions[0])
+    return replace(utterance, gender=trusted_gender(utterance), emotion=emotion)

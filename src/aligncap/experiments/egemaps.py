@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from aligncap.audio.files import load
-from aligncap.corpora import Utterance
+from aligncap.corpora.manifest import Utterance
 from aligncap.errors import MissingModelError
 from aligncap.storage import atomic_file
 from aligncap.values import RATE_HZ

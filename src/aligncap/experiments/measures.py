@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from aligncap.clues import emotion_of, find_clues
-from aligncap.corpora import write_captions
+from aligncap.corpora.captions import write_captions
 from aligncap.preference.claims import verdicts
 from aligncap.preference.known import Known, Standing, plain_clues
 from aligncap.preference.row_clips import RowClip

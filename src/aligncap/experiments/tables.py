@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aligncap.clues import emotion_of, find_clues
-from aligncap.corpora import Utterance
-from aligncap.corpora.labels import trusted_gender
+from aligncap.corpora.manifest import Utterance, trusted_gender
 from aligncap.experiments.egemaps import KERNELS
 from aligncap.experiments.recall import bootstrap_interval
 from aligncap.scoring.emotion_scores import macro_recall

@@ -16,7 +16,8 @@ import typer
 
 import aligncap
 from aligncap.captioner.meta import read_meta, write_meta
-from aligncap.corpora import Utterance, read_manifest, validation_split
+from aligncap.corpora.manifest import Utterance, read_manifest
+from aligncap.corpora.splits import validation_split
 from aligncap.errors import AlignCapError
 from aligncap.experiments.egemaps import KERNELS, functionals, svm_answers
 from aligncap.experiments.recall import bootstrap_interval

@@ -20,7 +20,7 @@ from aligncap.captioner.choosing import Wording
 from aligncap.captioner.runtime import DecodeOptions, Sampling
 from aligncap.clues import detect_language
 from aligncap.corpora import Utterance, write_captions
-from aligncap.corpora.labels import trusted_gender
+from aligncap.corpora.manifest import trusted_gender
 from aligncap.errors import AlignCapError, DataError
 from aligncap.preference.store import PreferenceStore
 from aligncap.preference.values import SEARCHED, Candidate, Clip, Finding, Provenance, normal_form

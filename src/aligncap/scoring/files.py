@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aligncap.corpora.manifest import SAME_EMOTION
-from aligncap.corpora.rows import Row, read_rows, text_of, texts_of
+from aligncap.corpora.manifest import SAME_EMOTION, Row, read_rows, text_of, texts_of
 from aligncap.errors import DataError
 from aligncap.scoring.values import ScoredClip
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aligncap.audio.files import load
-from aligncap.corpora import Utterance, read_manifest, validation_split
-from aligncap.corpora.labels import labelled
+from aligncap.corpora.manifest import Utterance, labelled, read_manifest
+from aligncap.corpora.splits import validation_split
 from aligncap.errors import DataError
 from aligncap.speech.encoder import SpeechEncoder
 from aligncap.speech.encoder_checkpoint import save_encoder
@@ -34,12 +34,7 @@ from aligncap.speech.encoder_losses import emotion_loss, gender_loss, pace_loss,
 from aligncap.speech.encoder_settings import EncoderSettings
 from aligncap.speech.feature_store import FeatureStore, feature_bytes, store_features
 from aligncap.speech.features import Features, encoder_input, measure_features
-from aligncap.training import (
-    WeightAverage,
-    first_process_first,
-    fit,
-    is_first_process,
-)
+from aligncap.training import WeightAverage, first_process_first, fit, is_first_process
 from aligncap.training.dry_run import (
     MANIFEST_CURE,
     checkpoints_bytes,

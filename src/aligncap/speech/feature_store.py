@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from aligncap.acoustics.frontend import MELS
-from aligncap.corpora import Utterance
+from aligncap.corpora.manifest import Utterance
 from aligncap.errors import DataError
 from aligncap.speech.encoder_settings import FRAMES_PER_S
 from aligncap.speech.features import Features

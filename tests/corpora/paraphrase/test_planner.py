@@ -11,13 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.clues import emotions_of, find_clues
-from aligncap.corpora.paraphrase import (
-    ASPECTS,
-    TRAIT_OF,
-    Meaning,
-    draw_captions,
-    draw_sentence,
-)
+from aligncap.corpora.paraphrase import ASPECTS, TRAIT_OF, Meaning, draw_captions, draw_sentence
 from aligncap.corpora.paraphrase.grammar import Said
 from aligncap.corpora.paraphrase.languages import open_grammar
 from aligncap.errors import DataError, UnknownNameError

@@ -1,13 +1,89 @@
-"""Reading what corpora are made of: folders of sound files, label files of any encoding, csv."""
+"""How a corpus is laid out: its faults, its description, and reading of folders and label files."""
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from aligncap.audio.suffixes import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, VIDEO_SUFFIXES
-from aligncap.corpora.findings import Fault, Kind
+from aligncap.corpora.manifest import Utterance
 from aligncap.errors import DataError
+
+
+class Kind(StrEnum):
+    """What a fault is about."""
+
+    MISSING = "missing"
+    """A file that is named but not there."""
+    BROKEN = "broken"
+    """A file that cannot be read as sound."""
+    CHANGED = "changed"
+    """A file that is no longer what the manifest was made of."""
+    RATE = "rate"
+    DURATION = "duration"
+    DUPLICATE = "duplicate"
+    """One id, or one sound, twice."""
+    LABEL = "label"
+    """A label file, or a line of one, that cannot be used."""
+    CAPTION = "caption"
+    """A clip without the caption it should have."""
+    COUNT = "count"
+    """More or fewer clips than the corpus has."""
+    LEAK = "leak"
+    """Something on both sides of a split that must not be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault that the user can put right."""
+
+    kind: Kind
+    message: str
+    """One line: the thing, the place, the cure."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+ALL = "all"
+"""The part of a corpus that is counted as one."""
+
+
+class Find(Protocol):
+    """Finds the clips of a corpus."""
+
+    def __call__(self, source: Path, /) -> Iterator[Utterance | Fault]:
+        """What is in a folder, one clip at a time; the sound files are not opened.
+
+        A label that cannot be read is a fault, and its clip is given out without it unless the
+        clip cannot be told from its name either. Raises
+        DataError where the folder holds nothing of this corpus to begin with.
+        """
+
+
+def as_one(_: Utterance) -> str:
+    """The part of an utterance where a corpus is counted as one."""
+    return ALL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """A corpus whose files are laid out in a known way."""
+
+    name: str
+    counts: Mapping[str, int]
+    """How many clips each of its parts has; empty where nobody can know."""
+    rates_hz: frozenset[int] = frozenset()
+    """The sampling rates it is shipped at; empty where they differ."""
+    fetch: str
+    """What to fetch from where, to put after "fetch"."""
+    find: Find
+    part_of: Callable[[Utterance], str] = as_one
+    """The part that an utterance is counted in."""
+
 
 _SOUNDS = AUDIO_SUFFIXES | UNREADABLE_SUFFIXES | VIDEO_SUFFIXES
 
