@@ -5,11 +5,11 @@ TEST := .venv-test
 # An environment is made anew where pyproject.toml is newer than its stamp.
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint check docs clips census clean
+.PHONY: help demo test test-slow test-all lint check docs clips census clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
@@ -28,7 +28,13 @@ $(TEST)/.installed: pyproject.toml
 demo: $(DEMO)/.installed  ## caption the example clips (installs the base package, no torch)
 	@$(DEMO)/bin/aligncap caption examples/clips --evidence
 
-test: $(TEST)/.installed  ## run the tests (installs torch and the test tools; first time some minutes)
+test: $(TEST)/.installed  ## run all but the slow tests (installs torch and the test tools first)
+	$(TEST)/bin/python -m pytest -m "not slow"
+
+test-slow: $(TEST)/.installed  ## run the slow tests: several processes, processes killed, long runs
+	$(TEST)/bin/python -m pytest -m slow
+
+test-all: $(TEST)/.installed  ## run every test
 	$(TEST)/bin/python -m pytest
 
 lint: $(TEST)/.installed  ## ruff, mypy --strict and the architecture test
@@ -37,7 +43,7 @@ lint: $(TEST)/.installed  ## ruff, mypy --strict and the architecture test
 	$(TEST)/bin/mypy
 	$(TEST)/bin/python -m pytest -q tests/test_architecture.py
 
-check: lint test  ## everything CI checks
+check: lint test-all  ## everything CI checks
 
 docs: $(TEST)/.installed  ## write docs/cli.md and the example output of the README again
 	$(TEST)/bin/python docs/make_docs.py

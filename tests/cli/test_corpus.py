@@ -98,6 +98,7 @@ def test_a_mistake_is_one_line_and_exits_with_2(
     assert ran.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_read(tmp_path: Path) -> None:
     source, out = tmp_path / "src", tmp_path / "out"
     # More than is read between two looks at the book, on any machine.

@@ -179,6 +179,7 @@ def test_annotating_without_recordings_is_one_line(
     assert "u1.wav: no such recording" in ran.err
 
 
+@pytest.mark.slow
 def test_the_page_is_served_until_ctrl_c(store: Path, example_clips: list[Path]) -> None:
     pytest.importorskip("uvicorn", reason="needs the serve extra")
     for name in ("u1", "u2"):

@@ -108,6 +108,7 @@ def start_slow_run(clips: Iterable[Path], output: Path) -> "subprocess.Popen[str
     raise TimeoutError("nothing was written")
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_what_is_done_and_goes_on(aligncap, clips, tmp_path) -> None:
     output = tmp_path / "out.jsonl"
     process = start_slow_run(clips, output)
@@ -120,6 +121,7 @@ def test_a_killed_run_keeps_what_is_done_and_goes_on(aligncap, clips, tmp_path) 
     assert files_in(output) == [str(clip) for clip in clips]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(clips, tmp_path) -> None:
     output = tmp_path / "out.jsonl"
     process = start_slow_run(clips, output)

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from preference.killing import CLIPS, EACH
 
 TESTS = Path(__file__).resolve().parent.parent
 ROUNDS = 50
 
 
+@pytest.mark.slow
 def test_killed_fifty_times_the_store_opens_and_nothing_is_lost_or_counted_twice(
     tmp_path: Path,
 ) -> None:

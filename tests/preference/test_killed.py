@@ -19,6 +19,7 @@ from preference.test_dpo import trace
 PROGRAM = Path(__file__).with_name("killed_run.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dpo", "ppo"])
 def test_a_killed_and_resumed_run_gives_the_trace_of_an_uninterrupted_one(
     tmp_path: Path, preferences: Path, start: Path, kind: str

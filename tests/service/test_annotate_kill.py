@@ -15,6 +15,7 @@ TESTS = Path(__file__).resolve().parent.parent
 KILLS = 10
 
 
+@pytest.mark.slow
 def test_no_choice_is_lost_or_counted_twice_when_the_server_is_killed(tmp_path: Path) -> None:
     path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
     script = TESTS / "service" / "killing_server.py"

@@ -99,6 +99,7 @@ def _grown(out: Path, tokenizer: FakeTokenizer, *, beyond: int) -> bool:
         return len(cache) > beyond
 
 
+@pytest.mark.slow
 def test_a_transaction_cut_by_a_kill_leaves_no_trace(
     write_clips: Callable[[int], list[Clip]], tokenizer: FakeTokenizer, tmp_path: Path
 ) -> None:

@@ -213,5 +213,5 @@ def test_where_every_speaker_is_held_out_nothing_can_be_taught(corpus):
 
 
 def test_a_recipe_without_data_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match="data is .*at least 1"):
+    with pytest.raises(RecipeError, match=r"data is .*at least 1"):
         replace(settings_of(tmp_path, []), data=())

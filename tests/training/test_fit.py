@@ -41,6 +41,7 @@ def wait_for_checkpoint(output: Path, process: "subprocess.Popen[bytes]") -> Non
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_path: Path) -> None:
     run(tmp_path / "whole", resume=False)
     process = start(tmp_path / "killed", "--slow")
@@ -61,6 +62,7 @@ def test_a_killed_and_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_p
         assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_saves_says_how_to_go_on_and_loses_nothing(
     tmp_path: Path, told: signal.Signals

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from aligncap.scoring.judge import JudgeSettings, Question, open_judge
 from aligncap.scoring.judge.aes import read_overlap
 from scoring.judge.fakes import rating
@@ -54,6 +56,7 @@ def wait_until(ready: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_asks_only_for_what_is_missing(tmp_path: Path) -> None:
     cache = tmp_path / "replies.sqlite"
 
@@ -78,6 +81,7 @@ def test_killed_in_the_middle_it_asks_only_for_what_is_missing(tmp_path: Path) -
         assert len(server.asked) == asked
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_cache(tmp_path: Path) -> None:
     cache = tmp_path / "new" / "replies.sqlite"
     with serving(lambda asked: saying(rating(5))) as server:
