@@ -5,7 +5,7 @@ TEST := .venv-test
 # An environment is made anew where pyproject.toml is newer than its stamp.
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-all lint check docs clips census clean
+.PHONY: help demo test test-slow test-all lint check docs clips census golden clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -53,6 +53,9 @@ clips: $(TEST)/.installed  ## make the example clips again (needs espeak-ng)
 
 census: $(TEST)/.installed  ## print the package's structure in numbers (some minutes)
 	@$(TEST)/bin/python benchmarks/census.py
+
+golden: $(TEST)/.installed  ## store what is computed today as what tests/golden expects
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(TEST)/bin/python tests/golden/make_golden.py
 
 clean:  ## remove the environments and caches
 	rm -rf $(DEMO) $(TEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,132 @@
+"""What the package says and computes today, as JSON files: `make golden` writes them again.
+
+Each part is a function without arguments that returns a JSON value. All go through `surface`, so
+that they can be run on any arrangement of the package's modules.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aligncap as package
+from golden.surface import CLIPS, INPUTS, ROOT, aligncap, json_lines
+
+EXPECTED = Path(__file__).resolve().parent / "expected"
+
+
+def captions() -> Any:
+    """Text and records, with evidence, of the example clips by the built-in model."""
+    return {
+        language: {
+            "text": aligncap("caption", CLIPS, "--language", language),
+            "records": json_lines(
+                aligncap(
+                    *("caption", CLIPS, "--language", language, "--format", "jsonl"),
+                    *("--evidence", "--candidates", 3),
+                )
+            ),
+        }
+        for language in ("en", "zh")
+    }
+
+
+def python_captions() -> Any:
+    """The captions that `aligncap.load` gives from Python."""
+    captioner = package.load("mini")
+    clips = sorted((ROOT / CLIPS).glob("*.ogg"))[:3]
+    return {clip.name: captioner.caption(clip).text for clip in clips}
+
+
+def measurements() -> Any:
+    """What is measured of the example clips."""
+    return json_lines(aligncap("measure", CLIPS, "--format", "jsonl"))
+
+
+def clues() -> Any:
+    """Clues of sentences in both languages, the language given and found out."""
+    sentences = json_lines((ROOT / INPUTS / "clues.jsonl").read_text("utf-8"))
+    texts = [one["text"] for one in sentences]
+    found = {"found out": json_lines(aligncap("clues", *texts, "--format", "jsonl"))}
+    for language in ("en", "zh"):
+        own = [one["text"] for one in sentences if one["language"] == language]
+        found[language] = json_lines(
+            aligncap("clues", *own, "--language", language, "--format", "jsonl")
+        )
+    return found
+
+
+def help_texts() -> Any:
+    """--help of every verb and of the verbs below it, by what is typed."""
+    found: dict[str, str] = {}
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:
+        verb = waiting.pop()
+        text = aligncap(*verb, "--help")
+        found[" ".join(("aligncap", *verb))] = text
+        listed = text.partition("\nCommands:\n")[2]
+        waiting += [(*verb, name) for name in re.findall(r"^  ([a-z]\S*)", listed, re.MULTILINE)]
+    return dict(sorted(found.items()))
+
+
+def scores() -> Any:
+    """JSON of `evaluate`, intervals of a fixed seed, by every kind of token, and on recordings."""
+    found = {}
+    for tokenisation, *more in (("coco-en", "--paper25"), ("zh-char",), ("zh-word",)):
+        language = "en" if tokenisation == "coco-en" else "zh"
+        files = [
+            f"--{name}={INPUTS}/{name}-{language}.jsonl"
+            for name in ("hypotheses", "references", "baseline")
+        ]
+        settings = ("--tokenisation", tokenisation, "--draws", 200, "--seed", 3, *more)
+        found[tokenisation] = json.loads(
+            aligncap("evaluate", *files, *settings, "--format", "json")
+        )
+    files = [f"--{name}={INPUTS}/{name}-clips.jsonl" for name in ("hypotheses", "references")]
+    settings = ("--metrics", "hallucination-signal,clue-f1", "--draws", 200, "--format", "json")
+    found["recordings"] = json.loads(aligncap("evaluate", *files, *settings))
+    return found
+
+
+def recipes() -> Any:
+    """Kind and settings of every recipe, each value resolved; of the plan, what it lists of each
+    thing that is loaded. Sizes that a plan assumed do not count."""
+    found = {}
+    for path in sorted((ROOT / "recipes").rglob("*.toml")):
+        name = path.relative_to(ROOT).as_posix()
+        verb = ("prefer", "run") if path.stem == "prefer" else ("train",)
+        described = json.loads(aligncap(*verb, name, "--dry-run"))
+        described["settings"].pop("estimate", None)
+        keys = {key for one in described["plan"]["loads"] for key in one}
+        found[name] = {
+            "kind": described["kind"],
+            "output": described["output"],
+            "settings": described["settings"],
+            "loads": sorted(keys),
+        }
+    return found
+
+
+PARTS: dict[str, Callable[[], Any]] = {
+    part.__name__: part
+    for part in (captions, python_captions, measurements, clues, help_texts, scores, recipes)
+}
+
+
+def read_golden(name: str) -> Any:
+    """The stored value of one part."""
+    return json.loads((EXPECTED / f"{name}.json").read_text("utf-8"))
+
+
+def write_golden(name: str) -> None:
+    """Run one part and store its value."""
+    text = json.dumps(PARTS[name](), ensure_ascii=False, indent=1)
+    (EXPECTED / f"{name}.json").write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or PARTS:
+        write_golden(name)
+        print(name)
