@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.cli.judging import JudgeProgress, judge_settings
-from aligncap.cli.progress import Progress
+from aligncap.cli.judging import judge_settings
+from aligncap.cli.progress import JudgeProgress, Progress
 from aligncap.cli.world import World
 from aligncap.errors import RecipeError
 

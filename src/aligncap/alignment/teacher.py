@@ -20,9 +20,6 @@ from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.reading import TorchBatch
 from aligncap.storage import hash_of_parts
 
-ROWS_AT_ONCE = 32
-"""Prompts in one forward pass of the teacher."""
-
 
 class Teacher(Protocol):
     """A frozen language model that reads text."""
@@ -96,20 +93,14 @@ class TeacherCache:
         self, examples: Sequence[Example], progress: Callable[[int], None] | None = None
     ) -> int:
         """Compute what is missing of these; returns how many were. Safe to stop and repeat."""
-        missing = self.store.missing(examples)
-        groups = by_prompt(missing)
-        for start in range(0, len(groups), ROWS_AT_ONCE):
-            self._ask(groups[start : start + ROWS_AT_ONCE])
-            if progress:
-                progress(sum(map(len, groups[: start + ROWS_AT_ONCE])))
-        return len(missing)
+        return self.store.cache.fill(examples, self._compute, progress)
 
     def lookup(self, examples: Sequence[Example]) -> Distributions:
         """The distributions of these examples' tokens, one after another."""
         self.fill(examples)
         return self.store.get(examples)
 
-    def _ask(self, groups: Sequence[Sequence[Example]]) -> None:
+    def _compute(self, groups: Sequence[Sequence[Example]]) -> None:
         found = top_k_of(
             self._teacher.text_logits(shared_rows(groups)),
             self.store.top_k,
@@ -121,14 +112,6 @@ class TeacherCache:
             own = Distributions(found.ids[span], found.log_probs[span], found.log_rest[span])
             self.store.put(example, own)
             start = span.stop
-
-
-def by_prompt(examples: Iterable[Example]) -> list[list[Example]]:
-    """Examples that share a prompt together, short prompts first."""
-    groups: dict[tuple[int, ...], list[Example]] = {}
-    for example in examples:
-        groups.setdefault(example.prompt_ids, []).append(example)
-    return sorted(groups.values(), key=lambda group: len(group[0].prompt_ids))
 
 
 def shared_rows(groups: Iterable[Sequence[Example]]) -> list[SharedPromptRow]:

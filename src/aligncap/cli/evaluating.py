@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligncap.cli.judging import JudgeProgress, judge_settings
-from aligncap.cli.progress import Progress
+from aligncap.cli.judging import judge_settings
+from aligncap.cli.progress import JudgeProgress, Progress
 from aligncap.cli.world import World
 from aligncap.errors import DataError
 from aligncap.scoring.evaluation import (

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from aligncap.cli.progress import Progress
 from aligncap.errors import RecipeError
 
 if TYPE_CHECKING:  # imported on use: `--help` does without
@@ -43,20 +42,6 @@ def judge_settings(
         prompts=prompts,
         cache=cache or CACHE,
     )
-
-
-class JudgeProgress:
-    """Shows on a bar how many questions are answered, of all metrics together."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar, self._total = bar, 0
-
-    def __call__(self, done: int, of: int) -> None:
-        """One more of a metric's questions is answered."""
-        if done == 1:
-            self._total += of
-            self._bar.expect(range(self._total))
-        self._bar.advance()
 
 
 def _key(url: str | None, environment: Mapping[str, str]) -> str | None:

@@ -59,6 +59,20 @@ class Progress:
             self._bar.stop()
 
 
+class JudgeProgress:
+    """Shows on a bar how many questions are answered, of all metrics together."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._total = bar, 0
+
+    def __call__(self, done: int, of: int) -> None:
+        """One more of a metric's questions is answered."""
+        if done == 1:
+            self._total += of
+            self._bar.expect(range(self._total))
+        self._bar.advance()
+
+
 def _rich_bar(world: World, doing: str) -> "tuple[RichProgress, TaskID]":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn

@@ -24,7 +24,7 @@ from functools import cache
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
@@ -35,9 +35,6 @@ from aligncap.preference.values import Asked, Candidate, Clip, Judgement
 from aligncap.recipes import recipe_section
 from aligncap.storage import hash_of_parts
 from aligncap.values import Clue
-
-if TYPE_CHECKING:
-    from aligncap.preference.judges import JudgeOptions
 
 Weight = Annotated[float, Field(ge=0, lt=inf)]
 
@@ -180,8 +177,3 @@ def clues_fingerprint() -> str:
     """A hash of everything that verdicts on clues depend on: the package of clues."""
     files = sorted(Path(clues.__file__).parent.rglob("*"))
     return hash_of_parts(one.read_bytes() for one in files if one.suffix in (".py", ".toml"))[:12]
-
-
-def open_judge(options: "JudgeOptions") -> EvidenceJudge:
-    """The evidence judge."""
-    return EvidenceJudge(options.weights)

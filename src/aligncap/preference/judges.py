@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.preference.annotations import Annotation
-from aligncap.preference.evidence_judge import EvidenceWeights
+from aligncap.preference.evidence_judge import EvidenceJudge, EvidenceWeights
 from aligncap.preference.store import Group, PreferenceStore
 from aligncap.preference.values import Candidate, Judge, Judgement
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 JUDGES: Mapping[str, str] = MappingProxyType(
     {"evidence": "evidence_judge", "llm": "llm_judge", "human": "human_judge"}
 )
-"""Name → module of this part that has `open_judge(options)`; imported when it is asked for."""
+"""Name → module of this part; all but the first have `open_judge(options)` and are imported when
+they are asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,8 @@ def open_judge(name: str, options: JudgeOptions) -> Judge:
     """The judge of that name. Raises UnknownNameError, or DataError where it lacks something."""
     if name not in JUDGES:
         raise UnknownNameError("judge", name, JUDGES)
+    if name == "evidence":
+        return EvidenceJudge(options.weights)
     judge: Judge = import_module(f"aligncap.preference.{JUDGES[name]}").open_judge(options)
     return judge
 

@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aligncap.alignment.prompting import Example
-from aligncap.alignment.store import digest_of
+from aligncap.alignment.store import FrozenCache
 from aligncap.alignment.teacher import (
-    ROWS_AT_ONCE,
     Teacher,
     batch_of,
-    by_prompt,
     fingerprint_of,
     shared_rows,
 )
 from aligncap.captioner.batches import SharedPromptRow
 from aligncap.captioner.model import CaptionModel, target_log_probs
-from aligncap.storage import open_arrays
 from aligncap.training import evaluating, first_process_first, training_device
 
 
@@ -50,31 +47,26 @@ class ReferenceCache:
     """
 
     def __init__(self, root: Path, reference: Teacher, examples: Sequence[Example]) -> None:
-        self._reference = reference
-        self._place = {example: place for place, example in enumerate(dict.fromkeys(examples))}
-        described = f"1|{reference.fingerprint}|{digest_of(self._place)}"
-        count = len(self._place)
-        self.folder, self._arrays = open_arrays(
-            root, described, {"log_probs": (np.float32, (count,)), "done": (np.uint8, (count,))}
+        self._reference, self._examples = reference, examples
+        self._cache = FrozenCache(
+            root,
+            examples,
+            described=reference.fingerprint,
+            arrays={"log_probs": (np.float32, ())},
+            rows_of=lambda _: 1,
         )
+        self.folder = self._cache.folder
 
     def fill(self) -> int:
         """Compute what is missing; returns how many were. Safe to stop and repeat."""
         with first_process_first():
-            done = self._arrays["done"]
-            missing = [example for example, place in self._place.items() if not done[place]]
-            groups = by_prompt(missing)
-            for start in range(0, len(groups), ROWS_AT_ONCE):
-                self._ask(groups[start : start + ROWS_AT_ONCE])
-            return len(missing)
+            return self._cache.fill(self._examples, self._compute)
 
     def lookup(self, examples: Sequence[Example]) -> NDArray[np.float32]:
         """The log-probability of each example's response, [examples]."""
-        places = [self._place[example] for example in examples]
-        values: NDArray[np.float32] = self._arrays["log_probs"][places]
-        return values
+        return self._cache.get("log_probs", examples)
 
-    def _ask(self, groups: Sequence[Sequence[Example]]) -> None:
+    def _compute(self, groups: Sequence[Sequence[Example]]) -> None:
         examples = [example for group in groups for example in group]
         logits = self._reference.text_logits(shared_rows(groups))
         targets = [i for example in examples for i in example.response_ids]
@@ -82,6 +74,4 @@ class ReferenceCache:
         ends = np.cumsum([len(example.response_ids) for example in examples])[:-1]
         parts = np.split(tokens.double().numpy(), ends)
         for example, part in zip(examples, parts, strict=True):
-            place = self._place[example]
-            self._arrays["log_probs"][place] = part.sum()
-            self._arrays["done"][place] = 1
+            self._cache.put(example, {"log_probs": part.sum()})
