@@ -151,7 +151,7 @@ def write(asked: argparse.Namespace) -> Row:
 
 def iterate(asked: argparse.Namespace) -> Row:
     """Read the manifest from its first to its last utterance."""
-    from aligncap.corpora.manifest import read_manifest
+    from aligncap.data.manifest import read_manifest
 
     with timed() as row:
         count = sum(1 for _ in read_manifest(asked.folder / "manifest.jsonl"))
@@ -160,8 +160,8 @@ def iterate(asked: argparse.Namespace) -> Row:
 
 def split(asked: argparse.Namespace, by: str) -> Row:
     """Split the manifest, leaks counted."""
-    from aligncap.corpora.seen import Seen
-    from aligncap.corpora.splits import Split, count_leaks, split_manifest
+    from aligncap.data.seen import Seen
+    from aligncap.data.splits import Split, count_leaks, split_manifest
 
     out = asked.folder / by
     out.mkdir()
@@ -175,10 +175,10 @@ def inspect(asked: argparse.Namespace) -> Row:
     """Look for duplicates in the manifest and count, as the doctor does, without opening sounds."""
     from dataclasses import replace
 
-    from aligncap.corpora.captioned import open_corpus
-    from aligncap.corpora.doctor import Inspection
-    from aligncap.corpora.manifest import read_manifest
-    from aligncap.corpora.seen import Seen, Sound
+    from aligncap.data.captioned import open_corpus
+    from aligncap.data.doctor import Inspection
+    from aligncap.data.manifest import read_manifest
+    from aligncap.data.seen import Seen, Sound
 
     there = Path(__file__)  # a file that is there; nobody opens it
     with timed() as row, Seen(asked.folder) as seen:
@@ -195,8 +195,8 @@ def inspect(asked: argparse.Namespace) -> Row:
 
 def link(asked: argparse.Namespace) -> Row:
     """Make the links, and the record of their sounds."""
-    from aligncap.corpora.layouts import sound_files
-    from aligncap.corpora.seen import BOOK, Sound, SoundBook
+    from aligncap.data.layouts import sound_files
+    from aligncap.data.seen import BOOK, Sound, SoundBook
 
     source, out = asked.folder / "links", asked.folder / "prepared links"
     out.mkdir()
@@ -235,9 +235,9 @@ def make_sound(file: Path, *, seed: int) -> Path:
 
 def prepare_folder(asked: argparse.Namespace, name: str) -> Row:
     """Prepare and split a folder of sound files."""
-    from aligncap.corpora.captioned import open_corpus
-    from aligncap.corpora.doctor import prepare
-    from aligncap.corpora.splits import Split
+    from aligncap.data.captioned import open_corpus
+    from aligncap.data.doctor import prepare
+    from aligncap.data.splits import Split
 
     with timed() as row:
         report = prepare(

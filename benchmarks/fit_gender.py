@@ -1,4 +1,4 @@
-"""Fit the gender model of `aligncap.acoustics.gender`; prints its gender_weights.json.
+"""Fit the gender model of `aligncap.prosody.measurement`; prints its gender_weights.json.
 
     python benchmarks/fit_gender.py ../shared/data/speech
 
@@ -16,13 +16,11 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from aligncap.acoustics.frontend import log_mel
-from aligncap.acoustics.gender import gender_cues
-from aligncap.acoustics.pitch import pitch_track
-from aligncap.acoustics.voice import envelope_cues
 from aligncap.audio import load
-from aligncap.corpora.manifest import Utterance, read_manifest, trusted_gender
-from aligncap.corpora.splits import is_validation
+from aligncap.data.manifest import Utterance, read_manifest, trusted_gender
+from aligncap.data.splits import is_validation
+from aligncap.prosody.measurement import envelope_cues, gender_cues, log_mel
+from aligncap.prosody.pitch import pitch_track
 
 CORPORA = ("ravdess", "emodb", "nemo", "ased")
 CLIPS_A_SPEAKER = 60

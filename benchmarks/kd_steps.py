@@ -14,19 +14,18 @@ import torch
 from plain_kd import plain_kd_loss
 from steps import Case, Ids, Measured, follow, optimizer_of, random_llama, random_rows
 
-from aligncap.alignment.objective import CaptionObjective, LessonBatch
-from aligncap.alignment.prompting import Example
-from aligncap.alignment.store import Distributions
+from aligncap.alignment.examples import Example
+from aligncap.alignment.stage import CaptionObjective, TaskBatch
 from aligncap.alignment.teacher import (
     AdapterOffTeacher,
+    Distributions,
     FrozenTeacher,
     TeacherCache,
     shared_rows,
     top_k_of,
 )
-from aligncap.captioner.adapters import add_adapter
-from aligncap.captioner.batches import SharedPromptRow, collate
-from aligncap.captioner.model import CaptionModel, seeded
+from aligncap.captioner.model import CaptionModel, add_adapter, seeded
+from aligncap.captioner.prompts import SharedPromptRow, collate
 
 SPEECH_IDS = 512
 AROUND = 15, 15
@@ -79,7 +78,7 @@ class Lesson:
         # What `fit` does for each batch: rows are put together, the teacher's words looked up.
         beside = said or self.cache.lookup(self.examples)
         shared = collate(self.rows, pad_id=0)
-        batch: LessonBatch[Distributions | None] = LessonBatch(shared, beside)
+        batch: TaskBatch[Distributions | None] = TaskBatch(shared, beside)
         return self._objective.training_losses(self.student, batch)["loss"]
 
     def as_said(self) -> Distributions:

@@ -22,8 +22,8 @@ Generate = Callable[[Sequence[Sequence[int]]], object]
 def random_model(folder: Path, like: str) -> Path:
     """A LLaMA of mini's size with random weights over the vocabulary of an exported model."""
     from aligncap.captioner.checkpoint import load_vocabulary, read_meta, save
+    from aligncap.captioner.loading import find_model
     from aligncap.captioner.model import CaptionModel, small_llama
-    from aligncap.captioner.opening import find_model
 
     exported = find_model(like)
     meta, vocabulary = read_meta(exported), load_vocabulary(exported)
@@ -49,8 +49,12 @@ def measure_language_model(asked: argparse.Namespace) -> dict[str, float]:
 def open_ours(asked: argparse.Namespace) -> tuple[Generate, Any]:
     """Our torch runtime, or CTranslate2's in the quantisation that the name says."""
     from aligncap.captioner.checkpoint import load_torch, load_vocabulary
-    from aligncap.captioner.ct2_runtime import CT2Runtime
-    from aligncap.captioner.runtime import DecodeOptions, LanguageRuntime, ResponseRules
+    from aligncap.captioner.runtimes import (
+        CT2Runtime,
+        DecodeOptions,
+        LanguageRuntime,
+        ResponseRules,
+    )
 
     vocabulary = load_vocabulary(asked.trained)
     rules = ResponseRules(vocabulary.text_rows, (vocabulary.eos_id,))
@@ -59,7 +63,7 @@ def open_ours(asked: argparse.Namespace) -> tuple[Generate, Any]:
     )
     runtime: LanguageRuntime
     if asked.child == "torch":
-        from aligncap.captioner.torch_runtime import TorchRuntime
+        from aligncap.captioner.decoding import TorchRuntime
 
         limit_torch(asked.threads)
         runtime = TorchRuntime(load_torch(asked.trained).causal_lm, rules)

@@ -37,13 +37,13 @@ from steps import (
 )
 from trl_rival import inputs_of, open_trainer
 
-from aligncap.alignment.objective import LessonBatch
-from aligncap.captioner.batches import SharedPromptRow, collate
+from aligncap.alignment.stage import TaskBatch
+from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.model import CaptionModel
-from aligncap.captioner.runtime import DecodeOptions, ResponseRules
-from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.captioner.prompts import SharedPromptRow, collate
+from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.preference.dpo import PairLossSettings, PairObjective
-from aligncap.preference.pair_lessons import Pairs
+from aligncap.preference.examples import Pairs
 
 CANDIDATES = (2, 5)
 BETA = 0.1
@@ -70,7 +70,7 @@ def ours(case: Case) -> Measured:
 
     def loss(some: Pairs) -> torch.Tensor:
         # What `fit` does for each batch: the rows are put together anew as well.
-        batch = LessonBatch(collate(rows, pad_id=0), some)
+        batch = TaskBatch(collate(rows, pad_id=0), some)
         return objective.training_losses(model, batch)["loss"]
 
     def each() -> list[float]:

@@ -78,7 +78,7 @@ def child(name: str, pairs: int, language: str) -> Timings:
 
 def draw_pairs(count: int, language: str) -> list[tuple[str, str]]:
     """Hypothesis and reference of each clip; the same every time."""
-    from aligncap.corpora.paraphrase import ASPECTS, Meaning, draw_captions
+    from aligncap.data.paraphrase import ASPECTS, Meaning, draw_captions
     from aligncap.values import EMOTIONS
 
     rng = Random(0)
@@ -96,10 +96,9 @@ def draw_pairs(count: int, language: str) -> list[tuple[str, str]]:
 
 def measure_ours(pairs: int, language: str) -> Timings:
     """Ours, stage by stage, and the intervals of 1,000 draws."""
-    from aligncap.scoring.intervals import interval
-    from aligncap.scoring.table import METRICS, MetricOptions, open_metric
-    from aligncap.scoring.tokenise import open_tokeniser
-    from aligncap.scoring.values import ScoredClip
+    from aligncap.metrics.scores import ScoredClip, interval
+    from aligncap.metrics.table import METRICS, MetricOptions, open_metric
+    from aligncap.metrics.tokenise import open_tokeniser
 
     drawn = draw_pairs(pairs, language)
     clips = [ScoredClip(str(n), said, (meant,)) for n, (said, meant) in enumerate(drawn)]
@@ -144,7 +143,7 @@ def measure_theirs(pairs: int, language: str) -> Timings:
 
 def measure_theirs_without_java(pairs: int, language: str) -> Timings:
     """pycocoevalcap's Python on our tokens."""
-    from aligncap.scoring.tokenise import open_tokeniser
+    from aligncap.metrics.tokenise import open_tokeniser
 
     tokenise = open_tokeniser(None, language)
     hypotheses, references = (

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from language_models import peak_mb
 
-from aligncap.captioner.batches import SharedPromptRow
 from aligncap.captioner.model import seeded
+from aligncap.captioner.prompts import SharedPromptRow
 
 LEARNING_RATE = 1e-4
 EOS = 1

@@ -18,12 +18,12 @@ LEVELS = [
     "recipes",
     "endpoints",
     "audio",
-    "acoustics",
+    "prosody",
     "clues",
     "training",
-    "corpora",
-    "scoring",
-    "speech",
+    "data",
+    "metrics",
+    "tokenizers",
     "captioner",
     "alignment",
     "preference",
@@ -38,8 +38,8 @@ LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts.s
 ROOT_FILES = {"__init__", "__main__"}
 """They stand above every part and nothing imports them."""
 
-TORCH_PARTS = {"training", "speech", "captioner", "alignment", "preference"}
-TORCH_FILES = {"scoring/similarity.py"}
+TORCH_PARTS = {"training", "tokenizers", "captioner", "alignment", "preference"}
+TORCH_FILES = {"metrics/similarity.py"}
 """Single files of other parts that run a model of torch, imported when it is asked for."""
 TORCH_LIBRARIES = {"torch", "transformers", "peft", "accelerate", "safetensors", "tensorboard"}
 TORCH_LIBRARIES |= {"deepspeed", "bitsandbytes"}

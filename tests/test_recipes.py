@@ -61,10 +61,13 @@ def bakery(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Cake, Path, bool]]:
         return {"cakes": len(calls)}
 
     module = types.ModuleType("bakery_of_the_test")
-    module.SETTINGS, module.run = Cake, bake  # type: ignore[attr-defined]
-    module.plan = lambda cake, output: {"bakes": cake.oven.heat_c, "in": output.name}  # type: ignore[attr-defined]
+
+    def plan(cake: Cake, output: Path) -> dict[str, object]:
+        return {"bakes": cake.oven.heat_c, "in": output.name}
+
+    module.CAKE = recipes.Trainer(Cake, plan, bake)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bakery_of_the_test", module)
-    monkeypatch.setitem(recipes.TRAINERS, "cake", "bakery_of_the_test")
+    monkeypatch.setitem(recipes.TRAINERS, "cake", "bakery_of_the_test:CAKE")
     return calls
 
 

@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from aligncap.alignment.data import read_rows, read_source
+from aligncap.alignment.examples import read_rows, read_source
 from aligncap.audio import load as load_sound
-from aligncap.captioner.adapters import teacher_mode
 from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta
-from aligncap.captioner.opening import load
+from aligncap.captioner.loading import load
+from aligncap.captioner.model import adapter_disabled
+from aligncap.cli.console import Console
 from aligncap.cli.main import main
-from aligncap.cli.world import World
-from aligncap.preference.rows import read_preferences
-from aligncap.speech import TokenCache, open_tokenizer
+from aligncap.preference.examples import read_preferences
+from aligncap.tokenizers import open_tokenizer
+from aligncap.tokenizers.cache import TokenCache
 from captioner.completions_server import serving
-from speech.conftest import official_module  # noqa: F401  # a fixture
+from speech_tokenizers.conftest import official_module  # noqa: F401  # a fixture
 from whole import FEELINGS, OFFICIAL, save_llama, save_speech_tokenizer, write_recordings
 
 SMALL = (
@@ -47,7 +48,7 @@ class Way:
         out, err = io.StringIO(), io.StringIO()
         line = [str(one) for one in arguments]
         line += [part for change in changes for part in ("--set", change)]
-        code = main(line, world=World(stdout=out, stderr=err))
+        code = main(line, world=Console(stdout=out, stderr=err))
         assert code == fails, err.getvalue()
         return (err if fails else out).getvalue()
 
@@ -178,7 +179,7 @@ def test_with_the_adapter_off_the_student_is_its_base(way: Way) -> None:
     student, base = load_torch(way["kd"] / "model"), load_torch(way["warmed"])
     ids = (1, *load_vocabulary(way["warmed"]).encode_text("Feeling sad, low, and slow\n"))
     expected = logits_of(base.causal_lm, ids)
-    with teacher_mode(student):
+    with adapter_disabled(student):
         torch.testing.assert_close(logits_of(student.causal_lm, ids), expected)
     spoken = prompts_of(way, way["warmed"])[0]
     moved = logits_of(student.causal_lm, spoken) - logits_of(base.causal_lm, spoken)

@@ -11,8 +11,8 @@ classes declare (`recipe_section`). Paths are taken from the working folder.
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -38,19 +38,19 @@ from aligncap.storage import write_atomic
 T = TypeVar("T")
 
 TRAINERS = {
-    "encoder": "aligncap.speech.encoder_training",
-    "rows": "aligncap.alignment.preparing",
-    "token-rows": "aligncap.alignment.token_rows",
-    "warmup": "aligncap.alignment.warmup",
-    "kd": "aligncap.alignment.kd",
-    "ce": "aligncap.alignment.ce",
-    "dpo": "aligncap.preference.dpo",
-    "reward": "aligncap.preference.reward",
-    "ppo": "aligncap.preference.ppo",
-    "prefer": "aligncap.preference.whole",
+    "encoder": "aligncap.tokenizers.encoder_training:ENCODER",
+    "rows": "aligncap.alignment.rows:ROWS",
+    "token-rows": "aligncap.alignment.rows:TOKEN_ROWS",
+    "warmup": "aligncap.alignment.stages:WARMUP",
+    "kd": "aligncap.alignment.stages:KD",
+    "ce": "aligncap.alignment.stages:CE",
+    "dpo": "aligncap.preference.dpo:DPO",
+    "reward": "aligncap.preference.reward:REWARD",
+    "ppo": "aligncap.preference.ppo:PPO",
+    "prefer": "aligncap.preference.pipeline:PREFER",
 }
-"""What a recipe can train: kind → module with SETTINGS (a dataclass), plan(settings, output), what
-a dry run says, and run(settings, output, *, resume); imported on use, since it brings torch."""
+"""What a recipe can train: kind → module and the name of its `Trainer`; imported on use, since it
+brings torch."""
 
 TRAIN_EXTRA = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 
@@ -62,6 +62,19 @@ FREE_ON_RESUME = frozenset(
 )
 """Settings that a resumed run may change: how long it goes on, what it writes, and how its work
 is laid out on devices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """What a kind of recipe stands for."""
+
+    settings: type[Any]
+    """The class of its sections."""
+    plan: Callable[[Any, Path], Mapping[str, object]]
+    """plan(settings, output) is what a dry run says."""
+    run: Callable[..., Mapping[str, object]]
+    """run(settings, output, *, resume) trains and returns a summary."""
+
 
 RECIPE_FILE = "recipe.json"
 """In the folder of a run: the kind and every setting that it was trained with."""
@@ -92,13 +105,12 @@ def run_recipe(
         raise UnknownNameError(f"kind of recipe ({path})", str(kind), TRAINERS)
     table.pop("estimate", None)  # of older recipes: what dry runs once assumed, read by nothing
     trainer = _trainer(kind)
-    settings = read_section(trainer.SETTINGS, table, file=str(path))
+    settings = read_section(trainer.settings, table, file=str(path))
     described = {"kind": kind, "settings": as_table(settings)}
     if dry_run:
         return {"output": str(output), **described, "plan": trainer.plan(settings, output)}
     _sign(output, described, resume=resume)
-    summary: Mapping[str, object] = trainer.run(settings, output, resume=resume)
-    return summary
+    return trainer.run(settings, output, resume=resume)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -294,9 +306,11 @@ def as_table(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _trainer(kind: str) -> Any:
+def _trainer(kind: str) -> Trainer:
+    module, _, name = TRAINERS[kind].partition(":")
     try:
-        return import_module(TRAINERS[kind])
+        trainer: Trainer = getattr(import_module(module), name)
+        return trainer
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in TRAIN_EXTRA:
             raise

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aligncap.alignment.data import SpeechSource, TrainingRow, read_rows, read_source, write_rows
+from aligncap.alignment.examples import (
+    SpeechSource,
+    TrainingRow,
+    read_rows,
+    read_source,
+    write_rows,
+)
 from aligncap.errors import DataError, UnknownNameError
 from alignment.tiny_rows import SOURCE, tiny_rows
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from aligncap.recipes import run_recipe
-from aligncap.training import latest_checkpoint
-from aligncap.training.log import read_log
+from aligncap.training.checkpoints import latest_checkpoint
+from aligncap.training.loop import read_log
 from alignment.recipe_runs import PROGRAM, torchrun
 from alignment.tiny_rows import write_tiny
 

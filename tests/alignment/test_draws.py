@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aligncap.alignment.data import TrainingRow
-from aligncap.alignment.draws import (
-    BatchPlan,
-    Draw,
-    emotion_told,
-    sampling_shares,
-    systematic,
+from aligncap.alignment.examples import (
+    BucketBatchSampler,
+    Sample,
+    TrainingRow,
+    sampling_probabilities,
+    stated_emotion,
+    systematic_resampling,
     validation_draws,
 )
 from aligncap.alignment.settings import BatchSettings, DataSettings
@@ -21,7 +21,7 @@ from aligncap.errors import DataError
 from alignment.tiny_rows import tiny_rows
 
 
-def length_of(rows: list[TrainingRow], draw: Draw) -> int:
+def length_of(rows: list[TrainingRow], draw: Sample) -> int:
     speech = rows[draw.row].speech
     assert speech is not None
     return int(speech.shape[1])
@@ -29,10 +29,10 @@ def length_of(rows: list[TrainingRow], draw: Draw) -> int:
 
 def plan(
     rows: list[TrainingRow], *, seed: int = 0, batch: BatchSettings | None = None, **data: object
-) -> BatchPlan:
+) -> BucketBatchSampler:
     settings = DataSettings(rows=(Path("x"),), **data)  # type: ignore[arg-type]
     batch = batch or BatchSettings(rows=4, captions=2)
-    return BatchPlan(
+    return BucketBatchSampler(
         rows, data=settings, batch=batch, seed=seed, length_of=lambda d: length_of(rows, d)
     )
 
@@ -60,7 +60,7 @@ def test_systematic_draws_keep_to_their_shares_within_one() -> None:
     chance = np.random.default_rng(0)
     shares = chance.dirichlet(np.full(30, 0.5))
     for count in (7, 100, 1000):
-        found = np.bincount(systematic(shares, count, chance), minlength=30)
+        found = np.bincount(systematic_resampling(shares, count, chance), minlength=30)
         assert found.sum() == count
         assert np.abs(found - count * shares).max() < 1 + 1e-9
 
@@ -83,18 +83,18 @@ def felt(number: int, emotion: str) -> TrainingRow:
 def test_rarity_evens_emotions_out(rarity: float, expected: float) -> None:
     """Nine angry rows and a bored one: by the root of their numbers three to one."""
     rows = [felt(n, "angry") for n in range(9)] + [felt(9, "bored")]
-    shares = sampling_shares(rows, DataSettings(rows=(Path("x"),), rarity=rarity))
+    shares = sampling_probabilities(rows, DataSettings(rows=(Path("x"),), rarity=rarity))
     assert shares[9] == pytest.approx(expected)
     assert shares[:9] == pytest.approx([(1 - expected) / 9] * 9)
 
 
 def test_the_emotion_of_a_row_is_that_of_its_clues_before_that_of_its_captions() -> None:
     row = felt(0, "angry")
-    assert emotion_told(row) == "angry"
-    assert emotion_told(replace(row, act={})) == "angry"
-    assert emotion_told(replace(row, act={"en": "Feeling loud"})) == "angry"
-    assert emotion_told(replace(row, act={"en": "Feeling sad"})) == "sad"
-    assert emotion_told(replace(row, act={}, captions={"en": ("She speaks.",)})) is None
+    assert stated_emotion(row) == "angry"
+    assert stated_emotion(replace(row, act={})) == "angry"
+    assert stated_emotion(replace(row, act={"en": "Feeling loud"})) == "angry"
+    assert stated_emotion(replace(row, act={"en": "Feeling sad"})) == "sad"
+    assert stated_emotion(replace(row, act={}, captions={"en": ("She speaks.",)})) is None
 
 
 @pytest.mark.parametrize(("balance", "expected"), [(0.0, 0.8), (1.0, 0.5), (0.5, 2 / 3)])

@@ -9,16 +9,21 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
-from aligncap.alignment import kd, warmup
-from aligncap.alignment.ce import CeSettings
+from aligncap.alignment import stages
 from aligncap.alignment.dry_run import KNOWN_BACKBONES, meta_model, plan_stage
 from aligncap.alignment.settings import DataSettings, ModelSettings, SizeSettings
-from aligncap.captioner.adapters import AdapterSettings, add_adapter
-from aligncap.captioner.model import CaptionModel, trainable_summary, trained_groups
+from aligncap.alignment.stages import CeSettings
+from aligncap.captioner.model import (
+    AdapterSettings,
+    CaptionModel,
+    add_adapter,
+    trainable_summary,
+    trained_groups,
+)
 from aligncap.recipes import run_recipe
-from aligncap.training import FitSettings
+from aligncap.training.checkpoints import make_optimizer
 from aligncap.training.dry_run import COUNTED, checkpoints_bytes, training_memory, weight_bytes
-from aligncap.training.optimizer import make_optimizer
+from aligncap.training.settings import FitSettings
 from alignment.test_pretrained import pretrained
 from alignment.tiny_rows import write_tiny
 from captioner.tiny import tiny_lm, tiny_vocabulary
@@ -144,12 +149,12 @@ def test_what_is_not_known_is_null(model: ModelSettings, tmp_path: Path) -> None
 
 
 def test_a_new_model_is_counted_by_hand(tmp_path: Path) -> None:
-    settings = warmup.WarmupSettings(
+    settings = stages.WarmupSettings(
         data=DataSettings(rows=(write_tiny(tmp_path),)),
         training=FIT,
         model=ModelSettings(new=SizeSettings(hidden=64, layers=2, heads=2, text_vocabulary=300)),
     )
-    plan: Any = warmup.plan(settings, tmp_path)
+    plan: Any = stages.plan_warmup(settings, tmp_path)
     # Rows, two layers of 4 h² + 3 h f + 2 norms, and the last norm; f = 192.
     count = (300 + 2 + 12) * 64 + 2 * (4 * 64**2 + 3 * 64 * 192 + 2 * 64) + 64
     assert plan["parameters"] == {
@@ -169,19 +174,19 @@ def test_a_checkpoint_holds_what_trains_its_moments_and_the_average() -> None:
 
 def test_a_teacher_of_its_own_takes_its_weights(tmp_path: Path) -> None:
     rows, base = write_tiny(tmp_path), pretrained("gpt2", tmp_path / "base")
-    shared = kd.KdSettings(
+    shared = stages.KdSettings(
         data=DataSettings(rows=(rows,)),
         training=FIT,
         model=ModelSettings(base=str(base), lora=AdapterSettings()),
     )
-    assert kd.plan(shared, tmp_path)["memory_bytes"]["frozen"] == 0  # type: ignore[index]
-    own = kd.KdSettings(
+    assert stages.plan_kd(shared, tmp_path)["memory_bytes"]["frozen"] == 0  # type: ignore[index]
+    own = stages.KdSettings(
         data=shared.data,
         training=FIT,
         model=shared.model,
-        teacher=kd.TeacherSettings(model=tmp_path / "teacher"),
+        teacher=stages.TeacherSettings(model=tmp_path / "teacher"),
     )
-    plan: Any = kd.plan(own, tmp_path)
+    plan: Any = stages.plan_kd(own, tmp_path)
     assert plan["memory_bytes"]["frozen"] == plan["memory_bytes"]["weights"]
     assert {"what": "teacher", "present": False}.items() <= plan["loads"][-1].items()
 

@@ -14,13 +14,12 @@ from aligncap.alignment.settings import (
     StageSettings,
     check_layout,
 )
-from aligncap.alignment.students import checkpoint_layers
-from aligncap.captioner.adapters import AdapterSettings, add_adapter, teacher_mode
-from aligncap.captioner.batches import collate, to_torch
-from aligncap.captioner.model import CaptionModel
+from aligncap.alignment.stage import checkpoint_layers
+from aligncap.captioner.model import AdapterSettings, CaptionModel, adapter_disabled, add_adapter
+from aligncap.captioner.prompts import collate, to_torch
 from aligncap.errors import MissingModelError, RecipeError, UnknownNameError
-from aligncap.training import FitSettings
 from aligncap.training.pretrained import four_bits, load_causal_lm
+from aligncap.training.settings import FitSettings
 from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
 
 
@@ -48,7 +47,7 @@ def gradients(
     logits = model.text_logits(batch)
     taught = torch.zeros_like(logits)
     if hasattr(model.causal_lm, "peft_config"):
-        with teacher_mode(model):
+        with adapter_disabled(model):
             taught = model.text_logits(batch)
     loss = (logits - taught).square().mean() + logits.logsumexp(1).mean()
     turning()

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from aligncap.acoustics import measure
-from aligncap.alignment import measuring
-from aligncap.alignment.measuring import measure_all, read_facts, write_facts
 from aligncap.audio import load
+from aligncap.prosody import facts, measure
+from aligncap.prosody.facts import measure_all, read_facts, write_facts
 from aligncap.values import RATE_HZ, Fact, Facts
 
 
@@ -49,8 +48,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         asked.append(path)
         return write_facts(facts_of(float(path.stem)))
 
-    monkeypatch.setattr(measuring, "ProcessPoolExecutor", OneProcess)
-    monkeypatch.setattr(measuring, "_line_of", line_of)
+    monkeypatch.setattr(facts, "ProcessPoolExecutor", OneProcess)
+    monkeypatch.setattr(facts, "_line_of", line_of)
     return asked
 
 

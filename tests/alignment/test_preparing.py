@@ -11,20 +11,27 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from aligncap.acoustics.frontend import MELS
-from aligncap.alignment.data import read_rows
-from aligncap.alignment.preparing import RowsSettings, plan, rows_of, tokens_of
-from aligncap.alignment.row_making import ended, training_row
-from aligncap.alignment.views import View, moved_facts, view_of
+from aligncap.alignment.examples import read_rows
+from aligncap.alignment.rows import (
+    RowsSettings,
+    View,
+    ended,
+    moved_facts,
+    plan_row_making,
+    rows_of,
+    tokens_of,
+    training_row,
+    view_of,
+)
 from aligncap.clues import emotion_of, find_clues
-from aligncap.corpora.manifest import Utterance
-from aligncap.corpora.splits import is_validation
+from aligncap.data.manifest import Utterance
+from aligncap.data.splits import is_validation
 from aligncap.errors import MissingModelError, RecipeError
-from aligncap.speech.augmentation import Varied
-from aligncap.speech.builtin import padded
-from aligncap.speech.features import Features
+from aligncap.prosody.measurement import MELS
+from aligncap.tokenizers.builtin import Features, padded
+from aligncap.tokenizers.encoder_data import Varied
 from aligncap.values import EMOTIONS, Fact, Facts, SpeechTokens
-from speech.test_encoder import clip_of, encoder
+from speech_tokenizers.test_encoder import clip_of, encoder
 
 SETTINGS = RowsSettings(data=(Path("m.jsonl"),), encoder=Path("e"), features=Path("f"), captions=3)
 VARIED = {"augmentation": SETTINGS.augmentation, "seed": SETTINGS.seed}
@@ -215,7 +222,7 @@ def test_settings_out_of_range_are_refused(change):
 
 
 def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, monkeypatch):
-    from aligncap.alignment import preparing
+    from aligncap.alignment import rows
 
     people = ["ravdess_01", "ravdess_05", "ravdess_02"]
     lines = [
@@ -228,17 +235,17 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
     class Tokenizer:
         name, fingerprint, frame_rate_hz, codebook_size = "builtin", "f" * 16, 12.5, 32
 
-    monkeypatch.setattr(preparing, "measured", lambda path: features())
-    monkeypatch.setattr(preparing, "measure_all", lambda cache, paths: [facts() for _ in paths])
-    monkeypatch.setattr(preparing, "open_tokenizer", lambda path: Tokenizer())
-    monkeypatch.setattr(preparing, "load_encoder", lambda path: encoder())
+    monkeypatch.setattr(rows, "measured", lambda path: features())
+    monkeypatch.setattr(rows, "measure_all", lambda cache, paths: [facts() for _ in paths])
+    monkeypatch.setattr(rows, "open_tokenizer", lambda path: Tokenizer())
+    monkeypatch.setattr(rows, "load_encoder", lambda path: encoder())
     settings = replace(SETTINGS, data=(manifest,), features=tmp_path / "features", views=3)
-    assert preparing.run(settings, tmp_path / "one", resume=False) == {
+    assert rows.make_rows(settings, tmp_path / "one", resume=False) == {
         "rows": 7,
         "plain": 2,
         "even": 2,
     }
-    preparing.run(settings, tmp_path / "other", resume=False)
+    rows.make_rows(settings, tmp_path / "other", resume=False)
     rows = list(read_rows(tmp_path / "one" / "rows.jsonl"))
     assert [r.id for r in rows] == ["c0#0", "c0#1", "c0#2", "c1#0", "c2#0", "c2#1", "c2#2"]
     assert [r.id for r in rows if r.split == "validation"] == ["c1#0"]
@@ -256,7 +263,7 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
             assert set(named) == {emotion}
     files = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("one", "other")]
     assert files[0] == files[1]
-    assert preparing.run(settings, tmp_path / "one", resume=True) == {
+    assert rows.make_rows(settings, tmp_path / "one", resume=True) == {
         "rows": 0,
         "plain": 0,
         "even": 0,
@@ -272,17 +279,19 @@ def test_a_dry_run_counts_the_rows_that_there_may_be(tmp_path):
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
     settings = replace(SETTINGS, data=(manifest, manifest), encoder=tmp_path, views=3)
     with pytest.raises(MissingModelError, match="holds no speech encoder"):
-        plan(settings, tmp_path)
+        plan_row_making(settings, tmp_path)
     save = encoder()
     (tmp_path / "config.json").write_text(json.dumps(asdict(save.config)))
     save_file(save.state_dict(), tmp_path / "model.safetensors")
-    found = plan(settings, tmp_path)
+    found = plan_row_making(settings, tmp_path)
     json.dumps(found)
     assert [one["present"] for one in found["loads"]] == [True, True, True]
     assert found["parameters"]["trained"] == 0 < found["parameters"]["total"]
     # Twelve seconds of a hundred frames, 66 numbers of two bytes each.
     assert found["disk_bytes"]["features"] == 12 * 100 * 66 * 2
     assert "at most 14 rows" in found["notes"][0]
-    absent = plan(replace(settings, data=(tmp_path / "no.jsonl",), encoder=tmp_path / "no"), None)
+    absent = plan_row_making(
+        replace(settings, data=(tmp_path / "no.jsonl",), encoder=tmp_path / "no"), None
+    )
     assert [one["present"] for one in absent["loads"]] == [False, False]
     assert absent["disk_bytes"]["features"] is absent["parameters"] is None

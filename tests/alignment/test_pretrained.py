@@ -15,8 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from aligncap.alignment import kd
-from aligncap.alignment.kd import KdSettings
+from aligncap.alignment import stages
 from aligncap.alignment.settings import (
     BatchSettings,
     DataSettings,
@@ -24,13 +23,14 @@ from aligncap.alignment.settings import (
     TeacherSettings,
     ValidationSettings,
 )
-from aligncap.captioner.adapters import AdapterSettings
+from aligncap.alignment.stages import KdSettings
 from aligncap.captioner.checkpoint import load_torch, read_meta
-from aligncap.captioner.text_training import train_text_tokenizer
+from aligncap.captioner.model import AdapterSettings
+from aligncap.captioner.vocabulary import train_text_tokenizer
 from aligncap.errors import MissingModelError
-from aligncap.training import FitSettings
-from aligncap.training.log import read_log
+from aligncap.training.loop import read_log
 from aligncap.training.pretrained import load_causal_lm
+from aligncap.training.settings import FitSettings
 from alignment.tiny_rows import FEELINGS, write_tiny
 
 TEXTS = [text for texts in FEELINGS.values() for text in texts] * 4
@@ -74,7 +74,7 @@ def test_a_pretrained_model_is_distilled_through_an_adapter(kind: str, tmp_path:
     )
     output = tmp_path / "run"
     output.mkdir()
-    summary = kd.run(settings, output, resume=False)
+    summary = stages.train_kd(settings, output, resume=False)
     assert "LoRA" in str(summary["trained"])
     assert "new token rows" in str(summary["trained"])
     divergences = [line["validation_kl"] for line in read_log(output) if "validation_kl" in line]
@@ -84,13 +84,13 @@ def test_a_pretrained_model_is_distilled_through_an_adapter(kind: str, tmp_path:
     # The folder alone brings back what was validated last: base, adapter and new rows.
     student = load_torch(folder)
     assert student.vocabulary.size == student.vocabulary.speech_base + 12
-    again = kd.Stage(
+    again = stages.Stage(
         settings,
         tmp_path / "again",
         kind="kd",
-        data=kd.read_training_rows(settings.data.rows, needs_speech=True),
+        data=stages.read_training_rows(settings.data.rows, needs_speech=True),
     )
-    lesson = kd.lesson_of(settings, again, output / kd.CACHE_FOLDER)
+    lesson = stages.kd_task(settings, again, output / stages.CACHE_FOLDER)
     means = again.validation(lesson, student)()
     assert means["validation_kl"] == pytest.approx(divergences[-1], rel=1e-3)
 

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from aligncap.alignment.draws import Draw
-from aligncap.alignment.prompting import Prompter
+from aligncap.alignment.examples import Prompter, Sample
 from aligncap.alignment.settings import StudentSettings
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
@@ -15,7 +14,7 @@ from captioner.tiny import tiny_vocabulary
 VOCABULARY = tiny_vocabulary()
 ROWS = tiny_rows(12)
 PROMPTER = Prompter(PromptBuilder(VOCABULARY), ROWS)
-EN, ZH = Draw(0, "en", (0, 1), None), Draw(0, "zh", (0,), None)
+EN, ZH = Sample(0, "en", (0, 1), None), Sample(0, "zh", (0,), None)
 
 
 def read(ids: tuple[int, ...]) -> str:

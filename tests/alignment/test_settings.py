@@ -12,10 +12,10 @@ from aligncap.alignment.settings import (
     StudentSettings,
     TeacherSettings,
 )
-from aligncap.alignment.warmup import WarmupSettings
-from aligncap.captioner.adapters import AdapterSettings
+from aligncap.alignment.stages import WarmupSettings
+from aligncap.captioner.model import AdapterSettings
 from aligncap.errors import RecipeError, UnknownNameError
-from aligncap.training import FitSettings
+from aligncap.training.settings import FitSettings
 
 HERE = (Path("rows.jsonl"),)
 

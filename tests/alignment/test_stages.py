@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aligncap.alignment import ce, kd, warmup
-from aligncap.alignment.data import write_rows
-from aligncap.alignment.kd import KdSettings
+from aligncap.alignment import stages
+from aligncap.alignment.examples import write_rows
 from aligncap.alignment.losses import caption_cross_entropy, kl_to_teacher
 from aligncap.alignment.settings import (
     BatchSettings,
@@ -23,14 +22,13 @@ from aligncap.alignment.settings import (
     TeacherSettings,
     ValidationSettings,
 )
-from aligncap.alignment.stages import Stage, read_training_rows
-from aligncap.alignment.warmup import WarmupSettings
-from aligncap.captioner.adapters import AdapterSettings
-from aligncap.captioner.checkpoint import load_torch, read_meta
-from aligncap.captioner.meta import ModelNotes, write_meta
+from aligncap.alignment.stage import Stage, read_training_rows
+from aligncap.alignment.stages import KdSettings, WarmupSettings
+from aligncap.captioner.checkpoint import ModelNotes, load_torch, read_meta, write_meta
+from aligncap.captioner.model import AdapterSettings
 from aligncap.errors import DataError, RecipeError
-from aligncap.training import FitSettings
-from aligncap.training.log import read_log
+from aligncap.training.loop import read_log
+from aligncap.training.settings import FitSettings
 from alignment.tiny_rows import SOURCE, tiny_rows, write_tiny
 
 NEW = SizeSettings(hidden=32, layers=2, heads=2, text_vocabulary=330)
@@ -57,7 +55,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory, rows: Path) -> Path:
         batch=BatchSettings(rows=8, captions=2),
         validation=VALIDATION,
     )
-    summary = warmup.run(settings, output, resume=False)
+    summary = stages.train_warmup(settings, output, resume=False)
     # Which of two English wordings is a coin toss; the rest follows from the clues.
     assert float(summary["validation_ce"]) < 0.4  # type: ignore[arg-type]
     return Path(str(summary["model"]))
@@ -78,7 +76,7 @@ def kd_settings(rows: Path, warm: Path, **changes: object) -> KdSettings:
 def run_kd(settings: KdSettings, output: Path, *, resume: bool = False) -> dict[str, float]:
     """The last number of everything that was logged."""
     output.mkdir(exist_ok=True)
-    summary = kd.run(settings, output, resume=resume)
+    summary = stages.train_kd(settings, output, resume=resume)
     return {name: value for name, value in summary.items() if isinstance(value, int | float)}
 
 
@@ -118,14 +116,14 @@ def test_the_first_loss_is_that_of_the_equations(
         warm,
         training=replace(FIT, steps=1, log_every=1, ema_decay=None),
         teacher=TeacherSettings(top_k=10**6, temperature=temperature),
-        loss=kd.LossSettings(kl_weight=0.75, ce_weight=0.25),
+        loss=stages.LossSettings(kl_weight=0.75, ce_weight=0.25),
     )
     run_kd(settings, tmp_path / "run")
     logged = trace(tmp_path / "run")[0]
     stage = Stage(
         settings, tmp_path / "again", kind="kd", data=read_training_rows([rows], needs_speech=True)
     )
-    lesson = kd.lesson_of(settings, stage, tmp_path / "cache")
+    lesson = stages.kd_task(settings, stage, tmp_path / "cache")
     model = load_torch(warm)
 
     def logits(prompt: Iterable[int], said: tuple[int, ...]) -> torch.Tensor:
@@ -168,7 +166,7 @@ def test_a_killed_distillation_goes_on_with_the_same_losses(
     shutil.rmtree(killed / "checkpoint-9")
     shutil.rmtree(killed / "model")
     if not cache_survives:
-        shutil.rmtree(killed / kd.CACHE_FOLDER)
+        shutil.rmtree(killed / stages.CACHE_FOLDER)
     run_kd(settings, killed, resume=True)
     assert trace(killed) == trace(tmp_path / "whole")
     whole, resumed = (
@@ -205,30 +203,30 @@ def test_the_rival_sees_the_same_batches_and_learns_too(
     tmp_path: Path, rows: Path, warm: Path
 ) -> None:
     settings = kd_settings(rows, warm)
-    rival = ce.CeSettings(
+    rival = stages.CeSettings(
         data=settings.data,
         training=replace(FIT, steps=100, save_every=100),
         model=settings.model,
         batch=settings.batch,
         validation=ValidationSettings(every=50, rows=30),
     )
-    stages = [
+    both = [
         Stage(s, tmp_path / kind, kind=kind, data=read_training_rows([rows], needs_speech=True))
         for kind, s in (("kd", settings), ("ce", rival))
     ]
     lessons = [
-        kd.lesson_of(settings, stages[0], tmp_path / "cache"),
-        ce.lesson_of(rival, stages[1]),
+        stages.kd_task(settings, both[0], tmp_path / "cache"),
+        stages.ce_task(rival, both[1]),
     ]
     for number in (0, 5, 40):
         mine, theirs = (
             lesson.batch(stage.plan(lesson.length_of).draws_at(number)).shared
-            for stage, lesson in zip(stages, lessons, strict=True)
+            for stage, lesson in zip(both, lessons, strict=True)
         )
         np.testing.assert_array_equal(mine.input_ids, theirs.input_ids)
         np.testing.assert_array_equal(mine.target_ids, theirs.target_ids)
     (tmp_path / "run").mkdir()
-    summary = ce.run(rival, tmp_path / "run", resume=False)
+    summary = stages.train_ce(rival, tmp_path / "run", resume=False)
     assert "kl" not in summary
     found = validations(tmp_path / "run", "validation_ce")
     assert found[-1] < found[0]
@@ -282,7 +280,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path, rows: Path, 
         training=replace(FIT, steps=1),
         model=ModelSettings(new=replace(NEW, text_vocabulary=300)),
     )
-    other = Path(str(warmup.run(settings, output, resume=False)["model"]))
+    other = Path(str(stages.train_warmup(settings, output, resume=False)["model"]))
     with pytest.raises(RecipeError, match="not the student's"):
         run_kd(kd_settings(rows, warm, teacher=TeacherSettings(model=other)), tmp_path / "run")
 
@@ -309,5 +307,5 @@ def test_a_stage_keeps_the_notes_of_its_start_but_not_its_scores(
             model=ModelSettings(start=start),
             notes=own,
         )
-        summary = warmup.run(settings, tmp_path / f"run-{own.summary}", resume=False)
+        summary = stages.train_warmup(settings, tmp_path / f"run-{own.summary}", resume=False)
         assert read_meta(Path(str(summary["model"]))).notes == expected

@@ -8,19 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from aligncap.alignment.examples import Example
 from aligncap.alignment.losses import kl_to_cached_teacher, kl_to_teacher
-from aligncap.alignment.prompting import Example
-from aligncap.alignment.store import Distributions
 from aligncap.alignment.teacher import (
     AdapterOffTeacher,
+    Distributions,
     FrozenTeacher,
     TeacherCache,
     frozen_fingerprint,
     top_k_of,
 )
-from aligncap.captioner.adapters import AdapterSettings, add_adapter
-from aligncap.captioner.batches import SharedPromptRow
-from aligncap.captioner.model import CaptionModel
+from aligncap.captioner.model import AdapterSettings, CaptionModel, add_adapter
+from aligncap.captioner.prompts import SharedPromptRow
 from captioner.tiny import tiny_lm, tiny_vocabulary
 
 VOCABULARY = tiny_vocabulary()

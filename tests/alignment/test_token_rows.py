@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.alignment.data import read_rows, read_source
-from aligncap.alignment.token_rows import (
+from aligncap.alignment.examples import read_rows, read_source
+from aligncap.alignment.rows import (
     TokenizerSettings,
     TokenRowsSettings,
-    plan,
-    run,
+    make_token_rows,
+    plan_token_rows,
     split_clips,
 )
 from aligncap.audio import load
 from aligncap.errors import DataError, RecipeError
-from aligncap.speech import open_tokenizer
+from aligncap.tokenizers import open_tokenizer
 
 MINI = Path(__file__).resolve().parents[2] / "src" / "aligncap" / "models" / "mini"
 
@@ -43,7 +43,7 @@ def settings(tmp_path: Path, example_clips: list[Path]) -> TokenRowsSettings:
 def test_rows_hold_the_tokenizers_tokens(
     settings: TokenRowsSettings, tmp_path: Path, example_clips: list[Path]
 ) -> None:
-    assert run(settings, tmp_path / "run", resume=False) == {"rows": 3, "unsaid": 0}
+    assert make_token_rows(settings, tmp_path / "run", resume=False) == {"rows": 3, "unsaid": 0}
     rows = list(read_rows(tmp_path / "run" / "rows.jsonl"))
     tokenizer = open_tokenizer("builtin", MINI)
     assert read_source(tmp_path / "run" / "rows.jsonl").fingerprint == tokenizer.fingerprint
@@ -54,8 +54,8 @@ def test_rows_hold_the_tokenizers_tokens(
         assert row.speech.tolist() == tokenizer.encode(load(clip)).codes.tolist()
     # Once more: what is in the cache is not encoded again, and the file is left as it is.
     before = (tmp_path / "run" / "rows.jsonl").read_bytes()
-    assert run(settings, tmp_path / "run", resume=True) == {"rows": 0, "unsaid": 0}
-    run(settings, tmp_path / "other", resume=False)
+    assert make_token_rows(settings, tmp_path / "run", resume=True) == {"rows": 0, "unsaid": 0}
+    make_token_rows(settings, tmp_path / "other", resume=False)
     assert (tmp_path / "other" / "rows.jsonl").read_bytes() == before
 
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_learnt_from_is_one_line(
     bare = manifest(tmp_path, "bare", example_clips[:1])
     alone = replace(settings, data=(bare,), validation=())
     with pytest.raises(DataError, match="no clip has a caption or an emotion"):
-        run(alone, tmp_path / "run", resume=False)
+        make_token_rows(alone, tmp_path / "run", resume=False)
     assert not (tmp_path / "run" / "rows.jsonl").exists()
     with pytest.raises(RecipeError, match="at least 1"):
         replace(settings, data=())
@@ -93,7 +93,10 @@ def test_what_cannot_be_learnt_from_is_one_line(
 
 def test_a_dry_run_says_what_to_fetch(settings: TokenRowsSettings, tmp_path: Path) -> None:
     lacking = replace(settings, tokenizer=TokenizerSettings(weights=tmp_path / "none"))
-    ready, asked = plan(settings, tmp_path)["loads"], plan(lacking, tmp_path)["loads"]
+    ready, asked = (
+        plan_token_rows(settings, tmp_path)["loads"],
+        plan_token_rows(lacking, tmp_path)["loads"],
+    )
     assert all(one["present"] for one in ready)  # type: ignore[attr-defined]
     assert [one["present"] for one in asked] == [True, True, False]  # type: ignore[attr-defined]
     cure = asked[-1]["cure"]  # type: ignore[index]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aligncap.alignment.data import SpeechSource, TrainingRow, write_rows
+from aligncap.alignment.examples import SpeechSource, TrainingRow, write_rows
 
 SOURCE = SpeechSource(
     name="fake", fingerprint="f" * 16, frame_rate_hz=12.5, codebooks=1, codebook_size=12

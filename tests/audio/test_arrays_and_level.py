@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.audio import from_array, level_db
-from aligncap.audio.level import BAND_EDGES_HZ, band_levels_db
+from aligncap.audio.activity import BAND_EDGES_HZ, band_levels_db
 from aligncap.errors import AudioError
 from aligncap.values import RATE_HZ
 from audio.signals import noise, seconds, tone, waveform

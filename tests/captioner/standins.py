@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from aligncap.captioner.meta import ModelMeta
-from aligncap.captioner.runtime import DecodeOptions, Hypothesis
-from aligncap.captioner.text_training import train_text_tokenizer
-from aligncap.captioner.vocabulary import Vocabulary
+from aligncap.captioner.checkpoint import ModelMeta
+from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
+from aligncap.captioner.vocabulary import Vocabulary, train_text_tokenizer
 from aligncap.values import EMOTIONS, SpeechTokens, Waveform
 from captioner.test_checkpoint import tiny_meta
 from captioner.tiny import TEXTS
@@ -119,10 +118,9 @@ def write_encoder(file: Path) -> None:
 
 def write_model(folder: Path, **changes: object) -> Path:
     """A trained folder: a random LLaMA with opinions and the encoder above."""
-    from aligncap.captioner.checkpoint import save
-    from aligncap.captioner.meta import SpeechTokenizerMeta
+    from aligncap.captioner.checkpoint import SpeechTokenizerMeta, save
     from aligncap.captioner.model import CaptionModel, small_llama
-    from aligncap.speech import open_tokenizer
+    from aligncap.tokenizers import open_tokenizer
 
     encoder = folder.with_name(f"{folder.name}-encoder")
     write_encoder(encoder / "encoder.onnx")

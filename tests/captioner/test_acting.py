@@ -5,7 +5,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from aligncap.captioner.acting import ACT_MODES, student_act
+from aligncap.captioner.prompts import ACOUSTIC_PROMPT_SOURCES, student_acoustic_prompt
 from aligncap.errors import UnknownNameError
 from aligncap.values import Fact, Facts, SpeechTokens
 
@@ -28,13 +28,13 @@ EXPECTED = {
 
 @pytest.mark.parametrize(("mode", "language"), EXPECTED)
 def test_each_mode_says_what_it_knows(mode, language):
-    assert student_act(mode, SLOW, SAD, language) == EXPECTED[mode, language]
+    assert student_acoustic_prompt(mode, SLOW, SAD, language) == EXPECTED[mode, language]
 
 
 def test_every_mode_is_tried():
-    assert {mode for mode, _ in EXPECTED} == set(ACT_MODES)
+    assert {mode for mode, _ in EXPECTED} == set(ACOUSTIC_PROMPT_SOURCES)
 
 
 def test_an_unknown_mode_is_named():
     with pytest.raises(UnknownNameError, match="guessed"):
-        student_act("guessed", SLOW, SAD, "en")
+        student_acoustic_prompt("guessed", SLOW, SAD, "en")

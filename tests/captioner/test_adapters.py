@@ -5,16 +5,17 @@ import json
 import pytest
 import torch
 
-from aligncap.captioner.adapters import (
+from aligncap.captioner.model import (
     AdapterSettings,
+    CaptionModel,
+    adapter_disabled,
     add_adapter,
     load_adapter,
-    merge,
+    merge_adapter,
     save_adapter,
-    teacher_mode,
+    trainable_summary,
 )
-from aligncap.captioner.batches import collate, to_torch
-from aligncap.captioner.model import CaptionModel, trainable_summary
+from aligncap.captioner.prompts import collate, to_torch
 from aligncap.errors import MissingModelError, RecipeError
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 
@@ -76,7 +77,7 @@ def test_the_teacher_is_the_base_even_after_training(kind, tied):
     base = CaptionModel(tiny_lm(kind, tied=tied), vocabulary).eval()
     expected = base.response_logits(tiny_batch())
     student = trained(kind, tied=tied).train()
-    with teacher_mode(student):
+    with adapter_disabled(student):
         seen = student.response_logits(tiny_batch())
         assert not student.training
     assert not seen.requires_grad
@@ -90,7 +91,7 @@ def test_the_teacher_is_the_base_even_after_training(kind, tied):
 def test_a_merged_adapter_gives_the_same_logits(kind, tied):
     model = trained(kind, tied=tied)
     before = model.response_logits(tiny_batch()).detach()
-    merged = merge(model)
+    merged = merge_adapter(model)
     assert not any("lora" in name for name, _ in merged.named_parameters())
     torch.testing.assert_close(merged.response_logits(tiny_batch()), before, rtol=0, atol=1e-5)
 
@@ -112,7 +113,7 @@ def test_a_saved_adapter_is_the_same_to_the_bit(kind, tied, tmp_path):
 def test_speech_rows_train_and_text_rows_do_not(kind):
     vocabulary = tiny_vocabulary()
     before = tiny_lm(kind).get_input_embeddings().weight.detach()
-    after = merge(trained(kind)).bare.get_input_embeddings().weight.detach()
+    after = merge_adapter(trained(kind)).bare.get_input_embeddings().weight.detach()
     assert torch.equal(after[: vocabulary.shape.base_size], before[: vocabulary.shape.base_size])
     used = vocabulary.speech_base + torch.arange(vocabulary.shape.codebook_size)
     assert ((after - before)[used].abs().max(1).values > 1e-4).float().mean() > 0.8
@@ -127,10 +128,10 @@ def test_what_trains_is_said():
 
 def test_there_is_no_teacher_without_an_adapter():
     model = CaptionModel(tiny_lm("llama"), tiny_vocabulary())
-    with pytest.raises(RecipeError, match="add_adapter"), teacher_mode(model):
+    with pytest.raises(RecipeError, match="add_adapter"), adapter_disabled(model):
         pass
     with pytest.raises(RecipeError, match="add_adapter"):
-        merge(model)
+        merge_adapter(model)
 
 
 def test_a_second_adapter_is_refused():

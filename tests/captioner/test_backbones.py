@@ -13,9 +13,9 @@ from transformers import (
 )
 
 from aligncap.captioner.backbones import family_of, open_backbone
-from aligncap.captioner.batches import SharedPromptRow, collate, to_torch
 from aligncap.captioner.model import CaptionModel, add_speech_tokens
-from aligncap.captioner.text_training import train_text_tokenizer
+from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
+from aligncap.captioner.vocabulary import train_text_tokenizer
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.training.pretrained import load_causal_lm
 from captioner.tiny import TEXTS, random_rows, tiny_lm, tiny_vocabulary

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligncap.captioner.batches import PADDING, SharedPromptRow, collate
+from aligncap.captioner.prompts import PADDING, SharedPromptRow, collate
 from aligncap.errors import DataError
 
 PAD = 99

@@ -8,17 +8,10 @@ import pytest
 import soundfile
 
 from aligncap.audio import load as load_sound
-from aligncap.captioner.captioner import LARGEST_BATCH, Captioner
-from aligncap.captioner.listening import Listener, busiest_part
+from aligncap.captioner.captioner import LARGEST_BATCH, Captioner, Preprocessor, densest_window
 from aligncap.captioner.prompts import PromptBuilder
-from aligncap.captioner.runtime import DecodeOptions
-from aligncap.errors import (
-    AlignCapError,
-    AudioError,
-    NoSpeechError,
-    RecipeError,
-    UnknownNameError,
-)
+from aligncap.captioner.runtimes import DecodeOptions
+from aligncap.errors import AlignCapError, AudioError, NoSpeechError, RecipeError, UnknownNameError
 from aligncap.values import EMOTIONS, Verdict, Waveform
 from captioner.standins import LoudnessTokenizer, Reciter, small_meta, wide_vocabulary
 
@@ -41,7 +34,7 @@ def captioner(
     made = Captioner(
         small_meta(VOCABULARY, **changes),
         PromptBuilder(VOCABULARY),
-        Listener(tokenizer or LoudnessTokenizer(), longest_s),
+        Preprocessor(tokenizer or LoudnessTokenizer(), longest_s),
         reciter,
         options=DecodeOptions(beam_size=3),
         workers=workers,
@@ -215,22 +208,22 @@ def test_the_instruction_is_in_the_language_asked_for(example_clips):
 
 class TestLongRecordings:
     def test_where_nobody_speaks_it_is_the_beginning(self) -> None:
-        assert busiest_part([], 10.0, 4.0) == (0.0, 4.0)
+        assert densest_window([], 10.0, 4.0) == (0.0, 4.0)
 
     def test_the_stretch_with_most_speech_is_found(self) -> None:
         """4 s of 10: from 5.0 on 3 s of speech, anywhere else less."""
-        assert busiest_part([(0.0, 1.5), (5.0, 7.0), (8.0, 9.5)], 10.0, 4.0) == (5.0, 9.0)
+        assert densest_window([(0.0, 1.5), (5.0, 7.0), (8.0, 9.5)], 10.0, 4.0) == (5.0, 9.0)
 
     def test_a_stretch_never_passes_the_ends(self) -> None:
-        assert busiest_part([(9.0, 10.0)], 10.0, 4.0) == (6.0, 10.0)
-        assert busiest_part([(0.0, 1.0)], 10.0, 4.0) == (0.0, 4.0)
+        assert densest_window([(9.0, 10.0)], 10.0, 4.0) == (6.0, 10.0)
+        assert densest_window([(0.0, 1.0)], 10.0, 4.0) == (0.0, 4.0)
 
     def test_no_stretch_of_the_grid_has_more(self) -> None:
         draw = np.random.default_rng(4)
         for _ in range(50):
             edges = np.sort(draw.uniform(0, 60, 12)).reshape(-1, 2).tolist()
             segments = [(start, end) for start, end in edges]
-            found = busiest_part(segments, 60.0, 7.0)
+            found = densest_window(segments, 60.0, 7.0)
 
             def covered(start: float, segments=segments) -> float:
                 grid = np.linspace(start, start + 7.0, 7001)
@@ -258,7 +251,7 @@ class TestLongRecordings:
 
 def test_the_package_opens_models_by_name_and_folder(tmp_path: Path):
     import aligncap
-    from aligncap.captioner.opening import MODELS, find_model
+    from aligncap.captioner.loading import MODELS, find_model
     from aligncap.errors import MissingModelError
 
     with pytest.raises(UnknownNameError, match="did you mean 'mini'"):

@@ -8,12 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aligncap.captioner.adapters import AdapterSettings, add_adapter
-from aligncap.captioner.batches import collate, to_torch
-from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta, save
-from aligncap.captioner.meta import CaptionLimits, ModelMeta, ModelNotes, SpeechTokenizerMeta
-from aligncap.captioner.model import CaptionModel
-from aligncap.captioner.prompts import PromptTemplate
+from aligncap.captioner.checkpoint import (
+    CaptionLimits,
+    ModelMeta,
+    ModelNotes,
+    SpeechTokenizerMeta,
+    load_torch,
+    load_vocabulary,
+    read_meta,
+    save,
+)
+from aligncap.captioner.model import AdapterSettings, CaptionModel, add_adapter
+from aligncap.captioner.prompts import PromptTemplate, collate, to_torch
 from aligncap.errors import DataError, MissingModelError, RecipeError, UnknownNameError
 from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
 

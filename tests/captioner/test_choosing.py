@@ -6,9 +6,8 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from aligncap.captioner.choosing import Wording, log_chance, most_credible_first
-from aligncap.captioner.listening import Utterance
-from aligncap.captioner.runtime import Hypothesis
+from aligncap.captioner.captioner import CaptionHypothesis, PreparedSpeech, log_chance, rerank
+from aligncap.captioner.runtimes import Hypothesis
 from aligncap.values import Fact, Facts, SpeechTokens
 
 FAST = Facts(
@@ -18,17 +17,17 @@ FAST = Facts(
 )
 
 
-def heard(**emotions: float) -> Utterance:
+def heard(**emotions: float) -> PreparedSpeech:
     readout = {"emotion": emotions} if emotions else {}
-    return Utterance(3.0, None, FAST, SpeechTokens(np.array([[1, 2]]), readout))
+    return PreparedSpeech(3.0, None, FAST, SpeechTokens(np.array([[1, 2]]), readout))
 
 
-def wording(text: str, mean: float, tokens: int = 10) -> Wording:
-    return Wording(text, Hypothesis.of(tuple(range(tokens)), mean * tokens, 1.0))
+def wording(text: str, mean: float, tokens: int = 10) -> CaptionHypothesis:
+    return CaptionHypothesis(text, Hypothesis.of(tuple(range(tokens)), mean * tokens, 1.0))
 
 
-def told(utterance: Utterance, *wordings: Wording) -> str:
-    return most_credible_first(wordings, utterance, language="en")[0].text
+def told(utterance: PreparedSpeech, *wordings: CaptionHypothesis) -> str:
+    return rerank(wordings, utterance, language="en")[0].text
 
 
 SAD, ANGRY = wording("She sounds sad.", -1.0), wording("She sounds angry.", -1.1)

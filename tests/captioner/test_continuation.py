@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from aligncap.captioner.continuation import Continuation
+from aligncap.captioner.decoding import Continuation
 from captioner.tiny import tiny_lm
 
 PROMPTS = ((1, 5, 6, 7, 8), (1, 9), (1, 4, 4, 11))

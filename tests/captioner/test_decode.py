@@ -7,10 +7,13 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from aligncap.captioner.beam import BeamSearch, Candidate
-from aligncap.captioner.decode import sampling_distribution
-from aligncap.captioner.runtime import DecodeOptions, ResponseRules, Sampling
-from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.captioner.decoding import (
+    BeamCandidate,
+    BeamSearch,
+    TorchRuntime,
+    sampling_distribution,
+)
+from aligncap.captioner.runtimes import DecodeOptions, ResponseRules, Sampling
 from aligncap.errors import RecipeError
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 
@@ -161,16 +164,26 @@ class TestBeamStep:
     def test_an_ended_candidate_gives_its_place_to_the_next_best(self) -> None:
         one = self.search()
         kept = one.step(
-            [Candidate(-1, 0, 9), Candidate(-2, 0, 5), Candidate(-3, 0, 9), Candidate(-4, 0, 6)],
+            [
+                BeamCandidate(-1, 0, 9),
+                BeamCandidate(-2, 0, 5),
+                BeamCandidate(-3, 0, 9),
+                BeamCandidate(-4, 0, 6),
+            ],
             last=False,
         )
-        assert kept == [Candidate(-4, 0, 6), Candidate(-2, 0, 5)]
+        assert kept == [BeamCandidate(-4, 0, 6), BeamCandidate(-2, 0, 5)]
         assert [(h.ids, h.score) for h in one.ended] == [((9,), -1.0)]
 
     def test_an_ended_candidate_outside_the_beams_is_not_a_hypothesis(self) -> None:
         one = self.search()
         one.step(
-            [Candidate(-1, 0, 4), Candidate(-2, 0, 5), Candidate(-3, 0, 9), Candidate(-4, 0, 6)],
+            [
+                BeamCandidate(-1, 0, 4),
+                BeamCandidate(-2, 0, 5),
+                BeamCandidate(-3, 0, 9),
+                BeamCandidate(-4, 0, 6),
+            ],
             last=False,
         )
         assert one.ended == []
@@ -178,28 +191,37 @@ class TestBeamStep:
 
     def test_the_search_ends_with_enough_hypotheses_ranked_by_length(self) -> None:
         one = self.search(length_penalty=1.0)
-        start = [Candidate(-1.0, 0, 4), Candidate(-1.1, 0, 5), Candidate(-3.0, 0, 9)]
-        assert one.step([*start, Candidate(-4.0, 0, 6)], last=False)
-        both_end = [Candidate(-1.5, 1, 9), Candidate(-1.6, 0, 9), Candidate(-9.0, 0, 1)]
-        assert one.step([*both_end, Candidate(-9.5, 0, 2)], last=False) is None
+        start = [BeamCandidate(-1.0, 0, 4), BeamCandidate(-1.1, 0, 5), BeamCandidate(-3.0, 0, 9)]
+        assert one.step([*start, BeamCandidate(-4.0, 0, 6)], last=False)
+        both_end = [BeamCandidate(-1.5, 1, 9), BeamCandidate(-1.6, 0, 9), BeamCandidate(-9.0, 0, 1)]
+        assert one.step([*both_end, BeamCandidate(-9.5, 0, 2)], last=False) is None
         assert [(h.ids, h.score) for h in one.best()] == [((5, 9), -0.75)]
 
     def test_patience_asks_for_more(self) -> None:
         one = self.search(patience=2.0)
-        ends = [Candidate(-1, 0, 9), Candidate(-2, 0, 9), Candidate(-3, 0, 1), Candidate(-4, 0, 2)]
+        ends = [
+            BeamCandidate(-1, 0, 9),
+            BeamCandidate(-2, 0, 9),
+            BeamCandidate(-3, 0, 1),
+            BeamCandidate(-4, 0, 2),
+        ]
         assert one.step(ends, last=False) == ends[2:]
 
     def test_at_the_last_step_every_beam_is_a_hypothesis(self) -> None:
         one = self.search(captions=2)
-        rest = [Candidate(-3, 0, 6), Candidate(-4, 0, 7)]
-        assert one.step([Candidate(-1, 0, 4), Candidate(-2, 0, 5), *rest], last=True) is None
+        rest = [BeamCandidate(-3, 0, 6), BeamCandidate(-4, 0, 7)]
+        assert (
+            one.step([BeamCandidate(-1, 0, 4), BeamCandidate(-2, 0, 5), *rest], last=True) is None
+        )
         assert [h.ids for h in one.best()] == [(4,), (5,)]
 
     def test_without_length_penalty_the_best_beam_ends_the_search(self) -> None:
         one = self.search(length_penalty=0.0)
-        rest = [Candidate(-3, 0, 6), Candidate(-4, 0, 7)]
-        assert one.step([Candidate(-1, 0, 4), Candidate(-2, 0, 9), *rest], last=False)
-        assert one.step([Candidate(-2, 0, 9), Candidate(-3, 0, 5), *rest], last=False) is None
+        rest = [BeamCandidate(-3, 0, 6), BeamCandidate(-4, 0, 7)]
+        assert one.step([BeamCandidate(-1, 0, 4), BeamCandidate(-2, 0, 9), *rest], last=False)
+        assert (
+            one.step([BeamCandidate(-2, 0, 9), BeamCandidate(-3, 0, 5), *rest], last=False) is None
+        )
 
 
 def test_the_stop_rule() -> None:

@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from aligncap.captioner import load
 from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta
-from aligncap.captioner.endpoint_runtime import EndpointRuntime, EndpointSettings
-from aligncap.captioner.merging import merge_folder
+from aligncap.captioner.decoding import TorchRuntime
+from aligncap.captioner.export import merge_folder
+from aligncap.captioner.loading import load
 from aligncap.captioner.prompts import PromptBuilder
-from aligncap.captioner.runtime import DecodeOptions, ResponseRules, Sampling
-from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.captioner.runtimes import (
+    DecodeOptions,
+    EndpointRuntime,
+    EndpointSettings,
+    ResponseRules,
+    Sampling,
+)
 from aligncap.cli.main import main
 from aligncap.errors import EndpointError, RecipeError
 from aligncap.values import SpeechTokens

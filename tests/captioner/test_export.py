@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligncap.captioner.adapters import AdapterSettings, add_adapter
 from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta, save
-from aligncap.captioner.ct2_runtime import CT2Runtime
+from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.export import convert, export
-from aligncap.captioner.opening import load
-from aligncap.captioner.runtime import DecodeOptions, ResponseRules
-from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.captioner.loading import load
+from aligncap.captioner.model import AdapterSettings, add_adapter
+from aligncap.captioner.runtimes import CT2Runtime, DecodeOptions, ResponseRules
 from aligncap.errors import DataError, MissingModelError, RecipeError, UnknownNameError
 from captioner.standins import write_model
 from captioner.test_checkpoint import tiny_meta, tiny_model

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.captioner.opening import find_model
+from aligncap.captioner.loading import find_model
 from aligncap.errors import MissingModelError
 
 

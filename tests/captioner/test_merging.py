@@ -7,13 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aligncap.captioner.adapters import AdapterSettings, add_adapter
 from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta, save
-from aligncap.captioner.merging import merge_folder, prompt_text
-from aligncap.captioner.model import CaptionModel
+from aligncap.captioner.decoding import TorchRuntime
+from aligncap.captioner.export import merge_folder, prompt_text
+from aligncap.captioner.model import AdapterSettings, CaptionModel, add_adapter
 from aligncap.captioner.prompts import PromptBuilder
-from aligncap.captioner.runtime import DecodeOptions, ResponseRules
-from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.errors import DataError
 from aligncap.values import SpeechTokens
 from captioner.test_checkpoint import tiny_meta

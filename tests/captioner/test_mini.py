@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from aligncap.captioner.captioner import Preprocessor
 from aligncap.captioner.checkpoint import load_vocabulary, read_meta
-from aligncap.captioner.ct2_runtime import CT2Runtime
-from aligncap.captioner.listening import Listener
-from aligncap.captioner.opening import MODELS
+from aligncap.captioner.decoding import TorchRuntime
+from aligncap.captioner.loading import MODELS
 from aligncap.captioner.prompts import PromptBuilder
-from aligncap.captioner.runtime import DecodeOptions, LanguageRuntime, ResponseRules
-from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.captioner.runtimes import CT2Runtime, DecodeOptions, LanguageRuntime, ResponseRules
 from aligncap.clues import acoustic_prompt, emotion_of, measured_clues
-from aligncap.speech import open_tokenizer
+from aligncap.tokenizers import open_tokenizer
 from captioner.dequantized import torch_twin
 
 pytestmark = pytest.mark.speech_data
@@ -45,7 +44,7 @@ def prompts(mini: Path, speech: Path) -> list[tuple[int, ...]]:
     """What the model reads of each clip, half of them to be captioned in Chinese."""
     meta = read_meta(mini)
     builder = PromptBuilder(load_vocabulary(mini, meta), meta.prompts)
-    listener = Listener(open_tokenizer("builtin", mini), meta.limits.max_speech_s)
+    listener = Preprocessor(open_tokenizer("builtin", mini), meta.limits.max_speech_s)
     read = []
     for number, clip in enumerate(clips(speech)):
         heard, language = listener.listen(clip), "zh" if number % 2 else "en"

@@ -4,16 +4,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from aligncap.captioner.batches import collate, to_torch
 from aligncap.captioner.model import (
     CaptionModel,
     add_speech_tokens,
+    set_speech_rows,
     small_llama,
     trainable_summary,
 )
-from aligncap.captioner.speech_rows import set_speech_rows
-from aligncap.captioner.text_training import train_text_tokenizer
-from aligncap.captioner.vocabulary import Vocabulary
+from aligncap.captioner.prompts import collate, to_torch
+from aligncap.captioner.vocabulary import Vocabulary, train_text_tokenizer
 from aligncap.errors import RecipeError
 from captioner.tiny import TEXTS, random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 

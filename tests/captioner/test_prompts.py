@@ -12,7 +12,7 @@ from aligncap.captioner.prompts import (
     PromptBuilder,
     PromptTemplate,
     Span,
-    TeacherReading,
+    TeacherPromptParts,
 )
 from aligncap.errors import DataError, RecipeError, UnknownNameError
 from aligncap.values import SpeechTokens
@@ -51,7 +51,7 @@ def test_the_student_reads_bos_act_speech_instruction(frames, act, language):
 @given(TEXT, SOME_TEXT, SOME_TEXT, st.sampled_from(TEACHER_PROMPTS))
 def test_the_teacher_reads_only_what_its_prompt_names(act, sem, transcript, teacher_prompt):
     vocabulary = tiny_vocabulary()
-    reading = TeacherReading(act, sem, transcript)
+    reading = TeacherPromptParts(act, sem, transcript)
     prompt = PromptBuilder(vocabulary).teacher(
         reading, language="en", teacher_prompt=teacher_prompt
     )
@@ -74,15 +74,15 @@ def test_a_response_ends_with_eos():
 def test_a_teacher_without_its_text_says_so():
     builder = PromptBuilder(tiny_vocabulary())
     with pytest.raises(DataError, match="no sem text"):
-        builder.teacher(TeacherReading("Feeling calm"), language="en", teacher_prompt="act+sem")
+        builder.teacher(TeacherPromptParts("Feeling calm"), language="en", teacher_prompt="act+sem")
     with pytest.raises(UnknownNameError, match=r"act\+sem"):
-        builder.teacher(TeacherReading(), language="en", teacher_prompt="act+sems")
+        builder.teacher(TeacherPromptParts(), language="en", teacher_prompt="act+sems")
 
 
 def test_instructions_are_a_choice():
     template = PromptTemplate({"am": "ድምፁን ግለጽ።\n"}, separator=" | ")
     builder = PromptBuilder(tiny_vocabulary(), template)
-    prompt = builder.teacher(TeacherReading("Feeling sad"), language="am", teacher_prompt="act")
+    prompt = builder.teacher(TeacherPromptParts("Feeling sad"), language="am", teacher_prompt="act")
     assert builder.vocabulary.decode(prompt.ids) == "Feeling sad | ድምፁን ግለጽ።\n"
     with pytest.raises(UnknownNameError, match="language"):
         builder.student(SpeechTokens(np.zeros((1, 1), np.int64)), language="en")

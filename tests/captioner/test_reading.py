@@ -9,9 +9,8 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from aligncap.captioner.adapters import add_adapter
-from aligncap.captioner.batches import SharedPromptRow, behind, collate, prompt_columns, to_torch
-from aligncap.captioner.model import CaptionModel
+from aligncap.captioner.model import CaptionModel, add_adapter
+from aligncap.captioner.prompts import SharedPromptRow, behind, collate, prompt_columns, to_torch
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 
 VOCABULARY = tiny_vocabulary()

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from aligncap.captioner.ct2_runtime import CT2Runtime
+from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.export import convert
-from aligncap.captioner.runtime import DecodeOptions, Hypothesis, ResponseRules, Sampling
-from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.captioner.runtimes import (
+    CT2Runtime,
+    DecodeOptions,
+    Hypothesis,
+    ResponseRules,
+    Sampling,
+)
 from aligncap.errors import MissingModelError, RecipeError
 from captioner.dequantized import torch_twin
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary

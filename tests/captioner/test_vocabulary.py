@@ -16,8 +16,13 @@ from tokenizers import (
     processors,
 )
 
-from aligncap.captioner.text_training import SMALLEST, train_text_tokenizer
-from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary, VocabularyShape
+from aligncap.captioner.vocabulary import (
+    SMALLEST,
+    STOP_CHARACTERS,
+    Vocabulary,
+    VocabularyShape,
+    train_text_tokenizer,
+)
 from aligncap.errors import DataError, RecipeError
 from aligncap.values import SpeechTokens
 from captioner.tiny import TEXTS, tiny_vocabulary

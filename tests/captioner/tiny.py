@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aligncap.captioner.batches import SharedPromptRow
-from aligncap.captioner.text_training import train_text_tokenizer
-from aligncap.captioner.vocabulary import Vocabulary
+from aligncap.captioner.prompts import SharedPromptRow
+from aligncap.captioner.vocabulary import Vocabulary, train_text_tokenizer
 from aligncap.values import SpeechTokens
 
 if TYPE_CHECKING:

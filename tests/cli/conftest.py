@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from aligncap.audio import load
+from aligncap.cli.console import Console
 from aligncap.cli.main import main
-from aligncap.cli.world import World
 from aligncap.errors import AlignCapError, MissingModelError, NoSpeechError
 from aligncap.values import Caption, Clue, Evidence, Verdict, Waveform
 
@@ -96,7 +96,7 @@ def aligncap() -> Aligncap:
     def run(*arguments: str | Path, stdin: bytes = b"") -> Ran:
         out, err = io.StringIO(), io.StringIO()
         typed = io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin)), encoding="utf-8")
-        world = World(stdin=typed, stdout=out, stderr=err, open_model=_open_fake)
+        world = Console(stdin=typed, stdout=out, stderr=err, open_model=_open_fake)
         code = main([str(argument) for argument in arguments], world=world)
         return Ran(code, out.getvalue(), err.getvalue())
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from aligncap.cli.corpus import VERBS
-from aligncap.corpora.captioned import CORPORA
-from corpora import shipped
+from aligncap.data.captioned import CORPORA
+from data import shipped
 
 
 def test_every_corpus_is_a_verb(aligncap, capsys) -> None:

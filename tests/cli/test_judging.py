@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.cli.judging import judge_settings
-from aligncap.cli.progress import JudgeProgress, Progress
-from aligncap.cli.world import World
+from aligncap.cli.console import Console, JudgeProgress, Progress
+from aligncap.cli.evaluate import judge_settings
 from aligncap.errors import RecipeError
 
 HOSTED = "https://api.openai.com/v1"
@@ -78,7 +77,7 @@ def test_progress_goes_on_from_metric_to_metric() -> None:
         def isatty(self) -> bool:
             return True
 
-    world = World(stdin=io.StringIO(), stdout=io.StringIO(), stderr=Terminal())
+    world = Console(stdin=io.StringIO(), stdout=io.StringIO(), stderr=Terminal())
     with Progress(world, "asking the judge", results_on_stdout=False) as bar:
         tell = JudgeProgress(bar)
         for of in (2, 3):

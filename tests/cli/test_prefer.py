@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.preference import Annotation, Clip, Finding, Provenance
+from aligncap.preference import Annotation, Clip, ClipCandidates, Provenance
 from aligncap.preference.store import PreferenceStore
 from cli.conftest import Aligncap
 from preference.small import candidate
@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Path:
             texts = ("He sounds sad.", "He sounds angry.", "He sounds calm.")
             found = tuple(candidate(text, name) for text in texts)
             clip = Clip(name, f"{name}.wav", emotion="sad")
-            opened.add_findings([(Finding(clip, "en", found), source)])
+            opened.add_findings([(ClipCandidates(clip, "en", found), source)])
     return path
 
 
@@ -116,7 +116,7 @@ def test_what_is_not_judged_yet_is_said(aligncap: Aligncap, store: Path) -> None
     aligncap("prefer", "judge", store)
     with PreferenceStore(store) as opened:
         source = opened.sources()[0]
-        found = Finding(Clip("u3", "u3.wav"), "en", (candidate("New.", "u3"),))
+        found = ClipCandidates(Clip("u3", "u3.wav"), "en", (candidate("New.", "u3"),))
         opened.add_findings([(found, source)])
     ran = aligncap("prefer", "pairs", store)
     assert "1 captions are not judged by evidence yet" in ran.err

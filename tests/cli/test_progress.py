@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.captioner.opening import find_model
+from aligncap.captioner.loading import find_model
+from aligncap.cli.console import Console
 from aligncap.cli.main import main
-from aligncap.cli.world import World
 
 
 class Terminal(io.StringIO):
@@ -30,7 +30,7 @@ def test_a_bar_does_not_run_through_the_captions(
     stdout, to_file: bool, shown: bool, example_clips: list[Path], tmp_path: Path, open_fake
 ) -> None:
     err = Terminal()
-    world = World(stdout=stdout(), stderr=err, open_model=open_fake)
+    world = Console(stdout=stdout(), stderr=err, open_model=open_fake)
     output = ["--output", str(tmp_path / "out.jsonl")] if to_file else []
     assert main(["caption", *map(str, example_clips[:2]), *output], world=world) == 0
     assert ("captioning" in err.getvalue()) == shown
@@ -40,7 +40,7 @@ def test_marks_are_coloured_on_a_terminal_only(example_clips: list[Path], open_f
     written = {}
     for kind in (Terminal, io.StringIO):
         out = kind()
-        world = World(stdout=out, stderr=io.StringIO(), open_model=open_fake)
+        world = Console(stdout=out, stderr=io.StringIO(), open_model=open_fake)
         main(["caption", str(example_clips[0]), "--evidence"], world=world)
         written[kind] = out.getvalue()
     assert "\x1b[" in written[Terminal]
@@ -55,7 +55,7 @@ def test_tokens_counts_a_manifest_and_does_not_hold_it(
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     shown = {}
     for kind in (Terminal, io.StringIO):
-        world = World(stdout=io.StringIO(), stderr=kind())
+        world = Console(stdout=io.StringIO(), stderr=kind())
         typed = ["tokens", str(manifest), "--tokenizer", "builtin", "--output", str(tmp_path)]
         typed += ["--weights", str(find_model("mini"))]
         assert main(typed, world=world) == 0

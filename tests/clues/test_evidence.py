@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.clues import find_clues, judge, levels, measured_clues, opposites
-from aligncap.clues.thresholds import PACE, PITCH, SCALES, VOLUME
+from aligncap.clues.evidence import PACE, PITCH, SCALES, VOLUME
 from aligncap.clues.vocabulary import clue_of, meanings
 from aligncap.values import Clue, Fact, Facts, Verdict
 

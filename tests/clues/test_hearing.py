@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 import pytest
 
-from aligncap.clues import heard_clues, heard_gender, measured_clues
+from aligncap.clues import audible_clues, audible_gender, measured_clues
 from aligncap.values import Fact, Facts
 
 
@@ -25,7 +25,7 @@ def readout(sad: float, female: float) -> dict[str, dict[str, float]]:
 
 
 def said(*arguments: object) -> list[tuple[str, str]]:
-    return [(clue.trait, clue.meaning) for clue in heard_clues(*arguments)]
+    return [(clue.trait, clue.meaning) for clue in audible_clues(*arguments)]
 
 
 def test_what_is_heard_comes_before_what_is_measured():
@@ -42,7 +42,7 @@ def test_the_likeliest_emotion_is_told_however_near_the_others_are():
     ("female", "heard"), [(0.96, "female"), (0.94, None), (0.06, None), (0.04, "male")]
 )
 def test_a_gender_is_told_only_where_the_heads_are_sure(female, heard):
-    assert heard_gender(readout(0.8, female), SLOW) == heard
+    assert audible_gender(readout(0.8, female), SLOW) == heard
     genders = [meaning for trait, meaning in said(readout(0.8, female), SLOW) if trait == "gender"]
     assert genders == ([heard] if heard else [])
 
@@ -59,10 +59,10 @@ def test_a_gender_is_told_only_where_the_heads_are_sure(female, heard):
 )
 def test_head_and_measured_voice_are_two_witnesses(head, voice, told):
     measured = facts(female_probability=(voice, 0.9))
-    assert heard_gender(readout(0.8, head), measured) == told
+    assert audible_gender(readout(0.8, head), measured) == told
 
 
 def test_a_tokenizer_without_heads_hears_nothing():
-    assert heard_clues({}, SLOW) == measured_clues(SLOW)
+    assert audible_clues({}, SLOW) == measured_clues(SLOW)
     measured = facts(female_probability=(0.02, 0.9))
     assert said({}, measured) == [("gender", "male")]

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
-from aligncap.clues import chinese, english
-from aligncap.clues.chunks import Chunk, chunks_of, heads_in
-from aligncap.clues.grammar import clues_in, kinds_of, without_repeats
+from aligncap.clues import grammar
+from aligncap.clues.grammar import Chunk, chunks_of, clues_in, heads_in, kinds_of, without_repeats
 from aligncap.clues.vocabulary import Word, vocabulary
 from aligncap.values import Clue
 
@@ -31,7 +30,7 @@ PREDICATE: {<HEAD>+<FILL>*(<COMMA>?<AND>?<DET>?<HEAD>+<FILL>*)*<OTHER>?<NEG|ADV|
 
 def find_clues_with_nltk(text: str) -> tuple[Clue, ...]:
     """The clues of an English caption by NLTK's tokens and chunks; otherwise as `find_clues`."""
-    words = english.known_words(_nltk_tokens(text))
+    words = grammar.known_english_words(_nltk_tokens(text))
     return tuple(without_repeats(clues_in(words, _nltk_chunks(words), "en")))
 
 
@@ -81,5 +80,5 @@ def _match_tokens(tokens: Sequence[str]) -> Iterator[Word]:
                 at = end
                 break
         else:
-            yield from chinese.words_of(tokens[at])
+            yield from grammar.chinese_words(tokens[at])
             at += 1

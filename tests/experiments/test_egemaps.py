@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from aligncap.corpora.manifest import Utterance
-from aligncap.experiments.egemaps import KERNELS, functionals, svm_answers
+from aligncap.data.manifest import Utterance
+from aligncap.experiments.tables import KERNELS, functionals, svm_answers
 from aligncap.values import RATE_HZ
 
 

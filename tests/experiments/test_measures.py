@@ -3,17 +3,16 @@
 import numpy as np
 import pytest
 
-from aligncap.experiments.measures import OverRuns, Share, measures
-from aligncap.preference.known import Known
+from aligncap.experiments.tables import OverRuns, Share, measures
+from aligncap.metrics.scores import ScoredClip, difference
+from aligncap.preference.evidence import ClipKnowledge
 from aligncap.preference.values import Clip
-from aligncap.scoring.intervals import difference
-from aligncap.scoring.values import ScoredClip
 from preference.small import facts_of
 
 LOUD_AND_FAST = facts_of(loudness_db=-15.0, pace_syllables_per_s=6.1)
 KNOWN = {
-    "a": Known.of(Clip("a", "", LOUD_AND_FAST, emotion="angry", gender="male")),
-    "b": Known.of(Clip("b", "", LOUD_AND_FAST, emotion="sad", gender="female")),
+    "a": ClipKnowledge.of(Clip("a", "", LOUD_AND_FAST, emotion="angry", gender="male")),
+    "b": ClipKnowledge.of(Clip("b", "", LOUD_AND_FAST, emotion="sad", gender="female")),
 }
 
 

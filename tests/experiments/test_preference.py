@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from aligncap.experiments.preference import Wish, report
+from aligncap.experiments.preference import Options, report
 from preference.po_corpus import train_start, write_corpus
 
 
 def test_it_writes_tables_and_makes_nothing_twice(tmp_path: Path) -> None:
     start = train_start(tmp_path)
     corpus = write_corpus(tmp_path, start)
-    wish = Wish(
+    wish = Options(
         start=start,
         rows=corpus / "rows.jsonl",
         facts=corpus / "facts.jsonl",

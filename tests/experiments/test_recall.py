@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from aligncap.experiments.recall import bootstrap_interval
-from aligncap.scoring.emotion_scores import macro_recall
+from aligncap.experiments.tables import bootstrap_interval
+from aligncap.metrics.claims import macro_recall
 
 
 def test_the_interval_covers_the_true_recall_about_as_often_as_it_says():

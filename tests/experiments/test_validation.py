@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aligncap.clues import clue_of
-from aligncap.corpora.manifest import Utterance
+from aligncap.data.manifest import Utterance
 from aligncap.experiments.validation import (
     RIVALS,
     Captioned,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from aligncap.alignment.settings import ValidationSettings
 from aligncap.preference import dpo, ppo
-from aligncap.preference.ppo_settings import PpoLossSettings
-from aligncap.preference.rows import PreferenceRow
+from aligncap.preference.examples import PreferenceRow
+from aligncap.preference.ppo import PpoLossSettings
 from preference import test_dpo, test_ppo
 
 STEPS = 24
@@ -30,7 +30,7 @@ def run(kind: str, preferences: Path, start: Path, output: Path, *, resume: bool
         settings = test_dpo.settings_of(
             preferences, start, training=replace(test_dpo.FIT, **brief), **changes
         )
-        dpo.run(settings, output, resume=resume)
+        dpo.train_dpo(settings, output, resume=resume)
     else:
         rlhf = test_ppo.settings_of(
             preferences,

@@ -7,13 +7,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from aligncap.alignment import warmup
-from aligncap.alignment.data import TrainingRow, write_rows
-from aligncap.alignment.measuring import write_facts
+from aligncap.alignment import stages
+from aligncap.alignment.examples import TrainingRow, write_rows
 from aligncap.alignment.settings import BatchSettings, DataSettings, ModelSettings, SizeSettings
-from aligncap.alignment.warmup import WarmupSettings
-from aligncap.preference.rows import PreferenceRow, write_preference_rows
-from aligncap.training import FitSettings
+from aligncap.alignment.stages import WarmupSettings
+from aligncap.preference.examples import PreferenceRow, write_preference_rows
+from aligncap.prosody.facts import write_facts
+from aligncap.training.settings import FitSettings
 from aligncap.values import Fact, Facts
 from alignment.tiny_rows import FEELINGS, SOURCE
 
@@ -81,7 +81,7 @@ def train_start(folder: Path) -> Path:
         batch=BatchSettings(rows=4, captions=3),
     )
     (folder / "run").mkdir()
-    return Path(str(warmup.run(settings, folder / "run", resume=False)["model"]))
+    return Path(str(stages.train_warmup(settings, folder / "run", resume=False)["model"]))
 
 
 def write_corpus(folder: Path, start: Path, *, count: int = 30) -> Path:

@@ -7,12 +7,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from aligncap.captioner.captioner import Heard
-from aligncap.captioner.choosing import Wording
-from aligncap.captioner.listening import Utterance as Listened
-from aligncap.captioner.runtime import DecodeOptions, Hypothesis
+from aligncap.captioner.captioner import CaptionCandidates, CaptionHypothesis
+from aligncap.captioner.captioner import PreparedSpeech as Listened
+from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.errors import AlignCapError, AudioError
-from aligncap.preference import Candidate, Clip, Finding, Judgement, Provenance
+from aligncap.preference import Candidate, Clip, ClipCandidates, Judgement, Provenance
 from aligncap.preference.store import PreferenceStore
 from aligncap.preference.values import Asked, digest
 from aligncap.values import Fact, Facts, SpeechTokens
@@ -44,10 +43,10 @@ def candidate(text: str, utterance: str = "u1", **more: object) -> Candidate:
     return Candidate(utterance, "en", text, **known)  # type: ignore[arg-type]
 
 
-def finding(*texts: str, utterance: str = "u1", facts: Facts | None = None) -> Finding:
+def finding(*texts: str, utterance: str = "u1", facts: Facts | None = None) -> ClipCandidates:
     """What a fake model gave of a clip."""
     clip = Clip(utterance, f"{utterance}.wav", facts)
-    return Finding(clip, "en", tuple(candidate(text, utterance) for text in texts))
+    return ClipCandidates(clip, "en", tuple(candidate(text, utterance) for text in texts))
 
 
 def fill(store: PreferenceStore, clips: int, each: int = 3) -> None:
@@ -93,7 +92,7 @@ class FakeModel:
 
     def hear_many(
         self, sources: Iterable[Path], *, language: str, options: DecodeOptions
-    ) -> Iterator[Heard | AlignCapError]:
+    ) -> Iterator[CaptionCandidates | AlignCapError]:
         self.asked.append(options)
         for path in sources:
             self.heard.append(path)
@@ -101,8 +100,8 @@ class FakeModel:
                 yield AudioError(f"{path}: is broken")
                 continue
             wordings = tuple(
-                Wording(text, Hypothesis((number, 2), -float(number + 1), -0.5))
+                CaptionHypothesis(text, Hypothesis((number, 2), -float(number + 1), -0.5))
                 for number, text in enumerate(self.texts)
             )
             tokens = SpeechTokens(np.zeros((1, 4), dtype=np.int64))
-            yield Heard(Listened(3.0, None, FAST_LOUD_WOMAN, tokens), wordings)
+            yield CaptionCandidates(Listened(3.0, None, FAST_LOUD_WOMAN, tokens), wordings)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.captioner.runtime import DecodeOptions
-from aligncap.corpora.manifest import Utterance
+from aligncap.captioner.runtimes import DecodeOptions
+from aligncap.data.manifest import Utterance
 from aligncap.errors import AlignCapError, AudioError, RecipeError, UnknownNameError
-from aligncap.preference import Finding
+from aligncap.preference import ClipCandidates
 from aligncap.preference.candidates import (
     CandidateOptions,
     decode_options,
@@ -35,7 +35,7 @@ def utterance(folder: Path, name: str, **more: str) -> Utterance:
 
 def find(
     store: PreferenceStore, model: FakeModel, folder: Path, *names: str, **options: object
-) -> list[Finding | AlignCapError]:
+) -> list[ClipCandidates | AlignCapError]:
     chosen = CandidateOptions(count=3, **options)  # type: ignore[arg-type]
     return list(
         find_candidates(
@@ -54,7 +54,7 @@ def test_different_captions_are_kept_with_ids_and_probabilities(
     store: PreferenceStore, tmp_path: Path
 ) -> None:
     (found,) = find(store, FakeModel(ALIKE), tmp_path, "u1")
-    assert isinstance(found, Finding)
+    assert isinstance(found, ClipCandidates)
     assert [one.text for one in found.candidates] == [
         "He is sad.",
         "He is sad and slow.",
@@ -94,8 +94,8 @@ def test_a_recording_that_cannot_be_read_stops_nobody(
 ) -> None:
     first, broken, last = find(store, FakeModel(ALIKE), tmp_path, "u1", "broken", "u2")
     assert isinstance(broken, AudioError)
-    assert isinstance(first, Finding)
-    assert isinstance(last, Finding)
+    assert isinstance(first, ClipCandidates)
+    assert isinstance(last, ClipCandidates)
     assert last.clip.utterance == "u2"
 
 
@@ -116,7 +116,7 @@ def test_an_id_of_two_files_is_told_and_the_rest_goes_on(
         root=tmp_path,
     )
     assert "its id 'u1' belongs to u1.wav" in str(error)
-    assert isinstance(found, Finding)
+    assert isinstance(found, ClipCandidates)
 
 
 BASE = DecodeOptions(beam_size=4, min_length=3, max_length=40)

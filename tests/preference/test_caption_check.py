@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from aligncap.captioner.meta import CaptionLimits
-from aligncap.captioner.runtime import DecodeOptions, Hypothesis
-from aligncap.preference.caption_check import CaptionCheck, CheckSettings
-from aligncap.preference.rows import PreferenceRow
+from aligncap.captioner.checkpoint import CaptionLimits
+from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
+from aligncap.preference.evidence import CaptionCheck, CheckSettings
+from aligncap.preference.examples import PreferenceRow
 from preference.po_corpus import preference_rows
 
 SAID = {7: "She sounds sad and quiet.", 8: "She sounds angry and loud.", 9: "Somebody speaks."}

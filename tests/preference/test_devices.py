@@ -7,7 +7,7 @@ import pytest
 
 from aligncap.errors import RecipeError
 from aligncap.recipes import run_recipe
-from aligncap.training.log import read_log
+from aligncap.training.loop import read_log
 from alignment.recipe_runs import PROGRAM, torchrun
 from preference.po_corpus import DPO, PPO, REWARD, train_start, write_preferences
 

@@ -10,21 +10,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aligncap.alignment.objective import LessonBatch
-from aligncap.alignment.prompting import Example
+from aligncap.alignment.examples import Example
 from aligncap.alignment.settings import DataSettings, ModelSettings, ValidationSettings
-from aligncap.captioner.adapters import AdapterSettings
-from aligncap.captioner.batches import SharedPromptRow, collate
+from aligncap.alignment.stage import TaskBatch
 from aligncap.captioner.checkpoint import load_torch, read_meta
-from aligncap.captioner.model import CaptionModel
+from aligncap.captioner.model import AdapterSettings, CaptionModel
+from aligncap.captioner.prompts import SharedPromptRow, collate
 from aligncap.errors import DataError, RecipeError
 from aligncap.preference import dpo
-from aligncap.preference.caption_check import CheckSettings
-from aligncap.preference.dpo import DpoSettings, PairLossSettings, PairObjective
-from aligncap.preference.pair_lessons import PairBatchSettings, Pairs
-from aligncap.preference.reference import ReferenceCache, StartingPolicy
-from aligncap.training import FitSettings
-from aligncap.training.log import read_log
+from aligncap.preference.dpo import (
+    DpoSettings,
+    PairLossSettings,
+    PairObjective,
+    ReferenceCache,
+    StartingPolicy,
+)
+from aligncap.preference.evidence import CheckSettings
+from aligncap.preference.examples import PairBatchSettings, Pairs
+from aligncap.training.loop import read_log
+from aligncap.training.settings import FitSettings
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 
 FIT = FitSettings(steps=40, learning_rate=5e-3, log_every=5, save_every=20, schedule="constant")
@@ -45,7 +49,7 @@ def settings_of(preferences: Path, start: Path, **changes: object) -> DpoSetting
 
 def run(settings: DpoSettings, output: Path, *, resume: bool = False) -> dict[str, Any]:
     output.mkdir(exist_ok=True)
-    return dict(dpo.run(settings, output, resume=resume))
+    return dict(dpo.train_dpo(settings, output, resume=resume))
 
 
 def trace(output: Path) -> list[dict[str, float]]:
@@ -73,7 +77,7 @@ def test_shared_rows_give_the_loss_and_gradient_of_separate_rows(normalised: boo
     """By another road: each response behind its own copy of the prompt, one plain forward each."""
     model, rows, pairs = random_pairs()
     settings = PairLossSettings(beta=0.3, length_normalised=normalised)
-    batch = LessonBatch(collate(rows, pad_id=0), pairs)
+    batch = TaskBatch(collate(rows, pad_id=0), pairs)
     found = PairObjective(settings).training_losses(model, batch)
     mine = gradients(model, found["loss"])
     assert pairs.reference is not None
@@ -102,9 +106,9 @@ def test_padding_never_counts() -> None:
     longer = SharedPromptRow(rows[1].prompt_ids * 3, rows[1].responses)
     objective = PairObjective(PairLossSettings())
     one = Pairs(pairs.chosen[:2], pairs.rejected[:2], pairs.reference[:3])
-    alone = objective.training_losses(model, LessonBatch(collate(rows[:1], pad_id=0), one))
+    alone = objective.training_losses(model, TaskBatch(collate(rows[:1], pad_id=0), one))
     both = Pairs(pairs.chosen[:2], pairs.rejected[:2], pairs.reference[:6])
-    beside = LessonBatch(collate([rows[0], longer], pad_id=7), both)
+    beside = TaskBatch(collate([rows[0], longer], pad_id=7), both)
     for name, value in objective.training_losses(model, beside).items():
         torch.testing.assert_close(value, alone[name], atol=1e-5, rtol=1e-5)
 

@@ -11,12 +11,12 @@ import pytest
 from aligncap.alignment.settings import DataSettings, ModelSettings
 from aligncap.errors import DataError
 from aligncap.preference import ppo
-from aligncap.preference.ppo_settings import PpoSettings, RolloutBatchSettings
-from aligncap.preference.reward_model import HEAD_FILE
-from aligncap.preference.rewards import RewardSettings
-from aligncap.preference.rows import read_preferences, write_preference_rows
+from aligncap.preference.evidence import RewardSettings
+from aligncap.preference.examples import read_preferences, write_preference_rows
+from aligncap.preference.ppo import PpoSettings, RolloutBatchSettings
+from aligncap.preference.reward import HEAD_FILE
 from aligncap.recipes import run_recipe
-from aligncap.training import FitSettings
+from aligncap.training.settings import FitSettings
 from alignment.test_dry_run import PARTS
 from alignment.tiny_rows import SOURCE
 from preference.po_corpus import DPO, PPO, REWARD

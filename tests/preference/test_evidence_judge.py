@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligncap.acoustics import measure
 from aligncap.audio import load
 from aligncap.clues import levels
-from aligncap.corpora.manifest import read_manifest
+from aligncap.data.manifest import read_manifest
 from aligncap.errors import RecipeError
 from aligncap.preference import Candidate, Clip, Judgement
-from aligncap.preference.evidence_judge import EvidenceJudge, EvidenceWeights
+from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
+from aligncap.prosody import measure
 from preference.small import FAST_LOUD_WOMAN, candidate, facts_of
 
 CLIP = Clip("u1", "u1.wav", FAST_LOUD_WOMAN, emotion="angry")

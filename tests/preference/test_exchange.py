@@ -10,9 +10,15 @@ from hypothesis import strategies as st
 
 from aligncap.errors import DataError, UnknownNameError
 from aligncap.preference import Candidate, PreferencePair, normal_form
-from aligncap.preference.exchange import FORMATS, import_pairs, read_pairs, write_pairs
 from aligncap.preference.judges import judge_all
-from aligncap.preference.pairs import PairOptions, pair_all
+from aligncap.preference.pairs import (
+    FORMATS,
+    PairOptions,
+    import_pairs,
+    pair_all,
+    read_pairs,
+    write_pairs,
+)
 from aligncap.preference.store import PreferenceStore
 from preference.small import FakeJudge, candidate, fill
 

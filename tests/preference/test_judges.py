@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 
 from aligncap.errors import DataError, JudgeError, RecipeError, UnknownNameError
-from aligncap.preference import Annotation, Clip, Finding, Judgement, Provenance
-from aligncap.preference.human_judge import HumanJudge
-from aligncap.preference.judges import JudgeOptions, combined, judge_all, open_judge
-from aligncap.preference.llm_judge import LlmJudge
+from aligncap.preference import Annotation, Clip, ClipCandidates, Judgement, Provenance
+from aligncap.preference.judges import (
+    HumanJudge,
+    JudgeOptions,
+    LlmJudge,
+    combined,
+    judge_all,
+    open_judge,
+)
 from aligncap.preference.store import PreferenceStore
+from metrics.judge.fakes import FakeModel, judge_of
 from preference.small import SOURCE, FakeJudge, candidate, fill, finding
-from scoring.judge.fakes import FakeModel, judge_of
 
 
 @pytest.fixture
@@ -104,7 +109,7 @@ def test_a_language_model_judges_all_candidates_of_a_clip_together(
         texts = [candidate(text, clip.utterance) for text in ("ab", "abcd wrong")]
         gold = candidate("A gold caption.", clip.utterance, method="gold")
         corpus = Provenance(model="corpus", fingerprint="", method="gold")
-        found = Finding(clip, "en", tuple(texts)), Finding(clip, "en", (gold,))
+        found = ClipCandidates(clip, "en", tuple(texts)), ClipCandidates(clip, "en", (gold,))
         store.add_findings([(found[0], SOURCE), (found[1], corpus)])
     model = FakeModel(by_length)
     judge = LlmJudge(judge_of(model, tmp_path))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aligncap.training import latest_checkpoint
+from aligncap.training.checkpoints import latest_checkpoint
 from preference.killed_run import STEPS, run
 from preference.test_dpo import trace
 

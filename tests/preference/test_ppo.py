@@ -13,24 +13,26 @@ import torch
 from safetensors.torch import load_file
 
 from aligncap.alignment.settings import DataSettings, ModelSettings, ValidationSettings
-from aligncap.captioner.adapters import AdapterSettings
-from aligncap.captioner.batches import SharedPromptRow, collate, to_torch
-from aligncap.captioner.checkpoint import load_torch
-from aligncap.captioner.meta import CaptionLimits
-from aligncap.captioner.model import CaptionModel
-from aligncap.captioner.prompts import PromptBuilder
-from aligncap.captioner.runtime import ResponseRules
-from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.captioner.checkpoint import CaptionLimits, load_torch
+from aligncap.captioner.decoding import TorchRuntime
+from aligncap.captioner.model import AdapterSettings, CaptionModel
+from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, collate, to_torch
+from aligncap.captioner.runtimes import ResponseRules
 from aligncap.errors import RecipeError
 from aligncap.preference import ppo
-from aligncap.preference.caption_check import CheckSettings
-from aligncap.preference.claims import SAYS_NOTHING, EvidenceReward
-from aligncap.preference.phases import Phase, load_phase, save_phase
-from aligncap.preference.policy import PolicyWithValue
-from aligncap.preference.ppo_settings import PpoLossSettings, PpoSettings, RolloutBatchSettings
-from aligncap.preference.rows import PreferenceRow
-from aligncap.training import FitSettings
-from aligncap.training.log import read_log
+from aligncap.preference.dpo import PolicyWithValue
+from aligncap.preference.evidence import SAYS_NOTHING, CheckSettings, EvidenceReward
+from aligncap.preference.examples import PreferenceRow
+from aligncap.preference.ppo import (
+    Phase,
+    PpoLossSettings,
+    PpoSettings,
+    RolloutBatchSettings,
+    load_phase,
+    save_phase,
+)
+from aligncap.training.loop import read_log
+from aligncap.training.settings import FitSettings
 from aligncap.values import SpeechTokens
 from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
 from preference.po_corpus import preference_rows

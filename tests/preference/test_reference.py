@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from aligncap.alignment.prompting import Example
-from aligncap.captioner.batches import SharedPromptRow
-from aligncap.preference.reference import ReferenceCache
+from aligncap.alignment.examples import Example
+from aligncap.captioner.prompts import SharedPromptRow
+from aligncap.preference.dpo import ReferenceCache
 
 EXAMPLES = [Example((1, 2), (3, 4)), Example((1, 2), (0,)), Example((5,), (2, 2, 1))]
 

@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from aligncap.alignment.settings import DataSettings, ModelSettings, ValidationSettings
-from aligncap.captioner.batches import SharedPromptRow, collate, to_torch
 from aligncap.captioner.model import CaptionModel
+from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
 from aligncap.errors import MissingModelError, RecipeError
 from aligncap.preference import reward
-from aligncap.preference.pair_lessons import PairBatchSettings
-from aligncap.preference.reward_model import ModelReward, RewardModel, read_whole
-from aligncap.preference.rewards import RewardSettings, open_reward
-from aligncap.preference.rows import write_preference_rows
-from aligncap.training import FitSettings
+from aligncap.preference.evidence import RewardSettings, open_reward
+from aligncap.preference.examples import PairBatchSettings, write_preference_rows
+from aligncap.preference.reward import ModelReward, RewardModel, read_whole
+from aligncap.training.settings import FitSettings
 from alignment.tiny_rows import SOURCE
 from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
 from preference.po_corpus import preference_rows
@@ -62,7 +61,7 @@ def test_it_ranks_what_can_be_ranked(tmp_path: Path, start: Path) -> None:
         batch=PairBatchSettings(rows=6),
         validation=ValidationSettings(every=30, rows=9),
     )
-    summary = reward.run(settings, output, resume=False)
+    summary = reward.train_reward_model(settings, output, resume=False)
     assert float(str(summary["validation_accuracy"])) == 1.0
     opened = open_reward(RewardSettings(name="model", model=output / "model"))
     scores = [opened(row, row.candidates) for row in preference_rows(6, seed=5)]

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.alignment.prompting import Prompter
+from aligncap.alignment.examples import Prompter
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
-from aligncap.preference.pair_lessons import PairBook, with_pairs
-from aligncap.preference.rows import (
+from aligncap.preference.examples import (
+    PairDataset,
     read_preference_rows,
     read_preferences,
+    with_pairs,
     write_preference_rows,
 )
 from alignment.tiny_rows import SOURCE
@@ -50,7 +51,7 @@ def test_a_prompt_holds_what_the_act_mode_asks_for(tmp_path: Path) -> None:
     prompter = Prompter(PromptBuilder(vocabulary), [read.clip])
     said = {}
     for mode in ("none", "measured", "heard"):
-        book = PairBook(prompter, [read], candidates=3, act_mode=mode)
+        book = PairDataset(prompter, [read], candidates=3, act_mode=mode)
         ids = book.row_of(book.all_draws()[0]).prompt_ids
         said[mode] = vocabulary.decode([one for one in ids if one < vocabulary.text_rows])
     assert ("low" in said["measured"], "sad" in said["heard"]) == (True, True)

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from aligncap.errors import DataError
-from aligncap.preference import Annotation, Clip, Finding, Judgement, PreferencePair, Provenance
+from aligncap.preference import (
+    Annotation,
+    Clip,
+    ClipCandidates,
+    Judgement,
+    PreferencePair,
+    Provenance,
+)
 from aligncap.preference.store import PreferenceStore, open_store
 from preference.small import FAST_LOUD_WOMAN, SOURCE, FakeJudge, candidate, fill, finding
 
@@ -22,7 +29,9 @@ def store(tmp_path: Path) -> Iterator[PreferenceStore]:
 def test_a_clip_comes_back_as_it_was(store: PreferenceStore) -> None:
     references = {"en": ("He sounds sad.",), "zh": ("他很伤心。", "悲伤")}
     clip = Clip("u1", "a/u1.flac", FAST_LOUD_WOMAN, "sad", "male", references)
-    found = Finding(clip, "en", (candidate("Calm.", log_probability=-1.25), candidate("Sad.")))
+    found = ClipCandidates(
+        clip, "en", (candidate("Calm.", log_probability=-1.25), candidate("Sad."))
+    )
     store.add_findings([(found, SOURCE)])
     assert list(store.groups()) == [(clip, "en", list(found.candidates))]
     assert store.sources() == [replace(SOURCE, options={"count": 3})]
@@ -51,14 +60,14 @@ def test_a_caption_of_the_corpus_that_a_model_gave_is_the_models(store: Preferen
 
 def test_what_is_newly_known_of_a_clip_takes_nothing_away(store: PreferenceStore) -> None:
     known = Clip("u1", "u1.wav", FAST_LOUD_WOMAN, "sad", "male", {"en": ("He is sad.",)})
-    store.add_findings([(Finding(known, "en", (candidate("Calm."),)), SOURCE)])
-    store.add_findings([(Finding(Clip("u1", ""), "en", (candidate("Sad."),)), SOURCE)])
+    store.add_findings([(ClipCandidates(known, "en", (candidate("Calm."),)), SOURCE)])
+    store.add_findings([(ClipCandidates(Clip("u1", ""), "en", (candidate("Sad."),)), SOURCE)])
     assert store.clip("u1") == known
 
 
 def test_one_id_is_one_file(store: PreferenceStore) -> None:
     store.add_findings([(finding("Calm."), SOURCE)])
-    other = Finding(Clip("u1", "elsewhere/u1.wav"), "en", (candidate("Sad."),))
+    other = ClipCandidates(Clip("u1", "elsewhere/u1.wav"), "en", (candidate("Sad."),))
     with pytest.raises(
         DataError, match=r"its id 'u1' belongs to u1.wav .* keep one store a corpus"
     ):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from aligncap.alignment.objective import LessonBatch
-from aligncap.captioner.batches import collate
+from aligncap.alignment.stage import TaskBatch
 from aligncap.captioner.model import CaptionModel
+from aligncap.captioner.prompts import collate
 from aligncap.preference.dpo import PairLossSettings, PairObjective
 from aligncap.preference.losses import LOSSES
 from preference.test_dpo import random_pairs
@@ -45,7 +45,7 @@ def both(rival: ModuleType, name: str, theirs: str, *, normalised: bool) -> dict
     model = CaptionModel(tiny.causal_lm, AllText(size))  # type: ignore[arg-type]
     settings = PairLossSettings(name=name, beta=0.2, length_normalised=normalised)
     loss = PairObjective(settings).training_losses(
-        model, LessonBatch(collate(rows, pad_id=0), pairs)
+        model, TaskBatch(collate(rows, pad_id=0), pairs)
     )["loss"]
     loss.backward()
     gradients = {n: p.grad.clone() for n, p in model.causal_lm.named_parameters()}

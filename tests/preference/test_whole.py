@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from aligncap.alignment.data import read_rows
+from aligncap.alignment.examples import read_rows
 from aligncap.errors import DataError, RecipeError, UnknownNameError
-from aligncap.preference.evidence_judge import EvidenceJudge
-from aligncap.preference.row_clips import RowClipSettings, join, read_row_clips, spread
-from aligncap.preference.rows import read_preferences
+from aligncap.preference.candidates import RowClipSettings, join, read_row_clips, spread
+from aligncap.preference.evidence import EvidenceJudge
+from aligncap.preference.examples import read_preferences
+from aligncap.preference.pipeline import LearnSettings
 from aligncap.preference.store import PreferenceStore
 from aligncap.preference.values import Candidate
-from aligncap.preference.whole import LearnSettings
 from aligncap.recipes import run_recipe
 from alignment.test_dry_run import PARTS
 from alignment.tiny_rows import FEELINGS, SOURCE

@@ -17,8 +17,7 @@ from pathlib import Path
 import uvicorn
 
 from aligncap.preference.store import PreferenceStore
-from aligncap.service.annotate import Desk, annotation_app
-from aligncap.service.annotate_tasks import tasks_of
+from aligncap.service.annotate import AnnotationQueue, annotation_app, tasks_of
 from preference.small import fill
 
 CHOICES = ("first", "second", "tie")
@@ -30,7 +29,7 @@ def serve(path: Path, door: socket.socket) -> int:
     child = os.fork()
     if child == 0:
         with PreferenceStore(path) as store:
-            desk = Desk(store, tasks_of(store.groups(), per_clip=1), path.parent, 0.0)
+            desk = AnnotationQueue(store, tasks_of(store.groups(), per_clip=1), path.parent, 0.0)
             config = uvicorn.Config(annotation_app(desk, hosts=["*"]), log_level="critical")
             uvicorn.Server(config).run(sockets=[door])
         os._exit(0)

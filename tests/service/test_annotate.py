@@ -16,10 +16,9 @@ pytest.importorskip("fastapi", reason="needs the serve extra")
 from fastapi.testclient import TestClient
 
 from aligncap.errors import DataError
-from aligncap.preference import Candidate, Clip, Finding
+from aligncap.preference import Candidate, Clip, ClipCandidates
 from aligncap.preference.store import PreferenceStore
-from aligncap.service.annotate import PAGE, Desk, annotation_app, recording
-from aligncap.service.annotate_tasks import tasks_of
+from aligncap.service.annotate import PAGE, AnnotationQueue, annotation_app, recording, tasks_of
 from preference.small import SOURCE
 
 EVIL = (
@@ -53,12 +52,12 @@ def store(tmp_path: Path) -> Iterator[PreferenceStore]:
 
 def add(store: PreferenceStore, name: str, file: str, texts: tuple[str, ...]) -> None:
     candidates = tuple(Candidate(name, "en", text, method="beam") for text in texts)
-    store.add_findings([(Finding(Clip(name, file), "en", candidates), SOURCE)])
+    store.add_findings([(ClipCandidates(Clip(name, file), "en", candidates), SOURCE)])
 
 
 def client_of(store: PreferenceStore, audio: Path, **options: Any) -> TestClient:
     tasks = tasks_of(store.groups(), per_clip=1)
-    desk = Desk(store, tasks, audio, **{"share": 0.0, **options})
+    desk = AnnotationQueue(store, tasks, audio, **{"share": 0.0, **options})
     return TestClient(annotation_app(desk, hosts=HOSTS), base_url="http://127.0.0.1:8765")
 
 

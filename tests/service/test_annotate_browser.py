@@ -17,13 +17,13 @@ import soundfile
 pytest.importorskip("fastapi", reason="needs the serve extra")
 pytest.importorskip("uvicorn", reason="needs the serve extra")
 
-from aligncap.alignment.data import read_rows, read_source
+from aligncap.alignment.examples import read_rows, read_source
+from aligncap.cli.console import Console
 from aligncap.cli.main import main
-from aligncap.cli.world import World
-from aligncap.preference import Candidate, Clip, Finding
+from aligncap.preference import Candidate, Clip, ClipCandidates
 from aligncap.preference.candidates import GOLD
-from aligncap.preference.exchange import read_pairs
-from aligncap.preference.rows import PreferenceRow, write_preference_rows
+from aligncap.preference.examples import PreferenceRow, write_preference_rows
+from aligncap.preference.pairs import read_pairs
 from aligncap.preference.store import PreferenceStore
 from preference.po_corpus import train_start, write_corpus
 from preference.small import SOURCE
@@ -91,8 +91,8 @@ def fill(path: Path, sounds: list[Path]) -> Keyed:
             clip = Clip(name, file)
             store.add_findings(
                 [
-                    (Finding(clip, "en", (sad, loud)), SOURCE),
-                    (Finding(clip, "en", (gold,)), GOLD),
+                    (ClipCandidates(clip, "en", (sad, loud)), SOURCE),
+                    (ClipCandidates(clip, "en", (gold,)), GOLD),
                 ]
             )
             low, high = sorted((sad, loud), key=lambda one: one.key)
@@ -196,7 +196,7 @@ def finished(person: Sitting) -> None:
 def aligncap(*arguments: str | Path) -> str:
     """What a command prints that ends well."""
     out, err = io.StringIO(), io.StringIO()
-    code = main([str(one) for one in arguments], world=World(stdout=out, stderr=err))
+    code = main([str(one) for one in arguments], world=Console(stdout=out, stderr=err))
     assert code == 0, err.getvalue()
     return out.getvalue()
 

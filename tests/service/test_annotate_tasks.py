@@ -1,14 +1,7 @@
 """Who is shown what: laws of the draw, and what is left for whom."""
 
 from aligncap.preference import Annotation, Clip
-from aligncap.service.annotate_tasks import (
-    Task,
-    in_order,
-    is_shared,
-    open_tasks,
-    progress_of,
-    tasks_of,
-)
+from aligncap.service.annotate import Task, in_order, is_shared, open_tasks, progress_of, tasks_of
 from preference.small import candidate
 
 PEOPLE = ("anna", "bo", "cy")

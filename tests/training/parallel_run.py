@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from aligncap.training import FitSettings, fit
+from aligncap.training.loop import fit
+from aligncap.training.settings import FitSettings
 from training.tiny_run import batch_at
 
 

@@ -15,10 +15,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from aligncap.errors import DataError, InterruptedRunError, RecipeError
-from aligncap.training import FitSettings, Hook, WeightAverage, every, fit, load_average
-from aligncap.training.checkpoints import checkpoints, latest_checkpoint, load_weights
-from aligncap.training.hooks import evaluating
-from aligncap.training.log import read_log
+from aligncap.training.checkpoints import (
+    WeightAverage,
+    checkpoints,
+    latest_checkpoint,
+    load_average,
+    load_weights,
+)
+from aligncap.training.loop import Hook, evaluating, every, fit, read_log
+from aligncap.training.settings import FitSettings
 from training.tiny_run import SETTINGS, batch_at, run, tiny_model
 
 PROGRAM = Path(__file__).with_name("tiny_run.py")

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from aligncap.errors import RecipeError
-from aligncap.training.devices import processes, share_of
-from aligncap.training.log import read_log
+from aligncap.training.devices import local_share, processes
+from aligncap.training.loop import read_log
 from training.parallel_run import run
 
 PROGRAM = Path(__file__).with_name("parallel_run.py")
@@ -59,11 +59,11 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 
 
 def test_processes_share_the_batches_of_a_step_evenly_or_are_told_how() -> None:
-    assert [share_of(8, count) for count in (1, 2, 4, 8)] == [8, 4, 2, 1]
+    assert [local_share(8, count) for count in (1, 2, 4, 8)] == [8, 4, 2, 1]
     with pytest.raises(RecipeError, match=r"set training\.accumulation to 4"):
-        share_of(3, 2)
+        local_share(3, 2)
     with pytest.raises(RecipeError, match=r"set training\.accumulation to 4"):
-        share_of(1, 4)
+        local_share(1, 4)
 
 
 @pytest.mark.parametrize(

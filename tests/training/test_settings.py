@@ -3,7 +3,7 @@
 import pytest
 
 from aligncap.errors import RecipeError, UnknownNameError
-from aligncap.training import FitSettings, learning_rate_at, seed_of
+from aligncap.training.settings import FitSettings, learning_rate_at, seed_of
 
 
 def settings(**changes: object) -> FitSettings:

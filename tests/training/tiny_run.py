@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from aligncap.training import FitSettings, History, fit
+from aligncap.training.loop import History, fit
+from aligncap.training.settings import FitSettings
 
 SETTINGS = FitSettings(
     steps=40,

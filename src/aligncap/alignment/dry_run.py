@@ -14,14 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from aligncap.alignment.data import SpeechSource, one_source, read_source
+from aligncap.alignment.examples import SpeechSource, one_source, read_source
 from aligncap.alignment.settings import ModelSettings, StageSettings, TeacherSettings, check_layout
-from aligncap.alignment.students import check_start
-from aligncap.captioner.adapters import AdapterSettings, add_adapter
+from aligncap.alignment.stage import check_start
 from aligncap.captioner.backbones import pretrained_vocabulary, small_config
-from aligncap.captioner.checkpoint import load_vocabulary
-from aligncap.captioner.meta import ADAPTER_FOLDER, META_FILE, read_meta
-from aligncap.captioner.model import CaptionModel, trained_groups
+from aligncap.captioner.checkpoint import ADAPTER_FOLDER, META_FILE, load_vocabulary, read_meta
+from aligncap.captioner.model import AdapterSettings, CaptionModel, add_adapter, trained_groups
 from aligncap.errors import MissingModelError
 from aligncap.training.dry_run import (
     Needed,
@@ -36,7 +34,7 @@ from aligncap.training.dry_run import (
 from aligncap.training.pretrained import load_config
 
 ROWS_CURE = (
-    "make it with a recipe of kind 'token-rows' or 'rows', or as aligncap.alignment.data describes"
+    "make it with a recipe of kind 'token-rows' or 'rows', or as alignment/examples.py describes"
 )
 ENCODER_CURE = "train it with a recipe of kind 'encoder'"
 

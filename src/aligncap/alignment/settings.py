@@ -7,14 +7,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
-from aligncap.captioner.acting import ACT_MODES
-from aligncap.captioner.adapters import AdapterSettings
-from aligncap.captioner.meta import CaptionLimits, ModelNotes
-from aligncap.captioner.prompts import TEACHER_PROMPTS
+from aligncap.captioner.checkpoint import CaptionLimits, ModelNotes
+from aligncap.captioner.model import AdapterSettings
+from aligncap.captioner.prompts import ACOUSTIC_PROMPT_SOURCES, TEACHER_PROMPTS
 from aligncap.errors import RecipeError
 from aligncap.recipes import Count, Share, one_of, recipe_section
-from aligncap.training import FitSettings
 from aligncap.training.pretrained import QUANTIZATIONS
+from aligncap.training.settings import FitSettings
 from aligncap.values import LANGUAGES
 
 SCORES = {
@@ -127,7 +126,7 @@ class ModelSettings:
 class StudentSettings:
     """What the student reads."""
 
-    act_mode: Annotated[str, one_of(ACT_MODES)] = "none"
+    act_mode: Annotated[str, one_of(ACOUSTIC_PROMPT_SOURCES)] = "none"
     """Where its P_act comes from: "none" (Eq. 4), "measured" or "heard" (decision 5)."""
     act_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of prompts without P_act, so that it can be left out when captioning."""

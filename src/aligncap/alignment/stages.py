@@ -1,236 +1,217 @@
-"""What every stage does: read rows, train, validate, and leave a model folder."""
+"""Stage (i), caption-only warm-up: the language model learns to speak from text alone (Eq. 2, 3).
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+It reads P_act (and P_sem or a transcript, if asked to) and learns the captions by maximum
+likelihood. What it becomes is the student's start and, frozen, the teacher of a small model.
+
+The rival of KD: plain cross-entropy on the captions, speech in, no teacher.
+
+The same student, rows, prompts and loop as `kd`; only the loss differs, so the two compare.
+
+Stage (ii), KD-Regularization: a student that hears learns to say what a teacher that reads says.
+
+The teacher reads P_act (and P_sem or the transcript), the student speech tokens; of each caption
+token KL(teacher ‖ student) is minimised over the text vocabulary (Eq. 5; decisions 1, 2, 4).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Self
 
-from torch import nn
+from pydantic import NonNegativeFloat, model_validator
 
-from aligncap.alignment.data import SpeechSource, TrainingRow, one_source, read_rows, read_source
-from aligncap.alignment.draws import BatchPlan, Draw, validation_draws
-from aligncap.alignment.lessons import Lesson, validation_means
-from aligncap.alignment.prompting import Prompter
-from aligncap.alignment.settings import SCORES, StageSettings, check_layout
-from aligncap.alignment.students import base_of, notes_of, open_student
-from aligncap.captioner.checkpoint import save
-from aligncap.captioner.meta import RUN_MODEL_FOLDER, ModelMeta, SpeechTokenizerMeta
-from aligncap.captioner.model import trainable_summary
-from aligncap.captioner.prompts import PromptBuilder
-from aligncap.errors import DataError
-from aligncap.training import (
-    BestWeights,
-    Hook,
-    WeightAverage,
-    first_process_first,
-    fit,
-    is_first_process,
+from aligncap.alignment.dry_run import plan_stage
+from aligncap.alignment.examples import Sample
+from aligncap.alignment.settings import (
+    LossSettings,
+    StageSettings,
+    StudentSettings,
+    TeacherSettings,
 )
-from aligncap.training.checkpoints import trained
-from aligncap.training.run import BatchAt, Step
-from aligncap.values import LANGUAGES
+from aligncap.alignment.stage import (
+    TEXT_ONLY,
+    CaptionObjective,
+    Stage,
+    TrainingTask,
+    no_targets,
+    read_training_rows,
+)
+from aligncap.alignment.teacher import (
+    AdapterOffTeacher,
+    Distributions,
+    FrozenTeacher,
+    Teacher,
+    TeacherCache,
+)
+from aligncap.captioner.checkpoint import load_torch
+from aligncap.captioner.model import CaptionModel, has_adapter
+from aligncap.captioner.prompts import TEACHER_PROMPTS
+from aligncap.errors import RecipeError
+from aligncap.recipes import Share, Trainer, one_of, recipe_section
+from aligncap.training.devices import first_process_first, is_distributed, training_device
 
-LOG = logging.getLogger(__name__)
+
+@recipe_section
+class WarmupSettings(StageSettings):
+    """A recipe of kind "warmup"."""
+
+    prompts: Mapping[Annotated[str, one_of(TEACHER_PROMPTS)], NonNegativeFloat] = field(
+        default_factory=lambda: {"act": 1.0}
+    )
+    """How often each teacher prompt is read; one that a teacher is to read must be learnt here.
+    A row without a transcript reads "act" instead of "act+transcript"."""
+    act_dropout: Share = 0.1
+    """Share of "act" prompts without any clue: the captions as they come."""
+
+    @model_validator(mode="after")
+    def _some_prompt(self) -> Self:
+        if not sum(self.prompts.values()) > 0:
+            raise ValueError("prompts asks for no prompt")
+        return self
 
 
-class Stage:
-    """The rows and the model of one run of a stage."""
+def plan_warmup(settings: WarmupSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`dry_run`)."""
+    return plan_stage(settings)
 
-    def __init__(
-        self,
-        settings: StageSettings,
-        output: Path,
-        *,
-        kind: str,
-        data: tuple[Sequence[TrainingRow], SpeechSource],
-    ) -> None:
-        """`data` is what is learnt from, and whose speech tokens it holds."""
-        check_layout(settings)
-        self.settings, self.output, self._kind = settings, output, kind
-        self.rows, self._source = data
-        self.model, self._template = open_student(
-            settings.model,
-            rows=self.rows,
-            source=self._source,
-            output=output,
-            seed=settings.training.seed,
-        )
-        builder = PromptBuilder(self.model.vocabulary, self._template)
-        self.prompter = Prompter(builder, self.rows)
 
-    def plan(self, length_of: Callable[[Draw], int]) -> BatchPlan:
-        """Which draws each batch holds; batches are sorted by `length_of`."""
-        return BatchPlan(
-            self.rows,
-            data=self.settings.data,
-            batch=self.settings.batch,
-            seed=self.settings.training.seed,
-            length_of=length_of,
-        )
+def train_warmup(settings: WarmupSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
+    """Train on captions alone; the model folder is `output`/model."""
+    data = read_training_rows(settings.data.rows, needs_speech=False)
+    stage = Stage(settings, output, kind=TEXT_ONLY, data=data)
+    lesson = TrainingTask(
+        rows_of=lambda draw: stage.prompter.warmup_rows(
+            draw, prompts=settings.prompts, act_dropout=settings.act_dropout
+        ),
+        objective=CaptionObjective(ce_weight=1.0),
+        beside=no_targets,
+    )
+    return stage.run(lesson, act_mode="none", resume=resume)
 
-    def validation_draws(self) -> list[Draw]:
-        """The draws that validations are of, always the same."""
-        settings = self.settings
-        return validation_draws(
-            self.rows,
-            limit=settings.validation.rows,
-            data=settings.data,
-            captions=settings.batch.captions,
-        )
 
-    def run(
-        self,
-        lesson: Lesson[Any],
-        *,
-        act_mode: str,
-        resume: bool,
-        module: nn.Module | None = None,
-        also: Callable[[], Mapping[str, float]] = dict,
-    ) -> Mapping[str, object]:
-        """Train, validate, and write the model folder; returns where it is and the last losses.
+@recipe_section
+class CeSettings(StageSettings):
+    """A recipe of kind "ce"."""
 
-        `module` is what is trained where that is more than the model; `also` tells what else is
-        to be logged at a validation.
-        """
-        module = self.model if module is None else module
-        plan = self.plan(lesson.length_of)
-        return self.train(
-            module,
-            lambda batch: lesson.objective.training_losses(module, batch),
-            lambda number: lesson.batch(plan.draws_at(number)),
-            validate=self.validation(lesson, module, also=also),
-            act_mode=act_mode,
-            resume=resume,
-        )
+    student: StudentSettings = field(default_factory=StudentSettings)
 
-    def validation(
-        self,
-        lesson: Lesson[Any],
-        module: nn.Module,
-        *,
-        also: Callable[[], Mapping[str, float]] = dict,
-    ) -> Callable[[], Mapping[str, float]]:
-        """What tells the losses on the validation rows, and whatever `also` tells."""
-        draws = self.validation_draws()
-        draws.sort(key=lesson.length_of)
-        size = self.settings.batch.rows
 
-        def validate() -> Mapping[str, float]:
-            # Made anew each time: kept, they would hold a mask for each batch.
-            batches = (lesson.batch(draws[i : i + size]) for i in range(0, len(draws), size))
-            means = validation_means(module, lesson.objective, batches) if draws else {}
-            return {**means, **also()}
+def plan_ce(settings: CeSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`dry_run`)."""
+    return plan_stage(settings)
 
-        return validate
 
-    def train(
-        self,
-        module: nn.Module,
-        step: Step,
-        batch_at: BatchAt,
-        *,
-        validate: Callable[[], Mapping[str, float]],
-        act_mode: str,
-        resume: bool,
-    ) -> Mapping[str, object]:
-        """`run` for whoever makes batches and validates in a way of its own."""
-        settings = self.settings
-        decay = settings.training.ema_decay
-        average = None if decay is None else WeightAverage(module, decay)
-        described = trainable_summary(module)
-        hook = self._hook(validate)
-        best = self._best(module)
-        history = fit(
-            module,
-            step,
-            batch_at,
-            settings.training,
-            self.output,
-            resume=resume,
-            hooks=[hook if best is None else best.watching(hook)],
-            average=average,
-            enough=best.enough if best is not None else lambda: False,
-        )
-        kept = None if best is None else best.restore(module)
-        if average is not None and kept is None:
-            average.keep()
-        folder = self.output / RUN_MODEL_FOLDER
-        # Whatever the others do next may begin from the folder.
+def train_ce(settings: CeSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
+    """Train on speech and captions; the model folder is `output`/model."""
+    data = read_training_rows(settings.data.rows, needs_speech=True)
+    stage = Stage(settings, output, kind="ce", data=data)
+    return stage.run(ce_task(settings, stage), act_mode=settings.student.act_mode, resume=resume)
+
+
+def ce_task(settings: CeSettings, stage: Stage) -> TrainingTask[Distributions | None]:
+    """The student's rows, as in `kd`, and the captions' own likelihood."""
+    return TrainingTask(
+        rows_of=lambda draw: [stage.prompter.student_row(draw, settings.student)],
+        objective=CaptionObjective(ce_weight=1.0),
+        beside=no_targets,
+    )
+
+
+CACHE_FOLDER = "teacher"
+"""Of a run: the teacher's distributions, where the recipe names no other folder."""
+
+
+@recipe_section
+class KdSettings(StageSettings):
+    """A recipe of kind "kd"."""
+
+    student: StudentSettings = field(default_factory=StudentSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+
+    @model_validator(mode="after")
+    def _teacher_reads(self) -> Self:
+        if not (self.teacher.model or self.model.start or self.model.lora):
+            raise ValueError(
+                "the teacher needs a model that reads: give model.start (a warmed-up model), "
+                "teacher.model, or a LoRA adapter over model.base"
+            )
+        return self
+
+
+def plan_kd(settings: KdSettings, _: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`dry_run`)."""
+    return plan_stage(settings, teacher=settings.teacher)
+
+
+def train_kd(settings: KdSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
+    """Distil the teacher into the student; the model folder is `output`/model."""
+    data = read_training_rows(settings.data.rows, needs_speech=True)
+    stage = Stage(settings, output, kind="kd", data=data)
+    lesson = kd_task(settings, stage, settings.teacher.cache or output / CACHE_FOLDER)
+    return stage.run(lesson, act_mode=settings.student.act_mode, resume=resume)
+
+
+def kd_task(
+    settings: KdSettings, stage: Stage, cache_folder: Path
+) -> TrainingTask[Distributions | None]:
+    """The student's rows, the teacher's distributions of the same captions, and Eq. 5."""
+    prompter, prompt = stage.prompter, settings.teacher.prompt
+    examples = prompter.all_examples(prompt)
+    cache = TeacherCache(
+        cache_folder,
+        open_teacher(settings, stage.model),
+        examples,
+        top_k=settings.teacher.top_k,
+        temperature=settings.teacher.temperature,
+    )
+    if is_distributed():
+        # One process alone asks as it goes. Of several, one would ask a model that is shared out
+        # while the others do something else.
+        stage.model.to(training_device())
         with first_process_first():
-            if is_first_process():
-                meta = self._meta(act_mode, described)
-                save(folder, self.model, meta, encoder=settings.output.encoder)
-        last: dict[str, float] = {}
-        for line in history.log:
-            last.update(line)
-        found = {} if kept is None else {"best_step": kept}
-        return {"model": str(folder), "trained": described, **last, **found}
+            cache.fill(examples)
 
-    def _hook(self, validate: Callable[[], Mapping[str, float]]) -> Hook:
-        """A hook of `fit`: now and then, and at the end, `validate`."""
-        every, last = self.settings.validation.every, self.settings.training.steps
-        return Hook(
-            due=lambda number: number % every == 0 or number == last, call=lambda *_: validate()
-        )
+    def teacher(draws: Sequence[Sample]) -> Distributions:
+        return cache.lookup([e for d in draws for e in prompter.teacher_examples(d, prompt)])
 
-    def _best(self, module: nn.Module) -> BestWeights | None:
-        asked = self.settings.validation
-        if asked.best is None:
-            return None
-        return BestWeights(
-            self.output,
-            score=f"validation_{asked.best}",
-            higher=SCORES[asked.best],
-            patience=asked.patience,
-            # Of the average where there is one: that is what a hook sees.
-            weights=lambda: trained(module),
-        )
-
-    def _meta(self, act_mode: str, described: str) -> ModelMeta:
-        source, settings = self._source, self.settings
-        return ModelMeta(
-            name=settings.output.name,
-            languages=tuple(
-                language
-                for language in LANGUAGES
-                if settings.data.languages.get(language, 0) > 0
-                and any(language in row.captions for row in self.rows)
-            ),
-            tokenizer=SpeechTokenizerMeta(
-                name=source.name,
-                fingerprint=source.fingerprint,
-                frame_rate_hz=source.frame_rate_hz,
-                options=source.options,
-            ),
-            vocabulary=self.model.vocabulary.shape,
-            prompts=self._template,
-            limits=settings.limits,
-            act_mode=act_mode,
-            base=base_of(settings.model),
-            weights="adapter" if settings.model.lora else "full",
-            notes=notes_of(settings),
-            provenance={
-                "kind": self._kind,
-                "seed": str(settings.training.seed),
-                "steps": str(settings.training.steps),
-                "rows": str(len(self.rows)),
-                "trained": described,
-            },
-        )
+    return TrainingTask(
+        rows_of=lambda draw: [prompter.student_row(draw, settings.student)],
+        objective=CaptionObjective(
+            kl_weight=settings.loss.kl_weight,
+            ce_weight=settings.loss.ce_weight,
+            temperature=settings.teacher.temperature,
+        ),
+        beside=teacher,
+    )
 
 
-def read_training_rows(
-    paths: Sequence[Path], *, needs_speech: bool
-) -> tuple[list[TrainingRow], SpeechSource]:
-    """The rows of several files, which must hold the codes of one speech tokenizer.
+def open_teacher(settings: KdSettings, student: CaptionModel) -> Teacher:
+    """The frozen teacher: a model folder, or the student's own base with the adapter off.
 
-    With `needs_speech` rows of captions alone are left out. DataError where the tokenizers differ
-    or nothing is left to learn from.
+    RecipeError where the teacher's text vocabulary is not the student's.
     """
-    source = one_source({path: read_source(path) for path in paths})
-    every = [row for path in paths for row in read_rows(path)]
-    rows = [row for row in every if row.speech is not None or not needs_speech]
-    if not any(row.split == "train" for row in rows):
-        raise DataError(f"{', '.join(map(str, paths))}: no row of split 'train' to learn from")
-    LOG.info("%d rows, %d without speech left out", len(rows), len(every) - len(rows))
-    return rows, source
+    folder = settings.teacher.model
+    if folder is None and has_adapter(student):
+        return AdapterOffTeacher(student)
+    folder = folder or settings.model.start
+    assert folder is not None  # KdSettings makes sure
+    model = load_torch(folder, device=str(training_device()), dtype=settings.model.dtype)
+    if (
+        model.vocabulary.token_names()[: model.vocabulary.text_rows]
+        != (student.vocabulary.token_names()[: student.vocabulary.text_rows])
+    ):
+        raise RecipeError(
+            f"{folder}: its text vocabulary is not the student's; distil between models of one "
+            "tokenizer, such as both from one warm-up"
+        )
+    return FrozenTeacher(model)
+
+
+WARMUP = Trainer(WarmupSettings, plan_warmup, train_warmup)
+
+
+CE = Trainer(CeSettings, plan_ce, train_ce)
+
+
+KD = Trainer(KdSettings, plan_kd, train_kd)

@@ -1,15 +1,173 @@
-"""Where somebody speaks: louder than the noise floor, periodic, and never the same for long.
+"""How periodic a sound is, frame by frame: what voices have and noise has not.
+
+After Boersma (1993): a frame's autocorrelation is divided by that of its window, so that a
+periodic frame reaches 1 at its period whatever the window does. The pitch tracker and the speech
+detector both read it.
+
+How strong a sound is: over all, and frame by frame in bands of frequency.
+
+Where somebody speaks: louder than the noise floor, periodic, and never the same for long.
 
 Noise is not periodic, clicks are too short, hums and tones do not change. A whisper, which is not
 periodic either, is told from noise by its vowels: its colour changes.
 """
 
+import math
+from collections.abc import Iterator
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
-from aligncap.audio.level import SILENCE_DB, Floats, band_levels_db
-from aligncap.audio.periodicity import CEILING_HZ, HOP_S, LAG_RATE_HZ, SHORTEST_LAG, correlations
 from aligncap.values import RATE_HZ, Samples, Waveform
+
+Floats = NDArray[np.float32]
+
+HOP_S = 0.01
+"""From one frame to the next; frame i is centred on (i + 1/2) · HOP_S."""
+
+FLOOR_HZ = 60.0
+CEILING_HZ = 600.0
+
+LAG_RATE_HZ = 16_000
+"""Lags are read between the samples too, or short periods would be coarse."""
+
+SHORTEST_LAG = int(LAG_RATE_HZ / CEILING_HZ)
+
+_FRAME_RATE_HZ = 8_000  # frames are cut at half the rate: voices have their harmonics below 4 kHz
+_WINDOW = round(3.0 / FLOOR_HZ * _FRAME_RATE_HZ)  # three periods of the lowest pitch
+_FFT = 576  # at least window + longest lag, and a product of 2s and 3s
+_BLOCK = 64  # frames at a time: fits the cache, and bounds memory for long files
+
+
+def frame_count(samples: Samples) -> int:
+    """How many frames a waveform has: one for each full hop."""
+    return len(samples) // round(HOP_S * RATE_HZ)
+
+
+def correlations(samples: Samples) -> Iterator[tuple[Floats, Floats]]:
+    """Autocorrelations of a waveform at 16 kHz in blocks of frames.
+
+    Yields the autocorrelations, [frames, lags] from lag 0 to one past the longest period in steps
+    of 1 / LAG_RATE_HZ, 1 where a frame repeats itself; and each frame's largest amplitude.
+    """
+    frames = _frames(samples)
+    window, window_correlation = _window()
+    for start in range(0, len(frames), _BLOCK):
+        block = frames[start : start + _BLOCK]
+        centred = block - block.mean(axis=1, keepdims=True)
+        raw = _autocorrelation(centred * window)
+        yield raw / ((raw[:, :1] + 1e-12) * window_correlation), np.abs(centred).max(axis=1)
+
+
+@cache
+def _half_band() -> Floats:
+    """The odd taps of a low-pass filter at a quarter of the sampling rate; the even ones are 0."""
+    position = np.arange(-15, 16, 2)
+    taps = 0.5 * np.sinc(position / 2) * np.hamming(33)[1:-1:2]
+    return np.asarray(0.5 * taps / taps.sum(), np.float32)
+
+
+def _halved(samples: Samples) -> Floats:
+    """The waveform at half its rate; shape [⌈time / 2⌉]."""
+    even, odd = samples[::2], samples[1::2]
+    # Sample n lies between odd samples n - 1 and n: the filter's middle tap falls on the even one.
+    smoothed = np.convolve(odd, _half_band())[7 : 7 + len(even)] if len(odd) else odd
+    halved: Floats = np.float32(0.5) * even
+    halved[: len(smoothed)] += smoothed
+    return halved
+
+
+def _frames(samples: Samples) -> Floats:
+    """Overlapping windows at half the rate, one a hop; shape [frames, window]."""
+    hop = round(HOP_S * _FRAME_RATE_HZ)
+    count = frame_count(samples)
+    if count == 0:
+        return np.zeros((0, _WINDOW), np.float32)
+    around = (_WINDOW - hop) // 2
+    padded = np.pad(_halved(samples), (around, around + _WINDOW))
+    windows: Floats = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)
+    return windows[::hop][:count]
+
+
+@cache
+def _window() -> tuple[Floats, Floats]:
+    """The Hann window and its autocorrelation, 1 at lag 0."""
+    window = np.hanning(_WINDOW + 2)[1:-1].astype(np.float32)
+    correlation = _autocorrelation(window[None])[0]
+    return window, correlation / correlation[0]
+
+
+@cache
+def _cosines() -> Floats:
+    """From a power spectrum to its autocorrelation; shape [bins, lags].
+
+    A matrix, since a product with it is faster than an inverse FFT padded to the finer lags.
+    """
+    bins = np.arange(_FFT // 2 + 1)
+    lags = np.arange(int(LAG_RATE_HZ / FLOOR_HZ) + 2) * (_FRAME_RATE_HZ / LAG_RATE_HZ)
+    cosines = np.cos(2 * np.pi * np.outer(bins, lags) / _FFT)
+    cosines[1:-1] *= 2  # the negative frequencies
+    return (cosines / _FFT).astype(np.float32)
+
+
+def _autocorrelation(frames: Floats) -> Floats:
+    """Autocorrelation up to one past the longest period; shape [frames, lags]."""
+    spectrum = np.fft.rfft(frames, _FFT)
+    power = np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)
+    return power @ _cosines()
+
+
+SILENCE_DB = -120.0
+"""What digital silence is given in place of minus infinity."""
+
+BAND_EDGES_HZ = (100, 200, 300, 400, 510, 630, 770, 920, 1080, 1270, 1480, 1720, 2000, 2320, 2700,
+                 3150, 3700, 4400, 5300, 6400, 7700)  # fmt: skip
+"""Critical bands (Zwicker 1961) from the pitch of a low voice upwards."""
+
+_LEVEL_WINDOW = 512
+_LEVEL_BLOCK = 64
+
+
+def level_db(waveform: Waveform) -> float:
+    """Root-mean-square level over the whole waveform in dBFS, without its constant part.
+
+    A full-scale sine has -3.01 dB; digital silence and an empty waveform have -120 dB.
+    """
+    if len(waveform.samples) == 0:
+        return SILENCE_DB
+    power = float(np.var(waveform.samples, dtype=np.float64))
+    return 10 * math.log10(power + 10 ** (SILENCE_DB / 10))
+
+
+def band_levels_db(samples: Samples) -> Floats:
+    """Level of each critical band in windows of 32 ms every 10 ms, in dBFS; [frames, bands]."""
+    hop = round(HOP_S * RATE_HZ)
+    count = frame_count(samples)
+    around = (_LEVEL_WINDOW - hop) // 2
+    padded = np.pad(samples, (around, around + _LEVEL_WINDOW))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _LEVEL_WINDOW)[::hop][:count]
+    power = np.zeros((count, len(BAND_EDGES_HZ) - 1), np.float32)
+    taper, bands = _analysis()
+    for start in range(0, count, _LEVEL_BLOCK):
+        spectrum = np.fft.rfft(windows[start : start + _LEVEL_BLOCK] * taper)
+        squared = np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)
+        power[start : start + _LEVEL_BLOCK] = squared @ bands
+    levels: Floats = np.log10(power + np.float32(10 ** (SILENCE_DB / 10))) * np.float32(10)
+    return levels
+
+
+@cache
+def _analysis() -> tuple[Floats, Floats]:
+    """The taper of a window, and what sums a power spectrum into bands; [time], [bins, bands]."""
+    taper = np.hanning(_LEVEL_WINDOW).astype(np.float32)
+    hertz = np.arange(_LEVEL_WINDOW // 2 + 1) * RATE_HZ / _LEVEL_WINDOW
+    edges = np.array(BAND_EDGES_HZ)
+    inside = (hertz[:, None] >= edges[:-1]) & (hertz[:, None] < edges[1:])
+    # Both halves of the spectrum, and the power that the taper takes away.
+    scale = 2 / (_LEVEL_WINDOW * float(np.sum(taper.astype(np.float64) ** 2)))
+    return taper, (inside * scale).astype(np.float32)
+
 
 Mask = NDArray[np.bool_]
 

@@ -1,4 +1,8 @@
-"""Model folders: weights in safetensors, the rest readable; nothing in them is ever unpickled.
+"""What a model folder says of itself: aligncap.json, typed, readable, and read without torch.
+
+The model card: README.md of a model folder, written from what the folder says of itself.
+
+Model folders: weights in safetensors, the rest readable; nothing in them is ever unpickled.
 
 aligncap.json     what the model is (`meta`)
 tokenizer.json    the text tokenizer
@@ -8,30 +12,291 @@ adapter/                           a LoRA adapter of the base that aligncap.json
 encoder/          the speech tokenizer, where it is part of the model: the built-in one always
 """
 
+import json
 import shutil
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
-from aligncap.captioner.meta import (
-    ADAPTER_FOLDER,
-    ENCODER_FOLDER,
-    META_FILE,
-    TEXT_TOKENIZER_FILE,
-    TOKENIZER_FILE,
-    ModelMeta,
-    read_meta,
-    write_meta,
+from aligncap.captioner.prompts import ACOUSTIC_PROMPT_SOURCES, PromptTemplate
+from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary, VocabularyShape
+from aligncap.errors import (
+    AlignCapError,
+    DataError,
+    MissingModelError,
+    RecipeError,
+    UnknownNameError,
 )
-from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.storage import atomic_folder
 
 if TYPE_CHECKING:
     from aligncap.captioner.model import CaptionModel
 
-__all__ = ["load_torch", "load_vocabulary", "read_meta", "save", "write_meta"]
+
+FORMAT = 1
+"""The layout that this version writes; it reads this and older ones."""
+
+META_FILE = "aligncap.json"
+TOKENIZER_FILE = "tokenizer.json"
+TEXT_TOKENIZER_FILE = "text_tokenizer.json"
+"""Of a merged model, whose tokenizer.json names the speech tokens too."""
+CARD_FILE = "README.md"
+ENCODER_FOLDER = "encoder"
+ADAPTER_FOLDER = "adapter"
+RUN_MODEL_FOLDER = "model"
+"""Of a run of `aligncap train`: the model folder it ends with."""
+
+WEIGHTS = ("full", "adapter")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechTokenizerMeta:
+    """The speech tokenizer a model was trained with."""
+
+    name: str
+    """As `speech.open_tokenizer` takes it."""
+    fingerprint: str
+    """Of its weights, depth and version: another one gives codes that mean something else."""
+    frame_rate_hz: float
+    options: Mapping[str, int] = field(default_factory=dict)
+    """Its options by name, such as the depth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionLimits:
+    """Where a caption ends (decision 8), and how much speech is read."""
+
+    stop_characters: str = STOP_CHARACTERS
+    min_tokens: int = 3
+    max_tokens: int = 64
+    max_speech_s: float = 30.0
+    """Longer speech is captioned by its pieces."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_tokens <= self.max_tokens or self.max_speech_s <= 0.0:
+            raise RecipeError(
+                f"caption limits: {self.min_tokens} to {self.max_tokens} tokens over "
+                f"{self.max_speech_s} s; needs 1 <= minimum <= maximum and some speech"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelNotes:
+    """What people should know of a model; the model card is written from it."""
+
+    summary: str = ""
+    license: str = ""
+    trained_on: tuple[str, ...] = ()
+    good_for: tuple[str, ...] = ()
+    not_for: tuple[str, ...] = ()
+    scores: Mapping[str, str] = field(default_factory=dict)
+    """Each with its signature: "0.63 [ravdess|validation speakers|…]"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMeta:
+    """Everything beside the weights that captioning with a model depends on."""
+
+    name: str
+    languages: tuple[str, ...]
+    tokenizer: SpeechTokenizerMeta
+    vocabulary: VocabularyShape
+    prompts: PromptTemplate = field(default_factory=PromptTemplate)
+    limits: CaptionLimits = field(default_factory=CaptionLimits)
+    act_mode: str = "none"
+    """Where P_act comes from when captioning (decision 5)."""
+    weights: str = "full"
+    """"full", or "adapter": then `base` names the language model it belongs to."""
+    base: str = ""
+    notes: ModelNotes = field(default_factory=ModelNotes)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Recipe, seed, versions: how the model was made."""
+
+    def __post_init__(self) -> None:
+        if self.act_mode not in ACOUSTIC_PROMPT_SOURCES:
+            raise UnknownNameError("act mode", self.act_mode, ACOUSTIC_PROMPT_SOURCES)
+        if self.weights not in WEIGHTS:
+            raise UnknownNameError("kind of weights", self.weights, WEIGHTS)
+        if (self.weights == "adapter") != bool(self.base):
+            raise RecipeError(f"{self.name}: an adapter names its base, full weights have none")
+        if not self.languages:
+            raise RecipeError(f"{self.name}: a model captions in at least one language")
+        for language in self.languages:
+            if language not in self.prompts.instructions:
+                raise UnknownNameError("caption language", language, self.prompts.instructions)
+
+
+def write_meta(folder: Path, meta: ModelMeta) -> None:
+    """Write aligncap.json and the model card."""
+    from aligncap.recipes import as_table  # it brings pydantic, which captioning does without
+
+    text = json.dumps({"format": FORMAT, **as_table(meta)}, ensure_ascii=False, indent=2)
+    (folder / META_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / CARD_FILE).write_text(model_card(meta), encoding="utf-8")
+
+
+def read_meta(folder: Path) -> ModelMeta:
+    """The meta of a model folder, trained or exported.
+
+    MissingModelError where there is no folder, where it holds no model of ours, or where a newer
+    version wrote it; DataError where aligncap.json is damaged.
+    """
+    path = folder / META_FILE
+    if not folder.is_dir():
+        raise MissingModelError(f"{folder}: no such model folder; check the path")
+    if not path.is_file():
+        raise MissingModelError(
+            f"{folder}: holds no {META_FILE}, so it is no AlignCap model; {_instead(folder)}"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        written = values.pop("format")
+        newer = written > FORMAT
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: is damaged ({error!r}); save the model again") from error
+    if newer:
+        raise MissingModelError(
+            f"{folder}: written by a newer AlignCap (format {written}, this reads up to {FORMAT}); "
+            "update with `pip install -U aligncap`"
+        )
+    try:
+        meta: ModelMeta = _read(ModelMeta, values, str(path))
+    except AlignCapError as error:
+        raise DataError(str(error)) from error
+    return meta
+
+
+def _read(kind: Any, table: Any, place: str) -> Any:
+    """A JSON object as a value of the dataclass `kind`; DataError names what does not fit."""
+    if not isinstance(table, dict):
+        raise DataError(f"{place}: is {table!r}, must be an object; save the model again")
+    hints, values = get_type_hints(kind), dict[str, Any]()
+    for name, value in table.items():
+        if name not in hints:
+            raise UnknownNameError(f"entry in {place}", name, hints)
+        hint, origin = hints[name], get_origin(hints[name])
+        if is_dataclass(hint):
+            values[name] = _read(hint, value, f"{place} [{name}]")
+            continue
+        wanted = {tuple: list, Mapping: dict}.get(origin, (int, float) if hint is float else hint)
+        if not isinstance(value, wanted):
+            raise DataError(
+                f"{place}: {name} is {value!r}, which does not fit; save the model again"
+            )
+        values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise DataError(f"{place}: is damaged ({error}); save the model again") from error
+    except AlignCapError as error:
+        raise DataError(f"{place}: {error}") from error
+
+
+def _instead(folder: Path) -> str:
+    """What to give in place of a folder that is none of a model."""
+    inside = folder / RUN_MODEL_FOLDER
+    if (inside / META_FILE).is_file():
+        return f"it is a run's folder: give {inside}"
+    return "give a folder that `aligncap train` or `aligncap export` wrote"
+
+
+NO_CORPORA = "Not recorded; whoever trained it can say so in the recipe (`notes.trained_on`)."
+NO_SCORES = (
+    "None are recorded. Measure it on speech like yours before relying on it: `aligncap evaluate`."
+)
+NO_LICENCE = (
+    "None is recorded (`notes.license`). The terms of the base model, of the speech tokenizer and "
+    "of the corpora hold."
+)
+
+STAGES = {
+    "warmup": "writes captions from clues in text (warm-up); it has not learnt to hear",
+    "kd": "was taught to hear by a teacher that reads (KD-Regularization)",
+    "ce": "was taught to hear by captions alone (cross-entropy, the rival of KD)",
+    "dpo": "was taught to hear, and then which captions are preferred (PO-Regularization, DPO)",
+    "ppo": "was taught to hear, and then rewarded for its captions (RLHF, PPO)",
+}
+"""What a model that a recipe of this kind ends with has learnt."""
+
+
+def model_card(meta: ModelMeta) -> str:
+    """The card in Markdown; a section with nothing to say is left out."""
+    notes = meta.notes
+    sections = [
+        ("", notes.summary or _summary(meta)),
+        ("Use", _use(meta)),
+        ("Good for", _bullets(notes.good_for)),
+        ("Not for", _bullets(notes.not_for)),
+        ("Trained on", _bullets(notes.trained_on) or NO_CORPORA),
+        (
+            "Scores",
+            _bullets(f"{name}: {value}" for name, value in notes.scores.items()) or NO_SCORES,
+        ),
+        ("What it is", _bullets(_facts(meta))),
+        ("How it was made", _bullets(_made(meta))),
+        ("Licence", notes.license or NO_LICENCE),
+    ]
+    parts = [_front_matter(meta), f"# {meta.name}"]
+    for title, body in sections:
+        if body:
+            parts.append(f"## {title}\n\n{body}" if title else body)
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(meta: ModelMeta) -> str:
+    """What model hubs read of a card."""
+    languages = "".join(f"- {language}\n" for language in meta.languages)
+    return f"---\nlanguage:\n{languages}tags:\n- aligncap\n- speech-emotion-captioning\n---"
+
+
+def _summary(meta: ModelMeta) -> str:
+    learnt = STAGES.get(meta.provenance.get("kind", ""))
+    what = "A captioner of how somebody speaks, made with AlignCap"
+    return f"{what}. It {learnt}." if learnt else f"{what}."
+
+
+def _use(meta: ModelMeta) -> str:
+    heard, weights = "", ""
+    if meta.tokenizer.name != "builtin":
+        weights = " --tokenizer-weights PATH"
+        heard = (
+            f"PATH is the folder of {meta.tokenizer.name}'s weights; leave it out where they are "
+            "in `encoder/` of the model's folder.\n\n"
+        )
+    return (
+        f"Captions of how somebody speaks, in {', '.join(meta.languages)}.\n\n"
+        f"    aligncap caption speech.wav --model FOLDER{weights}\n\n{heard}"
+        "A caption can be wrong, and can name an emotion that is not there. "
+        "Read its evidence beside it."
+    )
+
+
+def _facts(meta: ModelMeta) -> Iterable[str]:
+    tokenizer, shape = meta.tokenizer, meta.vocabulary
+    yield (
+        f"speech tokenizer: {tokenizer.name} ({shape.codebooks} x {shape.codebook_size} entries, "
+        f"{tokenizer.frame_rate_hz:g} Hz, fingerprint {tokenizer.fingerprint})"
+    )
+    yield f"acoustic prompt when captioning: {meta.act_mode}"
+    limits = meta.limits
+    yield (
+        f"a caption has {limits.min_tokens} to {limits.max_tokens} tokens and ends with one "
+        f"of {limits.stop_characters}"
+    )
+    if meta.base:
+        yield f"a LoRA adapter of {meta.base}, which is not in this folder"
+
+
+def _made(meta: ModelMeta) -> Iterable[str]:
+    """Each of what is known of the making, in words where the recipe's are short for it."""
+    words = {"kind": "recipe of kind", "rows": "rows of training data", "steps": "training steps"}
+    return (f"{words.get(key, key)}: {value}" for key, value in meta.provenance.items())
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def save(
@@ -43,7 +308,7 @@ def save(
     put beside it. The folder appears whole or not at all; one that holds something else than a
     model of ours is not touched (DataError).
     """
-    from aligncap.captioner.adapters import has_adapter, save_adapter
+    from aligncap.captioner.model import has_adapter, save_adapter
 
     _check_target(folder)
     adapted = has_adapter(model)
@@ -124,8 +389,7 @@ def load_torch(
     MissingModelError where the folder is exported (it has no torch weights), or where an adapter's
     base is not on this machine: the message says what to fetch.
     """
-    from aligncap.captioner.adapters import load_adapter
-    from aligncap.captioner.model import CaptionModel, add_speech_tokens
+    from aligncap.captioner.model import CaptionModel, add_speech_tokens, load_adapter
     from aligncap.training.pretrained import load_causal_lm
 
     meta = read_meta(folder)

@@ -1,30 +1,66 @@
-"""One vocabulary for text and speech (decision 3): text ids first, then ours, then speech.
+"""Text tokenizers of language models: their special tokens' names, and what we need of them.
+
+One vocabulary for text and speech (decision 3): text ids first, then ours, then speech.
 
 [0, base_size)          what the backbone's tokenizer came with
 [base_size, text_size)  bos, eos or pad, where that tokenizer has none
 text_size, +1           <speech> and </speech>
 [speech_base, size)     speech: speech_base + codebook * codebook_size + code
+
+A text tokenizer of our own, for models small enough to be trained whole.
 """
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from aligncap.captioner.text_tokenizer import (
-    BOS_NAMES,
-    EOS_NAMES,
-    PAD_NAMES,
-    first_known,
-    id_count,
-    own_copy,
-    read_tokenizer,
-)
-from aligncap.errors import DataError
+from aligncap.errors import DataError, RecipeError
 from aligncap.values import SpeechTokens
+
+BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>", "</s>")
+EOS_NAMES = ("</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<eos>", "<|endoftext|>")
+PAD_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "</s>")
+
+
+def own_copy(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that neither cuts nor pads nor takes names of special tokens for them."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    # A caption that happens to contain "</s>" must not end there.
+    copy.encode_special_tokens = True
+    return copy
+
+
+def id_count(tokenizer: Tokenizer) -> int:
+    """Ids from 0 to the last one in use."""
+    # Not the number of tokens: some vocabularies have holes.
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
+def first_known(tokenizer: Tokenizer, names: Sequence[str]) -> str:
+    """The first of the names that the tokenizer has, or else the first."""
+    known = (name for name in names if tokenizer.token_to_id(name) is not None)
+    return next(known, names[0])
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The `tokenizers.Tokenizer` of a tokenizer.json; DataError where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); save the model again") from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise DataError(f"{path}: is no tokenizer.json; save the model again")
+    return Tokenizer.from_str(text)
+
 
 STOP_CHARACTERS = ".。!?！？"
 """A caption ends with a token that contains one of these (decision 8)."""
@@ -246,3 +282,37 @@ class Vocabulary:
         if number is None:
             raise DataError(f"vocabulary: tokenizer.json has no token {name!r}; save it again")
         return number
+
+
+SPECIALS = ("<pad>", "<s>", "</s>")
+SMALLEST = 256 + len(SPECIALS) + len(STOP_CHARACTERS)
+"""Every byte is a token, so that any text can be written."""
+
+
+def train_text_tokenizer(
+    texts: Iterable[str], size: int, *, longest_token_bytes: int = 18
+) -> Tokenizer:
+    """A byte-level BPE of at most `size` ids: <pad> <s> </s> are 0, 1, 2.
+
+    Each stop character that is more than one byte (。 ！ ？) gets an id of its own, so that the
+    stop rule sees it. `longest_token_bytes` keeps tokens near the length of a word: Chinese has
+    no spaces, and whole clauses would become tokens. RecipeError where size is below `SMALLEST`.
+    """
+    if size < SMALLEST:
+        raise RecipeError(f"text vocabulary of {size} ids is too small; give {SMALLEST} or more")
+    wide = [character for character in STOP_CHARACTERS if not character.isascii()]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - len(wide),
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=longest_token_bytes,
+        show_progress=False,
+    )
+    # Learnt from what stands between them; an id that is added later is never merged into others.
+    between = (piece for text in texts for piece in re.split(f"[{''.join(wide)}]", text) if piece)
+    tokenizer.train_from_iterator(between, trainer)
+    tokenizer.add_tokens([AddedToken(character, normalized=False) for character in wide])
+    return tokenizer

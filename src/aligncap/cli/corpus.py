@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from aligncap.cli.world import World
+from aligncap.cli.console import Console
 
 VERBS = {
     "emosec": "EMOSEC: captions over the sound of ESD and IEMOCAP.",
@@ -64,7 +64,7 @@ def _verb(name: str) -> Callable[..., None]:
         salt: Salt = "",
         subset: Subset = False,
     ) -> None:
-        from aligncap.cli.corpus_steps import prepare_corpus
+        from aligncap.cli.measure import prepare_corpus
 
         raise typer.Exit(
             prepare_corpus(
@@ -74,7 +74,7 @@ def _verb(name: str) -> Callable[..., None]:
                 by=split.value if split else None,
                 salt=salt,
                 subset=subset,
-                world=context.ensure_object(World),
+                world=context.ensure_object(Console),
             )
         )
 
@@ -94,10 +94,10 @@ def split(
     salt: Salt = "",
 ) -> None:
     """Split a manifest into train, validation and test."""
-    from aligncap.cli.corpus_steps import split_corpus
+    from aligncap.cli.measure import split_corpus
 
     raise typer.Exit(
-        split_corpus(manifest, out, by=by.value, salt=salt, world=context.ensure_object(World))
+        split_corpus(manifest, out, by=by.value, salt=salt, world=context.ensure_object(Console))
     )
 
 
@@ -121,7 +121,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Look for faults; each is a line with what to do."""
-    from aligncap.cli.corpus_steps import examine_corpus
+    from aligncap.cli.measure import examine_corpus
 
     raise typer.Exit(
         examine_corpus(
@@ -129,6 +129,6 @@ def doctor(
             corpus=corpus,
             subset=subset,
             quick=quick,
-            world=context.ensure_object(World),
+            world=context.ensure_object(Console),
         )
     )

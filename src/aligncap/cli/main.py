@@ -7,10 +7,8 @@ Exit code: 0 all went well, 1 some file could not be used, 2 the command could n
 import sys
 
 from aligncap.cli import corpus, prefer
-from aligncap.cli.verbs import app
-from aligncap.cli.verbs_making import export, merge, tokens
-from aligncap.cli.verbs_scoring import evaluate
-from aligncap.cli.world import World
+from aligncap.cli.console import Console
+from aligncap.cli.verbs import app, evaluate, export, merge, tokens
 from aligncap.errors import AlignCapError, InterruptedRunError
 
 app.add_typer(corpus.app, name="corpus")
@@ -42,13 +40,13 @@ app.command()(export)
 app.command()(evaluate)
 
 
-def main(arguments: list[str], *, world: World | None = None) -> int:
+def main(arguments: list[str], *, world: Console | None = None) -> int:
     """Run one command and return its exit code.
 
     What the user can put right is one line on standard error, never a traceback. `world` is what
     the command sees of the outside (streams, models); the real one if not given.
     """
-    world = world or World()
+    world = world or Console()
     try:
         app(arguments, prog_name="aligncap", obj=world)
     except SystemExit as stop:

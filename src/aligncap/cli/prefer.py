@@ -1,4 +1,7 @@
-"""The group `aligncap prefer` and its options; each verb imports what it needs when called."""
+"""The verbs of `aligncap prefer` that lead to a trained model: `rows` and `run`.
+
+The group `aligncap prefer` and its options; each verb imports what it needs when called.
+"""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,9 +9,54 @@ from typing import Annotated
 
 import typer
 
-from aligncap.cli.prefer_training import run_whole, write_rows
-from aligncap.cli.verbs import Language, Listing, TokenizerWeights
-from aligncap.cli.world import World
+from aligncap.cli.console import Console
+from aligncap.cli.verbs import Changes, DryRun, Language, Listing, RunFolder, TokenizerWeights
+
+
+def write_rows(
+    context: typer.Context,
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A preference store (.sqlite).")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write (.jsonl).")],
+    rows: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE", help="Training rows of the clips, for their tokens; may be repeated."
+        ),
+    ],
+) -> None:
+    """Write the latest pairs as rows that `aligncap train` learns from (dpo, reward, ppo)."""
+    from aligncap.cli.prefer_steps import write_training_rows
+
+    raise typer.Exit(write_training_rows(store, out, rows, world=context.ensure_object(Console)))
+
+
+def run_whole(
+    context: typer.Context,
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A recipe of kind prefer (.toml).")
+    ],
+    set: Changes = None,  # noqa: A002
+    output: RunFolder = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rounds; each asks the policy of the one before for candidates."),
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Candidates, judge, pairs and training in one; what is done already is not done again."""
+    from aligncap.cli.measure import train_recipe
+
+    changes = [*(set or []), *([f"rounds={rounds}"] if rounds is not None else [])]
+    raise typer.Exit(
+        train_recipe(
+            recipe,
+            overrides=changes,
+            output=output,
+            resume=True,
+            dry_run=dry_run,
+            world=context.ensure_object(Console),
+        )
+    )
 
 
 class Method(StrEnum):
@@ -66,7 +114,7 @@ def candidates(
     tokenizer_weights: TokenizerWeights = None,
 ) -> None:
     """Ask a model for captions of each clip; goes on where it was."""
-    from aligncap.cli.prefer_steps import CandidateWish, keep_candidates
+    from aligncap.cli.prefer_steps import CandidateRequest, keep_candidates
     from aligncap.preference.candidates import CandidateOptions
 
     options = CandidateOptions(
@@ -77,8 +125,8 @@ def candidates(
         top_p=top_p,
         seed=seed,
     )
-    wish = CandidateWish(manifest, store, model, language.value, tokenizer_weights)
-    raise typer.Exit(keep_candidates(wish, options, world=context.ensure_object(World)))
+    wish = CandidateRequest(manifest, store, model, language.value, tokenizer_weights)
+    raise typer.Exit(keep_candidates(wish, options, world=context.ensure_object(Console)))
 
 
 @app.command()
@@ -106,12 +154,12 @@ def judge(
     ),
 ) -> None:
     """Judge the candidates that this judge has not judged yet."""
-    from aligncap.cli.prefer_steps import LlmWish, judge_candidates
+    from aligncap.cli.prefer_steps import LlmOptions, judge_candidates
 
-    llm = LlmWish(judge_model, judge_url, judge_cache) if judge is JudgeName.LLM else None
+    llm = LlmOptions(judge_model, judge_url, judge_cache) if judge is JudgeName.LLM else None
     raise typer.Exit(
         judge_candidates(
-            store, judge.value, weights=weight or [], llm=llm, world=context.ensure_object(World)
+            store, judge.value, weights=weight or [], llm=llm, world=context.ensure_object(Console)
         )
     )
 
@@ -139,7 +187,7 @@ def pairs(
 
     raise typer.Exit(
         pair_candidates(
-            store, judge or [], margin=margin, gold=gold, world=context.ensure_object(World)
+            store, judge or [], margin=margin, gold=gold, world=context.ensure_object(Console)
         )
     )
 
@@ -162,10 +210,10 @@ def annotate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any.")] = 8765,
 ) -> None:
     """Serve a page where people choose (needs the serve extra)."""
-    from aligncap.cli.prefer_annotate import AnnotateWish, serve_page
+    from aligncap.cli.prefer_steps import AnnotateOptions, serve_page
 
-    wish = AnnotateWish(store, audio_root, annotator, overlap, per_clip, host, port)
-    raise typer.Exit(serve_page(wish, world=context.ensure_object(World)))
+    wish = AnnotateOptions(store, audio_root, annotator, overlap, per_clip, host, port)
+    raise typer.Exit(serve_page(wish, world=context.ensure_object(Console)))
 
 
 @app.command()
@@ -177,9 +225,11 @@ def agreement(
     ] = Listing.TEXT,
 ) -> None:
     """Say how far judges, and people, agree."""
-    from aligncap.cli.prefer_agreement import show_agreement
+    from aligncap.cli.prefer_steps import show_agreement
 
-    raise typer.Exit(show_agreement(store, format=format.value, world=context.ensure_object(World)))
+    raise typer.Exit(
+        show_agreement(store, format=format.value, world=context.ensure_object(Console))
+    )
 
 
 @app.command("export")
@@ -195,7 +245,7 @@ def export_pairs(
     from aligncap.cli.prefer_steps import write_store_pairs
 
     raise typer.Exit(
-        write_store_pairs(store, out, format=format.value, world=context.ensure_object(World))
+        write_store_pairs(store, out, format=format.value, world=context.ensure_object(Console))
     )
 
 
@@ -208,7 +258,7 @@ def import_pairs(
     """Read pairs that `export` or another tool wrote."""
     from aligncap.cli.prefer_steps import read_store_pairs
 
-    raise typer.Exit(read_store_pairs(store, file, world=context.ensure_object(World)))
+    raise typer.Exit(read_store_pairs(store, file, world=context.ensure_object(Console)))
 
 
 app.command("rows")(write_rows)

@@ -1,26 +1,48 @@
-"""`aligncap prefer candidates`, `judge`, `pairs`, `export` and `import`: steps on one store."""
+"""`aligncap prefer candidates`, `judge`, `pairs`, `export` and `import`: steps on one store.
 
+`aligncap prefer agreement`: how far judges agree with each other, and with people.
+
+`aligncap prefer annotate`: the annotation page, served until Ctrl-C.
+"""
+
+import json
+import math
 import os
+import socket
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields
+from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aligncap.cli.messages import stoppable, warnings_said
-from aligncap.cli.progress import Progress
-from aligncap.cli.world import World
-from aligncap.errors import AlignCapError, RecipeError, UnknownNameError
+from aligncap.cli.caption import Record
+from aligncap.cli.console import Console, Progress, stoppable, warnings_said
+from aligncap.errors import (
+    AlignCapError,
+    DataError,
+    MissingModelError,
+    RecipeError,
+    UnknownNameError,
+)
+from aligncap.preference.agreement import (
+    Concordance,
+    accuracy_against,
+    concordance,
+    krippendorff_alpha,
+    ratings_of,
+)
 from aligncap.preference.candidates import CandidateOptions, find_candidates, provenance_of
-from aligncap.preference.evidence_judge import EvidenceWeights
-from aligncap.preference.exchange import import_pairs, write_pairs
+from aligncap.preference.evidence import EvidenceWeights
 from aligncap.preference.judges import JUDGES, JudgeOptions, judge_all, open_judge
-from aligncap.preference.pairs import PairOptions, pair_all
+from aligncap.preference.pairs import PairOptions, import_pairs, pair_all, write_pairs
 from aligncap.preference.store import PreferenceStore, open_store
+from aligncap.service.annotate import Task, tasks_of
 
 if TYPE_CHECKING:
-    from aligncap.scoring.judge import JudgeSettings
+    from aligncap.metrics.judge import JudgeSettings
+
 
 SOME_FAILED = 1
 
@@ -29,7 +51,7 @@ KEY_VARIABLE = "ALIGNCAP_JUDGE_KEY"
 
 
 @dataclass(frozen=True, slots=True)
-class CandidateWish:
+class CandidateRequest:
     """What candidates are asked of, and where they go."""
 
     manifest: Path
@@ -40,7 +62,7 @@ class CandidateWish:
 
 
 @dataclass(frozen=True, slots=True)
-class LlmWish:
+class LlmOptions:
     """The language model that is to judge."""
 
     model: str | None
@@ -48,11 +70,11 @@ class LlmWish:
     cache: Path
 
 
-def keep_candidates(wish: CandidateWish, options: CandidateOptions, *, world: World) -> int:
+def keep_candidates(wish: CandidateRequest, options: CandidateOptions, *, world: Console) -> int:
     """Find the candidates of a manifest; returns 0, or 1 if some clip could not be used."""
-    from aligncap.captioner.opening import find_model, load, model_fingerprint
-    from aligncap.captioner.runtime import CT2_FOLDER
-    from aligncap.corpora.manifest import read_manifest
+    from aligncap.captioner.loading import find_model, load, model_fingerprint
+    from aligncap.captioner.runtimes import CT2_FOLDER
+    from aligncap.data.manifest import read_manifest
 
     folder = find_model(wish.model)
     if options.method == "diverse" and (folder / CT2_FOLDER).is_dir():
@@ -101,7 +123,7 @@ def keep_candidates(wish: CandidateWish, options: CandidateOptions, *, world: Wo
 
 
 def judge_candidates(
-    path: Path, name: str, *, weights: Sequence[str], llm: LlmWish | None, world: World
+    path: Path, name: str, *, weights: Sequence[str], llm: LlmOptions | None, world: Console
 ) -> int:
     """Judge what is not judged yet; returns 0."""
     judged = 0
@@ -126,7 +148,7 @@ def judge_candidates(
 
 
 def pair_candidates(
-    path: Path, judges: Sequence[str], *, margin: float, gold: bool, world: World
+    path: Path, judges: Sequence[str], *, margin: float, gold: bool, world: Console
 ) -> int:
     """Make the pairs of a store; returns 0."""
     named = _named_numbers(judges or ["evidence"], lone=1.0)
@@ -153,7 +175,7 @@ def pair_candidates(
     return 0
 
 
-def write_store_pairs(path: Path, out: Path, *, format: str, world: World) -> int:  # noqa: A002
+def write_store_pairs(path: Path, out: Path, *, format: str, world: Console) -> int:  # noqa: A002
     """Write the latest pairs of a store; returns 0."""
     with open_store(path) as store:
         files = {clip.utterance: clip.file for clip in store.clips()}
@@ -163,9 +185,9 @@ def write_store_pairs(path: Path, out: Path, *, format: str, world: World) -> in
     return 0
 
 
-def write_training_rows(path: Path, out: Path, rows: Sequence[Path], *, world: World) -> int:
+def write_training_rows(path: Path, out: Path, rows: Sequence[Path], *, world: Console) -> int:
     """Write the latest pairs of a store as preference rows; returns 0."""
-    from aligncap.preference.to_rows import write_store_rows
+    from aligncap.preference.examples import write_store_rows
 
     with open_store(path) as store:
         written, pairs, left = write_store_rows(store, out, rows)
@@ -175,7 +197,7 @@ def write_training_rows(path: Path, out: Path, rows: Sequence[Path], *, world: W
     return 0
 
 
-def read_store_pairs(path: Path, file: Path, *, world: World) -> int:
+def read_store_pairs(path: Path, file: Path, *, world: Console) -> int:
     """Put the pairs of a file into a store; returns 0."""
     with PreferenceStore(path) as store:
         count = import_pairs(store, file)
@@ -192,8 +214,8 @@ def _evidence_weights(settings: Sequence[str]) -> EvidenceWeights:
     return EvidenceWeights(**named)
 
 
-def _llm_settings(wish: LlmWish) -> "JudgeSettings":
-    from aligncap.scoring.judge import JudgeSettings
+def _llm_settings(wish: LlmOptions) -> "JudgeSettings":
+    from aligncap.metrics.judge import JudgeSettings
 
     if wish.model is None:
         raise RecipeError("the llm judge needs a model; give --judge-model, and --judge-url")
@@ -211,3 +233,164 @@ def _named_numbers(settings: Sequence[str], *, lone: float | None = None) -> dic
         except ValueError as error:
             raise RecipeError(f"{setting!r}: write NAME=NUMBER, such as {name}=0.5") from error
     return found
+
+
+def show_agreement(path: Path, *, format: str, world: Console) -> int:  # noqa: A002
+    """Print the agreement of the latest judges of a store; returns 0."""
+    with open_store(path) as store:
+        record = agreement_record(store)
+    if format == "jsonl":
+        print(json.dumps(record, ensure_ascii=False), file=world.stdout)
+    else:
+        print(*_lines(record), sep="\n", file=world.stdout)
+    return 0
+
+
+def agreement_record(store: PreferenceStore) -> Record:
+    """Tau-b of each two judges, alpha among people, each judge's accuracy against people."""
+    judges = {name: store.latest_judge(name) for name in store.judge_names()}
+    clips = [
+        {
+            name: {key: one.score for key, one in found.items()}
+            for name, signature in judges.items()
+            if (found := store.judgements(clip.utterance, language, signature))
+        }
+        for clip, language, _ in store.groups()
+    ]
+    choices = store.annotations.all()
+    ratings = ratings_of(choices)
+    shared = sum(sum(one is not None for one in unit) > 1 for unit in zip(*ratings, strict=True))
+    return {
+        "judges": judges,
+        "tau_b": [_tau(first, second, clips) for first, second in combinations(judges, 2)],
+        "people": {
+            "annotators": len(ratings),
+            "choices": len(choices),
+            "shared_pairs": shared,
+            "alpha_ordinal": _number(krippendorff_alpha(ratings, "ordinal")),
+            "alpha_nominal": _number(krippendorff_alpha(ratings, "nominal")),
+        },
+        "accuracy": [_accuracy(name, clips, store) for name in judges if name != "human"],
+    }
+
+
+Clips = list[dict[str, dict[str, float]]]
+"""For each clip, the scores of each judge by candidate."""
+
+
+def _tau(first: str, second: str, clips: Clips) -> Record:
+    total, compared = Concordance(), 0
+    for scores in clips:
+        a, b = scores.get(first, {}), scores.get(second, {})
+        both = sorted(a.keys() & b.keys())
+        compared += len(both) > 1
+        total += concordance([a[key] for key in both], [b[key] for key in both])
+    return {"judges": [first, second], "clips": compared, "tau_b": _number(total.tau_b)}
+
+
+def _accuracy(name: str, clips: Clips, store: PreferenceStore) -> Record:
+    scores = {key: one for clip in clips for key, one in clip.get(name, {}).items()}
+    found = accuracy_against(store.annotations.all(), scores)
+    return {"judge": name, "choices": found.compared, "accuracy": _number(found.value)}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
+
+
+def _lines(record: Record) -> list[str]:
+    lines = [f"{name}: {signature}" for name, signature in record["judges"].items()]
+    lines += [
+        f"Kendall's tau-b of {' and '.join(one['judges'])}: {_told(one['tau_b'])} "
+        f"(within {one['clips']} clips)"
+        for one in record["tau_b"]
+    ]
+    people = record["people"]
+    lines.append(
+        f"Krippendorff's alpha of {people['annotators']} people: "
+        f"{_told(people['alpha_ordinal'])} ordinal, {_told(people['alpha_nominal'])} nominal "
+        f"({people['choices']} choices, {people['shared_pairs']} pairs shared)"
+    )
+    lines += [
+        f"{one['judge']} prefers what people prefer: {_told(one['accuracy'])} "
+        f"(of {one['choices']} choices)"
+        for one in record["accuracy"]
+    ]
+    return lines
+
+
+def _told(number: float | None) -> str:
+    return "cannot tell" if number is None else f"{number:.3f}"
+
+
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  only where it is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotateOptions:
+    """What is annotated, by whom, and where the page is."""
+
+    store: Path
+    audio_root: Path
+    annotator: str | None
+    overlap: float
+    per_clip: int
+    host: str
+    port: int
+
+
+def serve_page(wish: AnnotateOptions, *, world: Console) -> int:
+    """Serve the annotation page; returns 0 when it is stopped."""
+    try:
+        import uvicorn
+
+        from aligncap.service.annotate import AnnotationQueue, annotation_app
+    except ModuleNotFoundError as error:
+        raise MissingModelError(
+            f"the annotation page needs {error.name}: pip install 'aligncap[serve]'"
+        ) from error
+    with open_store(wish.store) as store, _listening(wish.host, wish.port) as door:
+        tasks = _playable(tasks_of(store.groups(), per_clip=wish.per_clip), wish, world=world)
+        desk = AnnotationQueue(store, tasks, wish.audio_root, wish.overlap, wish.annotator)
+        hosts = ["*"] if wish.host in EVERYWHERE else [wish.host, "localhost", "127.0.0.1"]
+        server = uvicorn.Server(
+            uvicorn.Config(annotation_app(desk, hosts=hosts), log_level="error")
+        )
+        port = door.getsockname()[1]
+        print(
+            f"{len(tasks)} pairs to judge at http://{wish.host}:{port}/ (Ctrl-C ends it)",
+            file=world.stdout,
+            flush=True,
+        )
+        with suppress(KeyboardInterrupt):  # the usual end
+            server.run(sockets=[door])
+        world.say(f"{len(store.annotations.all())} choices are in {wish.store}")
+    return 0
+
+
+def _playable(tasks: Sequence[Task], wish: AnnotateOptions, *, world: Console) -> list[Task]:
+    """The tasks whose recordings can be played; DataError where that is none."""
+    from aligncap.service.annotate import recording
+
+    found, wrong = [], []
+    for task in tasks:
+        try:
+            recording(wish.audio_root, task.file)
+            found.append(task)
+        except DataError as error:
+            wrong.append(str(error))
+    if not found:
+        lacking = f"{wish.store}: has no clip with two candidates to compare"
+        raise DataError(wrong[0] if wrong else lacking)
+    if wrong:
+        world.say(f"{len(wrong)} pairs are left out, such as {wrong[0]}")
+    return found
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise DataError(
+            f"{host}:{port}: cannot listen there ({error.strerror or error}); give another --port"
+        ) from error

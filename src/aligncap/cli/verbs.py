@@ -1,4 +1,11 @@
-"""The verbs and their options; each imports what it needs when called, so `--help` is quick."""
+"""The arguments that verbs which run a recipe share.
+
+The verbs and their options; each imports what it needs when called, so `--help` is quick.
+
+The verbs that prepare training and what come of it: `tokens`, `merge` and `export`.
+
+The verbs that score captions; `main` adds them to those of `verbs`.
+"""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,8 +14,21 @@ from typing import Annotated
 import typer
 
 from aligncap import __version__
-from aligncap.cli.recipe_options import Changes, DryRun, RunFolder
-from aligncap.cli.world import World
+from aligncap.cli.console import Console
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+]
+
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder of the run; runs/RECIPE if not given."),
+]
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the recipe and say what would be done.")
+]
 
 
 class Language(StrEnum):
@@ -118,7 +138,7 @@ def caption(
     tokenizer_weights: TokenizerWeights = None,
 ) -> None:
     """Caption recordings: one sentence for each file."""
-    from aligncap.cli.captioning import CaptionOptions, caption_paths
+    from aligncap.cli.caption import CaptionOptions, caption_paths
 
     options = CaptionOptions(
         model=model,
@@ -132,7 +152,7 @@ def caption(
         served=served,
         tokenizer_weights=tokenizer_weights,
     )
-    raise typer.Exit(caption_paths(paths, options, world=context.ensure_object(World)))
+    raise typer.Exit(caption_paths(paths, options, world=context.ensure_object(Console)))
 
 
 @app.command()
@@ -147,9 +167,11 @@ def measure(
     ] = Listing.TEXT,
 ) -> None:
     """Measure pitch, loudness, pace and voice quality; needs no model."""
-    from aligncap.cli.measuring import measure_paths
+    from aligncap.cli.measure import measure_paths
 
-    raise typer.Exit(measure_paths(paths, format=format.value, world=context.ensure_object(World)))
+    raise typer.Exit(
+        measure_paths(paths, format=format.value, world=context.ensure_object(Console))
+    )
 
 
 @app.command()
@@ -167,14 +189,14 @@ def clues(
     ] = Listing.TEXT,
 ) -> None:
     """Find the emotional clues of a caption: what it says of the voice."""
-    from aligncap.cli.clueing import list_clues
+    from aligncap.cli.measure import list_clues
 
     raise typer.Exit(
         list_clues(
             texts,
             language=language.value if language else None,
             format=format.value,
-            world=context.ensure_object(World),
+            world=context.ensure_object(Console),
         )
     )
 
@@ -191,7 +213,7 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train what a recipe describes (needs the train extra)."""
-    from aligncap.cli.making import train_recipe
+    from aligncap.cli.measure import train_recipe
 
     raise typer.Exit(
         train_recipe(
@@ -200,6 +222,205 @@ def train(
             output=output,
             resume=resume,
             dry_run=dry_run,
-            world=context.ensure_object(World),
+            world=context.ensure_object(Console),
         )
     )
+
+
+class Quantization(StrEnum):
+    """The weights of an exported model."""
+
+    INT8 = "int8"
+    FLOAT32 = "float32"
+
+
+def tokens(
+    context: typer.Context,
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest (.jsonl).")],
+    tokenizer: Annotated[
+        str, typer.Option(metavar="NAME", help="speechtokenizer, mimi or builtin.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the token cache.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The tokenizer's weights, where it needs any."),
+    ] = None,
+    codebooks: Annotated[
+        int, typer.Option(min=1, help="speechtokenizer, mimi: RVQ layers; 1 is the paper's.")
+    ] = 1,
+) -> None:
+    """Turn the speech of a manifest into tokens, once, for training."""
+    from aligncap.cli.measure import cache_tokens
+
+    raise typer.Exit(
+        cache_tokens(
+            manifest,
+            tokenizer=tokenizer,
+            weights=weights,
+            codebooks=codebooks,
+            output=output,
+            world=context.ensure_object(Console),
+        )
+    )
+
+
+def merge(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A trained model's folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+) -> None:
+    """Merge a trained model for transformers and vLLM (needs the train extra).
+
+    OUT is a plain checkpoint in which speech tokens are ordinary tokens; its README says what
+    prompt to send.
+    """
+    from aligncap.cli.measure import merge_model
+
+    raise typer.Exit(merge_model(model, out, world=context.ensure_object(Console)))
+
+
+def export(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A trained model's folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    quantization: Annotated[
+        Quantization, typer.Option(help="Weights of the language model.")
+    ] = Quantization.INT8,
+) -> None:
+    """Make a model that captions without torch from a trained one (needs the train extra)."""
+    from aligncap.cli.measure import export_model
+
+    raise typer.Exit(
+        export_model(
+            model, out, quantization=quantization.value, world=context.ensure_object(Console)
+        )
+    )
+
+
+class Report(StrEnum):
+    """How scores are written."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "markdown"
+    HTML = "html"
+
+
+class Tokenisation(StrEnum):
+    """What n-grams are made of."""
+
+    COCO_EN = "coco-en"
+    ZH_CHAR = "zh-char"
+    ZH_WORD = "zh-word"
+
+
+HypothesesFile = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE", help='JSON lines {"id", "caption"}, or what caption wrote as jsonl.'
+    ),
+]
+ReferencesFile = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE", help='JSON lines {"id", "captions"}, with "file" and "emotion" if known.'
+    ),
+]
+BaselineFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Another system's captions, to compare with.")
+]
+CaptionLanguage = Annotated[
+    Language | None, typer.Option(help="Language of the captions; found out if not given.")
+]
+MetricNames = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,…", help="Which; if not given, all that need nothing more."),
+]
+ReportFormat = Annotated[
+    Report | None,
+    typer.Option(help="How scores are written; table, or what OUTPUT's suffix says."),
+]
+OutputFile = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write here, not to standard output.")
+]
+Draws = Annotated[int, typer.Option(min=1, help="Bootstrap draws of the intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the draws.")]
+Paper25 = Annotated[
+    bool, typer.Option("--paper25", help="Also as the paper scores: 25 clips at a time.")
+]
+Tokens = Annotated[
+    Tokenisation | None,
+    typer.Option(help="What n-grams are made of; coco-en or zh-char by the language."),
+]
+JarFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Java programs of meteor-1.5, spice and spider."),
+]
+EncoderFolder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Sentence encoder of similarity.")
+]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="OpenAI-compatible server of aes-c and aes-s; its key is read from "
+        "ALIGNCAP_JUDGE_KEY in the environment.",
+    ),
+]
+JudgeModel = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Its model; without URL, a model of this machine."),
+]
+JudgeCache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Where its replies are kept; judge-replies.sqlite if not given."
+    ),
+]
+JudgePrompts = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Prompts to ask in place of the built-in ones.")
+]
+
+
+def evaluate(
+    context: typer.Context,
+    hypotheses: HypothesesFile,
+    references: ReferencesFile,
+    baseline: BaselineFile = None,
+    language: CaptionLanguage = None,
+    metrics: MetricNames = None,
+    format: ReportFormat = None,  # noqa: A002
+    output: OutputFile = None,
+    draws: Draws = 1000,
+    seed: Seed = 0,
+    paper25: Paper25 = False,
+    tokenisation: Tokens = None,
+    jars: JarFolder = None,
+    encoder: EncoderFolder = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_cache: JudgeCache = None,
+    judge_prompts: JudgePrompts = None,
+) -> None:
+    """Score captions against references, each number with its interval and signature."""
+    from aligncap.cli.evaluate import EvaluateOptions, JudgeOptions, evaluate_files
+
+    options = EvaluateOptions(
+        hypotheses=hypotheses,
+        references=references,
+        baseline=baseline,
+        language=language.value if language else None,
+        metrics=metrics,
+        format=format.value if format else None,
+        output=output,
+        draws=draws,
+        seed=seed,
+        paper25=paper25,
+        tokenisation=tokenisation.value if tokenisation else None,
+        jars=jars,
+        encoder=encoder,
+        judge=JudgeOptions(
+            url=judge_url, model=judge_model, cache=judge_cache, prompts=judge_prompts
+        ),
+    )
+    raise typer.Exit(evaluate_files(options, world=context.ensure_object(Console)))

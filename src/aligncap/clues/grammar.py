@@ -1,17 +1,286 @@
-"""The emotion grammar parser G_Parser of Eq. 1: from known words to typed clues.
+"""Chunk patterns over the kinds of words: which adjective is said of which head.
+
+A sentence is written as a string of kinds (one letter a word, see `vocabulary`), and the patterns
+run over that string, as NLTK's RegexpParser runs over tags.
+
+English captions as a sequence of known words: tokens, lemmas and phrases.
+
+Chinese captions as a sequence of known words, by longest match in both directions.
+
+The emotion grammar parser G_Parser of Eq. 1: from known words to typed clues.
 
 Chunks tie an adjective to its heads: "a low, rich voice", "his pitch and volume are low",
 "低沉的声音", "语速有些快". What stands before a clue then says whether it is negated and how strong
 it is. Words and chunks come from our own lexers and patterns; a test compares them with those of
 NLTK and jieba.
+
+From the text of a caption to its clues, and from clues to the acoustic prompt (Eq. 1).
+
+From clues back to labels: the emotion a caption names, and its place in the circumplex.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from aligncap.clues.chunks import Chunk
-from aligncap.clues.vocabulary import Sense, Word, meanings
-from aligncap.values import Clue
+from aligncap.clues.vocabulary import ClueVocabulary, Sense, Word, meanings, vocabulary
+from aligncap.errors import UnknownNameError
+from aligncap.values import LANGUAGES, Clue
+
+AND = "(?:&|,&)"
+JOIN = "(?:,|&|,&)"
+MORE = f"(?:{JOIN}?[ND]*[ACa])*"
+
+# English: "low, rich voice"; "raises his voice"; "low in pitch". Further heads share the adjective
+# only in a list that ends in "and" ("high pitch, speed and volume"), and not when they have a
+# predicate of their own ("high pitch and the volume is low").
+EN_HEADS = "H+(?:id?f?H+)?f*"
+EN_MORE = f"(?:(?:,d?f*{EN_HEADS})*{AND}d?f*{EN_HEADS}(?!o?b[NDd]*[AC]))?"
+EN_ATTRIBUTE = re.compile(f"(?P<adjectives>[AC]{MORE})[fd]*(?P<heads>{EN_HEADS}{EN_MORE})")
+EN_INVERSE = re.compile(f"(?P<adjectives>[AC])i(?P<heads>{EN_HEADS}{EN_MORE})")
+EN_SHARED_PREDICATE = re.compile(
+    f"(?P<heads>{EN_HEADS}(?:,d?f*{EN_HEADS})*{AND}d?f*{EN_HEADS})o?b+[NDdfb]*"
+    f"(?P<adjectives>[ACa](?:{JOIN}?b?[ND]*[ACa])*)(?![fd]*H)"
+)
+EN_PREDICATE = re.compile(
+    f"(?P<heads>{EN_HEADS})o?[NDdfbi]*(?P<adjectives>[ACa](?:{JOIN}?b?[ND]*[ACa])*)(?![fd]*H)"
+)
+# Chinese: the predicate comes first, for it needs no copula ("语速快"), then "低沉的声音".
+ZH_HEADS = "H(?:[if]*H)*"
+ZH_PREDICATE = re.compile(
+    f"(?P<heads>{ZH_HEADS}(?:&{ZH_HEADS})*)[if]*o?[NDdfbi]*"
+    f"(?P<adjectives>[AC](?:{JOIN}?[NDbi]*[AC])*)"
+)
+ZH_ATTRIBUTE = re.compile(
+    f"(?P<adjectives>[AC]{MORE})(?:i[fd]*)?(?P<heads>{ZH_HEADS}(?:&{ZH_HEADS})*)"
+)
+PATTERNS = {
+    "en": (EN_ATTRIBUTE, EN_INVERSE, EN_SHARED_PREDICATE, EN_PREDICATE),
+    "zh": (ZH_PREDICATE, ZH_ATTRIBUTE),
+}
+HEAD_GROUP = re.compile("H(?:[ifd]*H)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Adjectives and what they are said of, as positions in the sentence."""
+
+    adjectives: tuple[int, ...]
+    heads: tuple[tuple[int, ...], ...]
+    """One entry a head: the positions it may stand at in a compound, the likeliest first."""
+
+
+def chunks_of(kinds: str, language: str) -> Iterator[Chunk]:
+    """The chunks of a sentence; of two that claim the same adjective the first is right."""
+    if "H" not in kinds:
+        return
+    for pattern in PATTERNS[language]:
+        for match in pattern.finditer(kinds):
+            adjectives = [at for at in range(*match.span("adjectives")) if kinds[at] == "A"]
+            yield Chunk(tuple(adjectives), heads_in(kinds, *match.span("heads"), language))
+
+
+def heads_in(kinds: str, start: int, end: int, language: str) -> tuple[tuple[int, ...], ...]:
+    """The heads between two positions.
+
+    In "voice volume" and 声音的音量 the last noun is the head, in "tone of voice" the first run.
+    """
+    heads = []
+    for group in HEAD_GROUP.finditer(kinds, start, end):
+        text = group.group()
+        run = len(text) if language == "zh" else len(text) - len(text.lstrip("H"))
+        positions = [group.start() + n for n in range(run - 1, -1, -1) if text[n] == "H"]
+        heads.append(tuple(positions))
+    return tuple(heads)
+
+
+ENGLISH_TOKEN = re.compile(r"[^\W\d_]+|'(?:s|re|t)\b|[,;:.!?()—–…\n\"]|\d+")
+
+SUFFIXES = (
+    ("iness", "y"), ("ness", ""), ("ically", "ic"), ("ably", "able"), ("ibly", "ible"),
+    ("ily", "y"), ("fully", "ful"), ("ly", ""), ("ly", "le"), ("ly", "l"),
+    ("ies", "y"), ("ied", "y"), ("ier", "y"), ("iest", "y"),
+    ("es", ""), ("es", "e"), ("s", ""), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e"),
+    ("er", ""), ("er", "e"), ("est", ""), ("est", "e"),
+)  # fmt: skip
+"""Endings that inflection and derivation put in place of another, the most telling first."""
+
+COMPARATIVES = {"er", "est"}
+
+ENDINGS = (
+    (("ly",), "RB"),
+    (("ful", "ous", "ish", "ive", "less", "able", "ible", "like"), "JJ"),
+    (("ing",), "VBG"),
+    (("ed",), "VBD"),
+    (("s",), "NNS"),
+)
+KINDS = {"RB": "D", "JJ": "a"}
+"""Unknown adverbs and adjectives may stand inside a chunk; other unknown words end it."""
+
+ENGLISH_COMMA = Word(text=",", kind=",")
+ENGLISH_STOP = Word(text=".", kind=";")
+
+
+def english_words(text: str) -> list[Word]:
+    """The words of an English sentence; what the vocabulary does not know is of kind "o"."""
+    return known_english_words(_english_tokens(text))
+
+
+def known_english_words(tokens: list[str]) -> list[Word]:
+    """Lower-case tokens as words of the vocabulary, phrases joined."""
+    return list(_match(tokens, vocabulary("en")))
+
+
+def _english_tokens(text: str) -> list[str]:
+    tokens: list[str] = []
+    for form in ENGLISH_TOKEN.findall(text.lower().replace("’", "'")):
+        if form == "'t" and tokens and tokens[-1].endswith("n"):
+            stem = tokens.pop()[:-1]
+            # "can't" is "ca" + "n't": put back the letter that the contraction swallowed.
+            tokens += [{"ca": "can", "wo": "will"}.get(stem, stem), "n't"]
+        else:
+            tokens.append(form)
+    return tokens
+
+
+def _match(tokens: list[str], known: ClueVocabulary) -> Iterator[Word]:
+    at = 0
+    while at < len(tokens):
+        token = tokens[at]
+        for phrase in known.phrases.get(token, ()):
+            if _begins(tokens, at, phrase):
+                yield known.words[" ".join(phrase)]
+                at += len(phrase)
+                break
+        else:
+            yield _english_word(token)
+            at += 1
+
+
+def _begins(tokens: list[str], at: int, phrase: tuple[str, ...]) -> bool:
+    if at + len(phrase) > len(tokens):
+        return False
+    return all(
+        tokens[at + n] == part or tokens[at + n] == part + "s" for n, part in enumerate(phrase) if n
+    )
+
+
+@lru_cache(maxsize=20_000)
+def _english_word(form: str) -> Word:
+    if form == ",":
+        return ENGLISH_COMMA
+    if not form[0].isalnum() and form[0] != "'":
+        return ENGLISH_STOP
+    words = vocabulary("en").words
+    for lemma in lemmas(form):
+        if lemma in words:
+            return words[lemma]
+    return Word(text=form, kind=KINDS.get(english_tag(form), "o"))
+
+
+def english_tag(form: str) -> str:
+    """The part of speech (Penn Treebank) of a word that the vocabulary lacks, by its ending."""
+    for endings, name in ENDINGS:
+        if len(form) > 5 and form.endswith(endings):
+            return name
+    return "NN"
+
+
+def lemmas(token: str) -> Iterator[str]:
+    """The forms that `token` may be inflected or derived from, itself first.
+
+    Rules instead of WordNet: a wrong guess does no harm, since only words of the vocabulary count.
+    """
+    yield token
+    words = vocabulary("en").words
+    for ending, instead in SUFFIXES:
+        if token.endswith(ending) and len(token) - len(ending) >= 3:
+            stem = token[: -len(ending)]
+            lemma = stem + instead
+            # "speaker" is no more than "speak": only what can be compared has a comparative.
+            if ending in COMPARATIVES and lemma in words and words[lemma].kind not in "AC":
+                continue
+            yield lemma
+            if not instead and len(stem) > 3 and stem[-1] == stem[-2]:
+                yield stem[:-1]
+
+
+CHINESE_PIECE = re.compile(
+    r"[，,]|[。；;！!？?：:.…\n（）()“”\"—]+|[^，,。；;！!？?：:.…\n（）()“”\"—]+"
+)
+COMMAS = frozenset("，,")
+STOPS = frozenset('。；;！!？?：:.…\n（）()“”"—')
+CHINESE_COMMA = Word(text="，", kind=",")
+CHINESE_STOP = Word(text="。", kind=";")
+CHINESE_OTHER = Word(text="")
+
+
+def chinese_words(text: str) -> list[Word]:
+    """The words of a Chinese sentence; a run of unknown characters is one word of kind "o"."""
+    known = vocabulary("zh")
+    words: list[Word] = []
+    for piece in CHINESE_PIECE.findall(text):
+        if piece[0] in COMMAS:
+            words.append(CHINESE_COMMA)
+        elif piece[0] in STOPS:
+            words.append(CHINESE_STOP)
+        else:
+            words += _split(piece, known)
+    return words
+
+
+def _split(piece: str, known: ClueVocabulary) -> list[Word]:
+    """The better of two splits: fewer characters left over, then fewer words.
+
+    Where they are equally good the one from the end is right more often: 和 | 缓慢, not 和缓 | 慢.
+    """
+    forward = list(_forward(piece, known))
+    backward = list(_backward(piece, known))[::-1]
+    best = forward if _cost(forward) < _cost(backward) else backward
+    return list(_joined(best))
+
+
+def _cost(words: list[Word]) -> tuple[int, int]:
+    return sum(word is CHINESE_OTHER for word in words), len(words)
+
+
+def _forward(piece: str, known: ClueVocabulary) -> Iterator[Word]:
+    at = 0
+    while at < len(piece):
+        for length in range(min(known.first.get(piece[at], 0), len(piece) - at), 0, -1):
+            word = known.words.get(piece[at : at + length])
+            if word is not None:
+                yield word
+                at += length
+                break
+        else:
+            yield CHINESE_OTHER
+            at += 1
+
+
+def _backward(piece: str, known: ClueVocabulary) -> Iterator[Word]:
+    end = len(piece)
+    while end > 0:
+        for length in range(min(known.last.get(piece[end - 1], 0), end), 0, -1):
+            word = known.words.get(piece[end - length : end])
+            if word is not None:
+                yield word
+                end -= length
+                break
+        else:
+            yield CHINESE_OTHER
+            end -= 1
+
+
+def _joined(words: list[Word]) -> Iterator[Word]:
+    """Runs of unknown characters as one word."""
+    previous: Word | None = None
+    for word in words:
+        if word is not CHINESE_OTHER or previous is not CHINESE_OTHER:
+            yield word
+        previous = word
+
 
 PRONOUNS = {
     "her": "she",
@@ -183,3 +452,110 @@ def without_repeats(clues: Iterable[Clue]) -> list[Clue]:
     for clue in clues:
         seen.setdefault((clue.word, clue.trait, clue.meaning, clue.negated), clue)
     return list(seen.values())
+
+
+HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+LATIN_WORD = re.compile(r"[A-Za-z]+")
+LEXERS = {"en": english_words, "zh": chinese_words}
+
+
+def detect_language(text: str) -> str:
+    """ "zh" where Chinese characters are at least as many as Latin words, else "en"."""
+    han = len(HAN.findall(text))
+    return "zh" if han and han >= len(LATIN_WORD.findall(text)) else "en"
+
+
+def find_clues(
+    text: str, language: str | None = None, *, repeats: bool = False
+) -> tuple[Clue, ...]:
+    """The emotional clues of a caption in their order (e_1 … e_n of Eq. 1).
+
+    The same word for the same meaning counts once, unless `repeats` are asked for. `language` is
+    "en", "zh" or None (detected); any other is an UnknownNameError. Text of any kind is read
+    without error; what the vocabulary does not know is no clue.
+    """
+    chosen = language or detect_language(text)
+    if chosen not in LEXERS:
+        raise UnknownNameError("caption language", chosen, LANGUAGES)
+    words = LEXERS[chosen](text)
+    found = clues_in(words, chunks_of(kinds_of(words), chosen), chosen)
+    return tuple(found if repeats else without_repeats(found))
+
+
+def acoustic_prompt(clues: Sequence[Clue], language: str = "en") -> str:
+    """The clues as P_act of Eq. 1: "Feeling e1, e2, … and en", "感到e1、e2和en", "" for no clue.
+
+    Negated clues are left out: the template has no place for "not". A pronoun, and a clue found in
+    the other language, is written with the usual word for its meaning.
+    """
+    if language not in LANGUAGES:
+        raise UnknownNameError("caption language", language, LANGUAGES)
+    words = list(dict.fromkeys(_prompt_word(clue, language) for clue in clues if not clue.negated))
+    if not words:
+        return ""
+    *most, last = words
+    if language == "zh":
+        return f"感到{'、'.join(most)}{'和' if most else ''}{last}"
+    if not most:
+        return f"Feeling {last}"
+    return f"Feeling {', '.join(most)}{',' if len(most) > 1 else ''} and {last}"
+
+
+def _prompt_word(clue: Clue, language: str) -> str:
+    known = vocabulary(language).words.get(clue.word)
+    if detect_language(clue.word) == language and not (known and known.gender):
+        return clue.word
+    meaning = meanings().get((clue.trait, clue.meaning))
+    if meaning is None:
+        return clue.word
+    return meaning.zh if language == "zh" else meaning.en
+
+
+EMOTION_WEIGHT = 2.0
+"""An emotion counts twice as much as a tone, a pace or a volume: it names the state itself."""
+
+
+def emotions_of(text_or_clues: str | Iterable[Clue]) -> tuple[str, ...]:
+    """Every emotion category that is named and not denied, the dominant first.
+
+    Dominant is the strongest by degree, then the first; "neutral" comes last, since "calm" beside
+    an emotion says how it is borne.
+    """
+    strength: dict[str, float] = {}
+    for clue in _clues(text_or_clues):
+        if clue.trait == "emotion" and not clue.negated:
+            strength[clue.meaning] = max(strength.get(clue.meaning, 0.0), clue.degree)
+    order = sorted(strength, key=lambda name: (name == "neutral", -strength[name]))
+    return tuple(order)
+
+
+def emotion_of(text_or_clues: str | Iterable[Clue]) -> str | None:
+    """The dominant emotion category (one of values.EMOTIONS), or None where none is named."""
+    found = emotions_of(text_or_clues)
+    return found[0] if found else None
+
+
+def arousal_valence(clues: str | Iterable[Clue]) -> tuple[float | None, float | None]:
+    """Arousal and valence, each in [-1, 1], or None where no clue bears on it.
+
+    The mean of the prototypes in `data/meanings.toml`, weighted by degree; a denied clue does not
+    count.
+    """
+    held = [clue for clue in _clues(clues) if not clue.negated]
+    return _mean(held, "arousal"), _mean(held, "valence")
+
+
+def _mean(clues: Iterable[Clue], axis: str) -> float | None:
+    total = weights = 0.0
+    for clue in clues:
+        found = meanings().get((clue.trait, clue.meaning))
+        place = getattr(found, axis) if found else None
+        if place is not None:
+            weight = clue.degree * (EMOTION_WEIGHT if clue.trait == "emotion" else 1.0)
+            total += weight * place
+            weights += weight
+    return max(-1.0, min(1.0, total / weights)) if weights else None
+
+
+def _clues(text_or_clues: str | Iterable[Clue]) -> Iterable[Clue]:
+    return find_clues(text_or_clues) if isinstance(text_or_clues, str) else text_or_clues

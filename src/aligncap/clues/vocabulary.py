@@ -42,7 +42,7 @@ FUNCTION_KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class ClueMeaning:
     """A synonym group: what words of one trait have in common."""
 
     polarity: int
@@ -84,7 +84,7 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Vocabulary:
+class ClueVocabulary:
     """Every word of one language."""
 
     language: str
@@ -104,10 +104,10 @@ def _table(name: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def meanings() -> Mapping[tuple[str, str], Meaning]:
+def meanings() -> Mapping[tuple[str, str], ClueMeaning]:
     """Every (trait, meaning) that a clue can have."""
     return {
-        (trait, name): Meaning(**{**row, "opposite": tuple(row.get("opposite", ()))})
+        (trait, name): ClueMeaning(**{**row, "opposite": tuple(row.get("opposite", ()))})
         for trait, rows in _table("meanings.toml").items()
         for name, row in rows.items()
     }
@@ -131,7 +131,7 @@ def clue_of(trait: str, meaning: str, *, language: str = "en") -> Clue:
 
 
 @lru_cache(maxsize=len(LANGUAGES))
-def vocabulary(language: str) -> Vocabulary:
+def vocabulary(language: str) -> ClueVocabulary:
     """The vocabulary of "en" or "zh"; UnknownNameError for any other language."""
     if language not in LANGUAGES:
         raise UnknownNameError("caption language", language, LANGUAGES)
@@ -147,7 +147,7 @@ def vocabulary(language: str) -> Vocabulary:
     if language == "en":
         _add_verbs(words)
     english = language == "en"
-    return Vocabulary(
+    return ClueVocabulary(
         language=language,
         words=words,
         phrases=_phrases(words) if english else {},

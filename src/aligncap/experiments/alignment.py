@@ -17,17 +17,16 @@ import numpy as np
 import typer
 
 import aligncap
-from aligncap.alignment.data import TrainingRow, read_rows
-from aligncap.captioner.checkpoint import load_torch
-from aligncap.captioner.meta import read_meta
+from aligncap.alignment.examples import TrainingRow, read_rows
+from aligncap.captioner.checkpoint import load_torch, read_meta
+from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.prompts import PromptBuilder
-from aligncap.captioner.runtime import DecodeOptions, ResponseRules
-from aligncap.captioner.torch_runtime import TorchRuntime
+from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.clues import emotion_of, find_clues
 from aligncap.errors import DataError
+from aligncap.metrics.claims import macro_recall
 from aligncap.recipes import run_recipe
-from aligncap.scoring.emotion_scores import macro_recall
-from aligncap.training.log import read_log
+from aligncap.training.loop import read_log
 from aligncap.values import SpeechTokens
 
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {

@@ -17,15 +17,14 @@ from typing import Annotated
 import typer
 
 import aligncap
-from aligncap.alignment.data import read_rows
-from aligncap.captioner.checkpoint import load_vocabulary
-from aligncap.captioner.meta import read_meta
-from aligncap.captioner.opening import model_fingerprint, open_writer
+from aligncap.alignment.examples import read_rows
+from aligncap.captioner.checkpoint import load_vocabulary, read_meta
+from aligncap.captioner.loading import model_fingerprint, open_generator
 from aligncap.errors import DataError
-from aligncap.experiments.measures import REFERENCES, measures, tables
-from aligncap.preference.known import Known
-from aligncap.preference.row_clips import RowClip, is_as_it_is, join
-from aligncap.preference.whole import ROWS_FILE, SUMMARY_FILE, learn_once
+from aligncap.experiments.tables import REFERENCES, measures, tables
+from aligncap.preference.candidates import RowClip, is_as_it_is, join
+from aligncap.preference.evidence import ClipKnowledge
+from aligncap.preference.pipeline import ROWS_FILE, SUMMARY_FILE, learn_once
 from aligncap.recipes import read_toml, run_recipe
 from aligncap.storage import hash_of, write_atomic
 
@@ -38,7 +37,7 @@ KD, DPO, PPO = "KD", "KD + DPO", "KD + PPO"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Options:
     """What the experiment is made of."""
 
     start: Path
@@ -64,7 +63,7 @@ class Wish:
         return self.runs / hash_of("|".join(parts))[:12]
 
 
-def train(wish: Wish, seed: int) -> dict[str, Path]:
+def train(wish: Options, seed: int) -> dict[str, Path]:
     """The model folders of one seed by arm, trained as far as they are not there."""
     folder = wish.folder / f"seed-{seed}"
     dpo = [f"training.steps={wish.steps}", f"training.seed={seed}", *wish.dpo]
@@ -96,7 +95,7 @@ def train(wish: Wish, seed: int) -> dict[str, Path]:
     return {DPO: Path(str(summary["model"])), PPO: folder / "ppo" / "model"}
 
 
-def validation_clips(wish: Wish) -> list[RowClip]:
+def validation_clips(wish: Options) -> list[RowClip]:
     """The validation rows of the scored corpora, as training knows them."""
     manifests = [Path(one) for one in read_toml(wish.recipes / "prefer.toml")["data"]["manifests"]]
     kept = [
@@ -119,7 +118,7 @@ def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path
     path = cache / f"captions-{key}.json"
     if path.exists():
         return [str(text) for text in json.loads(path.read_text("utf-8"))]
-    writer = open_writer(model)
+    writer = open_generator(model)
     spoken = [one.spoken(writer.meta.act_mode, LANGUAGE) for one in clips]
     found = writer.write(spoken, language=LANGUAGE, options=writer.options(beam))
     # A caption is one line; the runs of a clip are joined by line.
@@ -128,7 +127,7 @@ def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path
     return texts
 
 
-def report(wish: Wish, seeds: int) -> str:
+def report(wish: Options, seeds: int) -> str:
     """Train every arm with every seed, caption, score; the page in markdown."""
     clips = validation_clips(wish)
     cache = wish.runs / "captions"
@@ -141,7 +140,7 @@ def report(wish: Wish, seeds: int) -> str:
             said.setdefault(name, []).append(found)
     vocabulary = load_vocabulary(wish.start, read_meta(wish.start))
     metrics = measures(
-        {one.clip.utterance: Known.of(one.clip) for one in clips},
+        {one.clip.utterance: ClipKnowledge.of(one.clip) for one in clips},
         language=LANGUAGE,
         tokens=lambda text: len(vocabulary.encode_text(text)),
     )
@@ -154,7 +153,7 @@ def report(wish: Wish, seeds: int) -> str:
         f"of {len(clips)} validation clips ({', '.join(wish.corpora)}) · {REFERENCES} references "
         f"of the paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares in per cent; "
         "intervals are of 95 %, by a bootstrap over clips, the runs of a clip together. What the "
-        "rows mean stands in `aligncap.experiments.measures`."
+        "rows mean stands in `aligncap.experiments.tables`."
     )
     head = "# Preferences: KD, KD + DPO, KD + PPO"
     return "\n".join([head, "", made, "", *tables(metrics, clips, said, language=LANGUAGE), ""])
@@ -181,7 +180,7 @@ def main(
     ppo: Annotated[list[str] | None, typer.Option("--ppo-set", help="Of ppo.toml.")] = None,
 ) -> None:
     """Train every arm with every seed, score it, and write the table."""
-    wish = Wish(
+    wish = Options(
         start=start,
         rows=rows,
         facts=facts,

@@ -1,14 +1,277 @@
-"""Tables of what a model said of utterances: pure functions from captions to markdown lines."""
+"""The bootstrap interval of macro recall, class by class.
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+What captions are measured by where a clip's facts and labels are known, and tables of that.
 
+The rival that needs no captioner: openSMILE's eGeMAPS functionals and a support vector machine.
+
+Trained and tested on the same speakers as the captioner, corpus by corpus; the penalty is chosen
+by cross-validation over training speakers. Needs the `dev` extra.
+
+Tables of what a model said of utterances: pure functions from captions to markdown lines.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from aligncap.audio.files import load
 from aligncap.clues import emotion_of, find_clues
-from aligncap.corpora.manifest import Utterance, trusted_gender
-from aligncap.experiments.egemaps import KERNELS
-from aligncap.experiments.recall import bootstrap_interval
-from aligncap.scoring.emotion_scores import macro_recall
-from aligncap.values import Caption, Verdict
+from aligncap.data.captions import write_captions
+from aligncap.data.manifest import Utterance, trusted_gender
+from aligncap.errors import MissingModelError
+from aligncap.metrics.claims import macro_recall
+from aligncap.metrics.scores import Floats, Metric, ScoredClip, Statistics, difference
+from aligncap.metrics.table import MetricOptions, open_metric
+from aligncap.preference.candidates import RowClip
+from aligncap.preference.evidence import ClaimStatus, ClipKnowledge, plain_clues, verdicts
+from aligncap.storage import atomic_file
+from aligncap.values import RATE_HZ, Caption, Verdict
+
+
+def bootstrap_interval(
+    truth: Sequence[str], named: Sequence[str | None], *, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % percentile interval of macro recall over clips drawn with replacement, class by
+    class, so that every class stays as large as it is."""
+    random = np.random.default_rng(seed)
+    hits = np.array([a == b for a, b in zip(truth, named, strict=True)])
+    labels = np.array(truth)
+    recalls = np.zeros(draws)
+    classes = np.unique(labels)
+    for label in classes:
+        own = hits[labels == label]
+        picks = random.integers(0, len(own), (draws, len(own)))
+        recalls += own[picks].mean(axis=1)
+    low, high = np.percentile(recalls / len(classes), [2.5, 97.5])
+    return float(low), float(high)
+
+
+REFERENCES, REFERENCE_SEED = 5, 1009
+"""Captions that a clip is scored against, and their seed: training rows have others."""
+
+Counted = Callable[[ScoredClip], tuple[float, float]]
+"""Of a clip: a part, and the whole that it is a part of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part over a whole, both summed over clips."""
+
+    name: str
+    counted: Counted
+    scale: float = 100.0
+
+    @property
+    def variant(self) -> str:
+        """As `Metric`."""
+        return self.name
+
+    def measure(self, clips: list[ScoredClip]) -> Statistics:
+        """As `Metric`."""
+        rows = np.array([self.counted(clip) for clip in clips], dtype=np.float64)
+        return Statistics(rows, _share, scale=self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class OverRuns:
+    """A metric of several runs together: a hypothesis has a line for each run.
+
+    What is counted of a clip is added up over its runs, so a bootstrap draws clips, not captions:
+    runs with other seeds are no new clips.
+    """
+
+    metric: Metric
+
+    @property
+    def name(self) -> str:
+        """As `Metric`."""
+        return self.metric.name
+
+    @property
+    def variant(self) -> str:
+        """As `Metric`."""
+        return f"{self.metric.variant}|over runs"
+
+    def measure(self, clips: list[ScoredClip]) -> Statistics:
+        """As `Metric`."""
+        told = [clip.hypothesis.split("\n") for clip in clips]
+        runs = [
+            self.metric.measure(
+                [
+                    replace(clip, hypothesis=texts[run])
+                    for clip, texts in zip(clips, told, strict=True)
+                ]
+            )
+            for run in range(len(told[0]))
+        ]
+        total = np.sum([one.per_clip for one in runs], axis=0)
+        return replace(runs[0], per_clip=total)
+
+
+def measures(
+    known: Mapping[str, ClipKnowledge], *, language: str, tokens: Callable[[str], int]
+) -> list[Metric]:
+    """Everything that is reported, for clips whose ids are keys of `known`.
+
+    contradicted by the signal    of the claims that the signal can tell of: the hallucination rate
+    not borne out                 of all claims, those that labels, signal and people contradict,
+                                  or that none of them bears out
+    contradicted                  of all claims, those that they contradict
+    names an emotion, clues a caption, tokens a caption: who says less errs less
+    """
+    options = MetricOptions(language=language)
+
+    def against_signal(clip: ScoredClip) -> tuple[float, float]:
+        facts = known[clip.id].facts
+        assert facts is not None
+        found = verdicts(clip.hypothesis, language=language, facts=facts)
+        wrong = found[Verdict.CONTRADICTED]
+        return wrong, wrong + found[Verdict.SUPPORTED]
+
+    def held(clip: ScoredClip, *wrong: ClaimStatus) -> tuple[float, float]:
+        claims = plain_clues(find_clues(clip.hypothesis, language))
+        standings = [known[clip.id].hold(one).standing for one in claims]
+        return sum(one in wrong for one in standings), len(standings)
+
+    def names_emotion(clip: ScoredClip) -> tuple[float, float]:
+        return emotion_of(find_clues(clip.hypothesis, language)) is not None, 1
+
+    unborne = (ClaimStatus.CONTRADICTED, ClaimStatus.INVENTED, ClaimStatus.UNTOLD)
+    return [
+        Share("contradicted by the signal", against_signal),
+        Share("not borne out", lambda clip: held(clip, *unborne)),
+        Share("contradicted", lambda clip: held(clip, ClaimStatus.CONTRADICTED)),
+        *(open_metric(name, options) for name in ("emotion-recall", "cider-d", "clue-f1")),
+        Share("names an emotion", names_emotion),
+        Share("clues a caption", lambda clip: (held(clip)[1], 1), scale=1.0),
+        Share("tokens a caption", lambda clip: (tokens(clip.hypothesis), 1), scale=1.0),
+    ]
+
+
+def _share(sums: Floats) -> Floats:
+    part, whole = np.moveaxis(sums, -1, 0)
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
+
+
+def scored(
+    clips: Sequence[RowClip], runs: Sequence[Sequence[str]], *, language: str
+) -> list[ScoredClip]:
+    """The clips with a line of each run, and references that no model has been trained on."""
+    found = []
+    for one, texts in zip(clips, zip(*runs, strict=True), strict=True):
+        references = write_captions(
+            one.utterance,
+            one.clip.facts,
+            language=language,
+            count=REFERENCES,
+            seed=REFERENCE_SEED,
+        )
+        found.append(
+            ScoredClip(
+                one.clip.utterance, "\n".join(texts), tuple(references), emotion=one.clip.emotion
+            )
+        )
+    return found
+
+
+def tables(
+    metrics: Sequence[Metric],
+    clips: Sequence[RowClip],
+    said: Mapping[str, Sequence[Sequence[str]]],
+    *,
+    language: str,
+) -> list[str]:
+    """Markdown: each arm's mean ± sd over its runs, then paired differences to the first arm."""
+    lines = [f"| | {' | '.join(said)} |", "|" + " --- |" * (len(said) + 1)]
+    for metric in metrics:
+        cells = []
+        for runs in said.values():
+            every = [metric.measure(scored(clips, [run], language=language)) for run in runs]
+            values = [one.scale * one.value for one in every]
+            spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.2f}{spread}")
+        lines.append(f"| {metric.name} | {' | '.join(cells)} |")
+    distinct = [
+        f"{np.mean([100 * len(set(run)) / len(run) for run in runs]):.2f}" for runs in said.values()
+    ]
+    lines.append(f"| distinct captions | {' | '.join(distinct)} |")
+    first, *others = said
+    told = {name: scored(clips, runs, language=language) for name, runs in said.items()}
+    heads = [f"{name} less {first}" for name in others]
+    lines += ["", f"| difference | {' | '.join(heads)} |", "|" + " --- |" * (len(others) + 1)]
+    for metric in metrics:
+        cells = []
+        for name in others:
+            delta = difference(OverRuns(metric), told[name], told[first])
+            bounds = f"{delta.low:+.2f} … {delta.high:+.2f}" if delta.low is not None else "–"
+            cells.append(f"{delta.delta:+.2f} [{bounds}]")
+        lines.append(f"| {metric.name} | {' | '.join(cells)} |")
+    return lines
+
+
+KERNELS = ("linear", "rbf")
+_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+Functionals = NDArray[np.float64]
+
+
+def functionals(utterances: Sequence[Utterance], cache: Path) -> Functionals:
+    """eGeMAPSv02 functionals, shape [utterances, 88]; those in `cache` (.npz) are not measured
+    again. Raises MissingModelError without openSMILE."""
+    try:
+        import opensmile
+    except ModuleNotFoundError as error:
+        raise MissingModelError(
+            "eGeMAPS needs openSMILE, which is not installed: pip install 'aligncap[dev]'"
+        ) from error
+    known: dict[str, Functionals] = {}
+    if cache.exists():
+        with np.load(cache, allow_pickle=False) as stored:
+            known = dict(zip(stored["names"].tolist(), stored["values"], strict=True))
+    missing = [one for one in utterances if str(one.path) not in known]
+    smile = opensmile.Smile(
+        feature_set=opensmile.FeatureSet.eGeMAPSv02,
+        feature_level=opensmile.FeatureLevel.Functionals,
+    )
+    for one in track(missing, "eGeMAPS", console=Console(stderr=True), disable=not missing):
+        known[str(one.path)] = smile.process_signal(load(one.path).samples, RATE_HZ).to_numpy()[0]
+    if missing:
+        with atomic_file(cache, "wb") as file:
+            np.savez(file, names=np.array(list(known)), values=np.stack(list(known.values())))
+    return np.stack([known[str(one.path)] for one in utterances])
+
+
+def svm_answers(
+    train: Sequence[Utterance],
+    train_values: Functionals,
+    test_values: Functionals,
+    *,
+    kernel: str,
+) -> list[str]:
+    """The emotion that a support vector machine names for each test row."""
+    from sklearn.model_selection import GridSearchCV, GroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    labels = np.array([one.emotion for one in train])
+    speakers = np.array([one.speaker for one in train])
+    machine = make_pipeline(StandardScaler(), SVC(kernel=kernel, class_weight="balanced"))
+    search = GridSearchCV(
+        machine,
+        {"svc__C": _PENALTIES},
+        scoring="balanced_accuracy",
+        cv=GroupKFold(min(5, len(set(speakers.tolist())))),
+    )
+    search.fit(train_values, labels, groups=speakers)
+    answers: list[str] = search.predict(test_values).tolist()
+    return answers
+
 
 CORPORA = ("ravdess", "emodb", "ased", "nemo", "secap")
 RIVALS = ("ravdess", "emodb", "ased", "nemo")

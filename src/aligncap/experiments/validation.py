@@ -15,22 +15,24 @@ from typing import Annotated
 import typer
 
 import aligncap
-from aligncap.captioner.meta import read_meta, write_meta
-from aligncap.corpora.manifest import Utterance, read_manifest
-from aligncap.corpora.splits import validation_split
+from aligncap.captioner.checkpoint import read_meta, write_meta
+from aligncap.data.manifest import Utterance, read_manifest
+from aligncap.data.splits import validation_split
 from aligncap.errors import AlignCapError
-from aligncap.experiments.egemaps import KERNELS, functionals, svm_answers
-from aligncap.experiments.recall import bootstrap_interval
 from aligncap.experiments.tables import (
     CORPORA,
+    KERNELS,
     RIVALS,
     Captioned,
+    bootstrap_interval,
     claim_lines,
     distinct_line,
     emotion_table,
+    functionals,
     gender_lines,
+    svm_answers,
 )
-from aligncap.scoring.emotion_scores import macro_recall
+from aligncap.metrics.claims import macro_recall
 
 
 def caption_all(model: str, utterances: Sequence[Utterance], *, language: str) -> list[Captioned]:

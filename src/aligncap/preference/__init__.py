@@ -6,11 +6,11 @@ each a score with its reasons, `pairs` sets the best against the rest, `exchange
 other trainers. None of that needs torch; `dpo`, `reward` and `ppo`, which learn, do.
 """
 
-from aligncap.preference.annotations import Annotation
+from aligncap.preference.store import Annotation
 from aligncap.preference.values import (
     Candidate,
     Clip,
-    Finding,
+    ClipCandidates,
     Judge,
     Judgement,
     PreferencePair,
@@ -22,7 +22,7 @@ __all__ = [
     "Annotation",
     "Candidate",
     "Clip",
-    "Finding",
+    "ClipCandidates",
     "Judge",
     "Judgement",
     "PreferencePair",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.errors import DataError, UnknownNameError
-from aligncap.preference.annotations import Annotation
+from aligncap.preference.store import Annotation
 
 LEVELS = ("nominal", "ordinal", "interval")
 """What the values of a rating are: names, ranks, or numbers with equal steps."""

@@ -2,30 +2,53 @@
 
 The model encodes a clip's prompt once for all of them. Captions that say the same in their normal
 form count once; each keeps its token ids and log-probability.
+
+Clips of training rows: their tokens are there already, so nobody listens to them again.
+
+A training row has tokens and P_act, a manifest labels and people's captions, the cache of facts
+what was measured: together they are all that candidates, judges and preference rows need.
+
+Candidates of the clips of training rows, many prompts at a time.
 """
 
 import os
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, zip_longest
 from pathlib import Path
+from random import Random
 from types import MappingProxyType
 from typing import Annotated, Protocol
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from aligncap import __version__
-from aligncap.captioner.captioner import Heard
-from aligncap.captioner.choosing import Wording
-from aligncap.captioner.runtime import DecodeOptions, Sampling
+from aligncap.alignment.examples import SPLITS, SpeechSource, TrainingRow, read_rows, read_source
+from aligncap.captioner.captioner import (
+    CaptionCandidates,
+    CaptionGenerator,
+    CaptionHypothesis,
+    Spoken,
+)
+from aligncap.captioner.runtimes import DecodeOptions, Sampling
 from aligncap.clues import detect_language
-from aligncap.corpora import Utterance, write_captions
-from aligncap.corpora.manifest import trusted_gender
+from aligncap.data.captions import write_captions
+from aligncap.data.manifest import Utterance, read_manifest, trusted_gender
 from aligncap.errors import AlignCapError, DataError
 from aligncap.preference.store import PreferenceStore
-from aligncap.preference.values import SEARCHED, Candidate, Clip, Finding, Provenance, normal_form
+from aligncap.preference.values import (
+    SEARCHED,
+    Candidate,
+    Clip,
+    ClipCandidates,
+    Provenance,
+    normal_form,
+)
+from aligncap.prosody.facts import measure_all
 from aligncap.recipes import one_of, recipe_section
-from aligncap.values import Facts
+from aligncap.training.settings import seed_of
+from aligncap.values import LANGUAGES, Facts, SpeechTokens
 
 
 class Model(Protocol):
@@ -36,7 +59,7 @@ class Model(Protocol):
 
     def hear_many(
         self, sources: Iterable[Path], *, language: str, options: DecodeOptions
-    ) -> Iterator[Heard | AlignCapError]:
+    ) -> Iterator[CaptionCandidates | AlignCapError]:
         """For each recording all that is asked for, best first, or what is wrong with it."""
 
 
@@ -99,7 +122,7 @@ def find_candidates(
     provenance: Provenance,
     language: str,
     root: Path,
-) -> Iterator[Finding | AlignCapError]:
+) -> Iterator[ClipCandidates | AlignCapError]:
     """Keep the candidates of each utterance that has none of this provenance yet.
 
     Gives what was found of each, once it is in the store, or what is wrong with the recording.
@@ -121,8 +144,8 @@ def find_candidates(
             yield heard
             continue
         clip = clip_of(utterance, heard.utterance.facts, root=root)
-        found = Finding(clip, language, distinct(clip, language, heard.wordings, options))
-        gold = Finding(clip, language, gold_of(utterance, clip, language))
+        found = ClipCandidates(clip, language, distinct(clip, language, heard.wordings, options))
+        gold = ClipCandidates(clip, language, gold_of(utterance, clip, language))
         try:
             store.add_findings([(found, provenance), (gold, GOLD)])
         except DataError as error:
@@ -156,7 +179,7 @@ def stored_file(path: Path, root: Path) -> str:
 
 
 def distinct(
-    clip: Clip, language: str, wordings: Sequence[Wording], options: CandidateOptions
+    clip: Clip, language: str, wordings: Sequence[CaptionHypothesis], options: CandidateOptions
 ) -> tuple[Candidate, ...]:
     """The first `count` that say something, and something else than those before them."""
     once: dict[str, Candidate] = {}
@@ -178,3 +201,133 @@ def gold_of(utterance: Utterance, clip: Clip, language: str) -> tuple[Candidate,
     """The corpus' caption, or one written from its labels; empty where neither is there."""
     texts = write_captions(utterance, clip.facts, language=language, count=1, seed=0)
     return tuple(Candidate(clip.utterance, language, text, method="gold") for text in texts)
+
+
+@recipe_section
+class RowClipSettings:
+    """Which clips get candidates."""
+
+    rows: Path
+    """Training rows; of each clip the row of the clip as it is counts (`…#0`)."""
+    manifests: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Of the corpora that the rows are of."""
+    facts: Path
+    """What was measured when the rows were made; what is not there is measured into it."""
+    clips: NonNegativeInt = 1000
+    """Training clips, as many of each corpus as there are; 0 = all."""
+    validation_clips: NonNegativeInt = 200
+    """Clips of validation speakers, the same way: what the implicit reward is validated on."""
+    languages: Annotated[tuple[str, ...], Field(min_length=1)] = LANGUAGES
+
+
+@dataclass(frozen=True, slots=True)
+class RowClip:
+    """A clip as training knows it."""
+
+    row: TrainingRow
+    utterance: Utterance
+    clip: Clip
+
+    def spoken(self, act_mode: str, language: str) -> Spoken:
+        """What a captioner reads of it."""
+        assert self.row.speech is not None, "rows without speech are left out"
+        return SpeechTokens(self.row.speech), self.row.student_act(act_mode, language)
+
+
+def read_row_clips(settings: RowClipSettings) -> tuple[list[RowClip], SpeechSource]:
+    """The clips that are asked for, and whose tokens they have.
+
+    DataError where a row's clip is in none of the manifests.
+    """
+    kept = [row for row in read_rows(settings.rows) if row.speech is not None and is_as_it_is(row)]
+    limits = dict(zip(SPLITS, (settings.clips, settings.validation_clips), strict=True))
+    rows = [
+        row
+        for split, limit in limits.items()
+        for row in spread([row for row in kept if row.split == split], limit)
+    ]
+    source = read_source(settings.rows)
+    return join(rows, settings.manifests, settings.facts), source
+
+
+def join(rows: Sequence[TrainingRow], manifests: Iterable[Path], facts: Path) -> list[RowClip]:
+    """Each row with what its manifest says and what was measured."""
+    utterances = {one.id: one for path in manifests for one in read_manifest(path)}
+    found = []
+    for row in rows:
+        name = utterance_of(row)
+        if name not in utterances:
+            raise DataError(f"{name}: is in none of the manifests; name those the rows are of")
+        found.append(utterances[name])
+    measured = measure_all(facts, [one.path for one in found])
+    return [
+        RowClip(row, utterance, clip_of(utterance, shown, root=Path()))
+        for row, utterance, shown in zip(rows, found, measured, strict=True)
+    ]
+
+
+def spread(rows: Sequence[TrainingRow], limit: int, *, seed: int = 0) -> list[TrainingRow]:
+    """At most `limit` rows (0 = all), drawn from each corpus as equally as they last."""
+    if not limit:
+        return list(rows)
+    by_corpus: dict[str, list[TrainingRow]] = defaultdict(list)
+    for row in rows:
+        by_corpus[row.corpus].append(row)
+    for corpus, own in by_corpus.items():
+        Random(f"{seed}/{corpus}").shuffle(own)
+    turns = chain.from_iterable(zip_longest(*by_corpus.values()))
+    return [row for row in turns if row is not None][:limit]
+
+
+def utterance_of(row: TrainingRow) -> str:
+    """The id in the manifest of a row's clip."""
+    name, _, _ = row.id.rpartition("#")
+    return name or row.id
+
+
+def is_as_it_is(row: TrainingRow) -> bool:
+    """Whether a row is of the clip itself, not of another view of it."""
+    return "#" not in row.id or row.id.endswith("#0")
+
+
+TOGETHER = 64
+"""Clips that are written of, and kept, at once."""
+
+
+def find_row_candidates(
+    clips: Sequence[RowClip],
+    writer: CaptionGenerator,
+    store: PreferenceStore,
+    *,
+    options: CandidateOptions,
+    provenance: Provenance,
+    language: str,
+) -> Iterator[int]:
+    """Keep the candidates of each clip that has none of this provenance yet.
+
+    Gives how many clips are done, once they are in the store. Clips are always written of in the
+    same company, so a run that was killed draws what it would have drawn.
+    """
+    done = store.found(provenance)
+    base = decode_options(options, writer.options(max(1, options.count)))
+    for number, start in enumerate(range(0, len(clips), TOGETHER)):
+        group = clips[start : start + TOGETHER]
+        if any((one.clip.utterance, language) not in done for one in group):
+            spoken = [one.spoken(writer.meta.act_mode, language) for one in group]
+            wordings = writer.write(spoken, language=language, options=_seeded(base, number))
+            kept = []
+            for one, said in zip(group, wordings, strict=True):
+                found = distinct(one.clip, language, said, options)
+                gold = gold_of(one.utterance, one.clip, language)
+                kept.append((ClipCandidates(one.clip, language, found), provenance))
+                kept.append((ClipCandidates(one.clip, language, gold), GOLD))
+            store.add_findings(kept)
+        yield len(group)
+
+
+def _seeded(options: DecodeOptions, number: int) -> DecodeOptions:
+    """Each group of clips with draws of its own."""
+    if options.sampling is None:
+        return options
+    seed = seed_of(options.sampling.seed, number)
+    return replace(options, sampling=replace(options.sampling, seed=seed))

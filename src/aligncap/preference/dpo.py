@@ -1,4 +1,12 @@
-"""PO-Regularization (§3.2, Eq. 6): the policy learns what a judge preferred, directly.
+"""The policy of PPO: the captioner with a value head on its hidden states.
+
+π_ref: the policy as it was before its first step, whose log-probabilities are constants.
+
+They are computed once, with the very weights that training is about to change, and kept on disk:
+no second copy of the model is loaded, and an adapter that is trained further needs no care
+(switching it off would take its learnt speech rows away as well; decision 12).
+
+PO-Regularization (§3.2, Eq. 6): the policy learns what a judge preferred, directly.
 
 All candidates of a clip share its prompt, which is encoded once; the reference's log-probabilities
 are computed before the first step and kept (decision 12).
@@ -9,28 +17,139 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from aligncap.alignment.draws import Draw
-from aligncap.alignment.lessons import Lesson
-from aligncap.alignment.objective import CaptionObjective, LessonBatch
+from aligncap.alignment.examples import Example, Sample
 from aligncap.alignment.settings import StageSettings
-from aligncap.alignment.stages import Stage
-from aligncap.alignment.store import Distributions
-from aligncap.alignment.teacher import TeacherCache
-from aligncap.captioner.batches import to_torch
-from aligncap.captioner.model import CaptionModel
-from aligncap.preference.caption_check import CaptionCheck, Captioning, CheckSettings
+from aligncap.alignment.stage import CaptionObjective, Stage, TaskBatch, TrainingTask
+from aligncap.alignment.teacher import (
+    Distributions,
+    FrozenCache,
+    Teacher,
+    TeacherCache,
+    batch_of,
+    fingerprint_of,
+    shared_rows,
+)
+from aligncap.captioner.model import CaptionModel, TorchBatch, target_log_probs
+from aligncap.captioner.prompts import SharedPromptRow, to_torch
 from aligncap.preference.dry_run import plan_preference
+from aligncap.preference.evidence import CaptionCheck, Captioning, CheckSettings
+from aligncap.preference.examples import (
+    PairBatchSettings,
+    PairDataset,
+    Pairs,
+    read_preferences,
+    require_start,
+    start_act_mode,
+    with_pairs,
+)
 from aligncap.preference.losses import LOSSES, log_ratio_margins
-from aligncap.preference.pair_lessons import PairBatchSettings, PairBook, Pairs, with_pairs
-from aligncap.preference.reference import ReferenceCache, StartingPolicy
-from aligncap.preference.rows import read_preferences
-from aligncap.preference.start import require_start, start_act_mode
-from aligncap.recipes import one_of, recipe_section
-from aligncap.training import first_process_first
+from aligncap.recipes import Trainer, one_of, recipe_section
+from aligncap.training.devices import first_process_first, training_device
+from aligncap.training.loop import evaluating
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What the policy says of the N tokens of a batch's responses."""
+
+    log_probs: Tensor
+    """[N]"""
+    values: Tensor
+    """[N]; the reward still to come, as seen before the token."""
+    entropy: Tensor
+    """[N], in nats."""
+
+
+class PolicyWithValue(nn.Module):
+    """One body, two heads: which token next, and what the response will be worth.
+
+    The KL coefficient is a buffer, so that checkpoints keep it.
+    """
+
+    coefficient: Tensor
+
+    def __init__(self, captioner: CaptionModel, *, coefficient: float) -> None:
+        super().__init__()
+        self.captioner = captioner
+        self.value = nn.Linear(captioner.width, 1)
+        # Nothing is known of values at first: 0 is as good a guess as any, and biases nothing.
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+        self.register_buffer("coefficient", torch.tensor(coefficient, dtype=torch.float64))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.captioner.device
+
+    def forward(self, batch: TorchBatch) -> TokenScores:
+        """Log-probability, value and entropy of each token, from one pass."""
+        logits, states = self.captioner.text_logits_and_states(batch)
+        logits = logits.float()
+        log_probs = target_log_probs(logits, batch.target_ids)
+        values = self.value(states.float()).squeeze(-1)
+        with torch.no_grad():
+            spread = logits.detach().log_softmax(-1)
+            entropy = -(spread.exp() * spread).sum(-1)
+        return TokenScores(log_probs, values, entropy)
+
+
+class StartingPolicy:
+    """A model that is about to be trained, as a teacher: to be asked before the first step only."""
+
+    def __init__(self, model: CaptionModel) -> None:
+        self._model = model.to(training_device())
+        self.fingerprint = fingerprint_of(model.named_parameters())
+        self.text_rows = model.vocabulary.text_rows
+
+    def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
+        """Logits [N, text_rows] of every token of every response."""
+        with evaluating(self._model):
+            return self._model.text_logits(batch_of(self._model, rows))
+
+
+class ReferenceCache:
+    """log π_ref of each of a fixed list of examples, summed over its tokens.
+
+    In a folder of `root` named by a hash of the reference's weights and the examples.
+    """
+
+    def __init__(self, root: Path, reference: Teacher, examples: Sequence[Example]) -> None:
+        self._reference, self._examples = reference, examples
+        self._cache = FrozenCache(
+            root,
+            examples,
+            described=reference.fingerprint,
+            arrays={"log_probs": (np.float32, ())},
+            rows_of=lambda _: 1,
+        )
+        self.folder = self._cache.folder
+
+    def fill(self) -> int:
+        """Compute what is missing; returns how many were. Safe to stop and repeat."""
+        with first_process_first():
+            return self._cache.fill(self._examples, self._compute)
+
+    def lookup(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """The log-probability of each example's response, [examples]."""
+        return self._cache.get("log_probs", examples)
+
+    def _compute(self, groups: Sequence[Sequence[Example]]) -> None:
+        examples = [example for group in groups for example in group]
+        logits = self._reference.text_logits(shared_rows(groups))
+        targets = [i for example in examples for i in example.response_ids]
+        tokens = target_log_probs(logits, torch.tensor(targets, device=logits.device)).cpu()
+        ends = np.cumsum([len(example.response_ids) for example in examples])[:-1]
+        parts = np.split(tokens.double().numpy(), ends)
+        for example, part in zip(examples, parts, strict=True):
+            self._cache.put(example, {"log_probs": part.sum()})
+
 
 CACHE_FOLDER = "reference"
 """Of a run: what the reference says, where the recipe names no other folder."""
@@ -77,16 +196,13 @@ class DpoSettings(StageSettings):
         return self
 
 
-SETTINGS = DpoSettings
-
-
 @dataclass(frozen=True, slots=True)
 class PairObjective:
     """A preference loss, and how far the policy prefers what was chosen."""
 
     settings: PairLossSettings
 
-    def training_losses(self, model: CaptionModel, batch: LessonBatch[Pairs]) -> dict[str, Tensor]:
+    def training_losses(self, model: CaptionModel, batch: TaskBatch[Pairs]) -> dict[str, Tensor]:
         """{"loss", "accuracy", "margin", "chosen_reward", "rejected_reward"}: means over pairs.
 
         The rewards are implicit, β (log π - log π_ref); a pair is right where the chosen
@@ -116,13 +232,11 @@ class PairObjective:
             "rejected_reward": rewards[rejected].mean(),
         }
 
-    def validation_losses(
-        self, model: CaptionModel, batch: LessonBatch[Pairs]
-    ) -> dict[str, Tensor]:
+    def validation_losses(self, model: CaptionModel, batch: TaskBatch[Pairs]) -> dict[str, Tensor]:
         """The same."""
         return self.training_losses(model, batch)
 
-    def count(self, batch: LessonBatch[Pairs]) -> int:
+    def count(self, batch: TaskBatch[Pairs]) -> int:
         """Pairs."""
         return len(batch.beside.chosen)
 
@@ -132,15 +246,15 @@ def plan(settings: DpoSettings, _: Path) -> Mapping[str, object]:
     return plan_preference(settings)
 
 
-def run(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
+def train_dpo(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Optimise the policy by the pairs; the model folder is `output`/model."""
     every, source = read_preferences(settings.data.rows)
     rows = with_pairs(every, candidates=settings.batch.captions)
     stage = Stage(settings, output, kind="dpo", data=([row.clip for row in rows], source))
     root = settings.reference or output / CACHE_FOLDER
     act_mode = start_act_mode(settings)
-    book = PairBook(stage.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode)
-    lesson, drift = lesson_of(settings, stage, book, root)
+    book = PairDataset(stage.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode)
+    lesson, drift = dpo_task(settings, stage, book, root)
     captioning = Captioning(stage.model, stage.prompter, settings.limits, act_mode)
     check = CaptionCheck(captioning, rows, settings.check)
     return stage.run(
@@ -151,20 +265,20 @@ def run(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[str, ob
     )
 
 
-def lesson_of(
-    settings: DpoSettings, stage: Stage, book: PairBook, root: Path
-) -> tuple[Lesson[Pairs], Callable[[], Mapping[str, float]]]:
+def dpo_task(
+    settings: DpoSettings, stage: Stage, book: PairDataset, root: Path
+) -> tuple[TrainingTask[Pairs], Callable[[], Mapping[str, float]]]:
     """The pairs beside the reference's log-probabilities, and what tells how far the policy is
     from the reference: {"validation_kl": KL(π_ref ‖ π) a response token of validation rows}."""
     start = StartingPolicy(stage.model)
     cache = ReferenceCache(root, start, book.examples(book.all_draws()))
     cache.fill()
 
-    def beside(draws: Sequence[Draw]) -> Pairs:
+    def beside(draws: Sequence[Sample]) -> Pairs:
         pairs = book.pairs_of(draws)
         return Pairs(pairs.chosen, pairs.rejected, cache.lookup(book.examples(draws)))
 
-    lesson = Lesson(
+    lesson = TrainingTask(
         rows_of=lambda draw: [book.row_of(draw)],
         objective=PairObjective(settings.loss),
         beside=beside,
@@ -173,7 +287,7 @@ def lesson_of(
 
 
 def _drift(
-    stage: Stage, book: PairBook, start: StartingPolicy, root: Path
+    stage: Stage, book: PairDataset, start: StartingPolicy, root: Path
 ) -> Callable[[], Mapping[str, float]]:
     examples = book.examples(stage.validation_draws())
     if not examples:
@@ -182,13 +296,16 @@ def _drift(
     with first_process_first():
         cache.fill(examples)
 
-    def said(draws: Sequence[Draw]) -> Distributions | None:
+    def said(draws: Sequence[Sample]) -> Distributions | None:
         return cache.store.get(book.examples(draws))
 
-    lesson = Lesson(
+    lesson = TrainingTask(
         rows_of=lambda draw: [book.row_of(draw)],
         objective=CaptionObjective(kl_weight=1.0, ce_weight=0.0),
         beside=said,
     )
     means = stage.validation(lesson, stage.model)
     return lambda: {"validation_kl": means()["validation_kl"]}
+
+
+DPO = Trainer(DpoSettings, plan, train_dpo)

@@ -7,17 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from aligncap.alignment.data import SPLITS, read_rows, read_source
 from aligncap.alignment.dry_run import plan_training
+from aligncap.alignment.examples import SPLITS, read_rows, read_source
 from aligncap.alignment.settings import StageSettings
 from aligncap.captioner.model import CaptionModel
-from aligncap.preference.candidates import CandidateOptions
-from aligncap.preference.pair_lessons import with_pairs
-from aligncap.preference.row_clips import RowClipSettings, is_as_it_is
-from aligncap.preference.rows import read_preferences
+from aligncap.preference.candidates import CandidateOptions, RowClipSettings, is_as_it_is
+from aligncap.preference.examples import read_preferences, with_pairs
 from aligncap.training.dry_run import MANIFEST_CURE, Needed, needed_path, plan_table
 
-ROWS_CURE = "make it with a recipe of kind 'prefer', or as aligncap.preference.rows describes"
+ROWS_CURE = "make it with a recipe of kind 'prefer', or as aligncap.preference.examples describes"
 
 Plan = Mapping[str, Any]
 

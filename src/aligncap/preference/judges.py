@@ -1,26 +1,187 @@
-"""The table of judges, what they may need, and how the judgements of several become one."""
+"""The llm judge: P_score (Fig. 5) by a language model, which sees all candidates of a clip at once.
 
-from collections.abc import Iterator, Mapping
+It reads, it does not listen: beside the instruction it is shown what people say of the clip or,
+where nobody has captioned it, the caption written from the corpus' labels. The score is P_score
+over its best, 10.
+
+The human judge: what people chose on the annotation page, as scores.
+
+A candidate's score is (wins - losses) / comparisons, a tie being neither, over all people and all
+of its pairs: 1 where it always won. A candidate that nobody compared has no judgement.
+
+The table of judges, what they may need, and how the judgements of several become one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from itertools import groupby, islice
+from logging import getLogger
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aligncap.errors import RecipeError, UnknownNameError
-from aligncap.preference.annotations import Annotation
-from aligncap.preference.evidence_judge import EvidenceJudge, EvidenceWeights
-from aligncap.preference.store import Group, PreferenceStore
-from aligncap.preference.values import Candidate, Judge, Judgement
+from aligncap import __version__
+from aligncap.captioner.prompts import INSTRUCTIONS
+from aligncap.errors import DataError, JudgeError, RecipeError, UnknownNameError
+from aligncap.metrics.aes import (
+    BEST,
+    CONTRADICTION_PENALTY,
+    RATINGS,
+    CandidateScore,
+    CandidateSet,
+    load_template,
+    score_candidate_sets,
+)
+from aligncap.metrics.judge import JudgeClient as Asker
+from aligncap.metrics.judge import JudgeFailure, settings_hash
+from aligncap.metrics.judge_clients import open_judge as open_asker
+from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
+from aligncap.preference.store import Annotation, Group, PreferenceStore
+from aligncap.preference.values import Asked, Candidate, Clip, Judge, Judgement, digest
+from aligncap.values import LANGUAGES
 
 if TYPE_CHECKING:
-    from aligncap.scoring.judge import JudgeSettings
+    from aligncap.metrics.judge import JudgeSettings
 
-JUDGES: Mapping[str, str] = MappingProxyType(
-    {"evidence": "evidence_judge", "llm": "llm_judge", "human": "human_judge"}
-)
-"""Name → module of this part; all but the first have `open_judge(options)` and are imported when
-they are asked for."""
+
+LOG = getLogger(__name__)
+
+AT_ONCE = 16
+"""Clips whose candidates are asked about together, so that several questions are under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlmJudge:
+    """Judges by asking a language model."""
+
+    asker: Asker
+    name: str = "llm"
+    at_once: int = AT_ONCE
+
+    @property
+    def signature(self) -> str:
+        """The model, its settings, the prompts and the penalty."""
+        model = "_".join(self.asker.model.name.replace("|", "_").split())
+        prompts = ",".join(
+            f"{one}-{load_template('p-score', one, self.asker.prompts).hash}" for one in LANGUAGES
+        )
+        settings = settings_hash(self.asker.model.settings)
+        return (
+            f"llm|judge:{model}|settings:{settings}|prompts:{prompts}"
+            f"|penalty:{CONTRADICTION_PENALTY:g}|v{__version__}"
+        )
+
+    def judge(self, asked: Sequence[Asked]) -> list[list[Judgement]]:
+        """As `Judge`; a clip that the model cannot rate has no judgement and is warned of.
+
+        Raises JudgeError where the model cannot be asked, or can rate none of the clips.
+        """
+        if not asked:
+            return []
+        language = asked[0][1][0].language
+        sets = [_set_of(*one, language=language) for one in asked]
+        found = score_candidate_sets(self.asker, sets, language=language)
+        failures = [one for one in found if isinstance(one, JudgeFailure)]
+        for one in failures:
+            LOG.warning("%s: could not be judged: %s", one.id, one.reason)
+        if len(failures) == len(sets):
+            raise JudgeError(
+                f"judge {self.asker.model.name} could rate none of {len(sets)} clips "
+                f"({failures[0].reason}); try another model"
+            )
+        signature = self.signature
+        return [
+            []
+            if isinstance(scores, JudgeFailure)
+            else [_judgement(*both, signature) for both in zip(candidates, scores, strict=True)]
+            for (_, candidates), scores in zip(asked, found, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Let go of the kept replies."""
+        self.asker.close()
+
+
+def _judgement(candidate: Candidate, score: CandidateScore, signature: str) -> Judgement:
+    parts = {rating: getattr(score, rating) / BEST for rating in RATINGS}
+    wrong = {"contradicted": score.contradicted, "unsupported": score.unsupported}
+    return Judgement(
+        candidate=candidate.key,
+        judge=signature,
+        score=score.value / BEST,
+        parts=MappingProxyType(parts | {name: float(len(clues)) for name, clues in wrong.items()}),
+        reason="; ".join(f"{name}: {', '.join(clues)}" for name, clues in wrong.items() if clues),
+    )
+
+
+def _set_of(clip: Clip, candidates: Sequence[Candidate], *, language: str) -> CandidateSet:
+    gold = tuple(one.text for one in candidates if one.method == "gold")
+    return CandidateSet(
+        id=clip.utterance,
+        instruction=INSTRUCTIONS[language].strip(),
+        candidates=tuple(one.text for one in candidates),
+        references=clip.references.get(language) or gold,
+    )
+
+
+def open_llm_judge(options: "JudgeOptions") -> LlmJudge:
+    """The llm judge; RecipeError where no language model is named."""
+    if options.model is None:
+        raise RecipeError("the llm judge needs a model; give --judge-model, and --judge-url")
+    return LlmJudge(open_asker(options.model))
+
+
+@dataclass(frozen=True, slots=True)
+class HumanJudge:
+    """Judges by annotations."""
+
+    annotations: tuple[Annotation, ...]
+    name: str = "human"
+    at_once: int = 1
+
+    @property
+    def signature(self) -> str:
+        """How many people and choices, and a hash of the choices."""
+        choices = sorted(
+            (*one.pair, one.annotator, one.choice, one.first) for one in self.annotations
+        )
+        people = len({one.annotator for one in self.annotations})
+        return f"human|people:{people}|choices:{len(choices)}|{digest(choices)}"
+
+    def judge(self, asked: Sequence[Asked]) -> list[list[Judgement]]:
+        """As `Judge`."""
+        return [self._judge(candidates) for _, candidates in asked]
+
+    def close(self) -> None:
+        """As `Judge`: it holds nothing open."""
+
+    def _judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
+        tallies = {one.key: [0, 0, 0] for one in candidates}
+        for annotation in self.annotations:
+            if annotation.value is None:
+                continue
+            for key, value in zip(
+                annotation.pair, (annotation.value, -annotation.value), strict=True
+            ):
+                if key in tallies:
+                    tallies[key][1 - value] += 1
+        return [self._judgement(key, *tally) for key, tally in tallies.items() if any(tally)]
+
+    def _judgement(self, key: str, won: int, tied: int, lost: int) -> Judgement:
+        compared = won + tied + lost
+        return Judgement(
+            candidate=key,
+            judge=self.signature,
+            score=(won - lost) / compared,
+            parts=MappingProxyType({"won": float(won), "tied": float(tied), "lost": float(lost)}),
+            reason=f"preferred {won} times in {compared}, {tied} ties",
+        )
+
+
+def open_human_judge(options: "JudgeOptions") -> HumanJudge:
+    """The human judge; DataError where nobody has chosen anything."""
+    if not any(one.value is not None for one in options.annotations):
+        raise DataError("nobody has judged a pair yet; run: aligncap prefer annotate")
+    return HumanJudge(tuple(options.annotations))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +200,18 @@ def open_judge(name: str, options: JudgeOptions) -> Judge:
     """The judge of that name. Raises UnknownNameError, or DataError where it lacks something."""
     if name not in JUDGES:
         raise UnknownNameError("judge", name, JUDGES)
-    if name == "evidence":
-        return EvidenceJudge(options.weights)
-    judge: Judge = import_module(f"aligncap.preference.{JUDGES[name]}").open_judge(options)
-    return judge
+    return JUDGES[name](options)
+
+
+def open_evidence_judge(options: JudgeOptions) -> Judge:
+    """The judge that compares claims with the measured signal."""
+    return EvidenceJudge(options.weights)
+
+
+JUDGES: Mapping[str, Callable[[JudgeOptions], Judge]] = MappingProxyType(
+    {"evidence": open_evidence_judge, "llm": open_llm_judge, "human": open_human_judge}
+)
+"""Name → the function that opens the judge."""
 
 
 def judge_all(store: PreferenceStore, judge: Judge) -> Iterator[int]:

@@ -99,7 +99,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ClipCandidates:
     """A clip and the candidates that one model gave of it, best first, each different."""
 
     clip: Clip

@@ -1,4 +1,8 @@
-"""The annotation server: a page, the next two captions, what was chosen, and the recordings.
+"""Which two captions a person is shown next, and in which order: pure functions of the store.
+
+Everything is drawn by hashes of names, so a page that is opened again goes on where it was.
+
+The annotation server: a page, the next two captions, what was chosen, and the recordings.
 
 For one's own machine: it answers only to the names it was started under, and gives out only
 recordings that a task of its store names and that lie inside the audio folder. A choice is in the
@@ -6,9 +10,10 @@ store before the answer leaves; one that is sent twice counts once.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,10 +22,95 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from pydantic import BaseModel, StringConstraints
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from aligncap.errors import AlignCapError, DataError
-from aligncap.preference.annotations import Annotation
-from aligncap.preference.store import PreferenceStore
-from aligncap.service.annotate_tasks import Task, in_order, open_tasks, progress_of
+from aligncap.errors import AlignCapError, DataError, RecipeError
+from aligncap.preference.store import Annotation, Group, PreferenceStore
+from aligncap.preference.values import Candidate, digest
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Two candidates of a clip to choose between."""
+
+    id: str
+    file: str
+    """The clip's recording, as the store names it."""
+    low: Candidate
+    """The one whose key comes first."""
+    high: Candidate
+
+    @property
+    def pair(self) -> Pair:
+        """The candidates' keys, as `Annotation.pair` has them."""
+        return (self.low.key, self.high.key)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationProgress:
+    """How far a person has come."""
+
+    done: int
+    left: int
+
+
+def tasks_of(groups: Iterable[Group], *, per_clip: int) -> list[Task]:
+    """Up to `per_clip` pairs of each clip's candidates; captions of the corpus are not shown."""
+    if per_clip < 1:
+        raise RecipeError(f"pairs of a clip are {per_clip}, must be at least 1")
+    tasks = []
+    for clip, _, candidates in groups:
+        keyed = sorted((one.key, one) for one in candidates if one.method != "gold")
+        both = [
+            Task(digest("task", low, high), clip.file, first, second)
+            for (low, first), (high, second) in combinations(keyed, 2)
+        ]
+        tasks += sorted(both, key=lambda task: task.id)[:per_clip]
+    return tasks
+
+
+def in_order(task: Task, annotator: str) -> tuple[Candidate, Candidate]:
+    """The two candidates as this person is shown them: the same each time, at random over all."""
+    swapped = _draw("order", annotator, task.id) < 0.5
+    return (task.high, task.low) if swapped else (task.low, task.high)
+
+
+def is_shared(task: Task, share: float) -> bool:
+    """Whether everybody is asked: so `share` of the tasks are, to see how far people agree."""
+    return _draw("shared", task.id) < share
+
+
+def open_tasks(
+    tasks: Sequence[Task], annotations: Collection[Annotation], annotator: str, *, share: float
+) -> list[Task]:
+    """What this person is still to be asked, the next first.
+
+    A task that is not shared is over when anybody has answered it; one that was skipped is left
+    to the others. Each person has an order of their own, so two rarely meet.
+    """
+    mine = {one.pair for one in annotations if one.annotator == annotator}
+    answered = {one.pair for one in annotations if one.value is not None}
+    left = [
+        task
+        for task in tasks
+        if task.pair not in mine and (is_shared(task, share) or task.pair not in answered)
+    ]
+    return sorted(left, key=lambda task: digest(annotator, task.id))
+
+
+def progress_of(
+    tasks: Sequence[Task], annotations: Collection[Annotation], annotator: str, *, share: float
+) -> AnnotationProgress:
+    """How many tasks this person has answered or skipped, and how many are left."""
+    pairs = {task.pair for task in tasks}
+    done = sum(one.annotator == annotator and one.pair in pairs for one in annotations)
+    return AnnotationProgress(done, len(open_tasks(tasks, annotations, annotator, share=share)))
+
+
+def _draw(*parts: str) -> float:
+    """A number in [0, 1) that depends on these words only."""
+    return int(digest(*parts)[:12], 16) / 16**12
+
 
 PAGE = Path(__file__).with_name("annotate_page.html")
 
@@ -39,7 +129,7 @@ Id = Annotated[str, StringConstraints(min_length=8, max_length=80)]
 State = dict[str, object]
 
 
-class Choice(BaseModel):
+class ChoiceRequest(BaseModel):
     """What the page sends when a person has chosen."""
 
     id: Id
@@ -48,7 +138,7 @@ class Choice(BaseModel):
     choice: Literal["first", "second", "tie", "skip"]
 
 
-class Undoing(BaseModel):
+class UndoRequest(BaseModel):
     """What the page sends to take a choice back."""
 
     id: Id
@@ -56,7 +146,7 @@ class Undoing(BaseModel):
 
 
 @dataclass(frozen=True)
-class Desk:
+class AnnotationQueue:
     """What is to be annotated, by whom and how far; needs no web server."""
 
     store: PreferenceStore
@@ -91,14 +181,14 @@ class Desk:
             "last": mine[-1] if mine else None,
         }
 
-    def choose(self, choice: Choice) -> State:
+    def choose(self, choice: ChoiceRequest) -> State:
         """Keep a choice; KeyError for a task that is not here."""
         first, second = in_order(self.by_id[choice.task], choice.annotator)
         annotation = Annotation(choice.id, choice.annotator, first.key, second.key, choice.choice)
         kept = self.store.annotations.add(annotation)
         return {"kept": kept, **self.state(choice.annotator)}
 
-    def undo(self, undoing: Undoing) -> State:
+    def undo(self, undoing: UndoRequest) -> State:
         """Take a choice back, and show its task again."""
         pairs = {one.id: one.pair for one in self.store.annotations.all()}
         undone = self.store.annotations.undo(undoing.id, undoing.annotator)
@@ -132,7 +222,7 @@ def recording(root: Path, file: str) -> Path:
     return path
 
 
-def annotation_app(desk: Desk, *, hosts: Sequence[str]) -> FastAPI:
+def annotation_app(desk: AnnotationQueue, *, hosts: Sequence[str]) -> FastAPI:
     """The server; `hosts` are the names it answers to ("*" for any)."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
@@ -157,13 +247,13 @@ def annotation_app(desk: Desk, *, hosts: Sequence[str]) -> FastAPI:
         return desk.state(name) if name else {"annotator": None}
 
     @app.post("/api/choice")
-    def choose(choice: Choice) -> State:
+    def choose(choice: ChoiceRequest) -> State:
         if choice.task not in desk.by_id:
             raise HTTPException(404, "no such task; load the page again")
         return desk.choose(choice)
 
     @app.post("/api/undo")
-    def undo(undoing: Undoing) -> State:
+    def undo(undoing: UndoRequest) -> State:
         return desk.undo(undoing)
 
     @app.get("/audio/{task}")

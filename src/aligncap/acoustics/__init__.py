@@ -1,6 +1,0 @@
-"""What a signal shows of a voice: pitch, loudness, pace, voice quality, gender."""
-
-from aligncap.acoustics.measurement import measure
-from aligncap.acoustics.pitch import PitchTrack, pitch_track
-
-__all__ = ["PitchTrack", "measure", "pitch_track"]

@@ -1,0 +1,406 @@
+"""What a captioner needs of a language model: continue prompts, and score responses.
+
+Two classes do it: `torch_runtime.TorchRuntime` and `ct2_runtime.CT2Runtime`. They agree token for
+token in float, so a model is trained with the first and used with the second.
+
+The language model on CTranslate2: no torch, int8 on any CPU.
+
+The language model behind an OpenAI-compatible completions server, such as vLLM.
+
+The server has the checkpoint that `aligncap merge` writes; prompts go to it as ids, so that no
+tokenizer stands between. The protocol knows greedy search and sampling, no beams: where several
+captions are wanted without sampling, the first is the greedy one and the rest are drawn at
+temperature 1. Log-probabilities are the server's, over its whole vocabulary.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from random import Random
+from threading import Event
+from typing import Any, Protocol, Self, TypeVar
+
+import ctranslate2
+import numpy as np
+
+from aligncap.captioner.vocabulary import Vocabulary
+from aligncap.endpoints import NoAnswerError, Wait, check_server, open_client
+from aligncap.errors import EndpointError, MissingModelError, RecipeError
+
+CT2_FOLDER = "ct2"
+"""Where an exported model folder keeps its language model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn: the `top_k` most probable (0 = all), of them the fewest whose
+    probability exceeds `top_p`, from the softmax of log-probability over `temperature`."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0.0:
+            raise RecipeError(f"temperature is {self.temperature}, must be above 0")
+        if self.top_k < 0:
+            raise RecipeError(f"top_k is {self.top_k}, must be 0 (all) or more")
+        if not 0.0 < self.top_p <= 1.0:
+            raise RecipeError(f"top_p is {self.top_p}, must be in (0, 1]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeOptions:
+    """How responses are searched for. One beam without `sampling` is greedy search."""
+
+    beam_size: int = 4
+    captions: int = 1
+    """Responses wanted for each prompt."""
+    min_length: int = 3
+    """Tokens before a response may end; at least one."""
+    max_length: int = 64
+    """Tokens at most, the last one included."""
+    length_penalty: float = 1.0
+    """Hypotheses are ranked by log-probability / length ** length_penalty."""
+    patience: float = 1.0
+    """A beam search ends when round(beam_size * patience) hypotheses have ended."""
+    groups: int = 1
+    """Groups of beams kept apart (diverse beam search); 1 = plain beam search."""
+    diversity: float = 0.5
+    """What a token costs for each earlier group that has just chosen it."""
+    sampling: Sampling | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("beam_size", "captions", "min_length", "groups"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.max_length < self.min_length:
+            raise RecipeError(
+                f"max_length is {self.max_length}, must not be under min_length {self.min_length}"
+            )
+        if self.patience <= 0.0:
+            raise RecipeError(f"patience is {self.patience}, must be above 0")
+        if self.beam_size % self.groups:
+            raise RecipeError(f"beam_size {self.beam_size} does not divide by {self.groups} groups")
+        if self.sampling is None and self.captions > self.hypotheses_wanted:
+            raise RecipeError(
+                f"{self.captions} captions need beam_size * patience of at least as many, "
+                f"not {self.hypotheses_wanted}"
+            )
+
+    @property
+    def hypotheses_wanted(self) -> int:
+        """Ended hypotheses after which a beam search stops."""
+        return round_half_up(self.beam_size * self.patience)
+
+
+def round_half_up(number: float) -> int:
+    """The nearest integer, halves upward: as C's round, unlike Python's."""
+    return int(number + 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseRules:
+    """Which tokens a response may hold, and which end it (decision 8)."""
+
+    text_size: int
+    """Ids [0, text_size) are text, the end of text among them; no other is ever in a response."""
+    stop_ids: tuple[int, ...]
+    """The end of text, and every token with a character that ends a sentence."""
+
+    def __post_init__(self) -> None:
+        if not self.stop_ids:
+            raise RecipeError("a response needs at least one token that ends it")
+        if not 0 <= min(self.stop_ids) <= max(self.stop_ids) < self.text_size:
+            raise RecipeError(f"tokens that end a response must lie in [0, {self.text_size})")
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One response: its ids with the token that ended it, and what the model thinks of it."""
+
+    ids: tuple[int, ...]
+    log_probability: float
+    """Sum of the log-probabilities of `ids`, natural logarithm."""
+    score: float
+    """What hypotheses are ranked by: log_probability / len(ids) ** length_penalty."""
+
+    @classmethod
+    def of(cls, ids: tuple[int, ...], log_probability: float, length_penalty: float) -> Self:
+        """A response with its score."""
+        return cls(ids, log_probability, log_probability / len(ids) ** length_penalty)
+
+    @property
+    def mean_log_probability(self) -> float:
+        """Log-probability per token."""
+        return self.log_probability / len(self.ids)
+
+
+def sorted_by_score(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
+    """Ranked by score."""
+    return sorted(hypotheses, key=lambda one: one.score, reverse=True)
+
+
+def unique_hypotheses(
+    hypotheses: Sequence[Hypothesis], stop_ids: Collection[int]
+) -> list[Hypothesis]:
+    """Those that hold no end before their last token; all of them where none is so.
+
+    A beam goes on after its end where most candidates of a step are ends, which is rare.
+    """
+    kept = [one for one in hypotheses if not any(i in stop_ids for i in one.ids[:-1])]
+    return kept or list(hypotheses)
+
+
+class LanguageRuntime(Protocol):
+    """A language model that captions: prompts in, responses out."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], options: DecodeOptions
+    ) -> list[list[Hypothesis]]:
+        """For each prompt up to `options.captions` responses, at least one, best first."""
+
+    def score(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> list[float]:
+        """The log-probability of each response after the prompt, summed over its tokens."""
+
+
+class CT2Runtime:
+    """An exported language model; `generate` and `score` as `LanguageRuntime` has them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        rules: ResponseRules,
+        *,
+        threads: int = 1,
+        replicas: int = 1,
+        compute_type: str = "default",
+        seed: int = 0,
+    ) -> None:
+        """Open the `ct2` folder of an export.
+
+        `replicas` prompts groups run at a time with `threads` threads each; they share the
+        weights. `seed` is that of sampling: it can be set only before the first draw.
+        """
+        for name in ("model.bin", "vocabulary.json"):
+            if not (folder / name).is_file():
+                raise MissingModelError(f"{folder}: no {name}; export the model again")
+        ctranslate2.set_random_seed(seed)
+        self._rules = rules
+        self._names: list[str] = json.loads((folder / "vocabulary.json").read_text("utf-8"))
+        self._generator = ctranslate2.Generator(
+            str(folder), intra_threads=threads, inter_threads=replicas, compute_type=compute_type
+        )
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], options: DecodeOptions
+    ) -> list[list[Hypothesis]]:
+        """For each prompt up to `options.captions` responses, best first."""
+        if options.groups > 1:
+            raise RecipeError("diverse beams need the torch runtime: load with runtime='torch'")
+        arguments = self._arguments(options)
+        order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+        # One length at a time: CTranslate2 4.8 applies the minimum length to the wrong beams of
+        # a ragged batch, and takes what is over the shortest prompt as steps of the search.
+        running: list[tuple[int, Any]] = []
+        for _, group in groupby(order, key=lambda number: len(prompts[number])):
+            numbers = list(group)
+            names = [[self._names[i] for i in prompts[number]] for number in numbers]
+            started = self._generator.generate_batch(names, asynchronous=True, **arguments)
+            running.extend(zip(numbers, started, strict=True))
+        found: list[list[Hypothesis]] = [[] for _ in prompts]
+        for number, one in running:
+            found[number] = unique_hypotheses(
+                _hypotheses(one.result(), options), self._rules.stop_ids
+            )
+        return found
+
+    def score(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> list[float]:
+        """The log-probability of each response after the prompt, summed over its tokens."""
+        return [self._score(list(prompt), list(response)) for response in responses]
+
+    def _score(self, prompt: list[int], response: list[int]) -> float:
+        fed = [*prompt, *response[:-1]]
+        # One at a time: the table is [time, text], hundreds of megabytes for a large vocabulary.
+        table = np.array(self._generator.forward_batch([fed], return_log_probs=True))[0]
+        return float(table[np.arange(len(prompt) - 1, len(fed)), response].sum(dtype=np.float64))
+
+    def _arguments(self, options: DecodeOptions) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "num_hypotheses": options.captions,
+            "min_length": options.min_length,
+            "max_length": options.max_length,
+            "length_penalty": options.length_penalty,
+            "end_token": list(self._rules.stop_ids),
+            "return_end_token": True,
+            "include_prompt_in_result": False,
+            "return_scores": True,
+        }
+        if options.sampling is None:
+            return arguments | {"beam_size": options.beam_size, "patience": options.patience}
+        return arguments | {
+            "beam_size": 1,
+            "sampling_topk": options.sampling.top_k,
+            "sampling_topp": options.sampling.top_p,
+            "sampling_temperature": options.sampling.temperature,
+        }
+
+
+def _hypotheses(result: Any, options: DecodeOptions) -> list[Hypothesis]:
+    return [
+        Hypothesis(tuple(ids), score * len(ids) ** options.length_penalty, score)
+        for ids, score in zip(result.sequences_ids, result.scores, strict=True)
+    ]
+
+
+T = TypeVar("T")
+
+PATH = "/completions"
+FORBIDDEN = -100
+"""The bias of a token that is never to be said: the least that the protocol knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """Where a merged model is served, and how it is asked."""
+
+    url: str
+    """Base URL, up to and with "/v1"."""
+    model: str | None = None
+    """The name it is served under; that of the model folder where not given."""
+    key: str | None = field(default=None, repr=False)
+    proxy: str | None = None
+    concurrency: int = 16
+    """Prompts under way at once."""
+    attempts: int = 6
+    timeout_s: float = 120.0
+    longest_wait_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_server(self, whose="the endpoint's", path=PATH)
+
+
+class EndpointRuntime:
+    """A served language model; `generate` and `score` as `LanguageRuntime` has them."""
+
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        vocabulary: Vocabulary,
+        rules: ResponseRules,
+        *,
+        name: str,
+        wait: Wait | None = None,
+    ) -> None:
+        """`name` is what the model is called where the settings do not say; `wait` is a clock."""
+        self._vocabulary, self._rules = vocabulary, rules
+        self._name = settings.model or name
+        self._concurrency = settings.concurrency
+        self._bias = {str(i): FORBIDDEN for i in range(rules.text_size, vocabulary.size)}
+        self._client = open_client(
+            settings,
+            PATH,
+            refused=EndpointError,
+            key_from="ALIGNCAP_ENDPOINT_KEY",
+            model="the name the model is served under",
+            otherwise="start the server with a checkpoint of `aligncap merge`",
+            wait=wait or Event().wait,
+            random=Random(),
+        )
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], options: DecodeOptions
+    ) -> list[list[Hypothesis]]:
+        """For each prompt up to `options.captions` different responses, best first."""
+        if options.groups > 1:
+            raise RecipeError("diverse beams need the torch runtime: load with runtime='torch'")
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            return list(pool.map(lambda prompt: self._generate(prompt, options), prompts))
+
+    def score(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> list[float]:
+        """The log-probability of each response after the prompt, summed over its tokens."""
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            return list(pool.map(lambda response: self._score(prompt, response), responses))
+
+    def _generate(self, prompt: Sequence[int], options: DecodeOptions) -> list[Hypothesis]:
+        found: list[Hypothesis] = []
+        if options.sampling is None:
+            found = self._complete(prompt, options, {"temperature": 0.0, "n": 1})
+        drawn = options.captions - len(found)
+        if drawn > 0:
+            sampling = options.sampling or Sampling()
+            found += self._complete(prompt, options, {**_drawing(sampling), "n": drawn})
+        return sorted_by_score({one.ids: one for one in found}.values())
+
+    def _complete(
+        self, prompt: Sequence[int], options: DecodeOptions, how: Mapping[str, object]
+    ) -> list[Hypothesis]:
+        fields = {
+            "prompt": list(prompt),
+            "max_tokens": options.max_length,
+            "min_tokens": options.min_length,
+            "stop_token_ids": list(self._rules.stop_ids),
+            "logit_bias": self._bias,
+            "return_token_ids": True,
+            **how,
+        }
+
+        def read(table: Any) -> list[Hypothesis]:
+            return [self._hypothesis(choice, options) for choice in table["choices"]]
+
+        return self._ask(fields, read)
+
+    def _hypothesis(self, choice: Any, options: DecodeOptions) -> Hypothesis:
+        """One answer, up to its first end."""
+        log_probabilities = [float(p) for p in choice["logprobs"]["token_logprobs"]]
+        given = choice.get("token_ids") or self._ids_of(choice)
+        stops = set(self._rules.stop_ids)
+        ends = (n for n, i in enumerate(given, 1) if i in stops and n >= options.min_length)
+        ids = given[: next(ends, len(given))]
+        if not ids or max(ids) >= self._rules.text_size:
+            raise ValueError("a caption of no text")
+        # Ids made of a text may be others, or fewer, than those that the server counts.
+        whole = not choice.get("token_ids") and len(ids) == len(given)
+        total = sum(log_probabilities if whole else log_probabilities[: len(ids)])
+        return Hypothesis.of(tuple(ids), total, options.length_penalty)
+
+    def _ids_of(self, choice: Any) -> list[int]:
+        """The ids of the text, where a server does not give its own."""
+        ids = self._vocabulary.encode_text(choice["text"])
+        ended = choice.get("finish_reason") == "stop"
+        if ended and (not ids or ids[-1] not in self._rules.stop_ids):
+            ids.append(self._vocabulary.eos_id)
+        return ids
+
+    def _score(self, prompt: Sequence[int], response: Sequence[int]) -> float:
+        start, stop = len(prompt), len(prompt) + len(response)
+
+        def read(table: Any) -> float:
+            given = table["choices"][0]["logprobs"]["token_logprobs"][start:stop]
+            if len(given) < len(response):
+                raise ValueError("no log-probabilities of the prompt")
+            return sum(map(float, given))
+
+        return self._ask(
+            {"prompt": [*prompt, *response], "echo": True, "max_tokens": 1, "temperature": 0.0},
+            read,
+        )
+
+    def _ask(self, fields: Mapping[str, object], read: Callable[[Any], T]) -> T:
+        shared = {"model": self._name, "logprobs": 1, "add_special_tokens": False}
+        try:
+            answer, _ = self._client.ask(
+                {**shared, **fields}, read, what="completion with log-probabilities"
+            )
+        except NoAnswerError as error:
+            raise EndpointError(f"{self._name}: {error}") from error
+        return answer
+
+
+def _drawing(sampling: Sampling) -> Mapping[str, object]:
+    fields = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
+    return {**fields, "top_k": sampling.top_k} if sampling.top_k else fields

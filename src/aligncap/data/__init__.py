@@ -1,0 +1,1 @@
+"""Corpora: manifests, splits that never change, and captions written from labels and facts."""

@@ -1,0 +1,212 @@
+"""All of preference optimisation in one recipe: candidates, judge, pairs, rows, training; again.
+
+    <output>/prefer.sqlite          candidates, judgements and pairs of every round
+             round-1/rows.jsonl     what is learnt from
+                     dpo/model      the policy that the round ends with
+                     summary.json   written when the round is done
+
+A step that is done is not done again, and one that was broken off goes on. The policy of a round
+gives the candidates of the next, and is its reference.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from aligncap.captioner.checkpoint import RUN_MODEL_FOLDER
+from aligncap.captioner.loading import model_fingerprint, open_generator
+from aligncap.errors import RecipeError
+from aligncap.preference.candidates import (
+    CandidateOptions,
+    RowClipSettings,
+    decode_options,
+    find_row_candidates,
+    provenance_of,
+    read_row_clips,
+)
+from aligncap.preference.dry_run import plan_rounds
+from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
+from aligncap.preference.examples import preference_rows, write_preference_rows
+from aligncap.preference.judges import judge_all
+from aligncap.preference.pairs import PairOptions, pair_all
+from aligncap.preference.store import PreferenceStore
+from aligncap.recipes import Count, Trainer, one_of, recipe_section, run_recipe
+from aligncap.storage import write_atomic
+from aligncap.training.devices import is_distributed
+
+METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"dpo": ("dpo",), "ppo": ("ppo",), "reward+ppo": ("reward", "ppo")}
+)
+"""How a round learns → the recipes that it runs, one after another; the last trains the policy."""
+
+STORE_FILE, ROWS_FILE, SUMMARY_FILE = "prefer.sqlite", "rows.jsonl", "summary.json"
+
+
+@recipe_section
+class LearnSettings:
+    """What learns from the preference rows."""
+
+    method: Annotated[str, one_of(METHODS)] = "dpo"
+    """One of `METHODS`."""
+    recipes: Path = Path("recipes/mini")
+    """Folder of dpo.toml, reward.toml and ppo.toml; data and start are the round's."""
+    dpo: tuple[str, ...] = ()
+    """What is changed of that recipe: "training.steps=300", "loss.beta=0.05"."""
+    reward: tuple[str, ...] = ()
+    ppo: tuple[str, ...] = ()
+
+
+@recipe_section
+class PreferSettings:
+    """A recipe of kind "prefer"."""
+
+    data: RowClipSettings
+    start: Path
+    """Folder of a trained captioner (after KD, §3.2)."""
+    exported: Path | None = None
+    """The same exported: it gives the first round's candidates quicker."""
+    candidates: CandidateOptions = field(
+        default_factory=lambda: CandidateOptions(method="sample", top_p=1.0)
+    )
+    evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
+    """Weights of the evidence judge."""
+    pairs: PairOptions = field(default_factory=PairOptions)
+    """Judges other than evidence must have judged the store before."""
+    learn: LearnSettings = field(default_factory=LearnSettings)
+    rounds: Count = 1
+
+
+def plan(settings: PreferSettings, output: Path) -> Mapping[str, object]:
+    """What a dry run says of it (`dry_run`): its first round stands for all."""
+    told = _each_step(settings, output / "round-1", settings.start, dry_run=True)
+    steps: dict[str, Any] = {kind: described["plan"] for kind, described in told}
+    folders = {"start from": settings.start}
+    if settings.exported is not None:
+        folders["write candidates"] = settings.exported
+    return plan_rounds(
+        settings.data,
+        settings.candidates,
+        steps,
+        folders=folders,
+        output=output,
+        rounds=settings.rounds,
+    )
+
+
+def run_rounds(settings: PreferSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
+    """Every round that is not done yet; returns the model folder of the last and its summary."""
+    del resume  # every step goes on where it was
+    if is_distributed():
+        raise RecipeError(
+            "rounds of preference learning run in one process; run its steps one after another, "
+            "those of kind 'dpo', 'reward' and 'ppo' under torchrun"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    start, summary = settings.start, dict[str, object]()
+    for number in range(1, settings.rounds + 1):
+        folder = output / f"round-{number}"
+        folder.mkdir(exist_ok=True)
+        written = folder / SUMMARY_FILE
+        if not written.exists():
+            make_rows(
+                settings, output / STORE_FILE, folder / ROWS_FILE, start=start, first=number == 1
+            )
+            summary = dict(_learn(settings, folder, start))
+            write_atomic(written, json.dumps(summary, default=str))
+        summary = json.loads(written.read_text("utf-8"))
+        start = Path(str(summary["model"]))
+    return {"rounds": settings.rounds, **summary}
+
+
+def make_rows(
+    settings: PreferSettings, path: Path, rows: Path, *, start: Path, first: bool
+) -> Path:
+    """The preference rows of a round in the file `rows`: candidates of the policy `start`, judged
+    and paired in the store at `path`. Nothing is done where they are there."""
+    if rows.exists():
+        return rows
+    clips, source = read_row_clips(settings.data)
+    folder = (settings.exported or start) if first else start
+    options, judge = settings.candidates, EvidenceJudge(settings.evidence)
+    writer = open_generator(folder, seed=options.seed)
+    provenance = provenance_of(
+        options,
+        decode_options(options, writer.options(options.count)),
+        model=writer.meta.name,
+        fingerprint=model_fingerprint(folder),
+    )
+    languages = [one for one in settings.data.languages if one in writer.meta.languages]
+    with PreferenceStore(path) as store:
+        for language in languages:
+            for _ in find_row_candidates(
+                clips, writer, store, options=options, provenance=provenance, language=language
+            ):
+                pass
+        for _ in judge_all(store, judge):
+            pass
+        for _ in pair_all(store, settings.pairs, source=provenance):
+            pass
+        builder = store.pairs.latest()
+        found = preference_rows(
+            store,
+            [(one.row, one.clip) for one in clips],
+            builder=builder,
+            source=provenance,
+            languages=languages,
+        )
+        write_preference_rows(rows, source, found)
+    return rows
+
+
+def _learn(settings: PreferSettings, folder: Path, start: Path) -> Mapping[str, object]:
+    *_, (_, summary) = _each_step(settings, folder, start)
+    return summary
+
+
+def _each_step(
+    settings: PreferSettings, folder: Path, start: Path, *, dry_run: bool = False
+) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The recipes of a round, one after another, and what each gave."""
+    learn = settings.learn
+    more = reward_overrides(settings.evidence) if learn.method == "ppo" else []
+    for kind in METHODS[learn.method]:
+        output = folder / kind
+        told = learn_once(
+            kind,
+            learn.recipes,
+            output,
+            rows=folder / ROWS_FILE,
+            start=start,
+            overrides=[*more, *getattr(learn, kind)],
+            dry_run=dry_run,
+        )
+        yield kind, told
+        more = ["reward.name=model", f'reward.model="{output / RUN_MODEL_FOLDER}"']
+
+
+def reward_overrides(weights: EvidenceWeights) -> list[str]:
+    """What makes PPO's reward the judge of these weights."""
+    return [f"reward.evidence.{name}={value}" for name, value in asdict(weights).items()]
+
+
+def learn_once(
+    kind: str,
+    recipes: Path,
+    output: Path,
+    *,
+    rows: Path,
+    start: Path,
+    overrides: list[str],
+    dry_run: bool = False,
+) -> Mapping[str, object]:
+    """Run dpo.toml, reward.toml or ppo.toml on these rows, from this captioner."""
+    own = [f'data.rows=["{rows}"]', f'model.start="{start}"', *overrides]
+    return run_recipe(
+        recipes / f"{kind}.toml", overrides=own, output=output, resume=True, dry_run=dry_run
+    )
+
+
+PREFER = Trainer(PreferSettings, plan, run_rounds)

@@ -1,0 +1,532 @@
+"""What the built-in speech encoder hears: a log-mel spectrogram and the pitch contour.
+
+One numpy implementation serves training and captioning, so the two can never drift apart.
+
+How likely a voice is a woman's: logistic regression on pitch and spectral envelope.
+
+Fitted by `python benchmarks/fit_gender.py` on the training speakers of the shared corpora; only
+the coefficients are kept.
+
+Loudness as ITU-R BS.1770-4 has it: K-weighted, gated, in LUFS; its range and its slope.
+
+Pace: syllable nuclei a second of speech, and pauses.
+
+Voice quality: how regular, how harmonic and how bright a voice is.
+
+`measure`: every fact of an utterance, each with its unit and how far it can be relied on.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligncap.audio import speech_activity
+from aligncap.prosody.pitch import PitchTrack, pitch_track
+from aligncap.values import RATE_HZ, Fact, Facts, Samples, Waveform
+
+HOP = RATE_HZ // 100
+"""Samples from one frame to the next: 10 ms."""
+WINDOW = RATE_HZ * 25 // 1000
+"""Samples of one frame: 25 ms."""
+MELS = 64
+LOWEST_HZ, HIGHEST_HZ = 50.0, 7_800.0
+FLOOR = 1e-7
+"""Added to the mel power, so that digital silence has a logarithm (about -70 dB)."""
+
+_FFT = 512
+_MEL_BREAK_HZ, _MEL_SCALE = 700.0, 1127.0
+
+Frames = NDArray[np.float32]
+
+
+def hz_to_mel(hz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Frequencies in Hz on the mel scale (O'Shaughnessy's formula)."""
+    return _MEL_SCALE * np.log1p(np.asarray(hz, dtype=np.float64) / _MEL_BREAK_HZ)
+
+
+def mel_to_hz(mel: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """The inverse of `hz_to_mel`."""
+    return _MEL_BREAK_HZ * np.expm1(np.asarray(mel, dtype=np.float64) / _MEL_SCALE)
+
+
+@lru_cache(maxsize=1)
+def mel_filters() -> NDArray[np.float32]:
+    """Triangular filters of unit peak, shape [257 FFT bins, 64 mels]."""
+    edges_hz = mel_to_hz(np.linspace(hz_to_mel(LOWEST_HZ), hz_to_mel(HIGHEST_HZ), MELS + 2))
+    bins_hz = np.arange(_FFT // 2 + 1) * RATE_HZ / _FFT
+    lower, centre, upper = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
+    rising = (bins_hz[:, None] - lower) / (centre - lower)
+    falling = (upper - bins_hz[:, None]) / (upper - centre)
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    # A low filter can fall between two FFT bins: give it its nearest bin instead of nothing.
+    nearest = np.abs(bins_hz[:, None] - centre).argmin(0)
+    filters[nearest, np.arange(MELS)] = np.maximum(filters[nearest, np.arange(MELS)], 0.5)
+    return filters.astype(np.float32)
+
+
+def frame_count(samples: int) -> int:
+    """How many 10 ms frames a waveform of that many samples has; at least one."""
+    return max(1, samples // HOP)
+
+
+def log_mel(waveform: Waveform) -> Frames:
+    """Natural logarithm of the mel power, shape [frames, 64]; frames are centred every 10 ms."""
+    frames = frame_count(len(waveform.samples))
+    needed = (frames - 1) * HOP + WINDOW
+    left = (WINDOW - HOP) // 2
+    padded: Samples = np.zeros(needed + WINDOW, dtype=np.float32)
+    padded[left : left + len(waveform.samples)] = waveform.samples[: len(padded) - left]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][:frames]
+    spectrum = np.fft.rfft(windows * _hann(), n=_FFT, axis=1)
+    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+    return np.log(power @ mel_filters() / WINDOW + np.float32(FLOOR))
+
+
+@lru_cache(maxsize=1)
+def _hann() -> NDArray[np.float32]:
+    return np.hanning(WINDOW).astype(np.float32)
+
+
+FEMALE_CENTRE_HZ, MALE_CENTRE_HZ = 235.0, 155.0
+"""Expected median pitch of emotional speech, by gender; see `benchmarks/fit_gender.py`."""
+
+
+def female_probability(cues: NDArray[np.float64]) -> float:
+    """The probability of a woman's voice from `gender_cues`, shape [13]."""
+    means, scales, weights, bias = _coefficients()
+    logit = float(((cues - means) / scales) @ weights) + bias
+    return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, logit))))
+
+
+def gender_cues(median_hz: float, envelope: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithm of the median pitch and the twelve envelope cues, shape [13]."""
+    return np.concatenate(([math.log(median_hz)], envelope))
+
+
+def expected_pitch_hz(probability: float) -> float:
+    """The expected median pitch for a voice that is a woman's with this probability."""
+    female, male = math.log(FEMALE_CENTRE_HZ), math.log(MALE_CENTRE_HZ)
+    return math.exp(probability * female + (1 - probability) * male)
+
+
+@cache
+def _coefficients() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]:
+    """Means and scales of the cues, their weights, each of shape [13], and the bias."""
+    table = json.loads(Path(__file__).with_name("gender_weights.json").read_text("utf-8"))
+    means, scales, weights = (np.array(table[key]) for key in ("means", "scales", "weights"))
+    return means, scales, weights, float(table["bias"])
+
+
+Floats = NDArray[np.float64]
+
+BLOCK_S, HOP_S = 0.4, 0.1
+_ABSOLUTE_GATE = -70.0
+_RELATIVE_GATE_LU = -10.0
+_OFFSET = -0.691
+
+
+@dataclass(frozen=True, slots=True)
+class Loudness:
+    """Loudness of an utterance; None where it is too quiet or too short."""
+
+    integrated: float | None
+    """LUFS."""
+    range_lu: float | None
+    """From the 10th to the 95th percentile of gated blocks, as EBU Tech 3342 has it."""
+    slope_lu_per_s: float | None
+
+
+def loudness(waveform: Waveform) -> Loudness:
+    """The loudness of a waveform; one shorter than 0.4 s is taken as one block."""
+    blocks = block_loudness(waveform)
+    gated = blocks > _ABSOLUTE_GATE
+    if not gated.any():
+        return Loudness(None, None, None)
+    gated &= blocks > _mean(blocks[gated]) + _RELATIVE_GATE_LU
+    integrated = _mean(blocks[gated])
+    if gated.sum() < 5:
+        return Loudness(integrated, None, None)
+    low, high = np.percentile(blocks[blocks > integrated - 20.0], [10, 95])
+    times_s = np.flatnonzero(gated) * HOP_S
+    slope = float(np.polyfit(times_s, blocks[gated], 1)[0])
+    return Loudness(integrated, float(high - low), slope)
+
+
+def block_loudness(waveform: Waveform) -> Floats:
+    """Loudness of each 0.4 s block, every 0.1 s, in LUFS; shape [blocks], at least one."""
+    size, hop = round(BLOCK_S * RATE_HZ), round(HOP_S * RATE_HZ)
+    samples = waveform.samples.astype(np.float64)
+    if len(samples) < size:
+        samples = np.pad(samples, (0, size - len(samples)))
+    # Each hop is weighted once; a block's power is the mean of its four hops'.
+    hops = samples[: len(samples) // hop * hop].reshape(-1, hop)
+    power = _weighted_power(hops)
+    kernel = np.ones(size // hop) * hop / size
+    blocks = np.convolve(power, kernel, mode="valid")
+    loud: Floats = _OFFSET + 10 * np.log10(np.maximum(blocks, 1e-12))
+    return loud
+
+
+def _weighted_power(hops: Floats) -> Floats:
+    """Mean K-weighted power of rows of samples, by Parseval's theorem; shape [rows]."""
+    count = hops.shape[1]
+    spectrum = np.fft.rfft(hops, axis=1)
+    energy = spectrum.real**2 + spectrum.imag**2
+    energy[:, 1:-1] *= 2
+    power: Floats = energy @ k_weighting(count) / count**2
+    return power
+
+
+@cache
+def k_weighting(count: int) -> Floats:
+    """Squared gain of the K-weighting at the frequencies of a real FFT of `count` samples."""
+    z = np.exp(-2j * np.pi * np.arange(count // 2 + 1) / count)
+    gain = _shelf(z) * _high_pass(z)
+    squared: Floats = np.abs(gain) ** 2
+    return squared
+
+
+def _shelf(z: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """The head's shelf of +4 dB above 1.7 kHz (BS.1770-4, stage 1), at this sampling rate."""
+    gain, quality, corner = 10 ** (3.999843853973347 / 20), 0.7071752369554196, 1681.974450955533
+    k = math.tan(math.pi * corner / RATE_HZ)
+    middle = gain**0.4996667741545416
+    scale = 1 + k / quality + k * k
+    top = (gain + middle * k / quality + k * k) / scale
+    top = (
+        top + 2 * (k * k - gain) / scale * z + (gain - middle * k / quality + k * k) / scale * z**2
+    )
+    bottom = 1 + 2 * (k * k - 1) / scale * z + (1 - k / quality + k * k) / scale * z**2
+    response: NDArray[np.complex128] = top / bottom
+    return response
+
+
+def _high_pass(z: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """The high-pass at 38 Hz (BS.1770-4, stage 2), at this sampling rate."""
+    quality, corner = 0.5003270373238773, 38.13547087602444
+    k = math.tan(math.pi * corner / RATE_HZ)
+    scale = 1 + k / quality + k * k
+    bottom = 1 + 2 * (k * k - 1) / scale * z + (1 - k / quality + k * k) / scale * z**2
+    response: NDArray[np.complex128] = (1 - 2 * z + z**2) / bottom
+    return response
+
+
+def _mean(blocks: Floats) -> float:
+    """The loudness of the mean power of blocks, in LUFS."""
+    return float(10 * np.log10(np.mean(10 ** (blocks / 10))))
+
+
+PAUSE_S = 0.25
+"""A shorter silence is a closure within a word."""
+
+_DIP_DB = 2.0
+_BELOW_PEAK_DB = 25.0
+_WINDOW_S = 0.064
+_HOP = RATE_HZ // 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """The silences between stretches of speech."""
+
+    count: int
+    seconds: float
+    """All pauses together."""
+    span_s: float
+    """From the first speech to the last."""
+
+
+def syllable_nuclei(waveform: Waveform, track: PitchTrack) -> list[float]:
+    """Times in seconds of syllable nuclei: voiced intensity peaks, at most 25 dB below the
+    loudest, with dips of at least 2 dB between them (de Jong & Wempe 2009)."""
+    intensity = intensity_db(waveform)
+    frames = min(len(intensity), len(track.voiced))
+    if frames < 3:
+        return []
+    intensity, voiced = intensity[:frames], track.voiced[:frames]
+    inner = intensity[1:-1]
+    peaks = np.flatnonzero((inner > intensity[:-2]) & (inner >= intensity[2:])) + 1
+    loud = np.percentile(intensity, 99) - _BELOW_PEAK_DB
+    kept: list[int] = []
+    for peak in peaks[intensity[peaks] > loud].tolist():
+        if kept:
+            dip = intensity[kept[-1] : peak].min()
+            if min(intensity[kept[-1]], intensity[peak]) - dip < _DIP_DB:
+                if intensity[peak] > intensity[kept[-1]]:
+                    kept[-1] = peak
+                continue
+        kept.append(peak)
+    return [(peak + 0.5) * track.hop_s for peak in kept if voiced[peak]]
+
+
+def intensity_db(waveform: Waveform) -> NDArray[np.float64]:
+    """Smoothed intensity every 10 ms in dBFS, shape [frames]."""
+    frames = len(waveform.samples) // _HOP
+    power = np.square(waveform.samples[: frames * _HOP].astype(np.float64))
+    means = power.reshape(-1, _HOP).mean(axis=1)
+    width = round(_WINDOW_S * RATE_HZ / _HOP)
+    taper = np.hanning(width + 2)[1:-1]
+    smooth = np.convolve(means, taper / taper.sum(), mode="same")
+    decibels: NDArray[np.float64] = 10 * np.log10(smooth + 1e-12)
+    return decibels
+
+
+def pauses(activity: Sequence[tuple[float, float]]) -> Pauses:
+    """The pauses between stretches of speech given as (start, end) in seconds."""
+    if not activity:
+        return Pauses(0, 0.0, 0.0)
+    gaps = [
+        after[0] - before[1]
+        for before, after in itertools.pairwise(activity)
+        if after[0] - before[1] >= PAUSE_S
+    ]
+    return Pauses(len(gaps), sum(gaps), activity[-1][1] - activity[0][0])
+
+
+LONGEST_STRENGTH = 0.9999
+"""A perfectly periodic frame would have infinitely many decibels of harmonics."""
+
+_TILT_FROM_HZ, _TILT_TO_HZ = 200.0, 5_000.0
+_DB_A_NAT = 10 / np.log(10)
+
+
+def perturbation(values: NDArray[np.floating], voiced: NDArray[np.bool_]) -> float | None:
+    """Mean distance of each voiced frame from the mean of its two voiced neighbours, relative to
+    the mean: jitter if `values` are periods, shimmer if they are amplitudes; shape [frames].
+
+    A frame-by-frame proxy: vibrato and tremor count, cycle-to-cycle noise mostly averages out.
+    None where fewer than ten frames have two voiced neighbours.
+    """
+    middle = voiced[1:-1] & voiced[:-2] & voiced[2:]
+    if middle.sum() < 10:
+        return None
+    x = np.asarray(values, dtype=np.float64)
+    away = np.abs(x[1:-1] - (x[:-2] + x[2:]) / 2)[middle]
+    # A jump of a third is an error of the tracker or a new phrase, not a tremble.
+    own = x[1:-1][middle]
+    small = away < own / 3
+    return float(away[small].mean() / own[small].mean()) if small.any() else None
+
+
+def harmonicity_db(track: PitchTrack) -> float | None:
+    """Median harmonics-to-noise ratio of voiced frames in dB (Boersma 1993, Eq. 4)."""
+    strength = np.minimum(track.strength[track.voiced].astype(np.float64), LONGEST_STRENGTH)
+    if len(strength) < 10:
+        return None
+    strength = np.maximum(strength, 1e-3)
+    return float(np.median(10 * np.log10(strength / (1 - strength))))
+
+
+def spectral_tilt(mel: NDArray[np.float32], voiced: NDArray[np.bool_]) -> float | None:
+    """Slope of the mean spectrum of voiced frames from 200 Hz to 5 kHz, in dB per octave;
+    `mel` is log-mel power [frames, 64]. None where fewer than ten frames are voiced."""
+    frames = min(len(mel), len(voiced))
+    spoken = mel[:frames][voiced[:frames]]
+    if len(spoken) < 10:
+        return None
+    edges = mel_to_hz(np.linspace(hz_to_mel(LOWEST_HZ), hz_to_mel(HIGHEST_HZ), MELS + 2))
+    centres, widths = edges[1:-1], edges[2:] - edges[:-2]
+    # A band's power grows with its width; the tilt is one of density.
+    density = np.log(np.exp(spoken).mean(axis=0)) * _DB_A_NAT - 10 * np.log10(widths)
+    inside = (centres > _TILT_FROM_HZ) & (centres < _TILT_TO_HZ)
+    return float(np.polyfit(np.log2(centres[inside]), density[inside], 1)[0])
+
+
+def envelope_cues(mel: NDArray[np.float32], voiced: NDArray[np.bool_]) -> Floats | None:
+    """The first twelve cepstral coefficients of the mean log-mel spectrum of voiced frames, [12].
+
+    They draw the coarse spectral envelope, in which a longer vocal tract has lower resonances.
+    None where fewer than ten frames are voiced.
+    """
+    frames = min(len(mel), len(voiced))
+    spoken = mel[:frames][voiced[:frames]]
+    if len(spoken) < 10:
+        return None
+    order = np.arange(1, 13)[:, None]
+    basis = np.cos(np.pi * order * (np.arange(MELS) + 0.5) / MELS) * np.sqrt(2 / MELS)
+    cues: Floats = basis @ spoken.mean(axis=0).astype(np.float64)
+    return cues
+
+
+LEAST_VOICED_S = 0.15
+LEAST_SPEECH_S = 0.4
+CLIPPED_SHARE = 0.01
+"""Share of samples at full scale above which loudness and voice quality cannot be told."""
+
+_FULL_SCALE = 0.999
+_JUMP_ST = 3.0
+_JUMP_S = 0.15
+
+
+def measure(waveform: Waveform) -> Facts:
+    """Everything that the signal shows of an utterance; what it cannot show has a reason."""
+    hearing = _Hearing(waveform)
+    facts = [*_pitch_facts(hearing), *_loudness_facts(hearing), *_pace_facts(hearing)]
+    facts += [*_voice_facts(hearing), _gender_fact(hearing)]
+    return Facts(
+        waveform.duration_s, hearing.speech_s, MappingProxyType({fact.name: fact for fact in facts})
+    )
+
+
+class _Hearing:
+    """A waveform and what several facts need of it, measured once."""
+
+    def __init__(self, waveform: Waveform) -> None:
+        self.waveform = waveform
+        self.activity = speech_activity(waveform)
+        self.speech_s = sum(end - start for start, end in self.activity)
+
+    @cached_property
+    def track(self) -> PitchTrack:
+        """Pitch, unvoiced where nobody speaks."""
+        track = pitch_track(self.waveform)
+        spoken = np.zeros(len(track.frequency_hz), dtype=bool)
+        for start, end in self.activity:
+            spoken[round(start / track.hop_s) : round(end / track.hop_s)] = True
+        heard = np.where(spoken, track.frequency_hz, 0.0).astype(np.float32)
+        return PitchTrack(heard, track.strength, track.hop_s)
+
+    @cached_property
+    def mel(self) -> NDArray[np.float32]:
+        return log_mel(self.waveform)
+
+    @cached_property
+    def voiced_s(self) -> float:
+        return float(self.track.voiced.sum()) * self.track.hop_s
+
+    @cached_property
+    def unpitched(self) -> str:
+        """Why the pitch cannot be told; empty where it can."""
+        if not self.activity:
+            return "nobody speaks"
+        if self.voiced_s < LEAST_VOICED_S:
+            return f"only {self.voiced_s:.2f} s are voiced"
+        return ""
+
+    @cached_property
+    def clipped(self) -> str:
+        """Why level and voice quality cannot be told; empty where they can."""
+        share = float(np.mean(np.abs(self.waveform.samples) > _FULL_SCALE))
+        return f"{share:.0%} of the samples are clipped" if share > CLIPPED_SHARE else ""
+
+    @cached_property
+    def female(self) -> float | None:
+        """Probability of a woman's voice, where the pitch can be told."""
+        envelope = envelope_cues(self.mel, self.track.voiced)
+        if self.unpitched or envelope is None:
+            return None
+        return female_probability(gender_cues(self.median_hz, envelope))
+
+    @cached_property
+    def median_hz(self) -> float:
+        return float(np.median(self.track.frequency_hz[self.track.voiced]))
+
+
+def _fact(name: str, value: float | None, unit: str, confidence: float, reason: str) -> Fact:
+    """A fact with its value, or with the reason why it has none."""
+    if reason or value is None or not math.isfinite(value):
+        return Fact(name, None, unit, 0.0, reason or "too little speech")
+    return Fact(name, float(value), unit, float(np.clip(confidence, 0.0, 1.0)))
+
+
+def _pitch_facts(hearing: _Hearing) -> Iterator[Fact]:
+    track, reason = hearing.track, hearing.unpitched
+    sure = min(1.0, hearing.voiced_s / 0.8)
+    shape = _Contour.of(track) if not reason else None
+    median = hearing.median_hz if shape else None
+    female = hearing.female
+    offset = None
+    if median is not None and female is not None:
+        offset = 12 * math.log2(median / expected_pitch_hz(female))
+    # Whether a pitch is high depends on whose it is.
+    known = abs(2 * female - 1) if female is not None else 0.0
+    yield _fact("pitch_median_hz", median, "Hz", sure, reason)
+    yield _fact("pitch_offset_st", offset, "st", sure * (0.4 + 0.6 * known), reason)
+    yield _fact("pitch_range_st", shape.range_st if shape else None, "st", sure, reason)
+    slope = shape.slope_st_per_s if shape else None
+    short = "less than 0.5 s of melody" if shape and shape.span_s < 0.5 else reason
+    yield _fact("pitch_slope_st_per_s", slope, "st/s", sure, short)
+    yield _fact(
+        "pitch_jumps_per_s", shape.jumps_per_s if shape else None, "1/s", sure * 0.8, reason
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Contour:
+    """The melody of an utterance."""
+
+    range_st: float
+    """From the 10th to the 90th percentile."""
+    slope_st_per_s: float
+    jumps_per_s: float
+    span_s: float
+
+    @classmethod
+    def of(cls, track: PitchTrack) -> "_Contour":
+        times_s = track.times_s[track.voiced]
+        semitones = 12 * np.log2(track.frequency_hz[track.voiced].astype(np.float64))
+        low, high = np.percentile(semitones, [10, 90])
+        span = float(times_s[-1] - times_s[0])
+        steps, gaps = np.abs(np.diff(semitones)), np.diff(times_s)
+        jumps = int(((steps > _JUMP_ST) & (gaps < _JUMP_S)).sum())
+        # A line fits times around their mean best: short utterances would give wild slopes.
+        slope = float(np.polyfit(times_s, semitones, 1)[0]) if span > 0 else 0.0
+        return cls(float(high - low), slope, jumps / max(span, 0.1), span)
+
+
+def _loudness_facts(hearing: _Hearing) -> Iterator[Fact]:
+    silent = "" if hearing.activity else "nobody speaks"
+    found = loudness(hearing.waveform) if not silent else Loudness(None, None, None)
+    sure = min(1.0, hearing.speech_s / 1.0)
+    reason = silent or hearing.clipped
+    yield _fact("loudness_db", found.integrated, "LUFS", sure, reason)
+    yield _fact("loudness_range_db", found.range_lu, "dB", sure * 0.9, reason)
+    short = "less than 1 s of speech" if hearing.speech_s < 1.0 else reason
+    yield _fact("loudness_slope_db_per_s", found.slope_lu_per_s, "dB/s", sure * 0.8, short)
+
+
+def _pace_facts(hearing: _Hearing) -> Iterator[Fact]:
+    reason = "" if hearing.activity else "nobody speaks"
+    if not reason and hearing.speech_s < LEAST_SPEECH_S:
+        reason = f"only {hearing.speech_s:.1f} s of speech"
+    nuclei = syllable_nuclei(hearing.waveform, hearing.track) if not reason else []
+    pace = len(nuclei) / hearing.speech_s if nuclei else None
+    found = pauses(hearing.activity)
+    sure = min(1.0, len(nuclei) / 6)
+    yield _fact("pace_syllables_per_s", pace, "1/s", sure, reason)
+    share = found.seconds / found.span_s if found.span_s else None
+    sure = min(1.0, found.span_s / 2.0)
+    yield _fact("pause_share", share, "", sure, reason)
+    often = found.count / found.span_s if found.span_s else None
+    yield _fact("pauses_per_s", often, "1/s", sure, reason)
+
+
+def _voice_facts(hearing: _Hearing) -> Iterator[Fact]:
+    track = hearing.track
+    reason = hearing.unpitched or hearing.clipped
+    sure = 0.8 * min(1.0, hearing.voiced_s / 0.8)
+    frames = min(len(hearing.mel), len(track.voiced))
+    amplitude = np.exp(hearing.mel[:frames].max(axis=1) / 2)
+    voiced = track.voiced[:frames]
+    period = np.where(voiced, 1.0 / np.maximum(track.frequency_hz[:frames], 1.0), 0.0)
+    values = {
+        "jitter": (perturbation(period, voiced), ""),
+        "shimmer": (perturbation(amplitude, voiced), ""),
+        "harmonicity_db": (harmonicity_db(track), "dB"),
+        "spectral_tilt_db_per_octave": (spectral_tilt(hearing.mel, track.voiced), "dB/oct"),
+    }
+    for name, (value, unit) in values.items():
+        yield _fact(name, value, unit, sure, reason)
+
+
+def _gender_fact(hearing: _Hearing) -> Fact:
+    sure = min(1.0, hearing.voiced_s / 0.6)
+    return _fact("female_probability", hearing.female, "", sure, hearing.unpitched)

@@ -1,0 +1,253 @@
+"""The package's 16 kHz at the rate a tokenizer was trained at.
+
+What the built-in encoder is fed: two views of the spectrogram and the prosody stream.
+
+Measured features (`Features`) are what augmentation works on in training; `encoder_input`
+normalises them, the same way in training and captioning. numpy only.
+
+The built-in speech tokenizer, run by ONNX Runtime: no torch is needed to caption.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+
+from aligncap.errors import MissingModelError
+from aligncap.prosody.measurement import MELS, log_mel
+from aligncap.prosody.pitch import pitch_track
+from aligncap.storage import hash_of_file
+from aligncap.values import EMOTIONS, RATE_HZ, Samples, SpeechTokens, Waveform
+
+
+def samples_at(waveform: Waveform, rate_hz: int) -> Samples:
+    """The samples of a waveform at another rate: float32, shape [round(time · rate / 16 kHz)]."""
+    if rate_hz == RATE_HZ or not len(waveform.samples):
+        return waveform.samples
+    import soxr
+
+    resampled = soxr.resample(waveform.samples, RATE_HZ, rate_hz)
+    if not len(resampled):  # one sample brought down: its only frame is that sample
+        return waveform.samples
+    return np.ascontiguousarray(resampled, dtype=np.float32)
+
+
+FRAMES_A_TOKEN = 8
+"""10 ms frames that become one speech token: 12.5 tokens a second."""
+PROSODY = 6
+"""Channels of the prosody stream."""
+VIEWS = 2
+"""Views of the spectrogram: against the utterance's level, and against each band's own level."""
+
+_TRIM_NATS = 8.0  # 35 dB below the loudest frame is silence around the utterance
+_MARGIN = 8
+_ACTIVE_NATS = 7.0
+_REFERENCE_HZ = 170.0
+_SMOOTH = np.hanning(9) / np.hanning(9).sum()
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """An utterance as measured, every 10 ms."""
+
+    mel: Floats
+    """Log-mel power, shape [frames, 64], in nats."""
+    pitch_hz: Floats
+    """Shape [frames]; 0 where unvoiced."""
+    strength: Floats
+    """Periodicity, shape [frames], 0 to 1."""
+
+    def __len__(self) -> int:
+        return len(self.mel)
+
+
+class EncoderInput(NamedTuple):
+    """The encoder's input for one utterance."""
+
+    views: Floats
+    """Normalised spectrogram, shape [2, frames, 64]."""
+    prosody: Floats
+    """Shape [frames, 6]: log2 pitch, the same against its median, voicing, periodicity,
+    energy against the loudest frame, level of the utterance."""
+
+
+def measure_features(waveform: Waveform) -> Features:
+    """Log-mel spectrogram and pitch of a waveform, silence at both ends cut off."""
+    mel = log_mel(waveform)
+    track = pitch_track(waveform)
+    pitch = np.zeros(len(mel), dtype=np.float32)
+    strength = np.zeros(len(mel), dtype=np.float32)
+    both = min(len(mel), len(track.frequency_hz))
+    pitch[:both], strength[:both] = track.frequency_hz[:both], track.strength[:both]
+    return trim(Features(mel, pitch, strength))
+
+
+def trim(features: Features) -> Features:
+    """The features without silence at the ends, but for a margin of 80 ms."""
+    energy = frame_energy(features.mel)
+    loud = np.flatnonzero(energy > energy.max() - _TRIM_NATS)
+    kept = slice(max(0, int(loud[0]) - _MARGIN), int(loud[-1]) + 1 + _MARGIN)
+    return Features(features.mel[kept], features.pitch_hz[kept], features.strength[kept])
+
+
+def frame_energy(mel: Floats) -> Floats:
+    """Logarithm of each frame's summed mel power, shape [frames], in nats."""
+    top = mel.max(axis=1)
+    energy: Floats = top + np.log(np.exp(mel - top[:, None]).sum(axis=1))
+    return energy
+
+
+def encoder_input(features: Features) -> EncoderInput:
+    """The features normalised for the encoder.
+
+    The first view keeps the colour of voice and channel and loses only the level; the second
+    loses each band's mean as well, and with it most of the microphone and of the speaker.
+    """
+    mel = features.mel
+    energy = frame_energy(mel)
+    peak = energy.max()
+    active = mel[energy > peak - _ACTIVE_NATS]
+    views = np.empty((VIEWS, len(mel), MELS), dtype=np.float32)
+    views[0] = (mel - active.mean()) / 3.0
+    views[1] = (mel - active.mean(axis=0)) / 2.5
+    voiced = features.pitch_hz > 0
+    octaves = np.where(voiced, np.log2(np.maximum(features.pitch_hz, 50.0) / _REFERENCE_HZ), 0.0)
+    median = np.median(octaves[voiced]) if voiced.sum() > 5 else 0.0
+    prosody = np.empty((len(mel), PROSODY), dtype=np.float32)
+    prosody[:, 0] = octaves
+    prosody[:, 1] = np.where(voiced, (octaves - median) * 2.0, 0.0)
+    prosody[:, 2] = voiced
+    prosody[:, 3] = features.strength
+    prosody[:, 4] = (energy - peak) / 4.0 + 1.0
+    prosody[:, 5] = (peak - 3.0) / 3.0
+    return EncoderInput(views, prosody)
+
+
+def nuclei_per_s(features: Features) -> float:
+    """Syllable nuclei a second: voiced energy peaks with a dip on both sides (de Jong & Wempe
+    2009, on mel frames). NaN where there are fewer than two.
+
+    A cheap target for training that follows every change of pace; what is *said* of the pace is
+    measured by `acoustics`.
+    """
+    energy = np.convolve(frame_energy(features.mel), _SMOOTH, mode="same")
+    peaks = np.flatnonzero((energy[1:-1] > energy[:-2]) & (energy[1:-1] >= energy[2:])) + 1
+    peaks = peaks[(features.pitch_hz[peaks] > 0) & (energy[peaks] > energy.max() - 6.0)]
+    nuclei: list[int] = []
+    for peak in peaks.tolist():
+        if nuclei and energy[nuclei[-1] : peak].min() > min(energy[nuclei[-1]], energy[peak]) - 0.5:
+            if energy[peak] > energy[nuclei[-1]]:
+                nuclei[-1] = peak
+        else:
+            nuclei.append(peak)
+    return len(nuclei) / (len(features) / 100) if len(nuclei) > 1 else math.nan
+
+
+ENCODER_FILE = "encoder.onnx"
+CODEBOOK_SIZE = "codebook_size"
+"""The key of the exported encoder's metadata that says how many entries its codebook has."""
+
+
+class BuiltinTokenizer:
+    """12.5 tokens a second from one codebook, and what the encoder's heads read."""
+
+    name = "builtin"
+    frame_rate_hz = 100 / FRAMES_A_TOKEN
+    codebooks = 1
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Idle threads that spin would take the cores from the language model.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self._path = path
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the weights."""
+        return hash_of_file(self._path)
+
+    @cached_property
+    def codebook_size(self) -> int:
+        """Entries of the codebook."""
+        told: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return int(told[CODEBOOK_SIZE])
+
+    def encode(self, waveform: Waveform) -> SpeechTokens:
+        """The tokens of one utterance; `readout` has "emotion" and "gender" probabilities and
+        "pace" in syllables a second."""
+        inputs = padded(encoder_input(measure_features(waveform)))
+        codes, emotion, female, pace = self._session.run(
+            None, {name: value[None] for name, value in inputs._asdict().items()}
+        )
+        return read_tokens(codes[:, : inputs.tokens], emotion[0], float(female[0]), float(pace[0]))
+
+
+def read_tokens(
+    codes: ArrayLike, emotion: Sequence[float], female: float, pace: float
+) -> SpeechTokens:
+    """Codes [1, tokens] with what the heads read: `emotion` probabilities [8] in the order of
+    EMOTIONS, the probability of a female voice, and the pace in syllables a second."""
+    return SpeechTokens(
+        np.asarray(codes, dtype=np.int64),
+        {
+            "emotion": dict(zip(EMOTIONS, map(float, emotion), strict=True)),
+            "gender": {"female": female, "male": 1.0 - female},
+            "pace": {"syllables_per_s": pace},
+        },
+    )
+
+
+class PaddedInput(NamedTuple):
+    """One utterance filled up to whole tokens, as the encoder learnt to read it."""
+
+    views: Floats
+    """Shape [2, frames, 64], frames a multiple of 8."""
+    prosody: Floats
+    """Shape [frames, 6]."""
+    heard: Floats
+    """1 for the utterance, 0 for what was filled up, shape [frames]."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that hold something of the utterance."""
+        return math.ceil(float(self.heard.sum()) / FRAMES_A_TOKEN)
+
+
+def padded(inputs: EncoderInput) -> PaddedInput:
+    """The input with zeros up to a whole number of tokens, two at least."""
+    frames = len(inputs.prosody)
+    more = max(2, math.ceil(frames / FRAMES_A_TOKEN)) * FRAMES_A_TOKEN - frames
+    return PaddedInput(
+        np.pad(inputs.views, ((0, 0), (0, more), (0, 0))),
+        np.pad(inputs.prosody, ((0, more), (0, 0))),
+        np.pad(np.ones(frames, dtype=np.float32), (0, more)),
+    )
+
+
+def open_builtin(path: str | Path | None = None, *, threads: int = 1) -> BuiltinTokenizer:
+    """The built-in tokenizer from a folder with encoder.onnx, or from that file itself.
+
+    Raises MissingModelError where there is none.
+    """
+    file = Path(path) if path is not None else Path(ENCODER_FILE)
+    if file.is_dir():
+        file = file / ENCODER_FILE
+    if not file.is_file():
+        raise MissingModelError(
+            f"{file}: no such speech encoder; give the folder of an exported model, or train one: "
+            "aligncap train recipes/mini/encoder.toml"
+        )
+    return BuiltinTokenizer(file, threads=threads)

@@ -1,0 +1,387 @@
+"""The vector-quantised bottleneck of the built-in encoder (van den Oord et al. 2017).
+
+Residual vector quantisation: each codebook names what the ones before it left over.
+
+The built-in speech encoder: spectrogram and prosody in, 12.5 discrete tokens a second out.
+
+Convolutions see 200 ms, attention sees the whole utterance, and a vector-quantised bottleneck
+with one codebook turns every 80 ms into a token. Its heads read emotion, gender, pace and the
+signal itself back from the *quantised* vectors, so that whatever they need has to be in the
+tokens: how it is said, not what.
+
+The built-in encoder on disk: config.json and model.safetensors, and its ONNX form.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aligncap.errors import MissingModelError
+from aligncap.prosody.measurement import MELS
+from aligncap.tokenizers.builtin import CODEBOOK_SIZE, ENCODER_FILE, FRAMES_A_TOKEN, PROSODY, VIEWS
+from aligncap.values import EMOTIONS
+
+_DECAY = 0.98
+_DEAD = 0.1
+
+
+class VectorQuantizer(nn.Module):
+    """One codebook whose entries follow the mean of the vectors that choose them.
+
+    Vectors are projected to few dimensions and normalised before they are compared, which keeps
+    the whole codebook in use. The gradient passes straight through.
+    """
+
+    codebook: Tensor
+    counts: Tensor
+    sums: Tensor
+
+    def __init__(self, width: int, size: int, code_width: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(width, code_width)
+        self.leave = nn.Linear(code_width, width)
+        codebook = functional.layer_norm(torch.randn(size, code_width), (code_width,))
+        self.register_buffer("codebook", codebook)
+        self.register_buffer("counts", torch.ones(size))
+        self.register_buffer("sums", codebook.clone())
+
+    def forward(
+        self, x: Tensor, heard: Tensor, *, rounding: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`x` [batch, time, width], `heard` [batch, time] → quantised `x` of the same shape, codes
+        [batch, time], and the commitment loss; padding neither counts nor moves the codebook.
+        Without `rounding` the vectors pass the narrow projection but not the codebook."""
+        vectors = self.enter(x)
+        # Under autocast too, distances are compared in full precision.
+        vectors = functional.layer_norm(vectors.float(), vectors.shape[-1:])
+        flat, kept = vectors.flatten(0, 1), heard.flatten() > 0
+        with torch.no_grad():
+            distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
+            codes = distance.argmin(1)
+        chosen = self.codebook[codes]
+        commitment = (flat - chosen).square().mean(1)[kept].mean()
+        if self.training:
+            self._follow(flat.detach()[kept], codes[kept])
+        passed = flat + (chosen - flat).detach() if rounding else flat
+        return self.leave(passed.view_as(vectors)), codes.view(x.shape[:2]), commitment
+
+    @torch.no_grad()
+    def _follow(self, vectors: Tensor, codes: Tensor) -> None:
+        """Move every entry to the running mean of its vectors; revive entries nobody chooses."""
+        size = len(self.codebook)
+        self.counts.lerp_(torch.bincount(codes, minlength=size).to(self.counts), 1 - _DECAY)
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
+        self.sums.lerp_(sums, 1 - _DECAY)
+        self.codebook.copy_(self.sums / (self.counts[:, None] + 1e-3))
+        dead = torch.nonzero(self.counts < _DEAD)[:, 0]
+        if len(dead) and len(vectors):
+            drawn = vectors[torch.randint(len(vectors), (len(dead),), device=vectors.device)]
+            self.codebook[dead] = drawn
+            self.sums[dead] = drawn
+            self.counts[dead] = 1.0
+
+
+_BLOCK_FRAMES = 4096
+
+
+class ResidualQuantizer(nn.Module):
+    """Codebooks of shape [depth, entries, width], applied one after the other."""
+
+    codebooks: Tensor
+
+    def __init__(self, codebooks: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("codebooks", codebooks)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[frames, width] → int64 [depth, frames]: in each codebook the nearest entry."""
+        # In blocks, since frames × entries distances of an hour of speech would take a gigabyte.
+        blocks = [self._codes(block) for block in torch.split(features, _BLOCK_FRAMES)]
+        return torch.cat(blocks, dim=1)
+
+    def _codes(self, residual: Tensor) -> Tensor:
+        codes = []
+        for codebook in self.codebooks:
+            nearest = squared_distances(residual, codebook).argmin(dim=1)
+            residual = residual - functional.embedding(nearest, codebook)
+            codes.append(nearest)
+        return torch.stack(codes)
+
+
+def squared_distances(points: Tensor, entries: Tensor) -> Tensor:
+    """‖point − entry‖² for points [n, width] and entries [m, width]: [n, m]."""
+    # Expanded and summed in this order, a near tie rounds as it does in the official module.
+    return (
+        points.square().sum(1, keepdim=True)
+        - 2 * points @ entries.T
+        + entries.square().sum(1)[None, :]
+    )
+
+
+_MASKED = -1e4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderConfig:
+    """Size of the encoder."""
+
+    width: int = 160
+    channels: int = 16
+    """Of the first convolution; the third has three times as many."""
+    convolutions: int = 3
+    """Residual convolutions at 25 Hz."""
+    layers: int = 3
+    """Transformer layers at 12.5 Hz."""
+    heads: int = 4
+    codebook_size: int = 512
+    code_width: int = 32
+    dropout: float = 0.15
+    prosody: bool = True
+    """Whether the prosody stream is heard."""
+    band_view: bool = True
+    """Whether the second, per-band normalised view is heard."""
+
+
+class EncoderOutput(NamedTuple):
+    """What the encoder makes of a batch; `tokens` is frames / 8, rounded up."""
+
+    codes: Tensor
+    """Int64, shape [batch, tokens]."""
+    emotion: Tensor
+    """Logits, shape [batch, 8]."""
+    gender: Tensor
+    """Logit of a female voice, shape [batch]."""
+    pace: Tensor
+    """Logarithm of syllables a second, shape [batch]."""
+    signal: Tensor
+    """Mean input of each token's frames, shape [batch, tokens, 64 + 6]."""
+    heard: Tensor
+    """1 for tokens of the utterance, 0 for padding, shape [batch, tokens]."""
+    commitment: Tensor
+    """Mean squared distance from vectors to their codebook entries, a scalar."""
+
+
+class ResidualConvolution(nn.Module):
+    """A dilated convolution over time with a short cut around it."""
+
+    def __init__(self, width: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.spread = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.norm = nn.BatchNorm1d(width)
+        self.mix = nn.Conv1d(width, width, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, heard: Tensor) -> Tensor:
+        """`x` [batch, width, time], `heard` [batch, time] → [batch, width, time]."""
+        y = functional.silu(self.norm(self.spread(x * heard[:, None])))
+        added: Tensor = self.dropout(self.mix(y))
+        return x + added
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, which may learn to prefer near tokens, and a feed-forward network."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.projections = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        self.feedforward_norm = nn.LayerNorm(width)
+        self.feedforward = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+        # Some heads begin as local, some as global.
+        self.slope = nn.Parameter(torch.linspace(0.0, 0.3, heads))
+
+    def forward(self, x: Tensor, heard: Tensor) -> Tensor:
+        """`x` [batch, time, width], `heard` [batch, time] → [batch, time, width]."""
+        batch, time, width = x.shape
+        shaped = self.projections(self.attention_norm(x)).view(batch, time, 3, self.heads, -1)
+        query, key, value = shaped.permute(2, 0, 3, 1, 4)
+        place = torch.arange(time, device=x.device, dtype=x.dtype)
+        nearness = -(place[:, None] - place).abs() * functional.relu(self.slope)[:, None, None]
+        scores = query @ key.transpose(2, 3) / math.sqrt(width // self.heads) + nearness
+        weights = (scores + (1.0 - heard[:, None, None]) * _MASKED).softmax(-1)
+        attended = (weights @ value).transpose(1, 2).reshape(batch, time, width)
+        x = x + self.dropout(self.output(attended))
+        added: Tensor = self.dropout(self.feedforward(self.feedforward_norm(x)))
+        return x + added
+
+
+class SpeechEncoder(nn.Module):
+    """The built-in tokenizer's network."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, channels = config.width, config.channels
+        views = VIEWS if config.band_view else 1
+        self.front = nn.ModuleList(
+            (
+                nn.Conv2d(views, channels, 5, stride=2, padding=2),
+                nn.Conv2d(channels, 2 * channels, 3, stride=(1, 2), padding=1),
+                nn.Conv2d(2 * channels, 3 * channels, 3, stride=(1, 2), padding=1),
+            )
+        )
+        self.front_norms = nn.ModuleList(nn.BatchNorm2d((n + 1) * channels) for n in range(3))
+        self.spectrum = nn.Linear(3 * channels * MELS // 8, width)
+        self.prosody = nn.Sequential(
+            nn.Conv1d(PROSODY, 48, 9, stride=2, padding=4),
+            nn.SiLU(),
+            nn.Conv1d(48, width, 5, stride=2, padding=2),
+        )
+        self.front_dropout = nn.Dropout(config.dropout)
+        self.convolutions = nn.ModuleList(
+            ResidualConvolution(width, n + 1, config.dropout) for n in range(config.convolutions)
+        )
+        self.shorten = nn.Conv1d(width, width, 3, stride=2, padding=1)
+        self.layers = nn.ModuleList(
+            TransformerLayer(width, config.heads, config.dropout) for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.quantizer = VectorQuantizer(width, config.codebook_size, config.code_width)
+        self.attend = nn.Linear(width, 1)
+        self.summary = nn.Sequential(nn.Linear(2 * width, 128), nn.SiLU(), nn.Dropout(0.2))
+        self.emotion = nn.Linear(128, len(EMOTIONS))
+        self.gender = nn.Linear(128, 1)
+        self.pace = nn.Linear(128, 1)
+        self.signal = nn.Sequential(
+            nn.Linear(width, 128), nn.SiLU(), nn.Linear(128, MELS + PROSODY)
+        )
+
+    def forward(
+        self, views: Tensor, prosody: Tensor, frames_heard: Tensor, *, quantize: bool = True
+    ) -> EncoderOutput:
+        """Read a batch: `views` [batch, 2, frames, 64], `prosody` [batch, frames, 6] and
+        `frames_heard` [batch, frames] (1 for the utterance, 0 for padding); frames is a multiple
+        of 8. Without `quantize` the heads see vectors that are not rounded to the codebook."""
+        x = self._listen(views, prosody, frames_heard[:, :: FRAMES_A_TOKEN // 2])
+        heard = frames_heard[:, ::FRAMES_A_TOKEN]
+        for layer in self.layers:
+            x = layer(x, heard)
+        x = self.norm(x)
+        x, codes, commitment = self.quantizer(x, heard, rounding=quantize)
+        summary = self.summary(self._pool(x, heard))
+        return EncoderOutput(
+            codes,
+            self.emotion(summary),
+            self.gender(summary)[:, 0],
+            self.pace(summary)[:, 0],
+            self.signal(x),
+            heard,
+            commitment,
+        )
+
+    def _listen(self, views: Tensor, prosody: Tensor, heard: Tensor) -> Tensor:
+        """Convolutions from 100 Hz to 12.5 Hz; returns [batch, tokens, width]."""
+        # Averaging pairs of frames first halves the cost and loses nothing that was measured.
+        x = functional.avg_pool2d(views[:, : self.front[0].in_channels], (2, 1))
+        x = x.contiguous(memory_format=torch.channels_last)
+        for convolution, norm in zip(self.front, self.front_norms, strict=True):
+            x = functional.silu(norm(convolution(x)))
+        x = self.spectrum(x.permute(0, 2, 1, 3).flatten(2))
+        if self.config.prosody:
+            x = x + self.prosody(prosody.transpose(1, 2)).transpose(1, 2)
+        x = self.front_dropout(x).transpose(1, 2)
+        for convolution in self.convolutions:
+            x = convolution(x, heard)
+        shortened: Tensor = self.shorten(x * heard[:, None]).transpose(1, 2)
+        return shortened
+
+    def _pool(self, x: Tensor, heard: Tensor) -> Tensor:
+        """Attention-weighted mean and deviation over tokens, shape [batch, 2 · width]."""
+        weights = (self.attend(x) + (heard[..., None] - 1.0) * -_MASKED).softmax(1)
+        mean = (x * weights).sum(1)
+        variance = (x.square() * weights).sum(1) - mean.square()
+        return torch.cat((mean, variance.clamp(min=1e-4).sqrt()), dim=1)
+
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+def save_encoder(folder: Path, model: SpeechEncoder) -> None:
+    """Write the encoder's size and weights into `folder`, and its ONNX form beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps(asdict(model.config), indent=1) + "\n"
+    (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    export_encoder(model, folder / ENCODER_FILE)
+
+
+def load_encoder(folder: Path) -> SpeechEncoder:
+    """The encoder that `save_encoder` wrote, ready to read speech."""
+    if not (folder / WEIGHTS_FILE).exists():
+        raise MissingModelError(
+            f"{folder}: holds no speech encoder; run: aligncap train recipes/mini/encoder.toml"
+        )
+    config = EncoderConfig(**json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+    model = SpeechEncoder(config)
+    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    return model.eval()
+
+
+class _Exported(nn.Module):
+    """What ONNX Runtime computes of one utterance at a time."""
+
+    def __init__(self, encoder: SpeechEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(
+        self, views: Tensor, prosody: Tensor, heard: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        reading = self.encoder(views, prosody, heard)
+        female = reading.gender.sigmoid()
+        return reading.codes, reading.emotion.softmax(-1), female, reading.pace.exp()
+
+
+def export_encoder(model: SpeechEncoder, path: Path) -> None:
+    """Write the encoder as ONNX: `views` [1, 2, frames, 64], `prosody` [1, frames, 6] and `heard`
+    [1, frames], frames a multiple of 8, to `codes`, `emotion` (probabilities), `female`, `pace`."""
+    frames = 12 * FRAMES_A_TOKEN
+    example = (
+        torch.zeros(1, VIEWS, frames, MELS),
+        torch.zeros(1, frames, PROSODY),
+        torch.ones(1, frames),
+    )
+    tokens = torch.export.Dim("tokens", min=2, max=4096)
+    training = model.training
+    exported = _Exported(model).eval()
+    program = torch.onnx.export(
+        exported,
+        example,
+        dynamo=True,
+        input_names=["views", "prosody", "heard"],
+        output_names=["codes", "emotion", "female", "pace"],
+        dynamic_shapes={
+            "views": {2: tokens * FRAMES_A_TOKEN},
+            "prosody": {1: tokens * FRAMES_A_TOKEN},
+            "heard": {1: tokens * FRAMES_A_TOKEN},
+        },
+        verbose=False,
+    )
+    model.train(training)
+    if program is None:
+        raise RuntimeError("torch gave no ONNX program")
+    model_proto = program.model_proto
+    _forget_origin(model_proto.graph)
+    model_proto.metadata_props.add(key=CODEBOOK_SIZE, value=str(model.config.codebook_size))
+    path.write_bytes(model_proto.SerializeToString())
+
+
+def _forget_origin(graph: Any) -> None:
+    """Drop what torch notes of the source of every node: paths of the machine it ran on."""
+    del graph.metadata_props[:]
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""

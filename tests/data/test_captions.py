@@ -1,0 +1,130 @@
+"""Captions and clues of an utterance: from its labels, its facts, or the people who wrote some."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aligncap.clues import Levels, clue_of, emotion_of, find_clues
+from aligncap.data.captions import gold_clues, meaning_of, write_captions
+from aligncap.data.manifest import Utterance, read_manifest
+from aligncap.data.splits import validation_split
+from aligncap.values import Fact, Facts
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+UNKNOWN = dict.fromkeys(Levels.__dataclass_fields__)
+LEVELS = Levels(**{**UNKNOWN, "gender": "male", "pitch": "high", "pace": "fast"})
+
+
+def utterance(**known: object) -> Utterance:
+    return Utterance(**{"id": "u1", "path": Path("u1.wav"), **known})  # type: ignore[arg-type]
+
+
+def facts(**values: float) -> Facts:
+    by_name = {name: Fact(name, value, "", 1.0) for name, value in values.items()}
+    return Facts(duration_s=3.0, speech_s=2.5, by_name=by_name)
+
+
+def test_captions_say_the_label_and_what_was_measured() -> None:
+    sad = utterance(emotion="sad", label="sadness", gender="female")
+    for language in ("en", "zh"):
+        captions = write_captions(sad, LEVELS, language=language, count=30, seed=1)
+        assert len(set(captions)) == 30
+        clues = {(c.trait, c.meaning) for text in captions for c in find_clues(text, language)}
+        assert clues == {
+            ("emotion", "sad"),
+            ("gender", "female"),  # the label, though the measurement says male
+            ("pitch", "high"),
+            ("pace", "fast"),
+        }
+
+
+def test_the_seed_and_the_utterance_choose_the_captions() -> None:
+    def drawn(name: str, seed: int) -> list[str]:
+        clip = utterance(id=name, emotion="happy")
+        return write_captions(clip, None, language="en", count=5, seed=seed)
+
+    assert drawn("u1", 1) == drawn("u1", 1)
+    assert drawn("u1", 1) != drawn("u1", 2)
+    assert drawn("u1", 1) != drawn("u2", 1)
+
+
+def test_what_people_wrote_is_used_as_it_is() -> None:
+    clip = utterance(captions=("声音颤抖，十分难过。", "伤心", "伤心"), emotion="sad")
+    captions = write_captions(clip, None, language="zh", count=3, seed=0)
+    assert captions == ["声音颤抖，十分难过。", "伤心"]
+    english = write_captions(clip, None, language="en", count=3, seed=0)
+    assert [emotion_of(text) for text in english] == ["sad"] * 3
+    unlabelled = utterance(captions=("伤心",))
+    assert write_captions(unlabelled, None, language="en", count=3, seed=0) == []
+
+
+def test_a_measured_gender_helps_where_the_corpus_has_none() -> None:
+    meaning = meaning_of(utterance(emotion="neutral", label="calm"), LEVELS)
+    assert meaning is not None
+    assert (meaning.gender, meaning.calm) == ("male", True)
+    assert meaning.levels == {"pitch": "high", "pace": "fast"}
+
+
+def test_gold_clues_are_labels_first_and_measurements_after() -> None:
+    measured = facts(
+        pitch_offset_st=6.0, loudness_db=-26.0, pace_syllables_per_s=2.0, female_probability=0.02
+    )
+    clip = utterance(emotion="fearful", gender="female")
+    assert [(c.trait, c.meaning) for c in gold_clues(clip)] == [
+        ("emotion", "fearful"),
+        ("gender", "female"),
+    ]
+    assert [(c.trait, c.meaning) for c in gold_clues(clip, measured)] == [
+        ("emotion", "fearful"),
+        ("gender", "female"),  # and not the male that was measured
+        ("pitch", "high"),
+        ("volume", "normal"),
+        ("pace", "slow"),
+    ]
+
+
+def test_gold_clues_of_a_caption_are_those_it_names() -> None:
+    clip = utterance(captions=("声音颤抖，语速很快，十分难过。",))
+    assert {(c.trait, c.meaning) for c in gold_clues(clip)} == {
+        ("voice quality", "trembling"),
+        ("pace", "fast"),
+        ("emotion", "sad"),
+    }
+
+
+@pytest.mark.speech_data
+def test_real_clips_are_described() -> None:
+    if not SHARED.is_dir():
+        pytest.skip("the corpora are not here (../shared/data)")
+    from aligncap.audio import load
+    from aligncap.prosody import measure
+
+    clips = list(read_manifest(SHARED / "speech" / "ravdess" / "manifest.jsonl"))
+    _, validation = validation_split(clips)
+    for clip in validation[::30]:
+        measured = measure(load(clip.path))
+        told = gold_clues(clip, measured)
+        assert told[:2] == (clue_of("emotion", clip.emotion), clue_of("gender", clip.gender))
+        assert len({(c.trait, c.meaning) for c in told}) == len(told)
+        (caption,) = write_captions(clip, measured, language="en", count=1, seed=0)
+        said = {(c.trait, c.meaning) for c in find_clues(caption) if c.trait != "tone"}
+        assert said <= {(c.trait, c.meaning) for c in told}, caption
+
+
+def test_no_sentence_is_copied_from_the_captions_we_learnt_from() -> None:
+    folder = SHARED / "captions"
+    if not folder.is_dir():
+        pytest.skip("the captions are not here (../shared/data/captions)")
+    known = set()
+    for path in folder.glob("*.jsonl"):
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                known.add((row.get("caption") or row.get("style_prompt")).strip(" .。").lower())
+    assert len(known) > 4_000
+    for emotion in ("angry", "sad", "neutral"):
+        clip = utterance(emotion=emotion, gender="male")
+        for language in ("en", "zh"):
+            for text in write_captions(clip, LEVELS, language=language, count=300, seed=0):
+                assert text.strip(" .。").lower() not in known

@@ -1,0 +1,197 @@
+"""Each corpus, laid out as it is shipped, is read as its documents say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aligncap.data.captioned import CORPORA, open_corpus, read_captions
+from aligncap.data.layouts import Fault, sound_files
+from aligncap.data.manifest import Utterance
+from aligncap.errors import DataError, UnknownNameError
+from data import shipped
+
+
+def clips(name: str, source: Path) -> dict[str, Utterance]:
+    """The clips of a corpus by id; there may be no fault."""
+    found = list(open_corpus(name).find(source))
+    assert [one for one in found if isinstance(one, Fault)] == []
+    return {one.id: one for one in found if isinstance(one, Utterance)}
+
+
+def test_every_corpus_has_a_miniature() -> None:
+    assert shipped.SHIPPED.keys() == CORPORA.keys()
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_a_miniature_is_found_whole(name: str, tmp_path: Path) -> None:
+    build, counts = shipped.SHIPPED[name]
+    corpus = open_corpus(name)
+    found = clips(name, build(tmp_path))
+    assert corpus.name == name
+    assert all(one.path.is_file() for one in found.values())
+    parts = [corpus.part_of(one) for one in found.values()]
+    assert {part: parts.count(part) for part in counts} == dict(counts)
+
+
+def test_the_counts_are_those_of_the_paper() -> None:
+    counts = {name: sum(open_corpus(name).counts.values()) for name in CORPORA}
+    assert counts == {
+        "emosec": 45_039,
+        "mer2023": 5_030,
+        "nnime": 5_028,
+        "secap": 600,
+        "esd": 35_000,
+        "iemocap": 10_039,
+        "ravdess": 1_440,
+        "emodb": 535,
+        "folder": 0,
+    }
+
+
+def test_a_name_that_is_near_is_offered() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'iemocap'"):
+        open_corpus("iemocaps")
+
+
+def test_esd_reads_both_layouts_and_both_encodings(tmp_path: Path) -> None:
+    found = clips("esd", shipped.esd(tmp_path))
+    mandarin, english = found["0003_001051"], found["0011_000352"]
+    assert (mandarin.language, mandarin.gender, mandarin.emotion) == ("zh", "female", "sad")
+    assert (mandarin.text, mandarin.speaker) == ("打远一看。", "esd_0003")
+    assert (english.language, english.gender, english.emotion) == ("en", "male", "angry")
+    assert english.path.parent.name == "evaluation"
+    assert english.text == "You do."
+
+
+def test_esd_sentences_without_tabs_are_read(tmp_path: Path) -> None:
+    shipped.noise(tmp_path / "0011" / "Sad" / "0011_001051.wav")
+    shipped.lines(tmp_path / "0011" / "0011.txt", "0011_001051 The nine the eggs, I keep. Sad")
+    assert clips("esd", tmp_path)["0011_001051"].text == "The nine the eggs, I keep."
+
+
+def test_iemocap_reads_labels_and_transcripts(tmp_path: Path) -> None:
+    found = clips("iemocap", shipped.iemocap(tmp_path))
+    excited, nobody = found["Ses01F_impro01_M000"], found["Ses02M_script01_1_F001"]
+    assert (excited.emotion, excited.label, excited.gender) == ("happy", "excited", "male")
+    assert excited.speaker == "iemocap_Ses01M"
+    assert excited.text == "Words of Ses01F_impro01_M000."
+    assert (nobody.emotion, nobody.label) == (None, "no agreement")
+
+
+def test_emosec_puts_captions_over_both(tmp_path: Path) -> None:
+    found = clips("emosec", shipped.emosec(tmp_path))
+    clip = found["0011_000001"]
+    assert clip.captions == ("Caption of 0011_000001.", "Another of 0011_000001.")
+    assert (clip.corpus, clip.speaker) == ("emosec", "esd_0011")
+    assert found["Ses01F_impro01_F000"].captions
+
+
+def test_emosec_follows_links_to_where_the_audio_is(tmp_path: Path) -> None:
+    shipped.esd(tmp_path / "disk" / "ESD")
+    source = tmp_path / "emosec"
+    source.mkdir()
+    (source / "ESD").symlink_to(tmp_path / "disk" / "ESD")
+    (source / "back").symlink_to(source)  # a link without end
+    captions = dict.fromkeys(shipped.captioned(tmp_path / "disk"), "A caption.")
+    (source / "merged_file.json").write_text(json.dumps(captions))
+    assert len(clips("emosec", source)) == 20
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"ESD/0001/Sad/0001_001051.wav": ["One.", " Two. "]},
+        {"0001_001051": "One.", "0001_001051.wav": "Two."},
+        {"0001_001051": {"emotion": "sad", "captions": ["One.", "Two."]}},
+        [{"audio": "a\\0001_001051.wav", "caption": "One."}, {"id": "0001_001051", "text": "Two."}],
+    ],
+)
+def test_captions_of_any_shape_are_read(told: object, tmp_path: Path) -> None:
+    file = tmp_path / "merged_file.json"
+    file.write_text(json.dumps(told))
+    assert read_captions(file) == {"0001_001051": ("One.", "Two.")}
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ('"captions"', "holds a str; write {"),
+        ('{"a": 3}', "'a' has no captions (3)"),
+        ('{"a": {"emotion": "sad"}}', "'a' has none of captions, caption"),
+        ("[3]", "entry 0 is no record"),
+        ('[{"caption": "One."}]', "entry 0 has none of id, name"),
+        ('[{"id": 3, "caption": "One."}]', "entry 0 names its clip 3"),
+        ("{", "not JSON in UTF-8"),
+    ],
+)
+def test_captions_of_no_shape_are_named(told: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "merged_file.json"
+    file.write_text(told)
+    with pytest.raises(DataError) as caught:
+        read_captions(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert message in str(caught.value)
+
+
+def test_mer2023_takes_what_is_heard_from_the_descriptions(tmp_path: Path) -> None:
+    found = clips("mer2023", shipped.mer2023(tmp_path))
+    clip = found["sample_00"]
+    assert clip.captions == ("His voice is low and slow.", "他的声音低沉。")
+    assert (clip.emotion, clip.label) == ("fearful", "worried")
+    assert clip.path.parent.name == "train"
+    assert found["sample_30"].path.parent.name == "audio"
+    assert found["sample_30"].captions == ()
+
+
+def test_names_tell_what_they_tell(tmp_path: Path) -> None:
+    nnime = clips("nnime", shipped.nnime(tmp_path / "nnime"))["Frustration_01_B_11"]
+    assert (nnime.speaker, nnime.emotion, nnime.label) == ("nnime_01B", "angry", "frustration")
+    ravdess = clips("ravdess", shipped.ravdess(tmp_path / "r"))["03-01-02-01-01-02-02"]
+    assert (ravdess.emotion, ravdess.label, ravdess.intensity) == ("neutral", "calm", "normal")
+    assert (ravdess.speaker, ravdess.gender, ravdess.sentence) == ("ravdess_02", "female", "01")
+    emodb = clips("emodb", shipped.emodb(tmp_path / "e"))["08b03Lb"]
+    assert (emodb.emotion, emodb.label, emodb.gender) == ("bored", "boredom", "female")
+    assert (emodb.speaker, emodb.sentence, emodb.language) == ("emodb_08", "b03", "de")
+
+
+def test_secap_finds_sounds_that_were_listed_elsewhere(tmp_path: Path) -> None:
+    clip = clips("secap", shipped.secap(tmp_path))["tx_emulate_00_110_0001_000001"]
+    assert clip.path == tmp_path / "wav" / f"{clip.id}.wav"
+    assert clip.captions == (f"难过的{clip.id}", "她很难过")
+    assert clip.text == f"话 {clip.id}"
+
+
+def test_a_folder_has_what_lies_beside_each_sound(tmp_path: Path) -> None:
+    found = clips("folder", shipped.folder(tmp_path))
+    assert found.keys() == {"one", "deep/two"}
+    assert found["deep/two"].captions == ("A woman speaks softly.", "She sounds tired.")
+    assert (found["one"].speaker, found["one"].emotion) == ("anna", "neutral")
+
+
+@pytest.mark.parametrize(("name", "lacks"), [("emosec", "json"), ("secap", "scp"), ("esd", None)])
+def test_a_folder_that_is_another_is_named(name: str, lacks: str | None, tmp_path: Path) -> None:
+    place = tmp_path if lacks else tmp_path / "nowhere"
+    with pytest.raises(DataError, match=str(place)):
+        list(open_corpus(name).find(place))
+
+
+@pytest.mark.speech_data
+@pytest.mark.parametrize("name", ["ravdess", "emodb"])
+def test_names_of_real_clips_tell_what_was_agreed(name: str, speech_data: Path) -> None:
+    rows = (speech_data / name / "manifest.jsonl").read_text("utf-8").splitlines()
+    agreed = {row["id"]: row for row in map(json.loads, rows)}
+    found = clips(name, speech_data / name)
+    assert found.keys() == agreed.keys()
+    for clip_id, row in agreed.items():
+        clip = found[clip_id]
+        assert (clip.speaker, clip.gender) == (row["speaker"], row["gender"])
+        assert clip.intensity == row.get("intensity", clip.intensity)
+        assert {clip.label, clip.emotion} & {row["emotion"]}, clip_id
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+    shipped.noise(tmp_path / "a.wav")
+    shipped.noise(tmp_path / ".trash" / "b.wav")
+    shipped.lines(tmp_path / "._a.wav", "of another system")
+    assert [file.name for file in sound_files(tmp_path)] == ["a.wav"]

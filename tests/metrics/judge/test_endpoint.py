@@ -1,0 +1,232 @@
+"""A server that misbehaves in every way that servers do."""
+
+import json
+import socket
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from aligncap.errors import JudgeError, RecipeError
+from aligncap.metrics.judge import JudgeSettings, NoReplyError
+from aligncap.metrics.judge_clients import EndpointModel
+from metrics.judge.server import SERVED, Answer, Asked, failing, saying, serving
+
+
+class Waits(list[float]):
+    """A clock that only writes down how long it was asked to wait."""
+
+    def __call__(self, seconds: float) -> bool:
+        self.append(seconds)
+        return False
+
+
+def model_at(url: str, waits: Waits | None = None, **more: object) -> EndpointModel:
+    settings = JudgeSettings(model="small", url=url, **{"attempts": 4, "timeout_s": 5.0, **more})
+    return EndpointModel(settings, wait=waits if waits is not None else Waits(), random=Random(0))
+
+
+def test_a_prompt_goes_out_as_such_servers_expect_it() -> None:
+    with serving(lambda asked: saying("yes")) as server:
+        model = model_at(server.url + "/", key="secret", request={"seed": 1, "max_tokens": None})
+        reply = model.ask("「他很平静」 \ud83d\ude00?")
+    (asked,) = server.asked
+    assert asked.path == "/v1/chat/completions"
+    assert asked.headers["Authorization"] == "Bearer secret"
+    assert asked.prompt == "「他很平静」 \U0001f600?"
+    assert {key: value for key, value in asked.body.items() if key != "messages"} == {
+        "model": "small",
+        "temperature": 0.0,
+        "seed": 1,
+    }
+    assert (reply.text, reply.finish, reply.served) == ("yes", "stop", SERVED)
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.retries) == (30, 12, 0)
+
+
+def test_a_server_of_ones_own_needs_no_key() -> None:
+    with serving(lambda asked: saying("yes")) as server:
+        model_at(server.url).ask("?")
+    assert "Authorization" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        failing(500),
+        failing(503),
+        failing(429),
+        failing(408),
+        saying("yes", cut=10),
+        saying("yes", cut=0),
+        saying("late", after_s=0.6),
+        Answer(b"<html>bad gateway</html>"),
+        Answer(b'{"choices": []}'),
+        Answer(b"[]"),
+        Answer(b'{"choices": [{"message": {"content": 7}}]}'),
+        Answer(b'{"error": {"message": "provider is busy"}}'),
+        Answer(b"\xff\xfe"),
+        Answer(b"[" * 100_000),
+        Answer(b'{"choices": [{"message"', headers={"Connection": "close"}),
+    ],
+    ids=lambda bad: f"{bad.status}-{bad.cut}-{bad.after_s:g}-{bad.body[:12]!r}",
+)
+def test_what_may_pass_is_tried_again(bad: Answer) -> None:
+    waits = Waits()
+    with serving(lambda asked: bad if asked.number < 2 else saying("yes")) as server:
+        reply = model_at(server.url, waits, timeout_s=0.3 if bad.after_s else 5.0).ask("?")
+    assert (reply.text, reply.retries, len(server.asked)) == ("yes", 2, 3)
+    assert 0.5 <= waits[0] <= 1.0 <= waits[1] <= 2.0
+
+
+def test_a_server_that_drips_is_not_waited_for() -> None:
+    with serving(lambda asked: saying("x" * 100)) as server:
+
+        def send(handler, answer):
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(answer.body)))
+            handler.end_headers()
+            for place in range(len(answer.body)):
+                handler.wfile.write(answer.body[place : place + 1])
+                time.sleep(0.1)
+
+        server._send = send
+        with pytest.raises(NoReplyError, match="timed out while the reply came"):
+            model_at(server.url, timeout_s=0.35, attempts=1).ask("?")
+
+
+def test_attempts_are_counted_and_come_to_an_end() -> None:
+    waits = Waits()
+    with (
+        serving(lambda asked: failing(500, "out of memory")) as server,
+        pytest.raises(NoReplyError) as caught,
+    ):
+        model_at(server.url, waits).ask("?")
+    assert str(caught.value) == "no reply in 4 attempts, the last: HTTP 500 (out of memory)"
+    assert caught.value.retries == 3
+    assert len(server.asked) == 4
+    assert len(waits) == 3
+
+
+def test_retry_after_is_waited_for() -> None:
+    waits = Waits()
+    with serving(
+        lambda asked: failing(429, Retry_After="9") if asked.number < 1 else saying("yes")
+    ) as server:
+        assert model_at(server.url, waits).ask("?").retries == 1
+    assert 9.0 <= waits[0] <= 9.2
+
+
+def test_a_pause_that_nobody_waits_for_ends_the_run() -> None:
+    with (
+        serving(lambda asked: failing(429, Retry_After="3600")) as server,
+        pytest.raises(JudgeError, match="asks to wait 3600 s, more than 60 s; run the same"),
+    ):
+        model_at(server.url).ask("?")
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (failing(401, "no such key"), r"HTTP 401 \(no such key\); set ALIGNCAP_JUDGE_KEY"),
+        (failing(403, "not yours"), r"HTTP 403 \(not yours\); set ALIGNCAP_JUDGE_KEY"),
+        (failing(404, "no 'small'"), r"HTTP 404 \(no 'small'\); give the base URL up to and"),
+        (failing(400, "too\nhot"), r"HTTP 400 \(too hot\); correct the model or the judge's"),
+        (failing(301, "", Location="http://localhost:9"), "HTTP 301; give the URL that it leads"),
+        (Answer(b"", status=422), "HTTP 422; correct the model"),
+    ],
+)
+def test_what_no_attempt_can_change_ends_at_once(answer: Answer, line: str) -> None:
+    with (
+        serving(lambda asked: answer) as server,
+        pytest.raises(JudgeError, match=line) as caught,
+    ):
+        model_at(server.url, key="secret").ask("?")
+    assert len(server.asked) == 1
+    assert str(caught.value).startswith(server.url)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_was_never_there_ends_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    waits = Waits()
+    with pytest.raises(JudgeError, match=r"nobody answers there .* start the server or give its"):
+        model_at(f"http://127.0.0.1:{port}/v1", waits).ask("?")
+    assert waits == []
+
+
+def test_a_server_that_goes_away_is_tried_again() -> None:
+    with serving(lambda asked: saying("yes")) as server:
+        model = model_at(server.url)
+        model.ask("?")
+    with pytest.raises(NoReplyError, match="refused"):
+        model.ask("?")
+
+
+def test_a_redirect_gets_neither_captions_nor_key() -> None:
+    with (
+        serving(lambda asked: saying("yes")) as other,
+        serving(lambda asked: failing(307, Location=other.url)) as server,
+        pytest.raises(JudgeError, match="HTTP 307"),
+    ):
+        model_at(server.url, key="secret").ask("?")
+    assert other.asked == []
+
+
+def test_a_proxy_is_used_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with serving(lambda asked: saying("yes")) as proxy:
+        model_at("http://judge.invalid/v1", proxy=proxy.url.removesuffix("/v1")).ask("?")
+    assert proxy.asked[0].path == "http://judge.invalid/v1/chat/completions"
+
+
+def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("OPENAI_API_KEY", "not for you")
+    with serving(lambda asked: saying("yes")) as server:
+        assert model_at(server.url).ask("?").text == "yes"
+    assert "Authorization" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"url": "localhost:8000"}, "is none; write http://localhost:8000/v1"),
+        ({"url": "http://x:port/v1"}, "is none"),
+        ({"url": "file:///etc/passwd"}, "is none"),
+        ({"url": "http://a b/v1"}, "is none"),
+        ({"url": "http://a..b/v1"}, "is none"),
+        ({"url": "http://[::1/v1"}, "is none"),
+        ({"url": "http://me:word@x/v1"}, "holds a password"),
+        ({"url": "http://x/v1/chat/completions/"}, "give its base, http://x/v1"),
+        ({"key": "two\nlines"}, "key holds characters"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"concurrency": 0}, "concurrency is 0, must be 1 or more"),
+        ({"timeout_s": float("nan")}, "timeout_s is nan, must be above 0"),
+        ({"request": {"stream": True}}, "sets 'stream'"),
+        ({"model": " "}, "has no model"),
+        ({"url": None, "temperature": 0.5}, "greedy"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object], line: str) -> None:
+    with pytest.raises(RecipeError, match=line):
+        JudgeSettings(**{"model": "small", "url": "http://localhost/v1", **settings})
+
+
+def test_the_key_is_not_shown() -> None:
+    settings = JudgeSettings(model="small", url="http://localhost/v1", key="secret")
+    assert "secret" not in repr(settings)
+
+
+def test_what_is_sent_is_ascii_whatever_the_caption_holds(tmp_path: Path) -> None:
+    def echo(asked: Asked) -> Answer:
+        return saying(json.dumps(asked.prompt))
+
+    with serving(echo) as server:
+        assert json.loads(model_at(server.url).ask("\udc80 half").text) == "\udc80 half"

@@ -1,0 +1,77 @@
+"""Pairs to score: from the paraphrase grammar, and of real captions where they are."""
+
+import json
+from pathlib import Path
+from random import Random
+
+from aligncap.data.paraphrase import Meaning, draw_captions
+from aligncap.metrics.scores import Metric, ScoredClip
+from aligncap.metrics.table import MetricOptions, open_metric
+from aligncap.metrics.tokenise import open_tokeniser
+from aligncap.values import EMOTIONS
+
+Captions = dict[str, list[str]]
+
+
+def synthetic_pairs(language: str, count: int, *, references: int = 3) -> list[ScoredClip]:
+    """Clips with one to so many references; every fiftieth hypothesis is empty."""
+    rng = Random(7)
+    clips = []
+    for number in range(count):
+        meaning = Meaning(
+            emotion=rng.choice(EMOTIONS),
+            gender=rng.choice(("female", "male", None)),
+            levels={"pitch": rng.choice(("high", "low")), "pace": rng.choice(("fast", "slow"))},
+        )
+        said, *meant = draw_captions(meaning, language, 1 + references, rng)
+        kept = tuple(meant[: 1 + number % references])
+        clips.append(ScoredClip(f"clip{number:04}", said if number % 50 else "", kept))
+    return clips
+
+
+def grouped_pairs(groups: list[list[str]], count: int) -> list[ScoredClip]:
+    """Clips from groups of captions of one thing: one is the hypothesis, the rest references."""
+    rng = Random(11)
+    clips = []
+    for number, group in enumerate(groups[:count]):
+        said, *meant = rng.sample(group, min(len(group), 4))
+        clips.append(ScoredClip(f"clip{number:04}", said, tuple(meant)))
+    return clips
+
+
+def chinese_captions(speech_data: Path) -> list[ScoredClip]:
+    """SECap's: the caption of the next clip is the hypothesis."""
+    rows = _rows(speech_data / "secap" / "manifest.jsonl")
+    captions = [row["captions"] for row in rows if row["captions"]]
+    return [
+        ScoredClip(f"clip{number:04}", captions[number - 1][0], tuple(own))
+        for number, own in enumerate(captions)
+    ]
+
+
+def english_prompts(speech_data: Path) -> list[ScoredClip]:
+    """LibriTTS-P's: prompts for the same levels are captions of one thing."""
+    groups: dict[str, list[str]] = {}
+    rows = _rows(speech_data.parent / "captions" / "librittsp_style_prompts.jsonl")
+    for row in rows:
+        groups.setdefault(row["key"], []).append(row["caption"])
+    several = [group[at : at + 4] for group in groups.values() for at in range(0, len(group), 4)]
+    return grouped_pairs([group for group in several if len(group) > 1], 400)
+
+
+def spaced(clips: list[ScoredClip], tokenisation: str) -> tuple[Captions, Captions]:
+    """References and hypotheses as pycocoevalcap takes them: tokens between blanks."""
+    tokenise = open_tokeniser(tokenisation, "en")
+    return (
+        {clip.id: [" ".join(tokenise(text)) for text in clip.references] for clip in clips},
+        {clip.id: [" ".join(tokenise(clip.hypothesis))] for clip in clips},
+    )
+
+
+def metric(name: str, language: str = "en", **options: str) -> Metric:
+    """A metric by itself."""
+    return open_metric(name, MetricOptions(language=language, **options))
+
+
+def _rows(file: Path) -> list[dict[str, list[str]]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]

@@ -1,0 +1,136 @@
+"""Sentence similarity by a tiny encoder made here, beside the same computed text by text."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
+
+from aligncap.errors import DataError, MissingModelError
+from aligncap.metrics.scores import ScoredClip
+from aligncap.metrics.similarity import fingerprint, pooling_of
+from aligncap.metrics.table import MetricOptions, open_metric
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "man", "woman", "sad", "fast", "speaks"]
+
+
+def make_encoder(folder: Path, *, seed: int = 0) -> Path:
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(
+        vocab_size=len(WORDS), intermediate_size=32, max_position_embeddings=24, **sizes
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_encoder(tmp_path_factory.mktemp("models") / "tiny encoder")
+
+
+def clip(hypothesis: str, *references: str) -> ScoredClip:
+    return ScoredClip("c", hypothesis, references)
+
+
+def embedding(folder: Path, text: str, *, cls: bool = False) -> np.ndarray:
+    """One text alone, so that nothing is padded."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+    return (states[0] if cls else states.mean(dim=0)).double().numpy()
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def test_it_is_the_mean_cosine_of_each_text_alone(encoder):
+    texts = ("a man speaks", "a sad woman speaks fast a man", "woman")
+    hypothesis, *references = (embedding(encoder, text) for text in texts)
+    expected = np.mean([cosine(hypothesis, reference) for reference in references])
+    metric = open_metric("similarity", MetricOptions(encoder=encoder))
+    clips = [clip(texts[0], *texts[1:]), clip("sad", "sad"), clip(" ", "sad")]
+    statistics = metric.measure(clips)
+    assert statistics.clip_values == pytest.approx([expected, 1.0, 0.0], abs=1e-6)
+    assert statistics.value == pytest.approx((expected + 1) / 3, abs=1e-6)
+
+
+def test_a_folder_pools_as_it_says(encoder, tmp_path):
+    folder = make_encoder(tmp_path / "cls")
+    (folder / "1_Pooling").mkdir()
+    settings = {"word_embedding_dimension": 16, "pooling_mode_cls_token": True}
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({**settings, "pooling_mode_mean_tokens": False})
+    )
+    metric = open_metric("similarity", MetricOptions(encoder=folder))
+    expected = cosine(
+        embedding(folder, "a man", cls=True), embedding(folder, "sad woman", cls=True)
+    )
+    assert metric.measure([clip("a man", "sad woman")]).value == pytest.approx(expected, abs=1e-6)
+    assert metric.variant.endswith("|pool:cls")
+
+
+def test_the_signature_names_the_encoder_by_its_weights(encoder, tmp_path):
+    metric = open_metric("similarity", MetricOptions(encoder=encoder))
+    hashed = fingerprint(encoder)
+    assert metric.variant == f"similarity:cosine|encoder:tiny_encoder@{hashed[:8]}|pool:mean"
+    assert fingerprint(make_encoder(tmp_path / "same")) == hashed
+    assert fingerprint(make_encoder(tmp_path / "other", seed=1)) != hashed
+
+
+def test_a_text_longer_than_the_encoder_reads_is_cut(encoder):
+    metric = open_metric("similarity", MetricOptions(encoder=encoder))
+    assert metric.measure([clip("a man " * 50, "a man " * 60)]).value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("text", ["🙂", "\x00", "声音", "a\u0301\u202e", "[SEP] [PAD]"])
+def test_any_text_has_a_place(encoder, text):
+    metric = open_metric("similarity", MetricOptions(encoder=encoder))
+    assert metric.measure([clip(text, text)]).value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "pools by lasttoken; known here"),
+        (
+            "1_Pooling/config.json",
+            {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True},
+            "pools by pooling_mode_cls_token and pooling_mode_max_tokens",
+        ),
+        (
+            "modules.json",
+            [{"type": "sentence_transformers.models.Dense"}],
+            "ends in a layer Dense, which cannot be run here",
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_refused(tmp_path, file, content, message):
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        pooling_of(tmp_path)
+
+
+def test_the_layers_of_sentence_transformers_are_known(tmp_path):
+    names = ("models.Transformer", "models.Pooling", "models.Normalize")
+    layers = [{"type": f"sentence_transformers.{name}"} for name in names]
+    (tmp_path / "modules.json").write_text(json.dumps(layers))
+    assert pooling_of(tmp_path) == "mean"
+
+
+def test_without_an_encoder(tmp_path):
+    with pytest.raises(MissingModelError, match="give its folder by --encoder"):
+        open_metric("similarity", MetricOptions())
+    with pytest.raises(MissingModelError, match="no sentence encoder; --encoder names a folder"):
+        open_metric("similarity", MetricOptions(encoder=tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(MissingModelError, match="cannot be opened as an encoder"):
+        open_metric("similarity", MetricOptions(encoder=tmp_path))
