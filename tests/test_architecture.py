@@ -45,7 +45,7 @@ TORCH_LIBRARIES = {"torch", "transformers", "peft", "accelerate", "safetensors",
 TORCH_LIBRARIES |= {"deepspeed", "bitsandbytes"}
 
 HEAVY = ["torch", "transformers", "onnxruntime", "ctranslate2", "nltk", "jieba", "pydantic"]
-HEAVY += ["rich.progress"]
+HEAVY += ["openai", "rich.progress"]
 """What neither `import aligncap` nor `aligncap --help` may wait for."""
 
 LONGEST_FILE = 600

@@ -23,8 +23,8 @@ from aligncap.cli.main import main
 from aligncap.preference.examples import read_preferences
 from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.cache import TokenCache
-from captioner.completions_server import serving
 from speech_tokenizers.conftest import official_module  # noqa: F401  # a fixture
+from support.server import completing, serving
 from whole import FEELINGS, OFFICIAL, save_llama, save_speech_tokenizer, write_recordings
 
 SMALL = (
@@ -281,13 +281,13 @@ def test_exported_it_captions_without_torch(way: Way, clip: Path, quantization: 
 
 def test_a_server_of_completions_gives_the_same_caption(way: Way, clip: Path) -> None:
     name = read_meta(way["merged"]).name
-    with serving(way["merged"], name=name) as server:
+    with serving(completing(way["merged"], name=name)) as server:
         printed = way.run(
             *("caption", clip, "--model", way["merged"], "--endpoint", server.url),
             *("--tokenizer-weights", way["tokenizer"], "--format", "jsonl"),
         )
     assert server.asked
-    sent = {tuple(body["prompt"]) for body in server.asked}
+    sent = {tuple(asked.body["prompt"]) for asked in server.asked}
     assert len(sent) == 1
     assert sent <= set(prompts_of(way, way["merged"]))
     assert json.loads(printed)["caption"]

@@ -23,8 +23,8 @@ from aligncap.captioner.runtimes import (
 from aligncap.cli.main import main
 from aligncap.errors import EndpointError, RecipeError
 from aligncap.values import SpeechTokens
-from captioner.completions_server import Server, serving
 from captioner.standins import write_model
+from support.server import Answer, Asked, Server, completing, serving
 
 GREEDY = DecodeOptions(beam_size=1, min_length=3, max_length=12)
 
@@ -38,7 +38,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(merged: Path) -> Iterator[Server]:
-    with serving(merged, name="tiny") as running:
+    with serving(completing(merged, name="tiny")) as running:
         yield running
 
 
@@ -46,7 +46,7 @@ def runtime(merged: Path, url: str, **more: object) -> EndpointRuntime:
     vocabulary = load_vocabulary(merged)
     rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids())
     settings = EndpointSettings(url=url, **{"attempts": 2, **more})  # type: ignore[arg-type]
-    return EndpointRuntime(settings, vocabulary, rules, name="tiny", wait=lambda _: False)
+    return EndpointRuntime(settings, vocabulary, rules, name="tiny")
 
 
 def prompts(merged: Path) -> list[tuple[int, ...]]:
@@ -75,7 +75,7 @@ def log_probability(merged: Path, prompt: tuple[int, ...], response: tuple[int, 
 def test_greedy_captions_are_those_of_torch(merged: Path, gives_ids: bool) -> None:
     asked = prompts(merged)
     expected = torch_runtime(merged).generate(asked, GREEDY)
-    with serving(merged, name="tiny", gives_ids=gives_ids) as server:
+    with serving(completing(merged, name="tiny", gives_ids=gives_ids)) as server:
         found = runtime(merged, server.url).generate(asked, GREEDY)
     decode = load_vocabulary(merged).decode
     for prompt, ((ours,), (theirs,)) in zip(asked, zip(found, expected, strict=True), strict=True):
@@ -97,22 +97,15 @@ def test_several_captions_are_the_greedy_one_and_draws(merged: Path, server: Ser
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     sampled = DecodeOptions(captions=2, max_length=8, sampling=Sampling(temperature=0.5, seed=3))
     assert served.generate([prompt], sampled) == served.generate([prompt], sampled)
-    assert {"seed": 3, "temperature": 0.5, "n": 2}.items() <= server.asked[-1].items()
-
-
-def test_scores_are_the_servers(merged: Path, server: Server) -> None:
-    prompt, responses = prompts(merged)[1], [(20, 21, 22), (30,)]
-    scores = runtime(merged, server.url).score(prompt, responses)
-    exact = [log_probability(merged, prompt, response) for response in responses]
-    assert scores == pytest.approx(exact, abs=1e-3)
+    assert {"seed": 3, "temperature": 0.5, "n": 2}.items() <= server.asked[-1].body.items()
 
 
 def test_no_speech_token_may_be_said(merged: Path, server: Server) -> None:
     runtime(merged, server.url, key="secret").generate(prompts(merged)[:1], GREEDY)
     vocabulary = load_vocabulary(merged)
-    never = {int(i) for i, bias in server.asked[-1]["logit_bias"].items() if bias == -100}
+    never = {int(i) for i, bias in server.asked[-1].body["logit_bias"].items() if bias == -100}
     assert never == set(range(vocabulary.text_rows, vocabulary.size))
-    assert server.keys[-1] == "Bearer secret"
+    assert server.asked[-1].headers["Authorization"] == "Bearer secret"
 
 
 def test_the_whole_way_through_the_command_line(
@@ -143,3 +136,19 @@ def test_settings_are_checked(merged: Path) -> None:
     options, nowhere = DecodeOptions(beam_size=4, groups=2), runtime(merged, "http://h/v1")
     with pytest.raises(RecipeError, match="diverse beams"):
         nowhere.generate([(1,)], options)
+
+
+def test_an_answer_that_is_no_text_is_one_line(merged: Path) -> None:
+    speech = load_vocabulary(merged).size - 1
+    choice = {"text": "?", "token_ids": [speech], "logprobs": {"token_logprobs": [-1.0]}}
+    answers = [{"choices": [{"text": "no log-probabilities"}]}, {"choices": [choice]}]
+
+    def behave(asked: Asked) -> Answer:
+        return Answer(json.dumps(answers[min(asked.number, 1)]).encode())
+
+    with (
+        serving(behave) as server,
+        pytest.raises(EndpointError, match="tiny: its answer is no text; start the server with"),
+    ):
+        runtime(merged, server.url).generate(prompts(merged)[:1], GREEDY)
+    assert len(server.asked) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metrics.judge.server import Asked, saying, serving
+from support.server import Asked, saying, serving
 
 SPOKEN = {"a": "A sad woman speaks slowly.", "b": "An angry man shouts."}
 WRITTEN = {"a": ["A sad woman speaks slowly."], "b": ["A happy man.", "He is glad."]}

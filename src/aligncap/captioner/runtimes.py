@@ -14,20 +14,18 @@ temperature 1. Log-probabilities are the server's, over its whole vocabulary.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from random import Random
-from threading import Event
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 import ctranslate2
 import numpy as np
 
 from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.endpoints import NoAnswerError, Wait, check_server, open_client
+from aligncap.endpoints import COMPLETIONS, Endpoint, NoReplyError, ServerSettings
 from aligncap.errors import EndpointError, MissingModelError, RecipeError
 
 CT2_FOLDER = "ct2"
@@ -164,9 +162,6 @@ class LanguageRuntime(Protocol):
     ) -> list[list[Hypothesis]]:
         """For each prompt up to `options.captions` responses, at least one, best first."""
 
-    def score(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> list[float]:
-        """The log-probability of each response after the prompt, summed over its tokens."""
-
 
 class CT2Runtime:
     """An exported language model; `generate` and `score` as `LanguageRuntime` has them."""
@@ -257,35 +252,26 @@ def _hypotheses(result: Any, options: DecodeOptions) -> list[Hypothesis]:
     ]
 
 
-T = TypeVar("T")
-
-PATH = "/completions"
 FORBIDDEN = -100
 """The bias of a token that is never to be said: the least that the protocol knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointSettings:
+class EndpointSettings(ServerSettings):
     """Where a merged model is served, and how it is asked."""
 
     url: str
-    """Base URL, up to and with "/v1"."""
     model: str | None = None
     """The name it is served under; that of the model folder where not given."""
-    key: str | None = field(default=None, repr=False)
-    proxy: str | None = None
     concurrency: int = 16
-    """Prompts under way at once."""
     attempts: int = 6
-    timeout_s: float = 120.0
-    longest_wait_s: float = 60.0
 
     def __post_init__(self) -> None:
-        check_server(self, whose="the endpoint's", path=PATH)
+        self.check("the endpoint's", COMPLETIONS)
 
 
 class EndpointRuntime:
-    """A served language model; `generate` and `score` as `LanguageRuntime` has them."""
+    """A served language model; `generate` as `LanguageRuntime` has it."""
 
     def __init__(
         self,
@@ -294,22 +280,24 @@ class EndpointRuntime:
         rules: ResponseRules,
         *,
         name: str,
-        wait: Wait | None = None,
     ) -> None:
-        """`name` is what the model is called where the settings do not say; `wait` is a clock."""
+        """`name` is what the model is called where the settings do not say."""
         self._vocabulary, self._rules = vocabulary, rules
         self._name = settings.model or name
         self._concurrency = settings.concurrency
         self._bias = {str(i): FORBIDDEN for i in range(rules.text_size, vocabulary.size)}
-        self._client = open_client(
+        self._endpoint = Endpoint(
             settings,
-            PATH,
+            COMPLETIONS,
+            _choices_in,
+            what="completion with log-probabilities",
             refused=EndpointError,
-            key_from="ALIGNCAP_ENDPOINT_KEY",
-            model="the name the model is served under",
-            otherwise="start the server with a checkpoint of `aligncap merge`",
-            wait=wait or Event().wait,
-            random=Random(),
+            hints={
+                401: "set ALIGNCAP_ENDPOINT_KEY to a key that the server accepts",
+                403: "set ALIGNCAP_ENDPOINT_KEY to a key that may use this model",
+                404: "give the base URL up to and with /v1, and the name the model is served under",
+                0: "start the server with a checkpoint of `aligncap merge`",
+            },
         )
 
     def generate(
@@ -320,11 +308,6 @@ class EndpointRuntime:
             raise RecipeError("diverse beams need the torch runtime: load with runtime='torch'")
         with ThreadPoolExecutor(self._concurrency) as pool:
             return list(pool.map(lambda prompt: self._generate(prompt, options), prompts))
-
-    def score(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> list[float]:
-        """The log-probability of each response after the prompt, summed over its tokens."""
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            return list(pool.map(lambda response: self._score(prompt, response), responses))
 
     def _generate(self, prompt: Sequence[int], options: DecodeOptions) -> list[Hypothesis]:
         found: list[Hypothesis] = []
@@ -340,7 +323,8 @@ class EndpointRuntime:
         self, prompt: Sequence[int], options: DecodeOptions, how: Mapping[str, object]
     ) -> list[Hypothesis]:
         fields = {
-            "prompt": list(prompt),
+            "logprobs": 1,
+            "add_special_tokens": False,
             "max_tokens": options.max_length,
             "min_tokens": options.min_length,
             "stop_token_ids": list(self._rules.stop_ids),
@@ -348,21 +332,26 @@ class EndpointRuntime:
             "return_token_ids": True,
             **how,
         }
-
-        def read(table: Any) -> list[Hypothesis]:
-            return [self._hypothesis(choice, options) for choice in table["choices"]]
-
-        return self._ask(fields, read)
+        try:
+            choices, _ = self._endpoint.ask(
+                model=self._name, prompt=list(prompt), extra_body=fields
+            )
+        except NoReplyError as error:
+            raise EndpointError(f"{self._name}: {error}") from error
+        return [self._hypothesis(choice, options) for choice in choices]
 
     def _hypothesis(self, choice: Any, options: DecodeOptions) -> Hypothesis:
         """One answer, up to its first end."""
-        log_probabilities = [float(p) for p in choice["logprobs"]["token_logprobs"]]
+        log_probabilities = choice["logprobs"]["token_logprobs"]
         given = choice.get("token_ids") or self._ids_of(choice)
         stops = set(self._rules.stop_ids)
         ends = (n for n, i in enumerate(given, 1) if i in stops and n >= options.min_length)
         ids = given[: next(ends, len(given))]
         if not ids or max(ids) >= self._rules.text_size:
-            raise ValueError("a caption of no text")
+            raise EndpointError(
+                f"{self._name}: its answer is no text; start the server with a checkpoint of "
+                "`aligncap merge`"
+            )
         # Ids made of a text may be others, or fewer, than those that the server counts.
         whole = not choice.get("token_ids") and len(ids) == len(given)
         total = sum(log_probabilities if whole else log_probabilities[: len(ids)])
@@ -376,29 +365,12 @@ class EndpointRuntime:
             ids.append(self._vocabulary.eos_id)
         return ids
 
-    def _score(self, prompt: Sequence[int], response: Sequence[int]) -> float:
-        start, stop = len(prompt), len(prompt) + len(response)
 
-        def read(table: Any) -> float:
-            given = table["choices"][0]["logprobs"]["token_logprobs"][start:stop]
-            if len(given) < len(response):
-                raise ValueError("no log-probabilities of the prompt")
-            return sum(map(float, given))
-
-        return self._ask(
-            {"prompt": [*prompt, *response], "echo": True, "max_tokens": 1, "temperature": 0.0},
-            read,
-        )
-
-    def _ask(self, fields: Mapping[str, object], read: Callable[[Any], T]) -> T:
-        shared = {"model": self._name, "logprobs": 1, "add_special_tokens": False}
-        try:
-            answer, _ = self._client.ask(
-                {**shared, **fields}, read, what="completion with log-probabilities"
-            )
-        except NoAnswerError as error:
-            raise EndpointError(f"{self._name}: {error}") from error
-        return answer
+def _choices_in(table: Any) -> list[Any]:
+    """The choices of a completion; fails where they have no text or no log-probabilities."""
+    for choice in table["choices"]:
+        _ = choice["text"] + "", [float(p) for p in choice["logprobs"]["token_logprobs"]]
+    return [table["choices"][0], *table["choices"][1:]]
 
 
 def _drawing(sampling: Sampling) -> Mapping[str, object]:

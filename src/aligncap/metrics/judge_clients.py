@@ -8,18 +8,15 @@ From settings to a judge that can be asked.
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from threading import Event, Lock
 from typing import Any
 
-from aligncap.endpoints import NoAnswerError, Wait, open_client
+from aligncap.endpoints import CHAT, Endpoint, NoReplyError
 from aligncap.errors import JudgeError, MissingModelError
 from aligncap.metrics.judge import (
-    CHAT_PATH,
     ChatModel,
     JudgeClient,
     JudgeSettings,
-    NoReplyError,
     Progress,
     Reply,
     ReplyCache,
@@ -30,29 +27,31 @@ from aligncap.storage import fingerprint_of_folder
 class EndpointModel:
     """The model that `settings` names, on the server at its URL."""
 
-    def __init__(self, settings: JudgeSettings, *, wait: Wait, random: Random) -> None:
+    def __init__(self, settings: JudgeSettings, *, stop: Event | None = None) -> None:
         self.name = settings.model
         self.settings = _request_fields(settings)
-        self._client = open_client(
+        self._endpoint = Endpoint(
             settings,
-            CHAT_PATH,
+            CHAT,
+            _reply_in,
+            what="chat completion",
             refused=JudgeError,
-            key_from="ALIGNCAP_JUDGE_KEY",
-            model="a model that the server lists",
-            otherwise="correct the model or the judge's settings by what it says",
-            wait=wait,
-            random=random,
+            hints={
+                401: "set ALIGNCAP_JUDGE_KEY to a key that the server accepts",
+                403: "set ALIGNCAP_JUDGE_KEY to a key that may use this model",
+                404: "give the base URL up to and with /v1, and a model that the server lists",
+                0: "correct the model or the judge's settings by what it says",
+            },
+            stop=stop,
         )
 
     def ask(self, prompt: str) -> Reply:
         """The model's reply, after as many attempts as are allowed."""
-        fields = {"messages": [{"role": "user", "content": prompt}], **self.settings}
-        try:
-            reply, retries = self._client.ask(
-                {"model": self.name, **fields}, _reply_in, what="chat completion"
-            )
-        except NoAnswerError as error:
-            raise NoReplyError(str(error), retries=error.retries) from error
+        reply, retries = self._endpoint.ask(
+            model=self.name,
+            messages=[{"role": "user", "content": prompt}],
+            extra_body=self.settings,
+        )
         return replace(reply, retries=retries)
 
 
@@ -155,20 +154,18 @@ def _hash_of(folder: Path) -> str:
     return fingerprint_of_folder(folder, files)
 
 
-def open_judge(
-    settings: JudgeSettings, *, progress: Progress | None = None, wait: Wait | None = None
-) -> JudgeClient:
+def open_judge(settings: JudgeSettings, *, progress: Progress | None = None) -> JudgeClient:
     """The judge that the settings describe; nothing is sent before it is asked.
 
-    `wait` stands in for the clock between attempts. Raises DataError where the cache cannot be
-    used, MissingModelError where a model of this machine, or what runs it, is not here.
+    Raises DataError where the cache cannot be used, MissingModelError where a model of this
+    machine, or what runs it, is not here, JudgeError where what asks a server is not.
     """
     stop = Event()
     model: ChatModel
     if settings.url is None:
         model = open_local(settings.model, max_tokens=settings.max_tokens)
     else:
-        model = EndpointModel(settings, wait=wait or stop.wait, random=Random())
+        model = EndpointModel(settings, stop=stop)
     return JudgeClient(
         model,
         ReplyCache(settings.cache, model=model.name, settings=model.settings),

@@ -15,7 +15,7 @@ from aligncap.metrics.aes import read_overlap
 from aligncap.metrics.judge import JudgeSettings, Question
 from aligncap.metrics.judge_clients import open_judge
 from metrics.judge.fakes import rating
-from metrics.judge.server import Asked, saying, serving
+from support.server import Asked, saying, serving
 
 TESTS = Path(__file__).resolve().parents[2]
 COUNT, CONCURRENCY = 60, 3

@@ -6,8 +6,9 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from aligncap.captioner.vocabulary import train_text_tokenizer
+from aligncap.endpoints import NoReplyError
 from aligncap.errors import JudgeError, MissingModelError
-from aligncap.metrics.judge import JudgeSettings, NoReplyError
+from aligncap.metrics.judge import JudgeSettings
 from aligncap.metrics.judge_clients import open_judge, open_local
 from aligncap.metrics.table import MetricOptions, open_metric
 from metrics.judge.fakes import clip

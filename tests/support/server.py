@@ -1,4 +1,4 @@
-"""A chat-completions server on loopback that behaves as it is told, well or badly."""
+"""A server on loopback that speaks the OpenAI protocol and behaves as a test says."""
 
 import json
 import socket
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
@@ -53,10 +54,57 @@ def saying(text: str, **more: Any) -> Answer:
 
 
 def failing(status: int, message: str = "overloaded", **headers: str) -> Answer:
-    """An error as such servers write it."""
+    """An error as such servers write it; the client waits a millisecond before it asks again."""
     table = {"error": {"message": message, "type": "server_error"}}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named = {"Retry-After-Ms": "1"} | named
     return Answer(json.dumps(table).encode(), status=status, headers=named)
+
+
+def completing(folder: Path, *, name: str, gives_ids: bool = True) -> Callable[[Asked], Answer]:
+    """Completions of the model of a folder by plain transformers, nothing of ours."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    lock = Lock()  # torch has one seed
+
+    def complete(asked: Asked) -> Answer:
+        if asked.path != "/v1/completions" or asked.body["model"] != name:
+            return failing(404, "no such model")
+        with lock, torch.inference_mode():
+            choices = [choice(ids, asked.body) for ids in generate(asked.body)]
+        return Answer(json.dumps({"choices": choices}).encode())
+
+    def generate(body: dict[str, Any]) -> list[list[int]]:
+        how: dict[str, Any] = {"do_sample": False}
+        if body["temperature"] > 0.0:
+            torch.manual_seed(body.get("seed", 0))
+            how = {"do_sample": True, "temperature": body["temperature"]}
+            how["top_k"] = body.get("top_k", 0)
+        ids = torch.tensor([body["prompt"]] * body["n"])
+        lengths = {"max_new_tokens": body["max_tokens"], "min_new_tokens": body["min_tokens"]}
+        mask = torch.ones_like(ids)
+        return model.generate(ids, attention_mask=mask, **lengths, **how).tolist()
+
+    def choice(ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
+        start, ends = len(body["prompt"]), set(model.generation_config.eos_token_id)
+        length = next((n for n, i in enumerate(ids[start:], 1) if i in ends), len(ids) - start)
+        ids = ids[: start + length]
+        log_p = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+        text = [i for i in ids[start:] if i != tokenizer.eos_token_id]
+        given = {"token_ids": ids[start:]} if gives_ids else {}
+        return {
+            "text": tokenizer.decode(text, skip_special_tokens=True),
+            "finish_reason": "stop" if ids[-1] in ends else "length",
+            "logprobs": {
+                "token_logprobs": [float(log_p[at - 1, ids[at]]) for at in range(start, len(ids))]
+            },
+            **given,
+        }
+
+    return complete
 
 
 class Server:
