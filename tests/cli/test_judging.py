@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.cli.console import Console, JudgeProgress, Progress
-from aligncap.cli.evaluate import judge_settings
+from aligncap.cli.console import Console, JudgeProgress, LlmOptions, Progress
 from aligncap.errors import RecipeError
 
 HOSTED = "https://api.openai.com/v1"
@@ -14,24 +13,22 @@ LOCAL = "http://localhost:8000/v1"
 
 
 def settings_for(url: str | None, **environment: str):
-    found = judge_settings("small", url=url, cache=None, environment=environment)
+    found = LlmOptions(model="small", url=url).settings(environment)
     assert found
     return found
 
 
 def test_no_model_is_no_judge() -> None:
-    assert judge_settings(None, url=None, cache=Path("x"), environment={}) is None
+    assert LlmOptions(cache=Path("x")).settings({}) is None
 
 
 def test_an_address_without_a_model_says_what_to_give() -> None:
     with pytest.raises(RecipeError, match="give --judge-model too"):
-        judge_settings(None, url=LOCAL, cache=None, environment={})
+        LlmOptions(url=LOCAL).settings({})
 
 
 def test_options_arrive(tmp_path: Path) -> None:
-    found = judge_settings(
-        "small", url=None, cache=tmp_path / "c", environment={}, prompts=tmp_path
-    )
+    found = LlmOptions(model="small", cache=tmp_path / "c", prompts=tmp_path).settings({})
     assert found
     assert (found.model, found.url, found.cache, found.prompts) == (
         "small", None, tmp_path / "c", tmp_path

@@ -16,6 +16,7 @@ from aligncap.preference import Annotation, Clip, ClipCandidates, Provenance
 from aligncap.preference.store import PreferenceStore
 from cli.conftest import Aligncap
 from preference.small import candidate
+from support.server import saying, serving
 
 MINI = Path(__file__).resolve().parents[2] / "src" / "aligncap" / "models" / "mini"
 
@@ -138,6 +139,28 @@ def test_the_llm_judge_asks_for_its_model(aligncap: Aligncap, store: Path) -> No
     ran = aligncap("prefer", "judge", store, "--judge", "llm")
     assert ran.code == 2
     assert "give --judge-model, and --judge-url" in ran.err
+
+
+def test_the_llm_judge_gets_the_key_and_the_prompts(
+    aligncap: Aligncap, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALIGNCAP_JUDGE_KEY", "secret")
+    template = "Ours: $instruction $references $candidates"
+    (tmp_path / "p-score.en.txt").write_text(template, "utf-8")
+    ratings = dict.fromkeys(("richness", "consistency", "fluency", "adherence"), 8)
+    one = ratings | {"contradicted": [], "unsupported": []}
+    reply = json.dumps({f"C{n}": one for n in (1, 2, 3)})
+    with serving(lambda asked: saying(reply)) as server:
+        ran = aligncap(
+            *("prefer", "judge", store, "--judge", "llm", "--judge-model", "small"),
+            *("--judge-url", server.url, "--judge-prompts", tmp_path),
+            *("--judge-cache", tmp_path / "replies.sqlite"),
+        )
+    assert ran.code == 0, ran.err
+    assert "6 captions judged by llm|judge:small|" in ran.out
+    assert {asked.headers["Authorization"] for asked in server.asked} == {"Bearer secret"}
+    assert all(asked.prompt.startswith("Ours: ") for asked in server.asked)
+    assert "secret" not in ran.out + ran.err
 
 
 def test_people_and_judges_agree(aligncap: Aligncap, store: Path) -> None:

@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO, TypeVar
 from urllib.parse import urlsplit
 
-from aligncap.errors import AlignCapError, InterruptedRunError
+from aligncap.errors import AlignCapError, InterruptedRunError, RecipeError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+    from aligncap.metrics.judge import JudgeSettings
     from aligncap.values import Caption, Waveform
 
 
@@ -85,6 +86,42 @@ def proxy_for(url: str | None, environment: Mapping[str, str]) -> str | None:
         return None
     name = f"{parts.scheme}_proxy"
     return environment.get(name) or environment.get(name.upper()) or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmOptions:
+    """--judge-model, --judge-url, --judge-cache and --judge-prompts: a language model as judge."""
+
+    model: str | None = None
+    url: str | None = None
+    cache: Path | None = None
+    prompts: Path | None = None
+
+    def settings(self, environment: Mapping[str, str]) -> "JudgeSettings | None":
+        """With the key and the proxy that the environment names; None where no model is named.
+
+        The key is ALIGNCAP_JUDGE_KEY. OPENAI_API_KEY is sent to OpenAI only: a key that lies in
+        the environment for another purpose must not go to any server somebody names.
+        """
+        from aligncap.metrics.judge import CACHE, JudgeSettings
+
+        if self.model is None:
+            if self.url is not None:
+                raise RecipeError(
+                    f"--judge-url {self.url}: give --judge-model too, as the server names it"
+                )
+            return None
+        key = environment.get("ALIGNCAP_JUDGE_KEY", "").strip()
+        if not key and urlsplit(self.url or "").hostname == "api.openai.com":
+            key = environment.get("OPENAI_API_KEY", "").strip()
+        return JudgeSettings(
+            model=self.model,
+            url=self.url,
+            key=key or None,
+            proxy=proxy_for(self.url, environment),
+            cache=self.cache or CACHE,
+            prompts=self.prompts,
+        )
 
 
 @dataclass(frozen=True)

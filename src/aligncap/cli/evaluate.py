@@ -1,17 +1,13 @@
-"""The judge of the command line: its options, and what the environment holds for it.
+"""`aligncap evaluate`: captions beside their references, scored and reported."""
 
-`aligncap evaluate`: captions beside their references, scored and reported.
-"""
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from aligncap.cli.console import Console, JudgeProgress, Progress, proxy_for
-from aligncap.errors import DataError, RecipeError
+from aligncap.cli.console import Console, JudgeProgress, LlmOptions, Progress
+from aligncap.errors import DataError
 from aligncap.metrics.evaluation import (
     Draws,
     Hypotheses,
@@ -31,48 +27,7 @@ from aligncap.metrics.scores import ScoredClip
 from aligncap.metrics.table import MetricOptions
 
 if TYPE_CHECKING:
-    from aligncap.metrics.judge import JudgeClient, JudgeSettings
-
-
-KEY = "ALIGNCAP_JUDGE_KEY"
-OPENAI_KEY, OPENAI_HOST = "OPENAI_API_KEY", "api.openai.com"
-
-
-def judge_settings(
-    model: str | None,
-    *,
-    url: str | None,
-    cache: Path | None,
-    environment: Mapping[str, str],
-    prompts: Path | None = None,
-) -> "JudgeSettings | None":
-    """The judge of --judge-model, --judge-url, --judge-cache and --judge-prompts, if one is named.
-
-    Its key is ALIGNCAP_JUDGE_KEY of the environment. OPENAI_API_KEY is sent to OpenAI only: a key
-    that lies in the environment for another purpose must not go to any server somebody names.
-    """
-    from aligncap.metrics.judge import CACHE, JudgeSettings
-
-    if model is None:
-        if url is not None:
-            raise RecipeError(f"--judge-url {url}: give --judge-model too, as the server names it")
-        return None
-    return JudgeSettings(
-        model=model,
-        url=url,
-        key=_key(url, environment),
-        proxy=proxy_for(url, environment),
-        prompts=prompts,
-        cache=cache or CACHE,
-    )
-
-
-def _key(url: str | None, environment: Mapping[str, str]) -> str | None:
-    key = environment.get(KEY, "").strip()
-    if not key and url and urlsplit(url).hostname == OPENAI_HOST:
-        key = environment.get(OPENAI_KEY, "").strip()
-    return key or None
-
+    from aligncap.metrics.judge import JudgeClient
 
 SOME_FAILED = 1
 
@@ -86,26 +41,6 @@ SUFFIXES = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html"}
 """What an output's suffix says of the format; any other is a table."""
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeOptions:
-    """The language model that rates captions; without a model there is none."""
-
-    url: str | None
-    model: str | None
-    cache: Path | None
-    prompts: Path | None
-
-    def settings(self, world: Console) -> "JudgeSettings | None":
-        """With what the environment adds: a key, a proxy."""
-        return judge_settings(
-            self.model,
-            url=self.url,
-            cache=self.cache,
-            environment=world.environment,
-            prompts=self.prompts,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +60,7 @@ class EvaluateOptions:
     tokenisation: str | None
     jars: Path | None
     encoder: Path | None
-    judge: JudgeOptions
+    judge: LlmOptions
 
     def __post_init__(self) -> None:
         inputs = (self.hypotheses, self.references, self.baseline)
@@ -170,11 +105,9 @@ def evaluate_files(options: EvaluateOptions, *, world: Console) -> int:
 
 
 @contextmanager
-def _judge(
-    options: JudgeOptions, names: list[str], world: Console
-) -> Iterator["JudgeClient | None"]:
+def _judge(options: LlmOptions, names: list[str], world: Console) -> Iterator["JudgeClient | None"]:
     """The judge, where one is named and a metric needs it."""
-    settings = options.settings(world)
+    settings = options.settings(world.environment)
     if settings is None or not JUDGED.intersection(names):
         yield None
         return

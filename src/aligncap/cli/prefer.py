@@ -152,11 +152,18 @@ def judge(
     judge_cache: Annotated[Path, typer.Option(help="llm: where every reply is kept.")] = Path(
         "judge-replies.sqlite"
     ),
+    judge_prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="llm: prompts to ask in place of the built-in ones."),
+    ] = None,
 ) -> None:
     """Judge the candidates that this judge has not judged yet."""
-    from aligncap.cli.prefer_steps import LlmOptions, judge_candidates
+    from aligncap.cli.console import LlmOptions
+    from aligncap.cli.prefer_steps import judge_candidates
 
-    llm = LlmOptions(judge_model, judge_url, judge_cache) if judge is JudgeName.LLM else None
+    llm = LlmOptions()
+    if judge is JudgeName.LLM:
+        llm = LlmOptions(model=judge_model, url=judge_url, cache=judge_cache, prompts=judge_prompts)
     raise typer.Exit(
         judge_candidates(
             store, judge.value, weights=weight or [], llm=llm, world=context.ensure_object(Console)

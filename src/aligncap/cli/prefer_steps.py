@@ -7,7 +7,6 @@
 
 import json
 import math
-import os
 import socket
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -15,10 +14,9 @@ from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from aligncap.cli.caption import Record
-from aligncap.cli.console import Console, Progress, stoppable, warnings_said
+from aligncap.cli.console import Console, LlmOptions, Progress, stoppable, warnings_said
 from aligncap.errors import (
     AlignCapError,
     DataError,
@@ -27,9 +25,8 @@ from aligncap.errors import (
     UnknownNameError,
 )
 from aligncap.preference.agreement import (
-    Concordance,
     accuracy_against,
-    concordance,
+    kendall_tau_b,
     krippendorff_alpha,
     ratings_of,
 )
@@ -40,14 +37,7 @@ from aligncap.preference.pairs import PairOptions, import_pairs, pair_all, write
 from aligncap.preference.store import PreferenceStore, open_store
 from aligncap.service.annotate import Task, tasks_of
 
-if TYPE_CHECKING:
-    from aligncap.metrics.judge import JudgeSettings
-
-
 SOME_FAILED = 1
-
-KEY_VARIABLE = "ALIGNCAP_JUDGE_KEY"
-"""Where the key of a judge's server is read from: a command line is seen by others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +49,6 @@ class CandidateRequest:
     model: str
     language: str
     tokenizer_weights: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LlmOptions:
-    """The language model that is to judge."""
-
-    model: str | None
-    url: str | None
-    cache: Path
 
 
 def keep_candidates(wish: CandidateRequest, options: CandidateOptions, *, world: Console) -> int:
@@ -123,7 +104,7 @@ def keep_candidates(wish: CandidateRequest, options: CandidateOptions, *, world:
 
 
 def judge_candidates(
-    path: Path, name: str, *, weights: Sequence[str], llm: LlmOptions | None, world: Console
+    path: Path, name: str, *, weights: Sequence[str], llm: LlmOptions, world: Console
 ) -> int:
     """Judge what is not judged yet; returns 0."""
     judged = 0
@@ -131,7 +112,7 @@ def judge_candidates(
         options = JudgeOptions(
             weights=_evidence_weights(weights),
             annotations=tuple(store.annotations.all()),
-            model=_llm_settings(llm) if llm else None,
+            model=llm.settings(world.environment),
         )
         with (
             closing(open_judge(name, options)) as judge,
@@ -214,15 +195,6 @@ def _evidence_weights(settings: Sequence[str]) -> EvidenceWeights:
     return EvidenceWeights(**named)
 
 
-def _llm_settings(wish: LlmOptions) -> "JudgeSettings":
-    from aligncap.metrics.judge import JudgeSettings
-
-    if wish.model is None:
-        raise RecipeError("the llm judge needs a model; give --judge-model, and --judge-url")
-    key = os.environ.get(KEY_VARIABLE)
-    return JudgeSettings(model=wish.model, url=wish.url, key=key, cache=wish.cache)
-
-
 def _named_numbers(settings: Sequence[str], *, lone: float | None = None) -> dict[str, float]:
     """ "name=0.5" as a name and a number; a name alone has the number `lone`, if one is given."""
     found = {}
@@ -279,13 +251,16 @@ Clips = list[dict[str, dict[str, float]]]
 
 
 def _tau(first: str, second: str, clips: Clips) -> Record:
-    total, compared = Concordance(), 0
+    both = []
     for scores in clips:
         a, b = scores.get(first, {}), scores.get(second, {})
-        both = sorted(a.keys() & b.keys())
-        compared += len(both) > 1
-        total += concordance([a[key] for key in both], [b[key] for key in both])
-    return {"judges": [first, second], "clips": compared, "tau_b": _number(total.tau_b)}
+        keys = sorted(a.keys() & b.keys())
+        both.append(([a[key] for key in keys], [b[key] for key in keys]))
+    return {
+        "judges": [first, second],
+        "clips": sum(len(scores) > 1 for scores, _ in both),
+        "tau_b": _number(kendall_tau_b(both)),
+    }
 
 
 def _accuracy(name: str, clips: Clips, store: PreferenceStore) -> Record:

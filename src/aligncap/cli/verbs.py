@@ -403,7 +403,8 @@ def evaluate(
     judge_prompts: JudgePrompts = None,
 ) -> None:
     """Score captions against references, each number with its interval and signature."""
-    from aligncap.cli.evaluate import EvaluateOptions, JudgeOptions, evaluate_files
+    from aligncap.cli.console import LlmOptions
+    from aligncap.cli.evaluate import EvaluateOptions, evaluate_files
 
     options = EvaluateOptions(
         hypotheses=hypotheses,
@@ -419,7 +420,7 @@ def evaluate(
         tokenisation=tokenisation.value if tokenisation else None,
         jars=jars,
         encoder=encoder,
-        judge=JudgeOptions(
+        judge=LlmOptions(
             url=judge_url, model=judge_model, cache=judge_cache, prompts=judge_prompts
         ),
     )
