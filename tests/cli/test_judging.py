@@ -58,6 +58,7 @@ def test_a_key_goes_where_it_belongs(
     [
         (HOSTED, {"https_proxy": "http://p:1"}, "http://p:1"),
         (HOSTED, {"HTTPS_PROXY": "http://p:1"}, "http://p:1"),
+        (HOSTED, {"https_proxy": "p:1"}, "http://p:1"),
         (HOSTED, {"http_proxy": "http://p:1"}, None),
         (LOCAL, {"http_proxy": "http://p:1"}, None),
         (None, {"http_proxy": "http://p:1"}, None),

@@ -85,7 +85,8 @@ def proxy_for(url: str | None, environment: Mapping[str, str]) -> str | None:
     if not parts.hostname or parts.hostname in LOOPBACK:
         return None
     name = f"{parts.scheme}_proxy"
-    return environment.get(name) or environment.get(name.upper()) or None
+    proxy = environment.get(name) or environment.get(name.upper()) or None
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
