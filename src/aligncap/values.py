@@ -39,9 +39,12 @@ TRAITS = (
 Samples = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Waveform:
-    """Mono speech at 16 kHz: `samples` is float32, shape [time], in [-1, 1]."""
+    """Mono speech at 16 kHz: `samples` is float32, shape [time], in [-1, 1]; not to be changed.
+
+    Compared by identity, so that what is computed of it once can be kept while it lives.
+    """
 
     samples: Samples
     source: str = "array"

@@ -1,5 +1,6 @@
 """The pitch tracker against Praat's, on real voices, and against signals of known pitch."""
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from aligncap.audio import load
 from aligncap.data.manifest import read_manifest
 from aligncap.prosody import pitch_track
+from aligncap.prosody.pitch import once_per_waveform
 from aligncap.values import RATE_HZ, Waveform
 
 parselmouth = pytest.importorskip("parselmouth", reason="the oracle, of the dev extra")
@@ -94,3 +96,19 @@ def test_level_does_not_matter():
 
 def test_less_than_a_frame_gives_an_empty_track():
     assert len(pitch_track(Waveform(np.zeros(100, np.float32))).frequency_hz) == 0
+
+
+def test_the_pitch_of_a_waveform_is_computed_once_and_kept_no_longer_than_it() -> None:
+    calls: list[str] = []
+
+    @once_per_waveform
+    def counted(waveform: Waveform) -> int:
+        calls.append(waveform.source)
+        return len(calls)
+
+    waveform = Waveform(np.zeros(160, np.float32), "a")
+    assert [counted(waveform), counted(waveform)] == [1, 1]
+    assert counted(Waveform(waveform.samples, "b")) == 2
+    kept = weakref.ref(waveform)
+    del waveform
+    assert kept() is None

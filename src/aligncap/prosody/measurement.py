@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.audio import speech_activity
-from aligncap.prosody.pitch import PitchTrack, pitch_track
+from aligncap.prosody.pitch import PitchTrack, once_per_waveform, pitch_track
 from aligncap.values import RATE_HZ, Fact, Facts, Samples, Waveform
 
 HOP = RATE_HZ // 100
@@ -77,6 +77,7 @@ def frame_count(samples: int) -> int:
     return max(1, samples // HOP)
 
 
+@once_per_waveform
 def log_mel(waveform: Waveform) -> Frames:
     """Natural logarithm of the mel power, shape [frames, 64]; frames are centred every 10 ms."""
     frames = frame_count(len(waveform.samples))
