@@ -160,8 +160,7 @@ def iterate(asked: argparse.Namespace) -> Row:
 
 def split(asked: argparse.Namespace, by: str) -> Row:
     """Split the manifest, leaks counted."""
-    from aligncap.data.seen import Seen
-    from aligncap.data.splits import Split, count_leaks, split_manifest
+    from aligncap.data.splits import Seen, Split, count_leaks, split_manifest
 
     out = asked.folder / by
     out.mkdir()
@@ -178,7 +177,7 @@ def inspect(asked: argparse.Namespace) -> Row:
     from aligncap.data.captioned import open_corpus
     from aligncap.data.doctor import Inspection
     from aligncap.data.manifest import read_manifest
-    from aligncap.data.seen import Seen, Sound
+    from aligncap.data.splits import Seen, Sound
 
     there = Path(__file__)  # a file that is there; nobody opens it
     with timed() as row, Seen(asked.folder) as seen:
@@ -196,7 +195,7 @@ def inspect(asked: argparse.Namespace) -> Row:
 def link(asked: argparse.Namespace) -> Row:
     """Make the links, and the record of their sounds."""
     from aligncap.data.layouts import sound_files
-    from aligncap.data.seen import BOOK, Sound, SoundBook
+    from aligncap.data.splits import BOOK, Sound, SoundBook
 
     source, out = asked.folder / "links", asked.folder / "prepared links"
     out.mkdir()

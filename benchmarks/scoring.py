@@ -78,7 +78,8 @@ def child(name: str, pairs: int, language: str) -> Timings:
 
 def draw_pairs(count: int, language: str) -> list[tuple[str, str]]:
     """Hypothesis and reference of each clip; the same every time."""
-    from aligncap.data.paraphrase import ASPECTS, Meaning, draw_captions
+    from aligncap.data.captions import draw_captions
+    from aligncap.data.grammar import ASPECTS, Meaning
     from aligncap.values import EMOTIONS
 
     rng = Random(0)

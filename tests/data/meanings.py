@@ -4,7 +4,7 @@ from random import Random
 
 from hypothesis import strategies as st
 
-from aligncap.data.paraphrase import ASPECTS, Meaning
+from aligncap.data.grammar import ASPECTS, Meaning
 from aligncap.values import EMOTIONS
 
 INTENSITIES = (None, "normal", "strong")

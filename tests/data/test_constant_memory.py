@@ -13,8 +13,7 @@ import pytest
 from aligncap.data.captioned import open_corpus
 from aligncap.data.doctor import Inspection, prepare
 from aligncap.data.manifest import Utterance, read_manifest
-from aligncap.data.seen import Seen, Sound
-from aligncap.data.splits import Split, count_leaks, split_manifest
+from aligncap.data.splits import Seen, Sound, Split, count_leaks, split_manifest
 from data import shipped
 
 SHORT, LONG = 300, 3000

@@ -105,7 +105,7 @@ def too_long(source: Path) -> None:
             "its id '03a01Fa' is also that of",
         ),
         (lambda s: shipped.noise(s / "wav/99a01Fa.wav"), Kind.LABEL, "no speaker 99"),
-        (lambda s: shipped.noise(s / "wav/03a01Xa.wav"), Kind.LABEL, "or emotion X"),
+        (lambda s: shipped.noise(s / "wav/03a01Xa.wav"), Kind.LABEL, "no emotion X"),
     ],
 )
 def test_a_fault_of_one_sound_is_named(
@@ -222,7 +222,7 @@ def secap_uncaptioned(source: Path) -> None:
          "text.txt: neither UTF-8, UTF-16 nor GB 18030"),
         ("ravdess", lambda s: shipped.noise(s / "03-01-09-01-01-01-01.wav"), Kind.LABEL,
          "no emotion 09"),
-        ("nnime", lambda s: shipped.noise(s / "angry_23_A_1.wav"), Kind.LABEL, "or session 23"),
+        ("nnime", lambda s: shipped.noise(s / "angry_23_A_1.wav"), Kind.LABEL, "no speaker 23_"),
         ("folder", lambda s: shipped.lines(s / "one.json", '{"gender": "woman"}'), Kind.LABEL,
          "one.json: "),
     ],

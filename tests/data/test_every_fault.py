@@ -112,7 +112,7 @@ LAYOUTS = {
         "03a01Fa.wav", "08b03Lb.wav", "emodb", 4, False,
         copied("03a01Fa.wav", "again"),
         lambda s: shipped.noise(s / "wav" / "03a01Xa.wav"),
-        "03a01Xa.wav: EmoDB has no speaker 03 or emotion X",
+        "03a01Xa.wav: EmoDB has no emotion X",
     ),
     "folder": Layout(
         "one.wav", "two.flac", "folder", 2, False,

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligncap.data.manifest import Utterance, read_manifest, write_manifest
-from aligncap.data.seen import Seen
 from aligncap.data.splits import (
     FILES,
+    Seen,
     Split,
     count_leaks,
     empty_parts,

@@ -12,8 +12,7 @@ from aligncap.data.captioned import open_corpus
 from aligncap.data.doctor import prepare
 from aligncap.data.layouts import Fault
 from aligncap.data.manifest import read_manifest
-from aligncap.data.seen import SoundBook
-from aligncap.data.splits import Split
+from aligncap.data.splits import SoundBook, Split
 from aligncap.errors import DataError, UnknownNameError
 from data import shipped
 

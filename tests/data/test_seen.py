@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligncap.data.seen import Seen, Shared
+from aligncap.data.splits import Seen, Shared
 
 
 def test_who_was_first_is_told(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from random import Random
 
-from aligncap.data.paraphrase import Meaning, draw_captions
+from aligncap.data.captions import draw_captions
+from aligncap.data.grammar import Meaning
 from aligncap.metrics.scores import Metric, ScoredClip
 from aligncap.metrics.table import MetricOptions, open_metric
 from aligncap.metrics.tokenise import open_tokeniser

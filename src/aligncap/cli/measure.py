@@ -20,8 +20,15 @@ from aligncap.clues import acoustic_prompt, arousal_valence, detect_language, em
 from aligncap.data.captioned import open_corpus
 from aligncap.data.doctor import FAULTS, MANIFEST, Report, examine, prepare
 from aligncap.data.layouts import Fault
-from aligncap.data.seen import Seen
-from aligncap.data.splits import Leaks, Split, count_leaks, empty_parts, leak_faults, split_manifest
+from aligncap.data.splits import (
+    Leaks,
+    Seen,
+    Split,
+    count_leaks,
+    empty_parts,
+    leak_faults,
+    split_manifest,
+)
 from aligncap.errors import AlignCapError
 from aligncap.prosody import measure
 from aligncap.values import Facts, Waveform

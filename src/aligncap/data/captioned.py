@@ -19,8 +19,22 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from aligncap.data.coded_names import EMODB, ESD, ESD_STEM, IEMOCAP, IEMOCAP_STEM, NNIME, RAVDESS
-from aligncap.data.layouts import ALL, Corpus, Fault, Kind, read_lines, read_table, sound_files
+from aligncap.data.layouts import (
+    ALL,
+    EMODB,
+    ESD,
+    ESD_STEM,
+    IEMOCAP,
+    IEMOCAP_STEM,
+    NNIME,
+    RAVDESS,
+    Corpus,
+    Fault,
+    Kind,
+    read_lines,
+    read_table,
+    sound_files,
+)
 from aligncap.data.manifest import Utterance, utterance_of_row
 from aligncap.errors import DataError, UnknownNameError
 

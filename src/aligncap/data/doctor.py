@@ -11,16 +11,21 @@ from typing import Any
 from aligncap.data.captioned import open_corpus
 from aligncap.data.layouts import Corpus, Fault, Kind
 from aligncap.data.manifest import Utterance, read_each_utterance, write_manifests
-from aligncap.data.seen import BOOK, Seen, Sound, SoundBook, read_header, read_sound
 from aligncap.data.splits import (
+    BOOK,
     FILES,
     PARTS,
     Leaks,
+    Seen,
+    Sound,
+    SoundBook,
     Split,
     count_leaks,
     empty_parts,
     leak_faults,
     meet_in_part,
+    read_header,
+    read_sound,
 )
 from aligncap.errors import AudioError, DataError, UnknownNameError
 from aligncap.storage import atomic_file, write_atomic

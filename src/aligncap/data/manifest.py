@@ -83,6 +83,12 @@ def text_of(row: Row, key: str, place: str) -> str | None:
     return value
 
 
+def code_of(row: Row, key: str, place: str) -> str | None:
+    """As `text_of`, of an id or a code, which some corpora write as a whole number."""
+    value = row.get(key)
+    return str(value) if type(value) is int else text_of(row, key, place)
+
+
 def texts_of(row: Row, key: str, place: str) -> tuple[str, ...]:
     """The texts under a key, none where it is absent, null or empty."""
     value = row.get(key) or ()
@@ -234,17 +240,17 @@ def utterance_of_row(row: Row, *, folder: Path, place: str) -> Utterance:
     emotion = text_of(row, "emotion", place)
     try:
         return Utterance(
-            id=text_of(row, "id", place) or Path(file).stem,
+            id=code_of(row, "id", place) or Path(file).stem,
             path=folder / file,
             corpus=text_of(row, "corpus", place),
             language=text_of(row, "language", place),
-            speaker=text_of(row, "speaker", place),
+            speaker=code_of(row, "speaker", place),
             gender=text_of(row, "gender", place),
             emotion=SAME_EMOTION.get(emotion, emotion) if emotion else None,
             label=text_of(row, "label", place) or emotion,
             intensity=text_of(row, "intensity", place),
             text=text_of(row, "text", place),
-            sentence=text_of(row, "sentence", place),
+            sentence=code_of(row, "sentence", place),
             captions=texts_of(row, "captions", place),
             duration_s=_seconds(row, place),
             sha256=text_of(row, "sha256", place),

@@ -34,12 +34,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from aligncap.endpoints import CHAT, NoReplyError, ServerSettings, StoppedError
-from aligncap.errors import (
-    DataError,
-    InterruptedRunError,
-    JudgeError,
-    RecipeError,
-)
+from aligncap.errors import DataError, InterruptedRunError, JudgeError, RecipeError
 from aligncap.storage import Database, canonical_json, hash_of
 
 CACHE = Path("judge-replies.sqlite")

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.clues import emotions_of, find_clues
-from aligncap.data.paraphrase import ASPECTS, TRAIT_OF, Meaning, draw_captions, draw_sentence
-from aligncap.data.paraphrase.grammar import Said
-from aligncap.data.paraphrase.languages import open_grammar
+from aligncap.data.captions import draw_captions, draw_sentence
+from aligncap.data.grammar import ASPECTS, TRAIT_OF, Meaning, Said, open_grammar
 from aligncap.errors import DataError, UnknownNameError
 from aligncap.values import EMOTIONS
 from data.meanings import meanings, random_meaning

@@ -3,7 +3,7 @@
 from pathlib import Path
 from random import Random
 
-from aligncap.data.paraphrase import draw_sentence
+from aligncap.data.captions import draw_sentence
 from data.meanings import random_meaning
 
 KEPT = Path(__file__).with_name("sentences_seed3.txt")

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from aligncap.data.paraphrase.grammar import Said, parse
+from aligncap.data.grammar import Said, parse
 
 NOTHING = Said(frozenset({"voice", "tail"}), frozenset())
 
