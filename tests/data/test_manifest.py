@@ -122,3 +122,13 @@ def test_memory_does_not_grow_with_the_manifest(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert count == 20_000
     assert peak < 500_000
+
+
+def test_a_code_may_be_a_whole_number(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"id": 7, "file": "a.wav", "speaker": 3, "sentence": 1}\n')
+    (clip,) = read_manifest(path)
+    assert (clip.id, clip.speaker, clip.sentence) == ("7", "3", "1")
+    path.write_text('{"file": "a.wav", "speaker": 3.5}\n')
+    with pytest.raises(DataError, match=r"'speaker' is 3.5; write it as text"):
+        list(read_manifest(path))

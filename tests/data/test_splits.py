@@ -13,13 +13,15 @@ from aligncap.data.splits import VALIDATION_SPEAKERS, secap_source, split_by_has
 from aligncap.errors import DataError
 
 SPEECH = Path(__file__).parents[3] / "shared" / "data" / "speech"
+CORPORA = ("ased", "emodb", "nemo", "ravdess", "secap")
+"""Those whose validation speakers are fixed."""
 
 
 @pytest.fixture(scope="module")
 def utterances() -> list[Utterance]:
     if not SPEECH.is_dir():
         pytest.skip("the corpora are not here (../shared/data/speech)")
-    return [u for path in sorted(SPEECH.glob("*/manifest.jsonl")) for u in read_manifest(path)]
+    return [u for name in CORPORA for u in read_manifest(SPEECH / name / "manifest.jsonl")]
 
 
 def source(utterance: Utterance) -> str:
