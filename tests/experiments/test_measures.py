@@ -5,14 +5,13 @@ import pytest
 
 from aligncap.experiments.tables import OverRuns, Share, measures
 from aligncap.metrics.scores import ScoredClip, difference
-from aligncap.preference.evidence import ClipKnowledge
 from aligncap.preference.values import Clip
 from preference.small import facts_of
 
 LOUD_AND_FAST = facts_of(loudness_db=-15.0, pace_syllables_per_s=6.1)
 KNOWN = {
-    "a": ClipKnowledge.of(Clip("a", "", LOUD_AND_FAST, emotion="angry", gender="male")),
-    "b": ClipKnowledge.of(Clip("b", "", LOUD_AND_FAST, emotion="sad", gender="female")),
+    "a": Clip("a", "", LOUD_AND_FAST, emotion="angry", gender="male").knowledge,
+    "b": Clip("b", "", LOUD_AND_FAST, emotion="sad", gender="female").knowledge,
 }
 
 

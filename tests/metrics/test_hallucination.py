@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from aligncap.audio import load
 from aligncap.clues import acoustic_prompt, clue_of, measured_clues, opposites
 from aligncap.errors import AudioError, DataError
-from aligncap.metrics.claims import Standing, standing
 from aligncap.metrics.scores import ScoredClip
 from aligncap.metrics.table import HALLUCINATIONS, METRICS, SPLITS, MetricOptions, open_metric
 from aligncap.prosody import measure
@@ -23,31 +22,6 @@ def value(name: str, *clips: ScoredClip, language: str = "en") -> float:
 
 def clip(hypothesis: str, *references: str, file: Path | None = None) -> ScoredClip:
     return ScoredClip("c", hypothesis, references, file)
-
-
-@pytest.mark.parametrize(
-    ("claim", "stands"),
-    [
-        (("pitch", "low", False), Standing.FOUND),
-        (("pitch", "high", False), Standing.CONTRADICTED),
-        (("pitch", "normal", False), Standing.CONTRADICTED),
-        (("pitch", "high", True), Standing.FOUND),  # not high: it is low
-        (("pitch", "low", True), Standing.CONTRADICTED),
-        (("volume", "loud", False), Standing.CONTRADICTED),  # it is said to be not loud
-        (("volume", "loud", True), Standing.FOUND),
-        (("emotion", "angry", False), Standing.INVENTED),
-        (("emotion", "angry", True), Standing.INVENTED),
-        (("emotion", "happy", False), Standing.CONTRADICTED),
-    ],
-)
-def test_how_a_claim_stands(claim, stands):
-    said = {("pitch", "low", False), ("volume", "loud", True), ("emotion", "sad", False)}
-    assert standing(claim, said) is stands
-
-
-def test_what_one_reference_says_is_right_whatever_another_says():
-    said = {("pitch", "low", False), ("pitch", "high", False)}
-    assert standing(("pitch", "low", False), said) is Standing.FOUND
 
 
 def test_counted_by_hand():

@@ -25,8 +25,8 @@ from aligncap.preference.dpo import (
     ReferenceCache,
     StartingPolicy,
 )
-from aligncap.preference.evidence import CheckSettings
 from aligncap.preference.examples import PairBatchSettings, Pairs
+from aligncap.preference.reward import CheckSettings
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary

@@ -11,10 +11,9 @@ import pytest
 from aligncap.alignment.settings import DataSettings, ModelSettings
 from aligncap.errors import DataError
 from aligncap.preference import ppo
-from aligncap.preference.evidence import RewardSettings
 from aligncap.preference.examples import read_preferences, write_preference_rows
 from aligncap.preference.ppo import PpoSettings, RolloutBatchSettings
-from aligncap.preference.reward import HEAD_FILE
+from aligncap.preference.reward import HEAD_FILE, RewardSettings
 from aligncap.recipes import run_recipe
 from aligncap.training.settings import FitSettings
 from alignment.test_dry_run import PARTS

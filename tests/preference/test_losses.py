@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from aligncap.preference.losses import (
     LOSSES,
-    bradley_terry,
     cdpo,
     dpo,
     ipo,
     log_ratio_margins,
     paper_eq6,
 )
+from aligncap.preference.reward import bradley_terry
 
 MARGINS = torch.tensor([0.0, 1.0, -2.0])
 

@@ -21,7 +21,6 @@ from aligncap.captioner.runtimes import ResponseRules
 from aligncap.errors import RecipeError
 from aligncap.preference import ppo
 from aligncap.preference.dpo import PolicyWithValue
-from aligncap.preference.evidence import SAYS_NOTHING, CheckSettings, EvidenceReward
 from aligncap.preference.examples import PreferenceRow
 from aligncap.preference.ppo import (
     Phase,
@@ -31,6 +30,7 @@ from aligncap.preference.ppo import (
     load_phase,
     save_phase,
 )
+from aligncap.preference.reward import EMPTY_REWARD, CheckSettings, EvidenceReward
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
 from aligncap.values import SpeechTokens
@@ -191,7 +191,7 @@ def test_evidence_is_a_reward_that_cannot_be_flattered() -> None:
     assert right == 1.0
     assert wrong == pytest.approx(-3.5 / 3)
     assert nothing == 0.0
-    assert empty == SAYS_NOTHING
+    assert empty == EMPTY_REWARD
 
 
 @pytest.mark.parametrize(

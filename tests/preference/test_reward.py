@@ -12,9 +12,14 @@ from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
 from aligncap.errors import MissingModelError, RecipeError
 from aligncap.preference import reward
-from aligncap.preference.evidence import RewardSettings, open_reward
 from aligncap.preference.examples import PairBatchSettings, write_preference_rows
-from aligncap.preference.reward import ModelReward, RewardModel, read_whole
+from aligncap.preference.reward import (
+    ModelReward,
+    RewardModel,
+    RewardSettings,
+    open_reward,
+    with_last_token,
+)
 from aligncap.training.settings import FitSettings
 from alignment.tiny_rows import SOURCE
 from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
@@ -28,7 +33,7 @@ def test_a_reward_is_of_the_last_token_behind_its_own_prompt(kind: str) -> None:
     model = RewardModel(CaptionModel(tiny_lm(kind), vocabulary)).eval()
     rows = random_rows(vocabulary, seed=3, rows=3, responses=2)
     with torch.no_grad():
-        found = model(to_torch(collate([read_whole(row) for row in rows], pad_id=0)))
+        found = model(to_torch(collate([with_last_token(row) for row in rows], pad_id=0)))
         alone = []
         for row in rows:
             for said in row.responses:
@@ -79,6 +84,6 @@ def test_a_captioner_is_no_reward_model(start: Path) -> None:
 
 
 def test_a_row_needs_its_last_token_read() -> None:
-    row = read_whole(SharedPromptRow((1, 2), ((5,), (6, 7))))
+    row = with_last_token(SharedPromptRow((1, 2), ((5,), (6, 7))))
     assert row.responses == ((5, 5), (6, 7, 7))
     assert row.length == 2 + 1 + 2

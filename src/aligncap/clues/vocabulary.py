@@ -98,7 +98,8 @@ class ClueVocabulary:
     """The length of the longest Chinese word that ends in a character; absent if none does."""
 
 
-def _table(name: str) -> dict[str, Any]:
+def read_table(name: str) -> dict[str, Any]:
+    """A table of `data/`: "meanings.toml", "en.toml" or "zh.toml"."""
     # Beside this file: importlib.resources would take as long to import as all of the clues.
     return tomllib.loads(Path(__file__).with_name("data").joinpath(name).read_text("utf-8"))
 
@@ -108,7 +109,7 @@ def meanings() -> Mapping[tuple[str, str], ClueMeaning]:
     """Every (trait, meaning) that a clue can have."""
     return {
         (trait, name): ClueMeaning(**{**row, "opposite": tuple(row.get("opposite", ()))})
-        for trait, rows in _table("meanings.toml").items()
+        for trait, rows in read_table("meanings.toml").items()
         for name, row in rows.items()
     }
 
@@ -135,7 +136,7 @@ def vocabulary(language: str) -> ClueVocabulary:
     """The vocabulary of "en" or "zh"; UnknownNameError for any other language."""
     if language not in LANGUAGES:
         raise UnknownNameError("caption language", language, LANGUAGES)
-    table = _table(f"{language}.toml")
+    table = read_table(f"{language}.toml")
     words: dict[str, Word] = {}
     _read_function_words(table["grammar"], words, language)
     _read_heads(table, words, language)

@@ -23,7 +23,6 @@ from aligncap.captioner.loading import model_fingerprint, open_generator
 from aligncap.errors import DataError
 from aligncap.experiments.tables import REFERENCES, measures, tables
 from aligncap.preference.candidates import RowClip, is_as_it_is, join
-from aligncap.preference.evidence import ClipKnowledge
 from aligncap.preference.pipeline import ROWS_FILE, SUMMARY_FILE, learn_once
 from aligncap.recipes import read_toml, run_recipe
 from aligncap.storage import hash_of, write_atomic
@@ -140,7 +139,7 @@ def report(wish: Options, seeds: int) -> str:
             said.setdefault(name, []).append(found)
     vocabulary = load_vocabulary(wish.start, read_meta(wish.start))
     metrics = measures(
-        {one.clip.utterance: ClipKnowledge.of(one.clip) for one in clips},
+        {one.clip.utterance: one.clip.knowledge for one in clips},
         language=LANGUAGE,
         tokens=lambda text: len(vocabulary.encode_text(text)),
     )

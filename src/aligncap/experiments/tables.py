@@ -10,6 +10,7 @@ by cross-validation over training speakers. Needs the `dev` extra.
 Tables of what a model said of utterances: pure functions from captions to markdown lines.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from rich.console import Console
 from rich.progress import track
 
 from aligncap.audio.files import load
-from aligncap.clues import emotion_of, find_clues
+from aligncap.clues import emotion_of, find_clues, judge
+from aligncap.clues.claims import ClaimStatus, ClipKnowledge, claims_of, without_composure
 from aligncap.data.captions import write_captions
 from aligncap.data.manifest import Utterance, trusted_gender
 from aligncap.errors import MissingModelError
@@ -28,7 +30,6 @@ from aligncap.metrics.claims import macro_recall
 from aligncap.metrics.scores import Floats, Metric, ScoredClip, Statistics, difference
 from aligncap.metrics.table import MetricOptions, open_metric
 from aligncap.preference.candidates import RowClip
-from aligncap.preference.evidence import ClaimStatus, ClipKnowledge, plain_clues, verdicts
 from aligncap.storage import atomic_file
 from aligncap.values import RATE_HZ, Caption, Verdict
 
@@ -129,26 +130,27 @@ def measures(
     def against_signal(clip: ScoredClip) -> tuple[float, float]:
         facts = known[clip.id].facts
         assert facts is not None
-        found = verdicts(clip.hypothesis, language=language, facts=facts)
+        evidence = judge(find_clues(clip.hypothesis, language), facts)
+        found = Counter(one.verdict for one in evidence)
         wrong = found[Verdict.CONTRADICTED]
         return wrong, wrong + found[Verdict.SUPPORTED]
 
-    def held(clip: ScoredClip, *wrong: ClaimStatus) -> tuple[float, float]:
-        claims = plain_clues(find_clues(clip.hypothesis, language))
-        standings = [known[clip.id].hold(one).standing for one in claims]
-        return sum(one in wrong for one in standings), len(standings)
+    def checked(clip: ScoredClip, *wrong: ClaimStatus) -> tuple[float, float]:
+        claims = without_composure(claims_of(find_clues(clip.hypothesis, language)))
+        found = [known[clip.id].check(clue).status for clue in claims.values()]
+        return sum(status in wrong for status in found), len(found)
 
     def names_emotion(clip: ScoredClip) -> tuple[float, float]:
         return emotion_of(find_clues(clip.hypothesis, language)) is not None, 1
 
-    unborne = (ClaimStatus.CONTRADICTED, ClaimStatus.INVENTED, ClaimStatus.UNTOLD)
+    unborne = (ClaimStatus.CONTRADICTED, ClaimStatus.UNSUPPORTED, ClaimStatus.UNVERIFIABLE)
     return [
         Share("contradicted by the signal", against_signal),
-        Share("not borne out", lambda clip: held(clip, *unborne)),
-        Share("contradicted", lambda clip: held(clip, ClaimStatus.CONTRADICTED)),
+        Share("not borne out", lambda clip: checked(clip, *unborne)),
+        Share("contradicted", lambda clip: checked(clip, ClaimStatus.CONTRADICTED)),
         *(open_metric(name, options) for name in ("emotion-recall", "cider-d", "clue-f1")),
         Share("names an emotion", names_emotion),
-        Share("clues a caption", lambda clip: (held(clip)[1], 1), scale=1.0),
+        Share("clues a caption", lambda clip: (checked(clip)[1], 1), scale=1.0),
         Share("tokens a caption", lambda clip: (tokens(clip.hypothesis), 1), scale=1.0),
     ]
 

@@ -15,23 +15,24 @@ neither says an emotion is not counted.
 
 Hallucination: what captions claim that the references, or the signal, do not bear out.
 
-Against the references a claim is *contradicted* where one of them says the opposite, or denies it,
-and none says the same; it is *invented* where none speaks of that meaning at all. Against the
-signal a claim is contradicted where `clues.judge` says so. Each rate is over claims of all clips
-and can be asked for by trait: "hallucination/pitch", "hallucination-signal/voice-quality".
+Against the references a claim is *contradicted* where one of them says the opposite (another
+emotion), or denies it, and none says the same; it is *invented* where none speaks of that meaning
+at all (`clues.claims`). Against the signal it is contradicted where `clues.judge` says so. Each
+rate is over claims of all clips and can be asked for by trait: "hallucination/pitch",
+"hallucination-signal/voice-quality".
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
-from aligncap.clues import emotion_of, judge, opposites
+from aligncap.clues import emotion_of, judge
+from aligncap.clues.claims import Claim, ClaimStatus, check_by_references
 from aligncap.errors import DataError
 from aligncap.metrics.scores import Floats, ScoredClip, Statistics
-from aligncap.metrics.table import HALLUCINATIONS, Claim, ClaimCache, MetricOptions
+from aligncap.metrics.table import HALLUCINATIONS, ClaimCache, MetricOptions
 from aligncap.values import EMOTIONS, Evidence, Verdict
 
 COLUMNS = ("right", "made", "recalled", "wanted")
@@ -187,28 +188,6 @@ def open_emotion_recall(name: str, options: MetricOptions) -> EmotionRecall:
     return EmotionRecall(options.language, options.findings, name)
 
 
-class Standing(StrEnum):
-    """What the references say of a claim."""
-
-    FOUND = "found"
-    CONTRADICTED = "contradicted"
-    INVENTED = "invented"
-
-
-def standing(claim: Claim, said: Collection[Claim]) -> Standing:
-    """What references that make the claims `said` say of another's claim.
-
-    To deny what they affirm the opposite of is to say the same: "not loud" beside "quiet".
-    """
-    trait, meaning, denied = claim
-    against = any((trait, opposite, False) in said for opposite in opposites(trait, meaning))
-    if claim in said or (denied and against):
-        return Standing.FOUND
-    if (trait, meaning, not denied) in said or against:
-        return Standing.CONTRADICTED
-    return Standing.INVENTED
-
-
 def rate(sums: Floats) -> Floats:
     """Share of claims that are wrong; sums of (claims, wrong), shape [..., 2] → [...].
 
@@ -260,7 +239,7 @@ def against_references(clip: ScoredClip, language: str, findings: ClaimCache) ->
     """Claims are wrong that are contradicted or invented."""
     said = findings.said(clip.references, language).keys()
     for claim in findings.claims(clip.hypothesis, language):
-        yield claim[0], standing(claim, said) is not Standing.FOUND
+        yield claim[0], check_by_references(claim, said)[0] is not ClaimStatus.SUPPORTED
 
 
 def against_signal(clip: ScoredClip, language: str, findings: ClaimCache) -> Judged:

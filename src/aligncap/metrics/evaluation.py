@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from aligncap.clues import detect_language
+from aligncap.clues.claims import ClaimStatus, check_by_references
 from aligncap.data.manifest import SAME_EMOTION, Row, read_rows, text_of, texts_of
 from aligncap.errors import DataError
-from aligncap.metrics.claims import Standing, count_claims, f1, measured_facts_of, nearest, standing
+from aligncap.metrics.claims import count_claims, f1, measured_facts_of, nearest
 from aligncap.metrics.scores import (
     Difference,
     Metric,
@@ -78,17 +79,17 @@ def mark(clip: ScoredClip, language: str, findings: ClaimCache, *, listen: bool)
     made = findings.claims(clip.hypothesis, language)
     references = [findings.claims(text, language) for text in clip.references]
     said = findings.said(clip.references, language)
-    stands = {claim: standing(claim, said.keys()) for claim in made}
+    status_of = {claim: check_by_references(claim, said.keys())[0] for claim in made}
     evidence = measured_facts_of(clip, language, findings) if listen else ()
 
-    def those(wanted: Standing) -> tuple[Clue, ...]:
-        return tuple(clue for claim, clue in made.items() if stands[claim] is wanted)
+    def those(*wanted: ClaimStatus) -> tuple[Clue, ...]:
+        return tuple(clue for claim, clue in made.items() if status_of[claim] in wanted)
 
     return MarkedClip(
         clip=clip,
-        found=those(Standing.FOUND),
-        invented=those(Standing.INVENTED),
-        contradicted=those(Standing.CONTRADICTED),
+        found=those(ClaimStatus.SUPPORTED),
+        invented=those(ClaimStatus.UNSUPPORTED, ClaimStatus.UNVERIFIABLE),
+        contradicted=those(ClaimStatus.CONTRADICTED),
         missed=tuple(said[claim] for claim in nearest(made, references) if claim not in made),
         unheard=tuple(one for one in evidence if one.verdict is Verdict.CONTRADICTED),
         f1=float(f1(np.array(count_claims(made, references), dtype=np.float64))),

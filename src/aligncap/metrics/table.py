@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aligncap.audio import load
 from aligncap.clues import find_clues
+from aligncap.clues.claims import Claim, claims_of
 from aligncap.errors import DataError, UnknownNameError
 from aligncap.metrics.scores import Metric, ScoredClip, SetMetric
 from aligncap.metrics.tokenise import TokenisedOnce
@@ -19,15 +20,6 @@ from aligncap.values import LANGUAGES, TRAITS, Clue, Facts
 
 if TYPE_CHECKING:
     from aligncap.metrics.judge import JudgeClient
-
-
-Claim = tuple[str, str, bool]
-"""What a clue says whatever its word: trait, meaning, and whether it is denied."""
-
-
-def claim_of(clue: Clue) -> Claim:
-    """The claim that a clue makes."""
-    return (clue.trait, clue.meaning, clue.negated)
 
 
 class ClaimCache:
@@ -41,10 +33,7 @@ class ClaimCache:
         """The claims of a caption in their order, each with the first clue that makes it."""
         key = (language, text)
         if key not in self._claims:
-            found: dict[Claim, Clue] = {}
-            for clue in find_clues(text, language):
-                found.setdefault(claim_of(clue), clue)
-            self._claims[key] = found
+            self._claims[key] = claims_of(find_clues(text, language))
         return self._claims[key]
 
     def said(self, texts: Iterable[str], language: str) -> dict[Claim, Clue]:

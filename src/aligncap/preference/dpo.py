@@ -38,7 +38,6 @@ from aligncap.alignment.teacher import (
 from aligncap.captioner.model import CaptionModel, TorchBatch, target_log_probs
 from aligncap.captioner.prompts import SharedPromptRow, to_torch
 from aligncap.preference.dry_run import plan_preference
-from aligncap.preference.evidence import CaptionCheck, Captioning, CheckSettings
 from aligncap.preference.examples import (
     PairBatchSettings,
     PairDataset,
@@ -49,6 +48,7 @@ from aligncap.preference.examples import (
     with_pairs,
 )
 from aligncap.preference.losses import LOSSES, log_ratio_margins
+from aligncap.preference.reward import CaptionCheck, CheckSettings, RowCaptioner
 from aligncap.recipes import Trainer, one_of, recipe_section
 from aligncap.training.devices import first_process_first, training_device
 from aligncap.training.loop import evaluating
@@ -255,8 +255,8 @@ def train_dpo(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[s
     act_mode = start_act_mode(settings)
     book = PairDataset(stage.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode)
     lesson, drift = dpo_task(settings, stage, book, root)
-    captioning = Captioning(stage.model, stage.prompter, settings.limits, act_mode)
-    check = CaptionCheck(captioning, rows, settings.check)
+    captioner = RowCaptioner(stage.model, stage.prompter, settings.limits, act_mode)
+    check = CaptionCheck(captioner, rows, settings.check)
     return stage.run(
         lesson,
         act_mode=act_mode,

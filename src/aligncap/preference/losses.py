@@ -1,4 +1,4 @@
-"""The losses of PO-Regularization and of the reward model as pure functions (§3.2, Eq. 6).
+"""The losses of PO-Regularization as pure functions (§3.2, Eq. 6).
 
 `margins` [pairs] is h = (log π(c) - log π_ref(c)) - (log π(r) - log π_ref(r)) of each pair, c the
 chosen and r the rejected response, log-probabilities summed over the response's tokens (or their
@@ -70,14 +70,6 @@ def cdpo(margins: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
     """
     scaled = beta * margins
     return -(1 - smoothing) * logsigmoid(scaled) - smoothing * logsigmoid(-scaled)
-
-
-def bradley_terry(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """-log σ(r_c - r_r) of each pair, [pairs]: the reward model's loss (Ouyang et al. 2022, Eq. 1).
-
-    `chosen` and `rejected` [pairs] are scalar rewards; only their differences count.
-    """
-    return -logsigmoid(chosen - rejected)
 
 
 LOSSES: dict[str, PairLoss] = {"dpo": dpo, "paper_eq6": paper_eq6, "ipo": ipo, "cdpo": cdpo}

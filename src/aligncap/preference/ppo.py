@@ -40,14 +40,6 @@ from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
 from aligncap.captioner.runtimes import DecodeOptions, Sampling
 from aligncap.preference.dpo import PolicyWithValue
 from aligncap.preference.dry_run import plan_preference
-from aligncap.preference.evidence import (
-    CaptionCheck,
-    Captioning,
-    CheckSettings,
-    RewardOf,
-    RewardSettings,
-    open_reward,
-)
 from aligncap.preference.examples import (
     PreferenceRow,
     has_own_reference,
@@ -63,7 +55,15 @@ from aligncap.preference.losses import (
     token_rewards,
     whitened,
 )
-from aligncap.preference.reward import HEAD_FILE
+from aligncap.preference.reward import (
+    HEAD_FILE,
+    CaptionCheck,
+    CheckSettings,
+    RewardOf,
+    RewardSettings,
+    RowCaptioner,
+    open_reward,
+)
 from aligncap.recipes import Count, Share, Trainer, recipe_section
 from aligncap.storage import atomic_file
 from aligncap.training.checkpoints import latest_checkpoint
@@ -261,10 +261,10 @@ class Rollouts:
         self._settings, self._policy, self._rows = settings, policy, rows
         self._reference, self._reward = reference, reward
         act_mode = start_act_mode(settings)
-        self._captioning = Captioning(stage.model, stage.prompter, settings.limits, act_mode)
+        self._captioner = RowCaptioner(stage.model, stage.prompter, settings.limits, act_mode)
         self._folder, self._output = stage.output / PHASES_FOLDER, stage.output
         self._plan = stage.plan(
-            lambda draw: len(self._captioning.prompt_ids(draw.row, rows[draw.row]))
+            lambda draw: len(self._captioner.prompt_ids(draw.row, rows[draw.row]))
         )
         self._phase: tuple[int, Phase] | None = None
 
@@ -349,10 +349,10 @@ class Rollouts:
 
     def _say(self, turn: int) -> tuple[tuple[SharedPromptRow, ...], Floats, Floats]:
         """Rows of prompts and responses drawn, the reward of each, and 1 where one was cut off."""
-        settings, captioning = self._settings, self._captioning
+        settings, captioner = self._settings, self._captioner
         limits = settings.limits
         places = [draw.row for draw in self._plan.draws_at(turn)]
-        prompts = [captioning.prompt_ids(place, self._rows[place]) for place in places]
+        prompts = [captioner.prompt_ids(place, self._rows[place]) for place in places]
         # Drawn from the policy as it is: another temperature would be another policy's.
         options = DecodeOptions(
             captions=settings.batch.captions,
@@ -360,13 +360,13 @@ class Rollouts:
             max_length=limits.max_tokens,
             sampling=Sampling(seed=seed_of(settings.training.seed, 2, turn)),
         )
-        found = captioning.runtime().generate(prompts, options)
+        found = captioner.runtime().generate(prompts, options)
         said = [tuple(one.ids for one in hypotheses) for hypotheses in found]
         scores = [
-            self._reward(self._rows[place], [captioning.text_of(ids) for ids in responses])
+            self._reward(self._rows[place], [captioner.text_of(ids) for ids in responses])
             for place, responses in zip(places, said, strict=True)
         ]
-        stops = frozenset(captioning.model.vocabulary.stop_ids(settings.limits.stop_characters))
+        stops = frozenset(captioner.model.vocabulary.stop_ids(settings.limits.stop_characters))
         cut = [float(ids[-1] not in stops) for ids in chain.from_iterable(said)]
         rows = tuple(SharedPromptRow(p, s) for p, s in zip(prompts, said, strict=True))
         return rows, np.array(list(chain.from_iterable(scores)), dtype=np.float64), np.array(cut)
@@ -454,9 +454,9 @@ def follow(
         drop_phases(output / PHASES_FOLDER, before=2**62)
     objective = PpoObjective(settings.ppo)
     act_mode = start_act_mode(settings)
-    captioning = Captioning(stage.model, stage.prompter, settings.limits, act_mode)
+    captioner = RowCaptioner(stage.model, stage.prompter, settings.limits, act_mode)
     validate: Callable[[], Mapping[str, float]] = CaptionCheck(
-        captioning, rows, settings.check, reward=reward
+        captioner, rows, settings.check, reward=reward
     )
     return stage.train(
         policy,

@@ -1,28 +1,35 @@
-"""A reward model: a captioner's body that reads prompt and caption, and a scalar head.
+"""Rewards of captions (decision 13): the evidence judge's score, or a reward model's.
 
-The reward model of RLHF: Bradley–Terry on the same pairs that DPO reads (decision 13).
+The reward model is a captioner's body that reads prompt and caption, with a scalar head; it learns
+by Bradley–Terry from the same pairs that DPO learns from. `CaptionCheck` says at each validation
+how the policy's greedy captions do: preference losses can look well while captions get worse.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Protocol, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import NonNegativeInt, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from aligncap.alignment.examples import Prompter, Sample
 from aligncap.alignment.settings import StageSettings
 from aligncap.alignment.stage import Stage, TaskBatch, TrainingTask
 from aligncap.alignment.teacher import batch_of
-from aligncap.captioner.checkpoint import load_torch, read_meta
+from aligncap.captioner.checkpoint import CaptionLimits, load_torch, read_meta
+from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.model import CaptionModel, TorchBatch, seeded
 from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, to_torch
+from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
+from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import DataError, MissingModelError
 from aligncap.preference.dry_run import plan_preference
-from aligncap.preference.evidence import RewardOf, RewardSettings
+from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
 from aligncap.preference.examples import (
     PairBatchSettings,
     PairDataset,
@@ -34,13 +41,76 @@ from aligncap.preference.examples import (
     start_act_mode,
     with_pairs,
 )
-from aligncap.preference.losses import bradley_terry
-from aligncap.recipes import Trainer, recipe_section
+from aligncap.preference.values import Candidate, Clip, normal_form
+from aligncap.recipes import Trainer, one_of, recipe_section
 from aligncap.training.devices import is_first_process, training_device
 from aligncap.training.loop import evaluating
+from aligncap.values import Verdict
+
+REWARDS = ("evidence", "model")
+
+EMPTY_REWARD = -1.0
+"""Of an empty rollout: worse than a sentence that claims nothing, which has 0."""
+
+
+class RewardOf(Protocol):
+    """How good captions of a clip are; more is better."""
+
+    def __call__(self, row: PreferenceRow, texts: Sequence[str]) -> list[float]:
+        """The reward of each text, which is in the row's language."""
+
+
+@recipe_section
+class RewardSettings:
+    """Which reward, and where it is."""
+
+    name: Annotated[str, one_of(REWARDS)] = "evidence"
+    """"evidence" (what the signal and the labels show: a verifiable reward) or "model"."""
+    model: Path | None = None
+    """Folder of the reward model, for "model"."""
+    evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
+    """What claims are worth and what they cost, for "evidence"."""
+
+    @model_validator(mode="after")
+    def _model_is_given(self) -> Self:
+        if (self.name == "model") != (self.model is not None):
+            raise ValueError('the reward "model" needs reward.model, its folder; others have none')
+        return self
+
+
+def open_reward(settings: RewardSettings) -> RewardOf:
+    """The reward that the settings name."""
+    if settings.model is not None:
+        return ModelReward(settings.model)
+    return EvidenceReward(EvidenceJudge(settings.evidence))
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceReward:
+    """The score of the evidence judge (decision 11)."""
+
+    judge: EvidenceJudge = field(default_factory=EvidenceJudge)
+
+    def __call__(self, row: PreferenceRow, texts: Sequence[str]) -> list[float]:
+        """As `RewardOf`."""
+        name = row.clip.id
+        clip = Clip(
+            utterance=name,
+            file="",
+            facts=row.facts,
+            emotion=row.emotion,
+            gender=row.gender,
+            references=row.references,
+        )
+        captions = [text for text in texts if normal_form(text)]
+        candidates = [Candidate(name, row.language, text) for text in captions]
+        (found,) = self.judge.judge([(clip, candidates)])
+        scores = {text: one.score for text, one in zip(captions, found, strict=True)}
+        return [scores.get(text, EMPTY_REWARD) for text in texts]
+
 
 HEAD_FILE = "reward_head.safetensors"
-"""Of a reward model's folder, beside the model."""
+"""In a reward model's folder, next to the model."""
 
 
 class RewardModel(nn.Module):
@@ -66,7 +136,7 @@ class RewardModel(nn.Module):
         return self.body.device
 
     def forward(self, batch: TorchBatch) -> Tensor:
-        """Raw rewards [R] of the responses of a batch of `read_whole` rows."""
+        """Raw rewards [R] of the responses of a batch of `with_last_token` rows."""
         last = batch.response_lengths.cumsum(0) - 1
         states = self.body.predicting_states(batch)[last]
         rewards: Tensor = self.head(states.float()).squeeze(-1)
@@ -75,7 +145,7 @@ class RewardModel(nn.Module):
     def rewards(self, rows: Sequence[SharedPromptRow]) -> Tensor:
         """Rewards [R] without gradient, in standard deviations from the usual caption."""
         with evaluating(self):
-            raw = self(batch_of(self.body, [read_whole(row) for row in rows]))
+            raw = self(batch_of(self.body, [with_last_token(row) for row in rows]))
         standard: Tensor = (raw - self.centre) / self.spread
         return standard
 
@@ -91,9 +161,9 @@ class RewardModel(nn.Module):
         self.spread.copy_(raw.std(correction=0).clamp(min=1e-6))
 
 
-def read_whole(row: SharedPromptRow) -> SharedPromptRow:
+def with_last_token(row: SharedPromptRow) -> SharedPromptRow:
     """A row whose responses are fed to their very end: a batch leaves out the last token."""
-    return SharedPromptRow(row.prompt_ids, tuple((*said, said[-1]) for said in row.responses))
+    return SharedPromptRow(row.prompt_ids, tuple((*ids, ids[-1]) for ids in row.responses))
 
 
 def save_head(model: RewardModel, folder: Path) -> None:
@@ -114,35 +184,35 @@ def load_reward_model(folder: Path) -> RewardModel:
     model = RewardModel(load_torch(folder))
     stored = load_file(path)
     with torch.no_grad():
-        model.head.weight.copy_(stored["weight"])
-        model.head.bias.copy_(stored["bias"])
+        for name in ("weight", "bias"):
+            getattr(model.head, name).copy_(stored[name])
         model.centre.copy_(stored["centre"])
         model.spread.copy_(stored["spread"])
     return model.to(training_device()).requires_grad_(requires_grad=False).eval()
 
 
 class ModelReward:
-    """The reward "model": texts are read by a trained reward model."""
+    """The reward of a trained reward model."""
 
     def __init__(self, folder: Path) -> None:
         self._model, self._folder = load_reward_model(folder), folder
         meta = read_meta(folder)
         self._builder = PromptBuilder(self._model.body.vocabulary, meta.prompts)
-        self._reads = reads(meta.act_mode)
+        self._student = reads(meta.act_mode)
 
     def __call__(self, row: PreferenceRow, texts: Sequence[str]) -> list[float]:
-        """The reward of each text, the prompt read once for all."""
+        """As `RewardOf`; the prompt is encoded once for all texts."""
         if row.language not in self._builder.template.instructions:
             raise DataError(f"{self._folder}: knows no captions in {row.language!r}")
         prompter = Prompter(self._builder, [row.clip])
-        prompt = prompter.student_row(Sample(0, row.language, (0,), None), self._reads).prompt_ids
-        said = tuple(tuple(self._builder.response(text)) for text in texts)
-        found: list[float] = self._model.rewards([SharedPromptRow(prompt, said)]).tolist()
+        prompt = prompter.student_row(Sample(0, row.language, (0,), None), self._student).prompt_ids
+        responses = tuple(tuple(self._builder.response(text)) for text in texts)
+        found: list[float] = self._model.rewards([SharedPromptRow(prompt, responses)]).tolist()
         return found
 
 
 SCALE_ROWS = 256
-"""Clips whose candidates say what a usual reward is."""
+"""Clips over whose candidates the trained rewards are standardised."""
 
 
 @recipe_section
@@ -155,6 +225,14 @@ class RewardModelSettings(StageSettings):
     def _goes_on(self) -> Self:
         require_start(self)
         return self
+
+
+def bradley_terry(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """-log σ(r_c - r_r) of each pair, [pairs]: the reward model's loss (Ouyang et al. 2022, Eq. 1).
+
+    `chosen` and `rejected` [pairs] are scalar rewards; only their differences count.
+    """
+    return -logsigmoid(chosen - rejected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +262,7 @@ class BradleyTerryObjective:
 
 
 def plan(settings: RewardModelSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`dry_run`)."""
+    """The plan of a dry run."""
     return plan_preference(settings, wrap=RewardModel)
 
 
@@ -198,7 +276,7 @@ def train_reward_model(
     act_mode = start_act_mode(settings)
     book = PairDataset(stage.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode)
     lesson = TrainingTask(
-        rows_of=lambda draw: [read_whole(book.row_of(draw))],
+        rows_of=lambda draw: [with_last_token(book.row_of(draw))],
         objective=BradleyTerryObjective(),
         beside=book.pairs_of,
     )
@@ -211,10 +289,97 @@ def train_reward_model(
     return summary
 
 
-def open_model_reward(settings: RewardSettings) -> RewardOf:
-    """The reward "model"."""
-    assert settings.model is not None
-    return ModelReward(settings.model)
-
-
 REWARD = Trainer(RewardModelSettings, plan, train_reward_model)
+
+
+@recipe_section
+class CheckSettings:
+    """Captions that are generated and checked at each validation."""
+
+    rows: NonNegativeInt = 64
+    """Validation rows that are captioned, spread over all there are; 0 checks nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowCaptioner:
+    """A model, and what it needs to caption preference rows."""
+
+    model: CaptionModel
+    prompter: Prompter
+    limits: CaptionLimits
+    act_mode: str
+    """Where the prompt's P_act comes from."""
+
+    def runtime(self) -> TorchRuntime:
+        """The model as a runtime that generates responses."""
+        vocabulary = self.model.vocabulary
+        stops = vocabulary.stop_ids(self.limits.stop_characters)
+        return TorchRuntime(self.model.causal_lm, ResponseRules(vocabulary.text_rows, stops))
+
+    def prompt_ids(self, place: int, row: PreferenceRow) -> tuple[int, ...]:
+        """The prompt of a row, the one at `place` in the prompter's list."""
+        sample = Sample(place, row.language, (0,), None)
+        return self.prompter.student_row(sample, reads(self.act_mode)).prompt_ids
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """A response in words."""
+        return self.model.vocabulary.decode(ids).strip()
+
+
+class CaptionCheck:
+    """Captions a fixed choice of validation rows and checks what the captions claim."""
+
+    def __init__(
+        self,
+        captioner: RowCaptioner,
+        rows: Sequence[PreferenceRow],
+        settings: CheckSettings,
+        *,
+        reward: RewardOf | None = None,
+    ) -> None:
+        self._captioner, self._reward = captioner, reward
+        places = [place for place, row in enumerate(rows) if row.clip.split == "validation"]
+        step = max(1.0, len(places) / max(1, settings.rows))
+        chosen = [places[int(i * step)] for i in range(min(settings.rows, len(places)))]
+        self._rows = [rows[place] for place in chosen]
+        self._prompts = [captioner.prompt_ids(place, rows[place]) for place in chosen]
+
+    def __call__(self) -> dict[str, float]:
+        """Means over the captions, as far as the rows have what is needed:
+
+        "validation_contradicted" (of the claims that the signal can verify, the share that it
+        contradicts: the hallucination rate), "validation_clues" and "validation_tokens" a caption
+        (saying less is the cheap way to a lower rate), "validation_emotion" (share that names
+        the labelled emotion) and "validation_reward".
+        """
+        if not self._rows:
+            return {}
+        limits = self._captioner.limits
+        options = DecodeOptions(
+            beam_size=1, min_length=limits.min_tokens, max_length=limits.max_tokens
+        )
+        responses = [
+            one[0].ids for one in self._captioner.runtime().generate(self._prompts, options)
+        ]
+        texts = [self._captioner.text_of(ids) for ids in responses]
+        clues = [
+            find_clues(text, row.language) for text, row in zip(texts, self._rows, strict=True)
+        ]
+        count = len(texts)
+        means = {
+            "validation_clues": sum(map(len, clues)) / count,
+            "validation_tokens": sum(map(len, responses)) / count,
+        }
+        both = list(zip(self._rows, clues, strict=True))
+        measured = [judge(found, row.facts) for row, found in both if row.facts is not None]
+        if measured:
+            verdicts = Counter(one.verdict for evidence in measured for one in evidence)
+            wrong = verdicts[Verdict.CONTRADICTED]
+            means["validation_contradicted"] = wrong / max(1, wrong + verdicts[Verdict.SUPPORTED])
+        named = [emotion_of(found) == row.emotion for row, found in both if row.emotion is not None]
+        if named:
+            means["validation_emotion"] = sum(named) / len(named)
+        if self._reward is not None:
+            pairs = zip(self._rows, texts, strict=True)
+            means["validation_reward"] = sum(self._reward(r, [t])[0] for r, t in pairs) / count
+        return means

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from aligncap.clues.claims import ClipKnowledge
 from aligncap.errors import DataError, UnknownNameError
 from aligncap.storage import canonical_json, hash_of
 from aligncap.values import EMOTIONS, LANGUAGES, Facts
@@ -66,6 +67,13 @@ class Clip:
             raise DataError("a clip needs the id of its utterance")
         if self.emotion is not None and self.emotion not in EMOTIONS:
             raise UnknownNameError("emotion", self.emotion, EMOTIONS)
+
+    @property
+    def knowledge(self) -> ClipKnowledge:
+        """What claims about the clip are checked against."""
+        return ClipKnowledge.of(
+            self.facts, emotion=self.emotion, gender=self.gender, captions=self.references
+        )
 
 
 @dataclass(frozen=True, slots=True)
