@@ -1,10 +1,13 @@
 """What tests of every part may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from support.killer import kill_leftovers
 
 # One thread, here and in the processes that tests start: with several, the last digits of sums
 # depend on what else the machine does, and a resumed run is compared bit for bit. Said before
@@ -16,6 +19,13 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Ends what a failed test has started."""
+    yield
+    kill_leftovers()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from safetensors.torch import load_file
 from aligncap.recipes import run_recipe
 from aligncap.training.checkpoints import latest_checkpoint
 from aligncap.training.loop import read_log
-from alignment.recipe_runs import PROGRAM, torchrun
+from alignment.recipe_runs import PROGRAM
 from alignment.tiny_rows import write_tiny
+from support.killer import finish, torchrun, wait_until
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "devices"
 
@@ -118,9 +118,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             run(kd, "zero3", longer, resume=True),
             run(kd, "back", sharded("zero2", steps=15), resume=True),
         ]
-    process = torchrun(str(PROGRAM), json.dumps(together))
-    output, _ = process.communicate(timeout=280)
-    assert process.returncode == 0, output
+    finish(torchrun(PROGRAM, json.dumps(together)))
     run_recipe(kd, output=root / "fewer", resume=True)
     run_recipe(kd, output=root / "back", resume=True)
     return root
@@ -216,18 +214,11 @@ def test_a_dead_process_ends_the_run_and_its_checkpoint_goes_on(runs: Path, tmp_
     output, recipe = tmp_path / "run", str(runs / "kd.toml")
     settings = [*sharded("fsdp", steps=10**6, save_every=5), "validation.every=1000000"]
     options = [word for setting in settings for word in ("--set", setting)]
-    process = torchrun(
-        *("-m", "aligncap", "train", recipe, "--output", str(output), *options),
-    )
-    until = time.monotonic() + 200
-    while latest_checkpoint(output) is None:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    process = torchrun("-m", "aligncap", "train", recipe, "--output", output, *options)
+    wait_until(lambda: latest_checkpoint(output) is not None, process)
     ranks = {p.environ().get("RANK"): p for p in psutil.Process(process.pid).children()}
     ranks["1"].send_signal(signal.SIGKILL)
-    said, _ = process.communicate(timeout=90)
-    assert process.returncode != 0
+    said = "".join(finish(process, 1))
     kept = latest_checkpoint(output)
     assert kept is not None
     (line,) = [line for line in said.splitlines() if line.startswith("aligncap: ")]

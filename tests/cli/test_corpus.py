@@ -1,11 +1,9 @@
 """`aligncap corpus`: prepare, split and the doctor, as they are typed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from aligncap.cli.corpus import VERBS
 from aligncap.data.captioned import CORPORA
 from data import shipped
+from support.killer import finish, start
 
 
 def test_every_corpus_is_a_verb(aligncap, capsys) -> None:
@@ -98,25 +97,40 @@ def test_a_mistake_is_one_line_and_exits_with_2(
     assert ran.err.count("\n") == 1
 
 
+HELD_RUN = """
+import io, sys
+from aligncap.cli.main import main
+from aligncap.cli.console import Console
+from support.killer import hold
+
+class Held(io.StringIO):
+    def flush(self):
+        said = self.getvalue()
+        self.seek(self.truncate(0))
+        sys.stderr.write(said)
+        sys.stderr.flush()
+        if "broken" in said:
+            hold()
+
+sys.exit(main(sys.argv[1:], world=Console(stderr=Held())))
+"""
+
+
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_read(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_read(aligncap, tmp_path: Path) -> None:
+    """A run that has said of the last file that it is broken is stopped there."""
     source, out = tmp_path / "src", tmp_path / "out"
-    # More than is read between two looks at the book, on any machine.
-    for number in range(5000):
-        shipped.noise(source / f"{number}.wav", length_s=0.11)
-    command = [sys.executable, "-m", "aligncap", "corpus", "folder", str(source), "-o", str(out)]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    book = out / "sounds.sqlite"
-    given_up_s = time.monotonic() + 100
-    while time.monotonic() < given_up_s and run.poll() is None:
-        if book.exists() and book.stat().st_size > 20_000:
-            break
-        time.sleep(0.005)
-    os.kill(run.pid, signal.SIGINT)
-    _, said = run.communicate(timeout=100)
-    assert run.returncode == 130
+    for number in range(30):
+        shipped.noise(source / f"{number:02}.wav", length_s=0.11)
+    (source / "30.wav").write_bytes(b"")
+    process = start("-c", HELD_RUN, "corpus", "folder", source, "-o", out)
+    assert process.stderr
+    assert "30.wav: is empty" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, said = finish(process, 130)
     assert said == "aligncap: stopped; what was read so far is kept; the same command goes on\n"
     assert not (out / "manifest.jsonl").exists()
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0
-    assert "5,000 clips" in again.stdout.replace("5000", "5,000")
+    with closing(sqlite3.connect(out / "sounds.sqlite")) as book:
+        assert book.execute("SELECT count(*) FROM sounds").fetchone() == (30,)
+    (source / "30.wav").unlink()
+    assert "30 clips" in aligncap("corpus", "folder", source, "-o", out).out

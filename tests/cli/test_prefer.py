@@ -4,9 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from aligncap.preference import Annotation, Clip, ClipCandidates, Provenance
 from aligncap.preference.store import PreferenceStore
 from cli.conftest import Aligncap
 from preference.small import candidate
+from support.killer import finish, start
 from support.server import saying, serving
 
 MINI = Path(__file__).resolve().parents[2] / "src" / "aligncap" / "models" / "mini"
@@ -207,19 +205,16 @@ def test_the_page_is_served_until_ctrl_c(store: Path, example_clips: list[Path])
     pytest.importorskip("uvicorn", reason="needs the serve extra")
     for name in ("u1", "u2"):
         (store.parent / f"{name}.wav").write_bytes(example_clips[0].read_bytes())
-    command = [sys.executable, "-m", "aligncap", "prefer", "annotate", store]
-    command += ["--audio-root", store.parent, "--port", "0", "--annotator", "anna"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["-m", "aligncap", "prefer", "annotate", store, "--audio-root", store.parent]
+    run = start(*command, "--port", "0", "--annotator", "anna")
     assert run.stdout
     said = run.stdout.readline()
     address = re.match(r"2 pairs to judge at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)", said)
     assert address, said
     with urllib.request.urlopen(address[1]) as page:
         assert b"Which caption fits the voice?" in page.read()
-    time.sleep(0.1)
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
-    assert run.returncode == 0, err
+    _, err = finish(run)
     assert err == f"aligncap: 0 choices are in {store}\n"
 
 

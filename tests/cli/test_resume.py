@@ -2,28 +2,28 @@
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-SLOW_RUN = """
-import sys, time
-sys.path.insert(0, {here!r})
-from conftest import FakeModel
+from support.killer import Process, finish, kill, start, wait_until
+
+HELD_RUN = """
+import sys
 from aligncap.cli.main import main
-from aligncap.cli.world import World
+from aligncap.cli.console import Console
+from support.killer import hold
+from support.models import FakeCaptioner
 
-class Slow(FakeModel):
+class Held(FakeCaptioner):
     def caption_many(self, sources, **options):
-        for outcome in super().caption_many(sources, **options):
+        for number, outcome in enumerate(super().caption_many(sources, **options)):
+            if number == 2:
+                hold()
             yield outcome
-            time.sleep(0.3)
 
-sys.exit(main(sys.argv[1:], world=World(open_model=lambda name, **_: Slow(name))))
+sys.exit(main(sys.argv[1:], world=Console(open_model=lambda name, **_: Held(name))))
 """
 
 
@@ -88,34 +88,18 @@ def test_resume_refuses_a_file_of_something_else(aligncap, clips, tmp_path) -> N
     assert output.read_text() == "a shopping list\neggs\n"
 
 
-def start_slow_run(clips: Iterable[Path], output: Path) -> "subprocess.Popen[str]":
-    """A captioning process that has written two lines and goes on at three a second."""
-    code = SLOW_RUN.format(here=str(Path(__file__).parent))
-    command = [sys.executable, "-c", code, "caption", *map(str, clips), "--output", str(output)]
-    # A shell lets its background jobs ignore Ctrl-C, and children inherit that.
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if output.exists() and output.read_text().count("\n") >= 2:
-            return process
-        time.sleep(0.02)
-    process.kill()
-    raise TimeoutError("nothing was written")
+def start_held_run(clips: Iterable[Path], output: Path) -> Process:
+    """A captioning process that has written two lines and waits before the third."""
+    process = start("-c", HELD_RUN, "caption", *clips, "--output", output)
+    wait_until(lambda: output.exists() and output.read_text().count("\n") == 2, process)
+    return process
 
 
 @pytest.mark.slow
 def test_a_killed_run_keeps_what_is_done_and_goes_on(aligncap, clips, tmp_path) -> None:
     output = tmp_path / "out.jsonl"
-    process = start_slow_run(clips, output)
-    process.kill()
-    process.communicate()
+    kill(start_held_run(clips, output))
     before = output.read_text()
-    assert 2 <= before.count("\n") < len(clips)
     assert aligncap("caption", *clips, "--output", output, "--resume").code == 0
     assert output.read_text().startswith(before)
     assert files_in(output) == [str(clip) for clip in clips]
@@ -124,11 +108,10 @@ def test_a_killed_run_keeps_what_is_done_and_goes_on(aligncap, clips, tmp_path) 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(clips, tmp_path) -> None:
     output = tmp_path / "out.jsonl"
-    process = start_slow_run(clips, output)
+    process = start_held_run(clips, output)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    done = len(files_in(output))
+    _, err = finish(process, 130)
+    assert files_in(output) == [str(clip) for clip in clips[:2]]
     assert err == (
-        f"aligncap: stopped; {done} files are in {output}; the same command with --resume goes on\n"
+        f"aligncap: stopped; 2 files are in {output}; the same command with --resume goes on\n"
     )

@@ -1,24 +1,18 @@
-"""A run that a test can kill: `killed_run.py KIND PREFERENCES START OUTPUT [--resume]`."""
+"""A run that a test can kill: `killed_run.py KIND PREFERENCES START OUTPUT`.
+
+It stops before its end, for the kill."""
 
 import sys
-import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from aligncap.alignment.settings import ValidationSettings
 from aligncap.preference import dpo, ppo
-from aligncap.preference.examples import PreferenceRow
 from aligncap.preference.ppo import PpoLossSettings
 from preference import test_dpo, test_ppo
+from support.killer import hold_at_step
 
-STEPS = 24
-
-
-def slow_reward(row: PreferenceRow, texts: Sequence[str]) -> list[float]:
-    """Gives a test the time to kill between two rounds."""
-    time.sleep(0.01)
-    return test_ppo.names_the_best(row, texts)
+STEPS, HELD_AT = 24, 20
 
 
 def run(kind: str, preferences: Path, start: Path, output: Path, *, resume: bool) -> None:
@@ -39,12 +33,9 @@ def run(kind: str, preferences: Path, start: Path, output: Path, *, resume: bool
             ppo=PpoLossSettings(epochs=2, minibatches=2, kl_coefficient=0.05),
             **changes,
         )
-        ppo.follow(rlhf, output, reward=slow_reward, resume=resume)
+        ppo.follow(rlhf, output, reward=test_ppo.names_the_best, resume=resume)
 
 
 if __name__ == "__main__":
-    run(
-        sys.argv[1],
-        *map(Path, sys.argv[2:5]),
-        resume="--resume" in sys.argv,
-    )
+    hold_at_step(HELD_AT)
+    run(sys.argv[1], *map(Path, sys.argv[2:5]), resume=False)

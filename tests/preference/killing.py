@@ -19,6 +19,7 @@ from aligncap.preference.judges import judge_all
 from aligncap.preference.pairs import PairOptions, pair_all
 from aligncap.preference.store import PreferenceStore
 from preference.small import FakeJudge, fill
+from support.killer import hold, wait_until
 
 CLIPS, EACH = 12, 4
 OPTIONS = PairOptions(least_margin=0)
@@ -69,21 +70,26 @@ WORK = (judging, pairing, annotating)
 
 
 def run_and_kill(
-    path: Path, work: Callable[..., None], version: int, *, after: int, after_s: float
+    path: Path, work: Callable[..., None], version: int, *, after: int, most: int, after_s: float
 ) -> list[str]:
-    """What the child was told is kept before it was killed: `after_s` after so many things were."""
+    """What the child was told is kept before it was killed: `after_s` after so many things were,
+    and before `most` were."""
     log = path.with_suffix(".kept")
     log.write_bytes(b"")
     child = os.fork()
     if child == 0:
         file = os.open(log, os.O_WRONLY | os.O_APPEND)
+        told = iter(range(1, most))
+
+        def kept(line: str) -> None:
+            os.write(file, f"{line}\n".encode())
+            if next(told, None) is None:
+                hold()
+
         with PreferenceStore(path) as store:
-            work(store, lambda line: os.write(file, f"{line}\n".encode()), version)
+            work(store, kept, version)
         os._exit(0)
-    # A busy machine may take a second to get there.
-    given_up_s = time.monotonic() + 20
-    while log.read_bytes().count(b"\n") < after and time.monotonic() < given_up_s:
-        time.sleep(0.001)
+    wait_until(lambda: log.read_bytes().count(b"\n") >= after)
     time.sleep(after_s)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -137,7 +143,8 @@ def main(path: Path, rounds: int, seed: int) -> None:
     for number in range(rounds):
         work, version = WORK[number % 3], 1 + number // 9
         after, after_s = draw.choice((0, 1, 1, 2, 5)), draw.uniform(0.0, 0.02)
-        kept = run_and_kill(path, work, version, after=after, after_s=after_s)
+        most = after + 3 if number % 6 else 10**6
+        kept = run_and_kill(path, work, version, after=after, most=most, after_s=after_s)
         check(path, work, kept)
         told += len(kept)
         whole = 60 * (version + 1) if work is annotating else CLIPS

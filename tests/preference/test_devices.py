@@ -8,8 +8,9 @@ import pytest
 from aligncap.errors import RecipeError
 from aligncap.recipes import run_recipe
 from aligncap.training.loop import read_log
-from alignment.recipe_runs import PROGRAM, torchrun
+from alignment.recipe_runs import PROGRAM
 from preference.po_corpus import DPO, PPO, REWARD, train_start, write_preferences
+from support.killer import finish, torchrun
 
 WAYS = {"dpo": "fsdp", "reward": "fsdp", "ppo": "none"}
 """Kind of recipe → what is shared out. DPO's validation writes captions with shared-out weights."""
@@ -30,9 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         way = [f"training.sharding={WAYS[kind]}"]
         output = str(root / f"{kind}-two")
         together.append({"recipe": str(path), "output": output, "resume": False, "set": way})
-    process = torchrun(str(PROGRAM), json.dumps(together))
-    said, _ = process.communicate(timeout=250)
-    assert process.returncode == 0, said
+    finish(torchrun(PROGRAM, json.dumps(together)))
     return root
 
 

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import uvicorn
@@ -36,9 +37,11 @@ def serve(path: Path, door: socket.socket) -> int:
     return child
 
 
-def ask(port: int, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, object]:
+def ask(
+    port: int, method: str, path: str, body: dict[str, str] | None = None, patience: int = 0
+) -> dict[str, object]:
     # The door stays open while nobody is behind it: whoever knocks then would wait for ever.
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S * 2**patience)
     try:
         sent = json.dumps(body) if body else None
         connection.request(method, path, sent, {"Content-Type": "application/json"})
@@ -67,9 +70,9 @@ def main(path: Path, kills: int, seed: int) -> None:
         if killed < kills and len(sent) % 4 == 2:
             threading.Timer(draw.uniform(0, 0.02), os.kill, (child, signal.SIGKILL)).start()
             killed += 1
-        while True:
+        for patience in count():
             try:
-                now = ask(port, "POST", "/api/choice", body)
+                now = ask(port, "POST", "/api/choice", body, patience)
                 break
             except (OSError, http.client.HTTPException):
                 resent += 1

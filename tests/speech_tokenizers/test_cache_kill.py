@@ -1,12 +1,8 @@
 """The token cache and SIGKILL: whatever was written before is whole, and the rest is done again."""
 
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,24 +12,27 @@ import pytest
 from aligncap.audio import load
 from aligncap.tokenizers.cache import TokenCache
 from speech_tokenizers.small import Clip, FakeTokenizer
-
-TESTS = Path(__file__).resolve().parent.parent
+from support.killer import finish, kill, start, wait_until
 
 FILL = """
-import sys, time
+import sys
 from pathlib import Path
-from aligncap.speech import cache
+from aligncap.tokenizers import cache
 from speech_tokenizers.small import Clip, FakeTokenizer
+from support.killer import hold
 
 cache._FLUSH_CLIPS = 3
 folder = Path(sys.argv[1])
 clips = [Clip(path.stem, path) for path in sorted(folder.glob("*.wav"))]
-cache.tokenize_manifest(clips, FakeTokenizer(), sys.argv[2], progress=lambda n: time.sleep(0.02))
+most = int(sys.argv[3])
+cache.tokenize_manifest(
+    clips, FakeTokenizer(), sys.argv[2], progress=lambda done: hold() if done >= most else None
+)
 """
 
 DIE_INSIDE_A_TRANSACTION = """
 import os, signal, sys
-from aligncap.speech.cache import TokenCache
+from aligncap.tokenizers.cache import TokenCache
 from speech_tokenizers.small import FakeTokenizer
 
 cache = TokenCache(sys.argv[1], FakeTokenizer())
@@ -45,16 +44,6 @@ with cache._store._database.transaction() as connection:
     print(os.path.getsize(cache.path), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def start(code: str, *arguments: Path) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 def check_whole(path: Path) -> None:
@@ -71,19 +60,16 @@ def test_a_fill_killed_again_and_again_ends_with_every_clip(
     out = tmp_path / "tokens"
     moments, done = random.Random(5), [0]
     for _ in range(4):
-        process = start(FILL, clips[0].path.parent, out)
-        while process.poll() is None and not _grown(out, tokenizer, beyond=done[-1]):
-            time.sleep(0.02)
-        time.sleep(moments.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process = start("-c", FILL, clips[0].path.parent, out, done[-1] + 9)
+        wait_until(lambda: _grown(out, tokenizer, beyond=done[-1]), process)
+        kill(process, after_s=moments.uniform(0, 0.1))
         with TokenCache(out, tokenizer) as cache:
             done.append(len(cache))
             check_whole(cache.path)
             for clip_id in cache:
                 assert cache.get(clip_id).codes.shape[0] == 2
     assert done == sorted(done)
-    assert 0 < done[1] < 40
+    assert 0 < done[1] < done[-1] < 40
     with TokenCache(out, tokenizer) as cache:
         summary = cache.fill(clips)
         assert (summary.added, summary.present) == (40 - done[-1], done[-1])
@@ -106,9 +92,7 @@ def test_a_transaction_cut_by_a_kill_leaves_no_trace(
     clips = write_clips(3)
     with TokenCache(tmp_path, tokenizer) as cache:
         cache.fill(clips)
-    process = start(DIE_INSIDE_A_TRANSACTION, tmp_path)
-    written, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    written, _ = finish(start("-c", DIE_INSIDE_A_TRANSACTION, tmp_path), -signal.SIGKILL)
     assert int(written) > 1_000_000  # the half-done work had reached the file
     with TokenCache(tmp_path, tokenizer) as cache:
         assert cache.fill(clips).present == 3

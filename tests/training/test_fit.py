@@ -3,9 +3,6 @@
 import math
 import random
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from aligncap.training.checkpoints import (
 )
 from aligncap.training.loop import Hook, evaluating, every, fit, read_log
 from aligncap.training.settings import FitSettings
+from support.killer import finish, kill, start, wait_until
 from training.tiny_run import SETTINGS, batch_at, run, tiny_model
 
 PROGRAM = Path(__file__).with_name("tiny_run.py")
@@ -33,28 +31,12 @@ def quantities(output: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in line.items() if k != "elapsed_s"} for line in read_log(output)]
 
 
-def start(output: Path, *options: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, str(PROGRAM), str(output), *options]
-    return subprocess.Popen(command, stderr=subprocess.PIPE)
-
-
-def wait_for_checkpoint(output: Path, process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + 120
-    while latest_checkpoint(output) is None:
-        assert process.poll() is None, process.stderr.read().decode()  # type: ignore[union-attr]
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
 def test_a_killed_and_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_path: Path) -> None:
     run(tmp_path / "whole", resume=False)
-    process = start(tmp_path / "killed", "--slow")
-    wait_for_checkpoint(tmp_path / "killed", process)
-    time.sleep(random.uniform(0.0, 0.6))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    process.communicate()
+    process = start(PROGRAM, tmp_path / "killed", SETTINGS.steps - 5, tmp_path / "never")
+    wait_until(lambda: latest_checkpoint(tmp_path / "killed") is not None, process)
+    kill(process, after_s=random.uniform(0.0, 0.1))
     stopped = latest_checkpoint(tmp_path / "killed")
     assert stopped is not None
     assert int(stopped.name.rpartition("-")[2]) < SETTINGS.steps
@@ -73,13 +55,13 @@ def test_a_stop_saves_says_how_to_go_on_and_loses_nothing(
     tmp_path: Path, told: signal.Signals
 ) -> None:
     run(tmp_path / "whole", resume=False)
-    process = start(tmp_path / "stopped", "--slow")
-    wait_for_checkpoint(tmp_path / "stopped", process)
+    process = start(PROGRAM, tmp_path / "stopped", SETTINGS.steps - 5, tmp_path / "gate")
+    wait_until(lambda: latest_checkpoint(tmp_path / "stopped") is not None, process)
     process.send_signal(told)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert InterruptedRunError.__name__ in error.decode()
-    assert "--resume" in error.decode()
+    (tmp_path / "gate").touch()
+    _, error = finish(process, 1)
+    assert InterruptedRunError.__name__ in error
+    assert "--resume" in error
     run(tmp_path / "stopped", resume=True)
     assert quantities(tmp_path / "stopped") == quantities(tmp_path / "whole")
 

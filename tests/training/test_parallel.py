@@ -1,9 +1,5 @@
 """Two processes that share two batches take the steps of one process with both."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,38 +9,15 @@ from safetensors.torch import load_file
 from aligncap.errors import RecipeError
 from aligncap.training.devices import local_share, processes
 from aligncap.training.loop import read_log
+from support.killer import finish, torchrun
 from training.parallel_run import run
 
 PROGRAM = Path(__file__).with_name("parallel_run.py")
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
-    together = {
-        **os.environ,
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "PYTHONPATH": os.pathsep.join([str(PROGRAM.parent.parent), *sys.path]),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(tmp_path / "two"), "2"],
-            env={**together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, error = process.communicate(timeout=240)
-        assert process.returncode == 0, error.decode()
+    finish(torchrun(PROGRAM, tmp_path / "two", 2))
     run(tmp_path / "one", accumulation=2)
     logs = [read_log(tmp_path / name) for name in ("one", "two")]
     assert [line["step"] for line in logs[1]] == [1, 2, 3, 4, 5, 6]  # written once, by the first

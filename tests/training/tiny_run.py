@@ -1,7 +1,8 @@
-"""A tiny run of `fit` that a test can kill: `tiny_run.py OUTPUT [--resume] [--slow]`."""
+"""A tiny run of `fit` that a test can kill: `tiny_run.py OUTPUT STEP GATE`.
+
+It stops after STEP steps of its optimizer until GATE is there."""
 
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from aligncap.training.loop import History, fit
 from aligncap.training.settings import FitSettings
+from support.killer import hold_at_step
 
 SETTINGS = FitSettings(
     steps=40,
@@ -36,12 +38,11 @@ def batch_at(number: int) -> torch.Tensor:
     return torch.randn(16, 4, generator=torch.Generator().manual_seed(number))
 
 
-def run(output: Path, *, resume: bool, pause_s: float = 0.0) -> History:
+def run(output: Path, *, resume: bool) -> History:
     """Learn the product of two coordinates."""
     model = tiny_model()
 
     def step(batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        time.sleep(pause_s)
         error = (model(batch)[:, 0] - batch[:, 0] * batch[:, 1]).square().mean()
         return {"loss": error, "size": error.detach() * 2}
 
@@ -49,8 +50,5 @@ def run(output: Path, *, resume: bool, pause_s: float = 0.0) -> History:
 
 
 if __name__ == "__main__":
-    run(
-        Path(sys.argv[1]),
-        resume="--resume" in sys.argv,
-        pause_s=0.02 if "--slow" in sys.argv else 0.0,
-    )
+    hold_at_step(int(sys.argv[2]), Path(sys.argv[3]))
+    run(Path(sys.argv[1]), resume=False)

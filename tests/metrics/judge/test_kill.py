@@ -1,12 +1,6 @@
 """The judge and SIGKILL: started again, it asks only for what is missing."""
 
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,9 +9,9 @@ from aligncap.metrics.aes import read_overlap
 from aligncap.metrics.judge import JudgeSettings, Question
 from aligncap.metrics.judge_clients import open_judge
 from metrics.judge.fakes import rating
+from support.killer import finish, kill, start, wait_until
 from support.server import Asked, saying, serving
 
-TESTS = Path(__file__).resolve().parents[2]
 COUNT, CONCURRENCY = 60, 3
 
 ASK = """
@@ -35,26 +29,12 @@ def ask(url: str, cache: Path) -> list[object]:
         return judge.ask([Question(f"clip{n}", f"rate {n}", read_overlap) for n in range(COUNT)])
 
 
-def start(url: str, cache: Path) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
-    return subprocess.Popen(
-        [sys.executable, "-c", ASK, url, str(cache)], env=os.environ | {"PYTHONPATH": path}
-    )
-
-
 def kept(cache: Path) -> int:
     with sqlite3.connect(cache) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         (count,) = connection.execute("SELECT count(*) FROM replies").fetchone()
     connection.close()
     return int(count)
-
-
-def wait_until(ready: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not ready():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -66,10 +46,9 @@ def test_killed_in_the_middle_it_asks_only_for_what_is_missing(tmp_path: Path) -
 
     with serving(behave) as server:
         for stop_at in (15, 35):
-            process = start(server.url, cache)
-            wait_until(lambda least=stop_at: len(server.asked) >= least)
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
+            process = start("-c", ASK, server.url, cache)
+            wait_until(lambda least=stop_at: len(server.asked) >= least, process)
+            kill(process)
         wait_until(lambda: server._under_way == 0)
         asked, there = len(server.asked), kept(cache)
         # A kill costs at most what was under way.
@@ -86,7 +65,7 @@ def test_killed_in_the_middle_it_asks_only_for_what_is_missing(tmp_path: Path) -
 def test_two_processes_share_one_cache(tmp_path: Path) -> None:
     cache = tmp_path / "new" / "replies.sqlite"
     with serving(lambda asked: saying(rating(5))) as server:
-        both = [start(server.url, cache) for _ in range(2)]
-        assert [process.wait() for process in both] == [0, 0]
+        for process in [start("-c", ASK, server.url, cache) for _ in range(2)]:
+            finish(process)
         assert kept(cache) == COUNT
         assert COUNT <= len(server.asked) <= 2 * COUNT
