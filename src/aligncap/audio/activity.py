@@ -1,15 +1,10 @@
-"""How periodic a sound is, frame by frame: what voices have and noise has not.
+"""Frame-wise signal analysis, and speech activity: where somebody speaks.
 
-After Boersma (1993): a frame's autocorrelation is divided by that of its window, so that a
-periodic frame reaches 1 at its period whatever the window does. The pitch tracker and the speech
-detector both read it.
-
-How strong a sound is: over all, and frame by frame in bands of frequency.
-
-Where somebody speaks: louder than the noise floor, periodic, and never the same for long.
-
-Noise is not periodic, clicks are too short, hums and tones do not change. A whisper, which is not
-periodic either, is told from noise by its vowels: its colour changes.
+`correlations` gives each frame's normalised autocorrelation (Boersma 1993: divided by that of the
+window, so a periodic frame reaches 1 at its period); the pitch tracker reads it too. `level_db` and
+`band_levels_db` give levels. `speech_activity` finds stretches that are louder than the noise
+floor, periodic, and changing: noise is not periodic, clicks are too short, hums and tones do not
+change. A whisper is told from noise by its vowels, whose spectrum changes.
 """
 
 import math

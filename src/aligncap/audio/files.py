@@ -1,11 +1,4 @@
-"""How the names of recordings end.
-
-What cannot be read as sound, and what to do about it: one line for each case.
-
-Reading sound files: whatever libsndfile knows, to mono float32 at 16 kHz.
-
-Samples in memory, to mono float32 at 16 kHz.
-"""
+"""Sound files and arrays to mono float32 at 16 kHz; what cannot be read is one line with its cure."""
 
 import os
 import stat

@@ -1,6 +1,5 @@
-"""Words for what is heard in a voice: the vocabulary of emotional clues, the grammar parser that
-finds them in a caption, the acoustic prompt, the way from a caption back to a label, and the
-evidence for each clue in the measured facts.
+"""Emotional clues (§3.1, Eq. 1): the vocabulary, the grammar parser that finds clues in a caption,
+the acoustic prompt, a caption's emotion, and the evidence for each clue in the measured facts.
 """
 
 from aligncap.clues.evidence import (

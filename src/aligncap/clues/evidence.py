@@ -1,4 +1,4 @@
-"""Where a measurement begins to mean a word: every threshold of the evidence, in one place.
+"""Evidence for clues: thresholds on the measured facts, verdicts, and the clues the facts support.
 
 A scale runs over one fact. Between its two clear sides lies a neutral zone, and between zone and
 side a gap in which nothing is claimed:
@@ -6,19 +6,13 @@ side a gap in which nothing is claimed:
     low ≤ `low` < gap < `neutral` from … to > gap > `high` ≤ high
          contradicts "high" at ≤ `against_high`     contradicts "low" at ≥ `against_low`
 
-`low < against_high ≤ against_low < high` keeps a claim from being supported and contradicted, and
-its opposite from being supported beside it.
+`low < against_high ≤ against_low < high` keeps a claim from being supported and contradicted at
+once. The numbers are percentiles of the facts of the training corpora: captions are written and
+judged by the same ones, so a change asks for new captions. Loudness also depends on the recording
+level, and jitter is a weak proxy of trembling.
 
-The numbers are percentiles of the facts of the training corpora: captions are written and judged by
-the same ones, so a change asks for new captions. Loudness depends on the recording level as well,
-and jitter is a weak proxy of trembling.
-
-Evidence: what the measured facts say of each clue, and which clues they support unasked.
-
-Clues that a speech tokenizer's own heads hear: its vectors and the clue words share a space.
-
-Each head's weight vector stands for a clue word, and its probability says how near the speech is to
-it: the retrieval of clue words in a joint speech-text space (decision 5).
+The readout of a speech tokenizer's heads is a second source of clues: each head's weight vector
+stands for a clue word (retrieval in a joint speech-text space, decision 5).
 """
 
 import math
@@ -179,7 +173,7 @@ class Levels:
 
 
 def levels(facts: Facts) -> Levels:
-    """The meanings that the facts clearly support, one for each scale of `thresholds`."""
+    """The meanings that the facts clearly support, one for each scale."""
     return Levels(
         gender=_claimed(GENDER, facts),
         pitch=_claimed(PITCH, facts),
@@ -315,9 +309,9 @@ def measurement(scale: Scale, fact: Fact, facts: Facts) -> str:
 
 
 SURE = 0.95
-"""Probability from which on a gender is told."""
+"""Probability from which on a gender is stated."""
 _LEAST_DOUBT = 0.01
-"""No single witness is surer than this."""
+"""Bounds the probability of each source."""
 
 Readout = Mapping[str, Mapping[str, float]]
 """What the heads read: {"emotion": {"sad": 0.9, …}, "gender": {"female": 0.99, …}}."""
@@ -326,13 +320,12 @@ Readout = Mapping[str, Mapping[str, float]]
 def audible_gender(readout: Readout, facts: Facts) -> str | None:
     """The gender that heads and measured voice together are sure of, or None.
 
-    They are taken as independent witnesses: their log-odds add up. Where one of them is missing,
-    the other has to be sure alone.
+    Taken as independent, their log-odds add up; where one is missing, the other decides alone.
     """
     heads = readout.get("gender", {}).get("female")
     fact = facts.by_name.get("female_probability")
-    witnesses = [heads, fact.value if fact else None]
-    odds = sum(_log_odds(chance) for chance in witnesses if chance is not None)
+    probabilities = [heads, fact.value if fact else None]
+    odds = sum(_log_odds(chance) for chance in probabilities if chance is not None)
     if abs(odds) < _log_odds(SURE):
         return None
     return "female" if odds > 0 else "male"
@@ -343,16 +336,16 @@ def audible_clues(readout: Readout, facts: Facts) -> tuple[Clue, ...]:
 
     The order is that of a caption's gold clues.
     """
-    told = []
+    clues = []
     emotions = readout.get("emotion", {})
     likeliest = max(emotions, key=emotions.__getitem__, default=None)
     if likeliest is not None:
-        told.append(clue_of("emotion", likeliest))
+        clues.append(clue_of("emotion", likeliest))
     gender = audible_gender(readout, facts)
     if gender is not None:
-        told.append(clue_of("gender", gender))
+        clues.append(clue_of("gender", gender))
     shown = (clue for clue in measured_clues(facts) if clue.trait != "gender")
-    return (*told, *shown)
+    return (*clues, *shown)
 
 
 def _log_odds(chance: float) -> float:

@@ -1,22 +1,11 @@
-"""Chunk patterns over the kinds of words: which adjective is said of which head.
+"""From the text of a caption to its emotional clues and to the acoustic prompt (§3.1, Eq. 1).
 
-A sentence is written as a string of kinds (one letter a word, see `vocabulary`), and the patterns
-run over that string, as NLTK's RegexpParser runs over tags.
-
-English captions as a sequence of known words: tokens, lemmas and phrases.
-
-Chinese captions as a sequence of known words, by longest match in both directions.
-
-The emotion grammar parser G_Parser of Eq. 1: from known words to typed clues.
-
-Chunks tie an adjective to its heads: "a low, rich voice", "his pitch and volume are low",
-"低沉的声音", "语速有些快". What stands before a clue then says whether it is negated and how strong
-it is. Words and chunks come from our own lexers and patterns; a test compares them with those of
-NLTK and jieba.
-
-From the text of a caption to its clues, and from clues to the acoustic prompt (Eq. 1).
-
-From clues back to labels: the emotion a caption names, and its place in the circumplex.
+`find_clues` is the paper's G_Parser. A sentence becomes a string of word kinds (one letter a word,
+see `vocabulary`): English by tokens, lemmas and phrases, Chinese by the better of two longest-match
+segmentations. Chunk patterns over the kinds tie adjectives to their heads ("a low, rich voice",
+"his pitch and volume are low", "低沉的声音", "语速有些快"), as NLTK's RegexpParser does over tags,
+and what precedes a clue negates or strengthens it. `acoustic_prompt` writes the clues as P_act;
+`emotion_of` and `arousal_valence` map them to a category and to the circumplex.
 """
 
 import re
@@ -235,14 +224,14 @@ def _split(piece: str, known: ClueVocabulary) -> list[Word]:
 
     Where they are equally good the one from the end is right more often: 和 | 缓慢, not 和缓 | 慢.
     """
+
+    def cost(words: list[Word]) -> tuple[int, int]:
+        return sum(word is CHINESE_OTHER for word in words), len(words)
+
     forward = list(_forward(piece, known))
     backward = list(_backward(piece, known))[::-1]
-    best = forward if _cost(forward) < _cost(backward) else backward
+    best = forward if cost(forward) < cost(backward) else backward
     return list(_joined(best))
-
-
-def _cost(words: list[Word]) -> tuple[int, int]:
-    return sum(word is CHINESE_OTHER for word in words), len(words)
 
 
 def _forward(piece: str, known: ClueVocabulary) -> Iterator[Word]:

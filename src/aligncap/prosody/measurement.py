@@ -1,19 +1,9 @@
-"""What the built-in speech encoder hears: a log-mel spectrogram and the pitch contour.
+"""Measured facts of an utterance: `measure` and the signal processing that it rests on.
 
-One numpy implementation serves training and captioning, so the two can never drift apart.
-
-How likely a voice is a woman's: logistic regression on pitch and spectral envelope.
-
-Fitted by `python benchmarks/fit_gender.py` on the training speakers of the shared corpora; only
-the coefficients are kept.
-
-Loudness as ITU-R BS.1770-4 has it: K-weighted, gated, in LUFS; its range and its slope.
-
-Pace: syllable nuclei a second of speech, and pauses.
-
-Voice quality: how regular, how harmonic and how bright a voice is.
-
-`measure`: every fact of an utterance, each with its unit and how far it can be relied on.
+In order: the log-mel spectrogram (also the speech encoder's input); the probability of a female
+voice, by logistic regression on pitch and spectral envelope (coefficients fitted by
+`benchmarks/fit_gender.py` on training speakers); loudness after ITU-R BS.1770-4; pace and pauses;
+voice quality; and the facts, each with its unit and a confidence, or the reason why it has none.
 """
 
 import itertools
@@ -369,16 +359,16 @@ _JUMP_S = 0.15
 
 def measure(waveform: Waveform) -> Facts:
     """Everything that the signal shows of an utterance; what it cannot show has a reason."""
-    hearing = _Hearing(waveform)
-    facts = [*_pitch_facts(hearing), *_loudness_facts(hearing), *_pace_facts(hearing)]
-    facts += [*_voice_facts(hearing), _gender_fact(hearing)]
+    speech = _Analysis(waveform)
+    facts = [*_pitch_facts(speech), *_loudness_facts(speech), *_pace_facts(speech)]
+    facts += [*_voice_facts(speech), _gender_fact(speech)]
     return Facts(
-        waveform.duration_s, hearing.speech_s, MappingProxyType({fact.name: fact for fact in facts})
+        waveform.duration_s, speech.speech_s, MappingProxyType({fact.name: fact for fact in facts})
     )
 
 
-class _Hearing:
-    """A waveform and what several facts need of it, measured once."""
+class _Analysis:
+    """A waveform and the intermediate results that several facts share."""
 
     def __init__(self, waveform: Waveform) -> None:
         self.waveform = waveform
@@ -392,8 +382,8 @@ class _Hearing:
         spoken = np.zeros(len(track.frequency_hz), dtype=bool)
         for start, end in self.activity:
             spoken[round(start / track.hop_s) : round(end / track.hop_s)] = True
-        heard = np.where(spoken, track.frequency_hz, 0.0).astype(np.float32)
-        return PitchTrack(heard, track.strength, track.hop_s)
+        masked = np.where(spoken, track.frequency_hz, 0.0).astype(np.float32)
+        return PitchTrack(masked, track.strength, track.hop_s)
 
     @cached_property
     def mel(self) -> NDArray[np.float32]:
@@ -438,12 +428,12 @@ def _fact(name: str, value: float | None, unit: str, confidence: float, reason: 
     return Fact(name, float(value), unit, float(np.clip(confidence, 0.0, 1.0)))
 
 
-def _pitch_facts(hearing: _Hearing) -> Iterator[Fact]:
-    track, reason = hearing.track, hearing.unpitched
-    sure = min(1.0, hearing.voiced_s / 0.8)
+def _pitch_facts(speech: _Analysis) -> Iterator[Fact]:
+    track, reason = speech.track, speech.unpitched
+    sure = min(1.0, speech.voiced_s / 0.8)
     shape = _Contour.of(track) if not reason else None
-    median = hearing.median_hz if shape else None
-    female = hearing.female
+    median = speech.median_hz if shape else None
+    female = speech.female
     offset = None
     if median is not None and female is not None:
         offset = 12 * math.log2(median / expected_pitch_hz(female))
@@ -483,24 +473,24 @@ class _Contour:
         return cls(float(high - low), slope, jumps / max(span, 0.1), span)
 
 
-def _loudness_facts(hearing: _Hearing) -> Iterator[Fact]:
-    silent = "" if hearing.activity else "nobody speaks"
-    found = loudness(hearing.waveform) if not silent else Loudness(None, None, None)
-    sure = min(1.0, hearing.speech_s / 1.0)
-    reason = silent or hearing.clipped
+def _loudness_facts(speech: _Analysis) -> Iterator[Fact]:
+    silent = "" if speech.activity else "nobody speaks"
+    found = loudness(speech.waveform) if not silent else Loudness(None, None, None)
+    sure = min(1.0, speech.speech_s / 1.0)
+    reason = silent or speech.clipped
     yield _fact("loudness_db", found.integrated, "LUFS", sure, reason)
     yield _fact("loudness_range_db", found.range_lu, "dB", sure * 0.9, reason)
-    short = "less than 1 s of speech" if hearing.speech_s < 1.0 else reason
+    short = "less than 1 s of speech" if speech.speech_s < 1.0 else reason
     yield _fact("loudness_slope_db_per_s", found.slope_lu_per_s, "dB/s", sure * 0.8, short)
 
 
-def _pace_facts(hearing: _Hearing) -> Iterator[Fact]:
-    reason = "" if hearing.activity else "nobody speaks"
-    if not reason and hearing.speech_s < LEAST_SPEECH_S:
-        reason = f"only {hearing.speech_s:.1f} s of speech"
-    nuclei = syllable_nuclei(hearing.waveform, hearing.track) if not reason else []
-    pace = len(nuclei) / hearing.speech_s if nuclei else None
-    found = pauses(hearing.activity)
+def _pace_facts(speech: _Analysis) -> Iterator[Fact]:
+    reason = "" if speech.activity else "nobody speaks"
+    if not reason and speech.speech_s < LEAST_SPEECH_S:
+        reason = f"only {speech.speech_s:.1f} s of speech"
+    nuclei = syllable_nuclei(speech.waveform, speech.track) if not reason else []
+    pace = len(nuclei) / speech.speech_s if nuclei else None
+    found = pauses(speech.activity)
     sure = min(1.0, len(nuclei) / 6)
     yield _fact("pace_syllables_per_s", pace, "1/s", sure, reason)
     share = found.seconds / found.span_s if found.span_s else None
@@ -510,24 +500,24 @@ def _pace_facts(hearing: _Hearing) -> Iterator[Fact]:
     yield _fact("pauses_per_s", often, "1/s", sure, reason)
 
 
-def _voice_facts(hearing: _Hearing) -> Iterator[Fact]:
-    track = hearing.track
-    reason = hearing.unpitched or hearing.clipped
-    sure = 0.8 * min(1.0, hearing.voiced_s / 0.8)
-    frames = min(len(hearing.mel), len(track.voiced))
-    amplitude = np.exp(hearing.mel[:frames].max(axis=1) / 2)
+def _voice_facts(speech: _Analysis) -> Iterator[Fact]:
+    track = speech.track
+    reason = speech.unpitched or speech.clipped
+    sure = 0.8 * min(1.0, speech.voiced_s / 0.8)
+    frames = min(len(speech.mel), len(track.voiced))
+    amplitude = np.exp(speech.mel[:frames].max(axis=1) / 2)
     voiced = track.voiced[:frames]
     period = np.where(voiced, 1.0 / np.maximum(track.frequency_hz[:frames], 1.0), 0.0)
     values = {
         "jitter": (perturbation(period, voiced), ""),
         "shimmer": (perturbation(amplitude, voiced), ""),
         "harmonicity_db": (harmonicity_db(track), "dB"),
-        "spectral_tilt_db_per_octave": (spectral_tilt(hearing.mel, track.voiced), "dB/oct"),
+        "spectral_tilt_db_per_octave": (spectral_tilt(speech.mel, track.voiced), "dB/oct"),
     }
     for name, (value, unit) in values.items():
         yield _fact(name, value, unit, sure, reason)
 
 
-def _gender_fact(hearing: _Hearing) -> Fact:
-    sure = min(1.0, hearing.voiced_s / 0.6)
-    return _fact("female_probability", hearing.female, "", sure, hearing.unpitched)
+def _gender_fact(speech: _Analysis) -> Fact:
+    sure = min(1.0, speech.voiced_s / 0.6)
+    return _fact("female_probability", speech.female, "", sure, speech.unpitched)
