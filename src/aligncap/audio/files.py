@@ -1,4 +1,4 @@
-"""Sound files and arrays to mono float32 at 16 kHz; what cannot be read is one line with its cure."""
+"""Sound files and arrays to mono float32 at 16 kHz; what cannot be read is one line with a cure."""
 
 import os
 import stat
