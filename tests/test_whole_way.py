@@ -48,7 +48,7 @@ class Way:
         out, err = io.StringIO(), io.StringIO()
         line = [str(one) for one in arguments]
         line += [part for change in changes for part in ("--set", change)]
-        code = main(line, world=Console(stdout=out, stderr=err))
+        code = main(line, console=Console(stdout=out, stderr=err))
         assert code == fails, err.getvalue()
         return (err if fails else out).getvalue()
 

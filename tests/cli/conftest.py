@@ -45,8 +45,8 @@ def aligncap() -> Aligncap:
     def run(*arguments: str | Path, stdin: bytes = b"") -> Ran:
         out, err = io.StringIO(), io.StringIO()
         typed = io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin)), encoding="utf-8")
-        world = Console(stdin=typed, stdout=out, stderr=err, open_model=_open_fake)
-        code = main([str(argument) for argument in arguments], world=world)
+        console = Console(stdin=typed, stdout=out, stderr=err, load_model=_open_fake)
+        code = main([str(argument) for argument in arguments], console=console)
         return Ran(code, out.getvalue(), err.getvalue())
 
     return run

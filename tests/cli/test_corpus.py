@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.cli.corpus import VERBS
+from aligncap.cli.train import CORPORA as VERBS
 from aligncap.data.captioned import CORPORA
 from data import shipped
 from support.killer import finish, start
@@ -112,7 +112,7 @@ class Held(io.StringIO):
         if "broken" in said:
             hold()
 
-sys.exit(main(sys.argv[1:], world=Console(stderr=Held())))
+sys.exit(main(sys.argv[1:], console=Console(stderr=Held())))
 """
 
 

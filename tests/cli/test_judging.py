@@ -1,11 +1,11 @@
 """The judge of the command line."""
 
-import io
 from pathlib import Path
 
 import pytest
 
-from aligncap.cli.console import Console, JudgeProgress, LlmOptions, Progress
+from aligncap.cli.console import Console
+from aligncap.cli.evaluate import judge_settings
 from aligncap.errors import RecipeError
 
 HOSTED = "https://api.openai.com/v1"
@@ -13,22 +13,22 @@ LOCAL = "http://localhost:8000/v1"
 
 
 def settings_for(url: str | None, **environment: str):
-    found = LlmOptions(model="small", url=url).settings(environment)
+    found = judge_settings(Console(environment=environment), "small", url, None, None)
     assert found
     return found
 
 
 def test_no_model_is_no_judge() -> None:
-    assert LlmOptions(cache=Path("x")).settings({}) is None
+    assert judge_settings(Console(environment={}), None, None, Path("x"), None) is None
 
 
 def test_an_address_without_a_model_says_what_to_give() -> None:
     with pytest.raises(RecipeError, match="give --judge-model too"):
-        LlmOptions(url=LOCAL).settings({})
+        judge_settings(Console(environment={}), None, LOCAL, None, None)
 
 
 def test_options_arrive(tmp_path: Path) -> None:
-    found = LlmOptions(model="small", cache=tmp_path / "c", prompts=tmp_path).settings({})
+    found = judge_settings(Console(environment={}), "small", None, tmp_path / "c", tmp_path)
     assert found
     assert (found.model, found.url, found.cache, found.prompts) == (
         "small", None, tmp_path / "c", tmp_path
@@ -68,19 +68,3 @@ def test_a_proxy_is_not_in_the_way_of_a_server_of_ones_own(
     url: str | None, environment: dict[str, str], proxy: str | None
 ) -> None:
     assert settings_for(url, **environment).proxy == proxy
-
-
-def test_progress_goes_on_from_metric_to_metric() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    world = Console(stdin=io.StringIO(), stdout=io.StringIO(), stderr=Terminal())
-    with Progress(world, "asking the judge", results_on_stdout=False) as bar:
-        tell = JudgeProgress(bar)
-        for of in (2, 3):
-            for done in range(1, of + 1):
-                tell(done, of)
-        assert bar._bar
-        (task,) = bar._bar.tasks
-        assert (task.completed, task.total) == (5, 5)

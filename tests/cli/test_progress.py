@@ -30,9 +30,9 @@ def test_a_bar_does_not_run_through_the_captions(
     stdout, to_file: bool, shown: bool, example_clips: list[Path], tmp_path: Path, open_fake
 ) -> None:
     err = Terminal()
-    world = Console(stdout=stdout(), stderr=err, open_model=open_fake)
+    console = Console(stdout=stdout(), stderr=err, load_model=open_fake)
     output = ["--output", str(tmp_path / "out.jsonl")] if to_file else []
-    assert main(["caption", *map(str, example_clips[:2]), *output], world=world) == 0
+    assert main(["caption", *map(str, example_clips[:2]), *output], console=console) == 0
     assert ("captioning" in err.getvalue()) == shown
 
 
@@ -40,8 +40,8 @@ def test_marks_are_coloured_on_a_terminal_only(example_clips: list[Path], open_f
     written = {}
     for kind in (Terminal, io.StringIO):
         out = kind()
-        world = Console(stdout=out, stderr=io.StringIO(), open_model=open_fake)
-        main(["caption", str(example_clips[0]), "--evidence"], world=world)
+        console = Console(stdout=out, stderr=io.StringIO(), load_model=open_fake)
+        main(["caption", str(example_clips[0]), "--evidence"], console=console)
         written[kind] = out.getvalue()
     assert "\x1b[" in written[Terminal]
     assert "\x1b[" not in written[io.StringIO]
@@ -55,11 +55,11 @@ def test_tokens_counts_a_manifest_and_does_not_hold_it(
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     shown = {}
     for kind in (Terminal, io.StringIO):
-        world = Console(stdout=io.StringIO(), stderr=kind())
+        console = Console(stdout=io.StringIO(), stderr=kind())
         typed = ["tokens", str(manifest), "--tokenizer", "builtin", "--output", str(tmp_path)]
         typed += ["--weights", str(find_model("mini"))]
-        assert main(typed, world=world) == 0
-        assert world.stdout.getvalue().count("clips encoded") == 1
-        shown[kind] = world.stderr.getvalue()
+        assert main(typed, console=console) == 0
+        assert console.stdout.getvalue().count("clips encoded") == 1
+        shown[kind] = console.stderr.getvalue()
     assert "2/2" in shown[Terminal]
     assert shown[io.StringIO] == ""

@@ -23,7 +23,7 @@ class Held(FakeCaptioner):
                 hold()
             yield outcome
 
-sys.exit(main(sys.argv[1:], world=Console(open_model=lambda name, **_: Held(name))))
+sys.exit(main(sys.argv[1:], console=Console(load_model=lambda name, **_: Held(name))))
 """
 
 

@@ -25,14 +25,14 @@ CHOICES = ("first", "second", "tie")
 TIMEOUT_S = 3.0
 
 
-def serve(path: Path, door: socket.socket) -> int:
-    """A child that serves at a door that outlives it; returns its process id."""
+def serve(path: Path, listener: socket.socket) -> int:
+    """A child that serves at a listener that outlives it; returns its process id."""
     child = os.fork()
     if child == 0:
         with PreferenceStore(path) as store:
-            desk = AnnotationQueue(store, tasks_of(store.groups(), per_clip=1), path.parent, 0.0)
-            config = uvicorn.Config(annotation_app(desk, hosts=["*"]), log_level="critical")
-            uvicorn.Server(config).run(sockets=[door])
+            queue = AnnotationQueue(store, tasks_of(store.groups(), per_clip=1), path.parent, 0.0)
+            config = uvicorn.Config(annotation_app(queue, hosts=["*"]), log_level="critical")
+            uvicorn.Server(config).run(sockets=[listener])
         os._exit(0)
     return child
 
@@ -40,7 +40,7 @@ def serve(path: Path, door: socket.socket) -> int:
 def ask(
     port: int, method: str, path: str, body: dict[str, str] | None = None, patience: int = 0
 ) -> dict[str, object]:
-    # The door stays open while nobody is behind it: whoever knocks then would wait for ever.
+    # The listener stays open while nobody is behind it: whoever knocks then would wait for ever.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S * 2**patience)
     try:
         sent = json.dumps(body) if body else None
@@ -56,9 +56,9 @@ def main(path: Path, kills: int, seed: int) -> None:
     draw = random.Random(seed)
     with PreferenceStore(path) as store:
         fill(store, 8 * kills)
-    door = socket.create_server(("127.0.0.1", 0))
-    port = door.getsockname()[1]
-    child, killed, resent, sent = serve(path, door), 0, 0, {}
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    child, killed, resent, sent = serve(path, listener), 0, 0, {}
     now = {"task": None}
     while not now["task"]:
         with suppress(OSError):  # a slow start
@@ -78,10 +78,10 @@ def main(path: Path, kills: int, seed: int) -> None:
                 resent += 1
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-                child = serve(path, door)
+                child = serve(path, listener)
         sent[body["id"]] = choice
         if os.waitpid(child, os.WNOHANG)[0]:
-            child = serve(path, door)
+            child = serve(path, listener)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with PreferenceStore(path) as store:

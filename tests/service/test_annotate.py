@@ -57,8 +57,8 @@ def add(store: PreferenceStore, name: str, file: str, texts: tuple[str, ...]) ->
 
 def client_of(store: PreferenceStore, audio: Path, **options: Any) -> TestClient:
     tasks = tasks_of(store.groups(), per_clip=1)
-    desk = AnnotationQueue(store, tasks, audio, **{"share": 0.0, **options})
-    return TestClient(annotation_app(desk, hosts=HOSTS), base_url="http://127.0.0.1:8765")
+    queue = AnnotationQueue(store, tasks, audio, **{"share": 0.0, **options})
+    return TestClient(annotation_app(queue, hosts=HOSTS), base_url="http://127.0.0.1:8765")
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ def finished(person: Sitting) -> None:
 def aligncap(*arguments: str | Path) -> str:
     """What a command prints that ends well."""
     out, err = io.StringIO(), io.StringIO()
-    code = main([str(one) for one in arguments], world=Console(stdout=out, stderr=err))
+    code = main([str(one) for one in arguments], console=Console(stdout=out, stderr=err))
     assert code == 0, err.getvalue()
     return out.getvalue()
 

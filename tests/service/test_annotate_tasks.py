@@ -1,7 +1,13 @@
 """Who is shown what: laws of the draw, and what is left for whom."""
 
 from aligncap.preference import Annotation, Clip
-from aligncap.service.annotate import Task, in_order, is_shared, open_tasks, progress_of, tasks_of
+from aligncap.service.annotate import (
+    Task,
+    is_shared,
+    open_tasks,
+    presentation_order,
+    tasks_of,
+)
 from preference.small import candidate
 
 PEOPLE = ("anna", "bo", "cy")
@@ -18,7 +24,7 @@ def tasks(clips: int, *, each: int = 3, per_clip: int = 1) -> list[Task]:
 
 
 def said(task: Task, annotator: str, choice: str = "first") -> Annotation:
-    first, second = in_order(task, annotator)
+    first, second = presentation_order(task, annotator)
     return Annotation(f"{annotator}/{task.id}", annotator, first.key, second.key, choice)
 
 
@@ -33,11 +39,11 @@ def test_a_clip_gives_so_many_pairs_at_most_and_never_the_corpus_caption() -> No
 
 def test_the_order_is_stable_and_at_random() -> None:
     found = tasks(400)
-    first = [in_order(task, "anna") for task in found]
-    assert first == [in_order(task, "anna") for task in found]
+    first = [presentation_order(task, "anna") for task in found]
+    assert first == [presentation_order(task, "anna") for task in found]
     swapped = sum(one[0] == task.high for one, task in zip(first, found, strict=True))
     assert 150 < swapped < 250
-    others = [in_order(task, "bo") for task in found]
+    others = [presentation_order(task, "bo") for task in found]
     assert 100 < sum(a == b for a, b in zip(first, others, strict=True)) < 300
 
 
@@ -74,10 +80,3 @@ def test_people_go_different_ways() -> None:
     orders = [[one.id for one in open_tasks(found, [], name, share=0)] for name in PEOPLE]
     assert len({tuple(order) for order in orders}) == 3
     assert len({order[0] for order in orders}) == 3
-
-
-def test_progress_counts_what_is_done_and_left() -> None:
-    found = tasks(4)
-    kept = [said(found[0], "anna"), said(found[1], "anna", "skip"), said(found[2], "bo")]
-    progress = progress_of(found, kept, "anna", share=0)
-    assert (progress.done, progress.left) == (2, 1)

@@ -1,159 +1,136 @@
-"""What a command sees of the outside: its streams, its environment, the models it can open.
+"""What a command sees of the outside: streams, environment, and the recordings it is given.
 
-A progress bar on standard error, where somebody is there to see it.
-
-What a run says beside its results, as the command line says everything: one line each.
+Also what several verbs share: options, records of JSON lines, the progress bar.
 """
 
+import glob
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import tempfile
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TextIO
 from urllib.parse import urlsplit
 
-from aligncap.errors import AlignCapError, InterruptedRunError, RecipeError
+import typer
+
+from aligncap.errors import AlignCapError, AudioError, DataError, InterruptedRunError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+    from aligncap.values import Waveform
 
-    from aligncap.metrics.judge import JudgeSettings
-    from aligncap.values import Caption, Waveform
+Language = Literal["en", "zh"]
+Listing = Literal["text", "jsonl"]
+CaptionLanguage = Annotated[Language, typer.Option(help="Language of the captions.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write here, not to standard output.")
+]
+TokenizerWeights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Weights of the model's speech tokenizer, where they are not in its folder.",
+    ),
+]
 
+SOME_FAILED = 1
+"""Exit code where some input could not be used."""
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-
-class Captions(Protocol):
-    """What the command line asks of a model."""
-
-    def caption_many(
-        self,
-        sources: "Iterable[Path | Waveform]",
-        *,
-        language: str,
-        candidates: int,
-        evidence: bool,
-    ) -> "Iterator[Caption | AlignCapError]":
-        """A caption, or what is wrong, for each source, in order, as they are ready."""
-
-
-class OpenModel(Protocol):
-    """Opens a model by its name."""
-
-    def __call__(self, name: str, *, tokenizer_path: Path | None = None) -> Captions:
-        """The built-in model of that name, or the model of that folder; `tokenizer_path` is where
-        the weights of its speech tokenizer are, if they are not in the folder."""
+Record = dict[str, Any]
+"""One line of JSON Lines."""
 
 
-def open_model(name: str, *, tokenizer_path: Path | None = None) -> Captions:
-    """The built-in model of that name, or the model of that folder."""
-    from aligncap import load
+def load_model(name: str, **options: Any) -> Any:
+    """The `Captioner` of `aligncap.load`, imported when it is asked for."""
+    from aligncap.captioner.loading import load
 
-    return load(name, tokenizer_path=tokenizer_path)
-
-
-def open_served(
-    name: str,
-    *,
-    url: str,
-    served: str | None,
-    environment: Mapping[str, str],
-    tokenizer_path: Path | None,
-) -> Captions:
-    """A model whose language model runs on the server at `url`, under the name `served`.
-
-    Its key is ALIGNCAP_ENDPOINT_KEY of the environment.
-    """
-    from aligncap import load
-    from aligncap.captioner.runtimes import EndpointSettings
-
-    key = environment.get("ALIGNCAP_ENDPOINT_KEY", "").strip() or None
-    proxy = proxy_for(url, environment)
-    endpoint = EndpointSettings(url=url, model=served, key=key, proxy=proxy)
-    return load(name, endpoint=endpoint, tokenizer_path=tokenizer_path)
-
-
-def proxy_for(url: str | None, environment: Mapping[str, str]) -> str | None:
-    """The proxy that the environment names for a URL; none for this machine itself."""
-    parts = urlsplit(url or "")
-    if not parts.hostname or parts.hostname in LOOPBACK:
-        return None
-    name = f"{parts.scheme}_proxy"
-    proxy = environment.get(name) or environment.get(name.upper()) or None
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LlmOptions:
-    """--judge-model, --judge-url, --judge-cache and --judge-prompts: a language model as judge."""
-
-    model: str | None = None
-    url: str | None = None
-    cache: Path | None = None
-    prompts: Path | None = None
-
-    def settings(self, environment: Mapping[str, str]) -> "JudgeSettings | None":
-        """With the key and the proxy that the environment names; None where no model is named.
-
-        The key is ALIGNCAP_JUDGE_KEY. OPENAI_API_KEY is sent to OpenAI only: a key that lies in
-        the environment for another purpose must not go to any server somebody names.
-        """
-        from aligncap.metrics.judge import CACHE, JudgeSettings
-
-        if self.model is None:
-            if self.url is not None:
-                raise RecipeError(
-                    f"--judge-url {self.url}: give --judge-model too, as the server names it"
-                )
-            return None
-        key = environment.get("ALIGNCAP_JUDGE_KEY", "").strip()
-        if not key and urlsplit(self.url or "").hostname == "api.openai.com":
-            key = environment.get("OPENAI_API_KEY", "").strip()
-        return JudgeSettings(
-            model=self.model,
-            url=self.url,
-            key=key or None,
-            proxy=proxy_for(self.url, environment),
-            cache=self.cache or CACHE,
-            prompts=self.prompts,
-        )
+    return load(name, **options)
 
 
 @dataclass(frozen=True)
 class Console:
-    """Streams, environment and models; a test hands in its own."""
+    """Streams, environment and the function that opens models; tests pass their own."""
 
     stdin: TextIO = field(default_factory=lambda: sys.stdin)
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    open_model: OpenModel = open_model
+    load_model: Callable[..., Any] = load_model
 
-    def say(self, message: str) -> None:
+    def print(self, *lines: str) -> None:
+        """Lines on standard output, written when this returns."""
+        print(*lines, sep="\n", file=self.stdout, flush=True)
+
+    def print_record(self, record: Record) -> None:
+        """A record as one line of JSON."""
+        self.print(json.dumps(record, ensure_ascii=False))
+
+    def log(self, message: str) -> None:
         """One line on standard error."""
         print("aligncap:", " ".join(message.split("\n")), file=self.stderr, flush=True)
 
+    def proxy_for(self, url: str | None) -> str | None:
+        """The proxy that the environment names for a URL; none for this machine itself."""
+        parts = urlsplit(url or "")
+        if not parts.hostname or parts.hostname in ("localhost", "127.0.0.1", "::1"):
+            return None
+        name = f"{parts.scheme}_proxy"
+        proxy = self.environment.get(name) or self.environment.get(name.upper()) or None
+        return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
-T = TypeVar("T")
+
+class WarningHandler(logging.Handler):
+    """Writes each warning of the package as a line on standard error."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one warning."""
+        self._console.log(record.getMessage())
 
 
 class Progress:
-    """Shown only if standard error is a terminal and the results do not go to a terminal too."""
+    """A progress bar on standard error, shown only if that is a terminal and results do not go to
+    a terminal too.
 
-    def __init__(self, world: Console, doing: str, *, results_on_stdout: bool) -> None:
-        self._bar: RichProgress | None = None
-        self._task: TaskID | None = None
-        if world.stderr.isatty() and not (results_on_stdout and world.stdout.isatty()):
-            self._bar, self._task = _rich_bar(world, doing)
+    With `kept`, Ctrl-C within raises an InterruptedRunError that says what is kept.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        description: str,
+        *,
+        results_on_stdout: bool = False,
+        kept: Callable[[], str] | None = None,
+    ) -> None:
+        self._kept, self._total = kept, 0
+        self.shown = console.stderr.isatty()
+        if results_on_stdout and console.stdout.isatty():
+            self.shown = False
+        if self.shown:
+            from rich import console as rich_console
+            from rich import progress
+
+            self._bar = progress.Progress(
+                progress.TextColumn(description),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeRemainingColumn(),
+                console=rich_console.Console(file=console.stderr),
+                transient=True,
+            )
+            self._task = self._bar.add_task(description, total=None)
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
+        if self.shown:
             self._bar.start()
         return self
 
@@ -163,89 +140,159 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        if self.shown:
+            self._bar.stop()
+        if isinstance(error, KeyboardInterrupt) and self._kept is not None:
+            message = f"stopped; {self._kept()}; the same command goes on"
+            raise InterruptedRunError(message) from error
 
-    def expect(self, items: Iterable[T]) -> Iterable[T]:
-        """The items; counted first where there is a bar to show how many are left."""
-        if self._bar is None or self._task is None:
-            return items
-        counted: Sequence[T] = list(items)
-        self._bar.update(self._task, total=len(counted))
-        return counted
-
-    def expect_as_many(self, count: Callable[[], int]) -> None:
-        """How many there will be, counted only where there is a bar to show how many are left."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=count())
+    def add_total(self, count: int) -> None:
+        """So many more are to come; without a call the bar has no end."""
+        self._total += count
+        if self.shown:
+            self._bar.update(self._task, total=self._total)
 
     def advance(self) -> None:
         """One more is done."""
-        if self._bar is not None and self._task is not None:
+        if self.shown:
             self._bar.advance(self._task)
 
-    def stop(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording: its name, and where its sound is or why there is none."""
+
+    file: str
+    """As typed or found; the `file` of a record."""
+    audio: "Path | Waveform | AlignCapError"
 
 
-class JudgeProgress:
-    """Shows on a bar how many questions are answered, of all metrics together."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar, self._total = bar, 0
-
-    def __call__(self, done: int, of: int) -> None:
-        """One more of a metric's questions is answered."""
-        if done == 1:
-            self._total += of
-            self._bar.expect(range(self._total))
-        self._bar.advance()
+def find_recordings(paths: Iterable[str], console: Console) -> Iterator[Recording]:
+    """The recordings that `paths` name (files, folders, globs, manifests, - for standard input),
+    in order, each once; a folder is searched when it is reached."""
+    seen: set[str] = set()
+    for path in paths:
+        for found in _of_stdin(console) if path == "-" else _of_path(path):
+            if found.file not in seen:
+                seen.add(found.file)
+                yield found
 
 
-def _rich_bar(world: Console, doing: str) -> "tuple[RichProgress, TaskID]":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    bar = RichProgress(
-        TextColumn(doing),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(file=world.stderr),
-        transient=True,
-    )
-    return bar, bar.add_task(doing, total=None)
-
-
-class _Said(logging.Handler):
-    """Hands each warning to the world."""
-
-    def __init__(self, world: Console) -> None:
-        super().__init__(logging.WARNING)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._world.say(record.getMessage())
+def _of_path(path: str) -> Iterator[Recording]:
+    place = Path(path)
+    if place.is_dir():
+        yield from _of_folder(path)
+    elif place.suffix.lower() == ".jsonl" and place.is_file():
+        yield from _of_manifest(place)
+    elif glob.has_magic(path) and not place.exists():
+        names = sorted(glob.iglob(path, recursive=True))  # noqa: PTH207  keeps what was typed
+        if not names:
+            yield Recording(path, AudioError(f"{path}: no file matches"))
+        for name in names:
+            if not os.path.isdir(name) or "**" not in path:  # noqa: PTH112
+                yield from _of_path(name)
+    else:
+        yield Recording(path, place)
 
 
-@contextmanager
-def warnings_said(world: Console) -> Iterator[None]:
-    """Within, each warning of the package is a line on the world's standard error."""
-    handler = _Said(world)
-    logger = logging.getLogger("aligncap")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
+def _of_folder(folder: str) -> Iterator[Recording]:
+    """Every sound file below a folder, sorted; anything else in it is passed over."""
+    from aligncap.audio.files import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
+
+    found = 0
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        sounds = [
+            name
+            for name in (*folders, *files)
+            if not name.startswith(".")
+            and Path(name).suffix.lower() in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES
+        ]
+        # A folder called x.wav is not searched: `load` says what is wrong with it.
+        folders[:] = [name for name in folders if name not in sounds]
+        for name in sorted(sounds):
+            found += 1
+            file = os.path.join(place, name)  # noqa: PTH118  Path would drop a leading ./
+            yield Recording(file, Path(file))
+    if not found:
+        yield Recording(folder, AudioError(f"{folder}: no sound file in this folder"))
 
 
-@contextmanager
-def stoppable(kept: Callable[[], str]) -> Iterator[None]:
-    """Within, Ctrl-C ends with one line that says what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        raise InterruptedRunError(f"stopped; {kept()}; the same command goes on") from stop
+def _of_manifest(manifest: Path) -> Iterator[Recording]:
+    """The recordings of a manifest, of which only `file` is read; a broken line is an error in its
+    place."""
+    with manifest.open(encoding="utf-8-sig", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            place = f"{manifest}:{number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                wrong = f"{place}: not JSON ({error.msg}); mend or remove the line"
+                yield Recording(place, DataError(wrong))
+                continue
+            name = row.get("file") if isinstance(row, dict) else None
+            if isinstance(name, str) and name:
+                file = manifest.parent / name
+                yield Recording(str(file), file)
+            else:
+                wrong = f'{place}: no "file"; each line is {{"file": "a.wav", …}}'
+                yield Recording(place, DataError(wrong))
+
+
+SOUND_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd", b"ID3", b"\xff\xfb")
+"""How a sound file begins; on standard input, it tells audio from a list of paths."""
+
+
+def _of_stdin(console: Console) -> Iterator[Recording]:
+    """Paths, one a line, or the bytes of one sound file."""
+    data = console.stdin.buffer.read()
+    if data.startswith(SOUND_MAGIC) or b"\0" in data[:64]:
+        yield _of_bytes(data)
+        return
+    paths = [os.fsdecode(line) for line in data.splitlines() if line]
+    if not paths:
+        nothing = "stdin: neither a path nor sound on standard input"
+        yield Recording("stdin", AudioError(nothing))
+    for path in paths:
+        yield from _of_path(path)
+
+
+def _of_bytes(data: bytes) -> Recording:
+    """Sound by way of a temporary file, so that it is read and refused as any other."""
+    from aligncap.audio import load
+
+    with tempfile.TemporaryDirectory(prefix="aligncap-") as folder:
+        file = Path(folder) / "stdin"
+        file.write_bytes(data)
+        try:
+            return Recording("stdin", replace(load(file), source="stdin"))
+        except AudioError as error:
+            return Recording("stdin", AudioError(str(error).replace(str(file), "stdin")))
+
+
+def error_record(file: str, error: Exception) -> Record:
+    """The record of a recording that could not be used, and why."""
+    message = " ".join(str(error).split("\n"))
+    return {"file": file, "error": message if file in message else f"{file}: {message}"}
+
+
+def display_width(text: str) -> int:
+    """How many columns of a terminal a text takes; a Chinese character takes two."""
+    return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
+
+
+def aligned(rows: Iterable[Iterable[str]]) -> list[str]:
+    """Rows of cells as lines: two spaces between columns, each but the last padded to its widest
+    cell."""
+    table = [list(row) for row in rows]
+    widths = [max(map(display_width, column)) for column in zip(*table, strict=True)][:-1]
+    return [
+        "".join(
+            f"{cell}{' ' * (width - display_width(cell))}  "
+            for cell, width in zip(row, widths, strict=False)
+        )
+        + row[-1]
+        for row in table
+    ]

@@ -1,203 +1,293 @@
-"""`aligncap evaluate`: captions beside their references, scored and reported."""
+"""`aligncap evaluate`: captions scored against their references; and the language model that judges
+captions, as the command line opens it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
-from aligncap.cli.console import Console, JudgeProgress, LlmOptions, Progress
-from aligncap.errors import DataError
-from aligncap.metrics.evaluation import (
-    Draws,
-    Hypotheses,
-    Line,
-    clips_of,
-    evaluate,
-    language_of,
-    mark,
-    read_hypotheses,
-    read_references,
-    usual_metrics,
-    with_splits,
-    worst_first,
-)
-from aligncap.metrics.report import as_json, markdown_table, report_page, text_table
-from aligncap.metrics.scores import ScoredClip
-from aligncap.metrics.table import MetricOptions
+import typer
+
+from aligncap.cli.console import SOME_FAILED, Console, Language, Output, Progress
+from aligncap.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
-    from aligncap.metrics.judge import JudgeClient
-
-SOME_FAILED = 1
+    from aligncap.metrics.evaluation import Draws, Hypotheses, Line
+    from aligncap.metrics.judge import JudgeReport, JudgeSettings
+    from aligncap.metrics.scores import ScoredClip
+    from aligncap.metrics.table import MetricOptions
 
 JUDGED = frozenset({"aes-c", "aes-s"})
 """Metrics that need a judge."""
 
-HEARD = "hallucination-signal"
+FROM_SIGNAL = "hallucination-signal"
 """Metrics whose name begins so need the recordings."""
 
 SUFFIXES = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html"}
 """What an output's suffix says of the format; any other is a table."""
 
-LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
+HypothesesFile = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE", help='JSON lines {"id", "caption"}, or what caption wrote as jsonl.'
+    ),
+]
+ReferencesFile = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE", help='JSON lines {"id", "captions"}, with "file" and "emotion" if known.'
+    ),
+]
+BaselineFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Another system's captions, to compare with.")
+]
+TextLanguage = Annotated[
+    Language | None, typer.Option(help="Language of the captions; found out if not given.")
+]
+MetricNames = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,…", help="Which; if not given, all that need nothing more."),
+]
+ReportFormat = Annotated[
+    Literal["table", "json", "markdown", "html"] | None,
+    typer.Option(help="How scores are written; table, or what OUTPUT's suffix says."),
+]
+DrawCount = Annotated[int, typer.Option(min=1, help="Bootstrap draws of the intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the draws.")]
+Paper25 = Annotated[
+    bool, typer.Option("--paper25", help="Also as the paper scores: 25 clips at a time.")
+]
+Tokenisation = Annotated[
+    Literal["coco-en", "zh-char", "zh-word"] | None,
+    typer.Option(help="What n-grams are made of; coco-en or zh-char by the language."),
+]
+JarFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Java programs of meteor-1.5, spice and spider."),
+]
+EncoderFolder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Sentence encoder of similarity.")
+]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="OpenAI-compatible server of aes-c and aes-s; its key is read from "
+        "ALIGNCAP_JUDGE_KEY in the environment.",
+    ),
+]
+JudgeModel = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Its model; without URL, a model of this machine."),
+]
+JudgeCache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Where its replies are kept; judge-replies.sqlite if not given."
+    ),
+]
+JudgePrompts = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Prompts to ask in place of the built-in ones.")
+]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateOptions:
-    """What was asked for; None is what the verb's help says."""
+def evaluate(
+    context: typer.Context,
+    hypotheses: HypothesesFile,
+    references: ReferencesFile,
+    baseline: BaselineFile = None,
+    language: TextLanguage = None,
+    metrics: MetricNames = None,
+    format: ReportFormat = None,  # noqa: A002
+    output: Output = None,
+    draws: DrawCount = 1000,
+    seed: Seed = 0,
+    paper25: Paper25 = False,
+    tokenisation: Tokenisation = None,
+    jars: JarFolder = None,
+    encoder: EncoderFolder = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_cache: JudgeCache = None,
+    judge_prompts: JudgePrompts = None,
+) -> int:
+    """Score captions against references, each number with its interval and signature."""
+    from aligncap.metrics import evaluation
+    from aligncap.metrics.table import MetricOptions
 
-    hypotheses: Path
-    references: Path
-    baseline: Path | None
-    language: str | None
-    metrics: str | None
-    format: str | None
-    output: Path | None
-    draws: int
-    seed: int
-    paper25: bool
-    tokenisation: str | None
-    jars: Path | None
-    encoder: Path | None
-    judge: LlmOptions
-
-    def __post_init__(self) -> None:
-        inputs = (self.hypotheses, self.references, self.baseline)
-        if self.output is not None and any(_same(self.output, one) for one in inputs):
-            raise DataError(f"{self.output}: would be written over; choose another --output")
-
-    @property
-    def chosen_format(self) -> str:
-        """table, json, markdown or html."""
-        suffix = self.output.suffix.lower() if self.output else ""
-        return self.format or SUFFIXES.get(suffix, "table")
-
-
-def _same(one: Path, other: Path | None) -> bool:
-    return other is not None and one.resolve() == other.resolve()
-
-
-def evaluate_files(options: EvaluateOptions, *, world: Console) -> int:
-    """Score and report; returns 0, or 1 where a judge could not rate every clip.
-
-    Raises AlignCapError where the files or the metrics do not do.
-    """
-    hypotheses = _read(options.hypotheses, world)
-    references = read_references(options.references)
-    clips = clips_of(hypotheses, references)
-    rival = clips_of(_read(options.baseline, world), references) if options.baseline else None
-    settings = MetricOptions(
-        language=options.language or language_of(clips),
-        tokenisation=options.tokenisation,
-        jars=options.jars,
-        encoder=options.encoder,
+    console: Console = context.obj
+    inputs = [path.resolve() for path in (hypotheses, references, baseline) if path is not None]
+    if output is not None and output.resolve() in inputs:
+        raise DataError(f"{output}: would be written over; choose another --output")
+    sets = [_read_hypotheses(console, path) for path in (hypotheses, baseline) if path is not None]
+    written = evaluation.read_references(references)
+    clips, *compared = (evaluation.clips_of(captions, written) for captions in sets)
+    options = MetricOptions(
+        language=language or evaluation.language_of(clips),
+        tokenisation=tokenisation,
+        jars=jars,
+        encoder=encoder,
     )
-    names = _names(options, clips)
-    if any(name.startswith(HEARD) for name in names):
-        _measure(clips, settings, world)
-    draws = Draws(number=options.draws, seed=options.seed, paper25=options.paper25)
-    with _judge(options.judge, names, world) as judge:
-        settings = replace(settings, judge=judge)
-        lines = list(evaluate(clips, with_splits(names), settings, draws=draws, baseline=rival))
-    _write(_report(lines, clips, options, settings), options.output, world)
-    return _account(judge, world) if judge else 0
+    lines, judged = _score(
+        console,
+        [clips, *compared],
+        _metric_names(metrics, clips, encoder=encoder is not None, judge=judge_model is not None),
+        options,
+        evaluation.Draws(number=draws, seed=seed, paper25=paper25),
+        judge_settings(console, judge_model, judge_url, judge_cache, judge_prompts),
+    )
+    form = format or SUFFIXES.get(output.suffix.lower() if output else "", "table")
+    rival = f" (baseline {baseline})" if baseline else ""
+    source = f"{hypotheses}{rival} against {references}"
+    folder = output.parent if output else Path()
+    _write(console, _report(form, source, lines, clips, options, folder), output)
+    for failure in judged.failures if judged else ():
+        console.log(f"{failure.id}: not rated: {failure.reason}")
+    if judged:
+        console.log(str(judged))
+    return SOME_FAILED if judged and judged.failures else 0
 
 
-@contextmanager
-def _judge(options: LlmOptions, names: list[str], world: Console) -> Iterator["JudgeClient | None"]:
-    """The judge, where one is named and a metric needs it."""
-    settings = options.settings(world.environment)
-    if settings is None or not JUDGED.intersection(names):
-        yield None
-        return
-    from aligncap.metrics.judge_clients import open_judge
+def _read_hypotheses(console: Console, path: Path) -> "Hypotheses":
+    from aligncap.metrics.evaluation import read_hypotheses
 
-    with (
-        Progress(world, "asking the judge", results_on_stdout=False) as bar,
-        open_judge(settings, progress=JudgeProgress(bar)) as judge,
-    ):
-        yield judge
-
-
-def _account(judge: "JudgeClient", world: Console) -> int:
-    """Say what the judge was asked, and 1 where it left a clip without a rating."""
-    for failure in judge.report.failures:
-        world.say(f"{failure.id}: not rated: {failure.reason}")
-    world.say(str(judge.report))
-    return SOME_FAILED if judge.report.failures else 0
-
-
-def _read(path: Path, world: Console) -> Hypotheses:
     found = read_hypotheses(path)
     if found.failed:
-        world.say(
+        console.log(
             f"{path}: {found.failed} of {len(found.captions)} clips have an error instead of a "
             "caption and count as nothing said"
         )
     return found
 
 
-def _names(options: EvaluateOptions, clips: list[ScoredClip]) -> list[str]:
+def _metric_names(
+    metrics: str | None, clips: "list[ScoredClip]", *, encoder: bool, judge: bool
+) -> list[str]:
     """The metrics named, or those that need nothing more than was given."""
-    if options.metrics is not None:
-        names = [name for part in options.metrics.split(",") if (name := part.strip())]
-        if not names:
-            raise DataError("--metrics names none; write bleu4,clue-f1 or leave it out")
-        return names
-    similarity = ["similarity"] if options.encoder else []
-    judged = sorted(JUDGED) if options.judge.model else []
-    return [*usual_metrics(clips), *similarity, *judged]
+    from aligncap.metrics.evaluation import usual_metrics
+
+    if metrics is None:
+        similarity = ["similarity"] if encoder else []
+        return [*usual_metrics(clips), *similarity, *(sorted(JUDGED) if judge else [])]
+    names = [name for part in metrics.split(",") if (name := part.strip())]
+    if not names:
+        raise DataError("--metrics names none; write bleu4,clue-f1 or leave it out")
+    return names
 
 
-def _measure(clips: list[ScoredClip], settings: MetricOptions, world: Console) -> None:
-    """Measure every recording now, where somebody can see how long it takes."""
-    with Progress(world, "measuring", results_on_stdout=False) as bar:
-        for clip in bar.expect(clips):
-            settings.findings.facts(clip)
-            bar.advance()
+def judge_settings(
+    console: Console,
+    model: str | None,
+    url: str | None,
+    cache: Path | None,
+    prompts: Path | None,
+) -> "JudgeSettings | None":
+    """The judge of the options --judge-model, --judge-url, --judge-cache and --judge-prompts, if a
+    model is named.
 
+    Its key is ALIGNCAP_JUDGE_KEY of the environment. OPENAI_API_KEY is sent to OpenAI only: a key
+    that lies in the environment for another purpose must not go to any server somebody names.
+    """
+    from aligncap.metrics.judge import CACHE, JudgeSettings
 
-def _report(
-    lines: list[Line], clips: list[ScoredClip], options: EvaluateOptions, settings: MetricOptions
-) -> str:
-    heading = _heading(clips, options, settings.language)
-    match options.chosen_format:
-        case "json":
-            return as_json(lines)
-        case "markdown":
-            return markdown_table(lines, heading)
-        case "html":
-            folder = options.output.parent if options.output else Path()
-            listen = any(line.score.name.startswith(HEARD) for line in lines)
-            marked = [
-                mark(clip, settings.language, settings.findings, listen=listen) for clip in clips
-            ]
-            return report_page(
-                lines,
-                worst_first(marked),
-                heading=heading,
-                language=settings.language,
-                folder=folder,
-            )
-    return text_table(lines, heading)
-
-
-def _heading(clips: list[ScoredClip], options: EvaluateOptions, language: str) -> str:
-    """What was scored: "h.jsonl against r.jsonl: 48 clips, 1 to 3 references each, English"."""
-    least, most = (pick(len(clip.references) for clip in clips) for pick in (min, max))
-    each = f"{most}" if least == most else f"{least} to {most}"
-    plural = "" if most == 1 else "s"
-    rival = f" (baseline {options.baseline})" if options.baseline else ""
-    return (
-        f"{options.hypotheses}{rival} against {options.references}: {len(clips)} clips, "
-        f"{each} reference{plural} each, {LANGUAGE_NAMES[language]}"
+    if model is None:
+        if url is not None:
+            raise RecipeError(f"--judge-url {url}: give --judge-model too, as the server names it")
+        return None
+    key = console.environment.get("ALIGNCAP_JUDGE_KEY", "").strip()
+    if not key and url and urlsplit(url).hostname == "api.openai.com":
+        key = console.environment.get("OPENAI_API_KEY", "").strip()
+    return JudgeSettings(
+        model=model,
+        url=url,
+        key=key or None,
+        proxy=console.proxy_for(url),
+        prompts=prompts,
+        cache=cache or CACHE,
     )
 
 
-def _write(text: str, output: Path | None, world: Console) -> None:
+def _score(
+    console: Console,
+    sets: "Sequence[list[ScoredClip]]",
+    names: list[str],
+    options: "MetricOptions",
+    draws: "Draws",
+    judge: "JudgeSettings | None",
+) -> "tuple[list[Line], JudgeReport | None]":
+    """The scores of the first set, compared with the second if there is one, and what a judge was
+    asked if a metric needs one."""
+    from aligncap.metrics.evaluation import evaluate, with_splits
+
+    clips, baseline = sets[0], sets[1] if len(sets) > 1 else None
+    if any(name.startswith(FROM_SIGNAL) for name in names):
+        with Progress(console, "measuring") as bar:  # now, where a bar shows how long it takes
+            bar.add_total(len(clips))
+            for clip in clips:
+                options.findings.facts(clip)
+                bar.advance()
+    names = with_splits(names)
+    if judge is None or not JUDGED.intersection(names):
+        return list(evaluate(clips, names, options, draws=draws, baseline=baseline)), None
+    from aligncap.metrics.judge_clients import open_judge
+
+    with Progress(console, "asking the judge") as bar:
+
+        def answered(done: int, of: int) -> None:
+            """One more of a metric's `of` questions is answered."""
+            if done == 1:
+                bar.add_total(of)
+            bar.advance()
+
+        with open_judge(judge, progress=answered) as client:
+            options = replace(options, judge=client)
+            lines = list(evaluate(clips, names, options, draws=draws, baseline=baseline))
+        return lines, client.report
+
+
+def _report(
+    form: str,
+    source: str,
+    lines: "list[Line]",
+    clips: "list[ScoredClip]",
+    options: "MetricOptions",
+    folder: Path,
+) -> str:
+    """The scores as json, markdown, html or a table, headed by what was scored: "h.jsonl against
+    r.jsonl: 48 clips, 1 to 3 references each, English"."""
+    from aligncap.metrics import evaluation, report
+
+    least, most = (pick(len(clip.references) for clip in clips) for pick in (min, max))
+    each = f"{most}" if least == most else f"{least} to {most}"
+    language = {"en": "English", "zh": "Chinese"}[options.language]
+    heading = (
+        f"{source}: {len(clips)} clips, {each} reference{'' if most == 1 else 's'} each, {language}"
+    )
+    match form:
+        case "json":
+            return report.as_json(lines)
+        case "markdown":
+            return report.markdown_table(lines, heading)
+        case "html":
+            listen = any(line.score.name.startswith(FROM_SIGNAL) for line in lines)
+            marked = [
+                evaluation.mark(clip, options.language, options.findings, listen=listen)
+                for clip in clips
+            ]
+            return report.report_page(
+                lines,
+                evaluation.worst_first(marked),
+                heading=heading,
+                language=options.language,
+                folder=folder,
+            )
+    return report.text_table(lines, heading)
+
+
+def _write(console: Console, text: str, output: Path | None) -> None:
     if output is None:
-        print(text, end="", file=world.stdout, flush=True)
+        print(text, end="", file=console.stdout, flush=True)
         return
     try:
         output.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -1,22 +1,24 @@
-"""Which two captions a person is shown next, and in which order: pure functions of the store.
-
-Everything is drawn by hashes of names, so a page that is opened again goes on where it was.
-
-The annotation server: a page, the next two captions, what was chosen, and the recordings.
+"""The annotation server: a page on which people choose between two captions of a recording.
 
 For one's own machine: it answers only to the names it was started under, and gives out only
 recordings that a task of its store names and that lie inside the audio folder. A choice is in the
 store before the answer leaves; one that is sent twice counts once.
+
+Which two captions a person is shown, and in which order, depends on hashes of names only, so a page
+that is opened again goes on where it was. `annotate_page.html` is the page.
 """
 
 import secrets
+import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from pydantic import BaseModel, StringConstraints
@@ -25,8 +27,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.preference.store import Annotation, Group, PreferenceStore
 from aligncap.preference.values import Candidate, digest
-
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,9 @@ class Task:
     high: Candidate
 
     @property
-    def pair(self) -> Pair:
+    def pair(self) -> tuple[str, str]:
         """The candidates' keys, as `Annotation.pair` has them."""
         return (self.low.key, self.high.key)
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotationProgress:
-    """How far a person has come."""
-
-    done: int
-    left: int
 
 
 def tasks_of(groups: Iterable[Group], *, per_clip: int) -> list[Task]:
@@ -61,23 +53,28 @@ def tasks_of(groups: Iterable[Group], *, per_clip: int) -> list[Task]:
     tasks = []
     for clip, _, candidates in groups:
         keyed = sorted((one.key, one) for one in candidates if one.method != "gold")
-        both = [
+        pairs = [
             Task(digest("task", low, high), clip.file, first, second)
             for (low, first), (high, second) in combinations(keyed, 2)
         ]
-        tasks += sorted(both, key=lambda task: task.id)[:per_clip]
+        tasks += sorted(pairs, key=lambda task: task.id)[:per_clip]
     return tasks
 
 
-def in_order(task: Task, annotator: str) -> tuple[Candidate, Candidate]:
+def presentation_order(task: Task, annotator: str) -> tuple[Candidate, Candidate]:
     """The two candidates as this person is shown them: the same each time, at random over all."""
-    swapped = _draw("order", annotator, task.id) < 0.5
+    swapped = _uniform("order", annotator, task.id) < 0.5
     return (task.high, task.low) if swapped else (task.low, task.high)
 
 
 def is_shared(task: Task, share: float) -> bool:
     """Whether everybody is asked: so `share` of the tasks are, to see how far people agree."""
-    return _draw("shared", task.id) < share
+    return _uniform("shared", task.id) < share
+
+
+def _uniform(*parts: str) -> float:
+    """A number in [0, 1) that depends on these words only."""
+    return int(digest(*parts)[:12], 16) / 16**12
 
 
 def open_tasks(
@@ -97,32 +94,6 @@ def open_tasks(
     ]
     return sorted(left, key=lambda task: digest(annotator, task.id))
 
-
-def progress_of(
-    tasks: Sequence[Task], annotations: Collection[Annotation], annotator: str, *, share: float
-) -> AnnotationProgress:
-    """How many tasks this person has answered or skipped, and how many are left."""
-    pairs = {task.pair for task in tasks}
-    done = sum(one.annotator == annotator and one.pair in pairs for one in annotations)
-    return AnnotationProgress(done, len(open_tasks(tasks, annotations, annotator, share=share)))
-
-
-def _draw(*parts: str) -> float:
-    """A number in [0, 1) that depends on these words only."""
-    return int(digest(*parts)[:12], 16) / 16**12
-
-
-PAGE = Path(__file__).with_name("annotate_page.html")
-
-PLAYED_AS_THEY_ARE: Mapping[str, str] = {
-    ".wav": "audio/wav",
-    ".flac": "audio/flac",
-    ".mp3": "audio/mpeg",
-    ".ogg": "audio/ogg",
-    ".oga": "audio/ogg",
-    ".opus": "audio/ogg",
-}
-"""What browsers play; any other recording is sent as the 16 kHz that the model hears."""
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
 Id = Annotated[str, StringConstraints(min_length=8, max_length=80)]
@@ -158,8 +129,8 @@ class AnnotationQueue:
     """Whose page it is, where only one person uses it."""
     by_id: Mapping[str, Task] = field(init=False)
     shown: dict[str, str] = field(default_factory=dict)
-    """What each person has before them, so that others are given something else if they can be;
-    a server that starts again has forgotten it."""
+    """The task that each person sees now, so that others are given another one if there is one; not
+    kept when the server stops."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_id", {task.id: task for task in self.tasks})
@@ -168,36 +139,36 @@ class AnnotationQueue:
         """What the page shows: the next task (or `first`), progress, and what can be undone."""
         annotations = self.store.annotations.all()
         left = open_tasks(self.tasks, annotations, annotator, share=self.share)
-        before_others = {one for name, one in self.shown.items() if name != annotator}
-        left.sort(key=lambda one: one.id in before_others)
+        seen_by_others = {one for name, one in self.shown.items() if name != annotator}
+        left.sort(key=lambda one: one.id in seen_by_others)
         task = first or (left[0] if left else None)
         self.shown[annotator] = task.id if task else ""
-        mine = [one.id for one in annotations if one.annotator == annotator]
-        progress = progress_of(self.tasks, annotations, annotator, share=self.share)
+        mine = [one for one in annotations if one.annotator == annotator]
+        pairs = {one.pair for one in self.tasks}
         return {
             "annotator": annotator,
-            "task": self._shown(task, annotator) if task else None,
-            "progress": asdict(progress),
-            "last": mine[-1] if mine else None,
+            "task": self._as_json(task, annotator) if task else None,
+            "progress": {"done": sum(one.pair in pairs for one in mine), "left": len(left)},
+            "last": mine[-1].id if mine else None,
         }
 
     def choose(self, choice: ChoiceRequest) -> State:
         """Keep a choice; KeyError for a task that is not here."""
-        first, second = in_order(self.by_id[choice.task], choice.annotator)
+        first, second = presentation_order(self.by_id[choice.task], choice.annotator)
         annotation = Annotation(choice.id, choice.annotator, first.key, second.key, choice.choice)
         kept = self.store.annotations.add(annotation)
         return {"kept": kept, **self.state(choice.annotator)}
 
-    def undo(self, undoing: UndoRequest) -> State:
+    def undo(self, request: UndoRequest) -> State:
         """Take a choice back, and show its task again."""
         pairs = {one.id: one.pair for one in self.store.annotations.all()}
-        undone = self.store.annotations.undo(undoing.id, undoing.annotator)
-        again = [task for task in self.tasks if undone and task.pair == pairs.get(undoing.id)]
-        state = self.state(undoing.annotator, again[0] if again else None)
+        undone = self.store.annotations.undo(request.id, request.annotator)
+        again = [task for task in self.tasks if undone and task.pair == pairs.get(request.id)]
+        state = self.state(request.annotator, again[0] if again else None)
         return {"undone": undone, **state}
 
-    def _shown(self, task: Task, annotator: str) -> State:
-        first, second = in_order(task, annotator)
+    def _as_json(self, task: Task, annotator: str) -> State:
+        first, second = presentation_order(task, annotator)
         return {
             "id": task.id,
             "audio": f"audio/{task.id}",
@@ -222,12 +193,40 @@ def recording(root: Path, file: str) -> Path:
     return path
 
 
-def annotation_app(desk: AnnotationQueue, *, hosts: Sequence[str]) -> FastAPI:
+def playable(tasks: Iterable[Task], root: Path) -> tuple[list[Task], list[str]]:
+    """The tasks whose recordings can be played, and what is wrong with the others."""
+    found, wrong = [], []
+    for task in tasks:
+        try:
+            recording(root, task.file)
+            found.append(task)
+        except DataError as error:
+            wrong.append(str(error))
+    return found, wrong
+
+
+PAGE = Path(__file__).with_name("annotate_page.html")
+
+PLAYED_BY_BROWSERS: Mapping[str, str] = {
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".mp3": "audio/mpeg",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+}
+"""Suffix → media type; any other recording is sent as the 16 kHz waveform of the model's input."""
+
+
+def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str]) -> FastAPI:
     """The server; `hosts` are the names it answers to ("*" for any)."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    app.middleware("http")(_guarded)
-    app.add_exception_handler(AlignCapError, _try_again)
+    app.middleware("http")(_add_headers)
+    # A full disk or a locked store: the page keeps the choice and sends it again.
+    app.add_exception_handler(
+        AlignCapError, lambda _, error: JSONResponse({"detail": str(error)}, status_code=503)
+    )
 
     @app.get("/")
     def page() -> HTMLResponse:
@@ -243,32 +242,32 @@ def annotation_app(desk: AnnotationQueue, *, hosts: Sequence[str]) -> FastAPI:
 
     @app.get("/api/state")
     def state(annotator: str = "") -> State:
-        name = desk.annotator or annotator.strip()
-        return desk.state(name) if name else {"annotator": None}
+        name = queue.annotator or annotator.strip()
+        return queue.state(name) if name else {"annotator": None}
 
     @app.post("/api/choice")
     def choose(choice: ChoiceRequest) -> State:
-        if choice.task not in desk.by_id:
+        if choice.task not in queue.by_id:
             raise HTTPException(404, "no such task; load the page again")
-        return desk.choose(choice)
+        return queue.choose(choice)
 
     @app.post("/api/undo")
-    def undo(undoing: UndoRequest) -> State:
-        return desk.undo(undoing)
+    def undo(request: UndoRequest) -> State:
+        return queue.undo(request)
 
     @app.get("/audio/{task}")
     def audio(task: str) -> Response:
-        if task not in desk.by_id:
+        if task not in queue.by_id:
             raise HTTPException(404, "no such recording")
         try:
-            return _sound(recording(desk.audio_root, desk.by_id[task].file))
+            return _sound(recording(queue.audio_root, queue.by_id[task].file))
         except AlignCapError as error:
             raise HTTPException(404, str(error)) from error
 
     return app
 
 
-async def _guarded(
+async def _add_headers(
     request: Request, call_next: Callable[[Request], Awaitable[Response]]
 ) -> Response:
     """Every answer: not to be kept, guessed at or framed by another page."""
@@ -280,13 +279,8 @@ async def _guarded(
     return response
 
 
-def _try_again(_: Request, error: Exception) -> JSONResponse:
-    # A full disk or a locked store: the page holds on to the choice and sends it again.
-    return JSONResponse({"detail": str(error)}, status_code=503)
-
-
 def _sound(file: Path) -> Response:
-    kind = PLAYED_AS_THEY_ARE.get(file.suffix.lower())
+    kind = PLAYED_BY_BROWSERS.get(file.suffix.lower())
     if kind is not None:
         return FileResponse(file, media_type=kind)
     import soundfile
@@ -297,3 +291,22 @@ def _sound(file: Path) -> Response:
     data = BytesIO()
     soundfile.write(data, load(file).samples, RATE_HZ, format="WAV")
     return Response(data.getvalue(), media_type="audio/wav")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; DataError where the address cannot be had."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise DataError(
+            f"{host}:{port}: cannot listen there ({error.strerror or error}); give another --port"
+        ) from error
+
+
+def serve(queue: AnnotationQueue, listener: socket.socket, *, host: str) -> None:
+    """Serve the page until Ctrl-C."""
+    everywhere = ("0.0.0.0", "::")  # noqa: S104  only where it is asked for
+    hosts = ["*"] if host in everywhere else [host, "localhost", "127.0.0.1"]
+    config = uvicorn.Config(annotation_app(queue, hosts=hosts), log_level="error")
+    with suppress(KeyboardInterrupt):  # the usual end
+        uvicorn.Server(config).run(sockets=[listener])
