@@ -1,11 +1,8 @@
 """What is kept on disk: atomic writes, fingerprints, SQLite files and folders of arrays."""
 
 import hashlib
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +22,7 @@ from aligncap.storage import (
     open_arrays,
     write_atomic,
 )
+from support.killer import Process, finish, start
 
 ARRAYS = "b387f784d0c905346f41c355a4aad5f83cbb816e3562c9e42ff3a562a34f3d00"
 FILES = "1275086c5aa5c9b6dcbca01d32af679a371d01a4ad9984e9ca6336ca70b35d56"
@@ -74,7 +72,7 @@ def test_each_thread_has_a_connection_and_a_reader_does_not_wait(database: Datab
         connection.execute("INSERT INTO things VALUES ('a')")
         reader = threading.Thread(target=lambda: seen.append(names(database)))
         reader.start()
-        reader.join(timeout=10)
+        reader.join()
     assert seen == [[]]  # what is not committed is not seen
     assert names(database) == ["a"]
 
@@ -88,15 +86,8 @@ def test_several_processes_make_and_fill_one_file(tmp_path: Path) -> None:
         "        name = sys.argv[2] + str(number)\n"
         "        connection.execute('INSERT INTO things VALUES (?)', (name,))\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "a.sqlite"), letter],
-            env=os.environ | {"PYTHONPATH": path},
-        )
-        for letter in "abcd"
-    ]
-    assert [process.wait(timeout=120) for process in running] == [0] * 4
+    for process in [start("-c", code, tmp_path / "a.sqlite", letter) for letter in "abcd"]:
+        finish(process)
     with open_database(tmp_path / "a.sqlite") as database:
         assert len(names(database)) == 80
 
@@ -127,13 +118,10 @@ def test_meta_of_something_else_is_refused(database: Database) -> None:
         database.check_meta({"things": "2"})
 
 
-def run(code: str, *arguments: object) -> subprocess.Popen[bytes]:
+def run(code: str, *arguments: object) -> Process:
     """A process of its own that has the names of `aligncap.storage`."""
-    start = "import os, signal, sys; from pathlib import Path; from aligncap.storage import *\n"
-    return subprocess.Popen(
-        [sys.executable, "-c", start + code, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    names = "import os, signal, sys; from pathlib import Path; from aligncap.storage import *\n"
+    return start("-c", names + code, *arguments)
 
 
 KILLED_IN_A_FILE = """
@@ -179,7 +167,7 @@ def test_what_goes_wrong_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_kill_before_the_move_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_atomic(path, "old")
-    assert run(KILLED_IN_A_FILE, path).wait(timeout=60) == -signal.SIGKILL
+    finish(run(KILLED_IN_A_FILE, path), -signal.SIGKILL)
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2
     write_atomic(path, "new")  # which removes what the killed one left
@@ -191,7 +179,7 @@ def test_a_kill_before_the_move_leaves_the_old_folder(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     with atomic_folder(folder) as partial:
         (partial / "old").write_text("old")
-    assert run(KILLED_IN_A_FOLDER, folder).wait(timeout=60) == -signal.SIGKILL
+    finish(run(KILLED_IN_A_FOLDER, folder), -signal.SIGKILL)
     assert [one.name for one in folder.iterdir()] == ["old"]
     with atomic_folder(folder) as partial:
         (partial / "new").write_text("new")
@@ -250,8 +238,8 @@ for number in range(20):
     arrays = open_arrays(Path(sys.argv[1]), str(number), {"a": (np.uint8, (2,))})[1]
     arrays["a"][place] = 1
 """
-    running = [run(code, tmp_path, place) for place in (0, 1)]
-    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    for process in [run(code, tmp_path, place) for place in (0, 1)]:
+        finish(process)
     for number in range(20):
         arrays = open_arrays(tmp_path, str(number), {"a": (np.uint8, (2,))})[1]
         assert arrays["a"].tolist() == [1, 1]

@@ -1,9 +1,6 @@
 """Memory does not grow with the corpus: splitting, looking at and reading long manifests."""
 
 import json
-import os
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +12,7 @@ from aligncap.data.doctor import Inspection, prepare
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import Seen, Sound, Split, count_leaks, split_manifest
 from data import shipped
+from support.killer import finish, start
 
 SHORT, LONG = 300, 3000
 
@@ -115,13 +113,7 @@ def test_a_process_grows_by_the_cache_of_the_record_and_no_more(tmp_path: Path) 
     """The whole process, SQLite and all that Python does not count with it."""
     peaks_mb = []
     for count in (10_000, 30_000):
-        ran = subprocess.run(
-            [sys.executable, "-c", SPLIT_ONE, str(tmp_path / str(count)), str(count)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        peaks_mb.append(int(ran.stdout) / 1024)
+        out, _ = finish(start("-c", SPLIT_ONE, tmp_path / str(count), count))
+        peaks_mb.append(int(out) / 1024)
     # Held, 20,000 such utterances are 20 MB; what the record keeps in memory is bounded.
     assert peaks_mb[1] - peaks_mb[0] < 12

@@ -94,18 +94,7 @@ def too_long(source: Path) -> None:
             Kind.RATE,
             "is at 8,000 Hz, must be 16,000 Hz",
         ),
-        (
-            lambda s: shutil.copy(s / "wav/03a01Wa.wav", s / EMODB_CLIP),
-            Kind.DUPLICATE,
-            "03a01Wa.wav: is the same sound as",
-        ),
-        (
-            lambda s: shipped.noise(s / "old" / "03a01Fa.wav"),
-            Kind.DUPLICATE,
-            "its id '03a01Fa' is also that of",
-        ),
         (lambda s: shipped.noise(s / "wav/99a01Fa.wav"), Kind.LABEL, "no speaker 99"),
-        (lambda s: shipped.noise(s / "wav/03a01Xa.wav"), Kind.LABEL, "no emotion X"),
     ],
 )
 def test_a_fault_of_one_sound_is_named(
@@ -135,15 +124,6 @@ def test_the_true_counts_are_asked_for_if_none_are_given(tmp_path: Path) -> None
     assert the_fault(found)[1].startswith("secap: 4 of 600 clips can be used; fetch")
 
 
-def test_more_than_there_should_be_is_named(tmp_path: Path) -> None:
-    source = shipped.nnime(tmp_path)
-    found = faults_of(source, corpus=open_corpus("nnime"), counts={"all": 5})
-    assert the_fault(found) == (
-        Kind.COUNT,
-        "nnime: 6 clips, 1 more than it has; take away what is not of it",
-    )
-
-
 def test_a_part_that_the_corpus_does_not_have_is_named(tmp_path: Path) -> None:
     found = faults_of(shipped.esd(tmp_path), corpus=open_corpus("esd"), counts={"0003": 10})
     assert "esd 0011: 10 clips of a part that esd does not have" in the_fault(found)[1]
@@ -153,18 +133,8 @@ def emosec_without_iemocap(source: Path) -> None:
     shutil.rmtree(source / "IEMOCAP_full_release")
 
 
-def esd_sentence_torn(source: Path) -> None:
-    file = next(source.rglob("0011.txt"))
-    file.write_text(file.read_text() + "0011_00\tNo clip.\tSad\n")
-
-
 def esd_moved(source: Path) -> None:
     next(source.rglob("0003_000001.wav")).rename(next(source.rglob("0003")) / "0003_000001.wav")
-
-
-def iemocap_unknown_code(source: Path) -> None:
-    file = next(source.rglob("EmoEvaluation/Ses01F_impro01.txt"))
-    file.write_text(file.read_text().replace("\texc\t", "\tjoy\t"))
 
 
 def mer_as_shipped(source: Path) -> None:
@@ -194,13 +164,9 @@ def secap_uncaptioned(source: Path) -> None:
         ("emosec", lambda s: shipped.noise(next(s.rglob("0003/Sad")) / "0003_001053.wav"),
          Kind.CAPTION,
          "0003_001053.wav: has no caption in merged_file.json"),
-        ("emosec", lambda s: (s / "merged_file.json").write_text('{"0003_000001": ['),
-         Kind.LABEL, "merged_file.json: not JSON in UTF-8"),
-        ("esd", esd_sentence_torn, Kind.LABEL, "0011.txt:12: '0011_00\\tNo clip.\\tSad' is not"),
         ("esd", lambda s: next(s.rglob("0003.txt")).unlink(), Kind.LABEL,
          "0003.txt: does not exist; fetch it"),
         ("esd", esd_moved, Kind.LABEL, "lies in no folder called Angry, Happy"),
-        ("iemocap", iemocap_unknown_code, Kind.LABEL, "Ses01F_impro01.txt:6: '[6.2901"),
         ("iemocap", lambda s: shutil.rmtree(s / "Session2/dialog/EmoEvaluation"), Kind.LABEL,
          "Ses02M_script01_1.txt: does not exist"),
         ("mer2023", mer_as_shipped, Kind.BROKEN, "sample_10.mp4 -vn -ac 1 -ar 16000"),
@@ -208,20 +174,14 @@ def secap_uncaptioned(source: Path) -> None:
          "sample_10.wav: does not exist; fetch MER2023"),
         ("mer2023", lambda s: (s / "test2-label.csv").unlink(), Kind.LABEL,
          "test2-label.csv: does not exist; fetch it"),
-        ("mer2023", lambda s: shipped.table(s / "test1-label.csv", ("id", "label"), ("a", "b")),
-         Kind.LABEL, "test1-label.csv:1: has no column name, discrete (it has id, label)"),
         ("mer2023", lambda s: shipped.table(
             s / "test1-label.csv", ("name", "discrete"), ("sample_10", "joy")),
          Kind.LABEL, "test1-label.csv:2: sample_10 is 'joy', must be one of neutral"),
         ("mer2023", captions_without_sentence, Kind.CAPTION, "EMER.csv:2: sample_00 has no"),
         ("secap", secap_uncaptioned, Kind.CAPTION, "000001: has no caption in fid2captions.json"),
         ("secap", lambda s: (s / "fid2captions.json").write_text("{"), Kind.LABEL, "not JSON"),
-        ("secap", lambda s: shipped.lines(s / "text.txt", "tx_emulate_00_110_0001_000001"),
-         Kind.LABEL, "text.txt:1: 'tx_emulate_00_110_0001_000001' is one word"),
         ("secap", lambda s: (s / "text.txt").write_bytes(b"a \xff\xff\x81\n"), Kind.LABEL,
          "text.txt: neither UTF-8, UTF-16 nor GB 18030"),
-        ("ravdess", lambda s: shipped.noise(s / "03-01-09-01-01-01-01.wav"), Kind.LABEL,
-         "no emotion 09"),
         ("nnime", lambda s: shipped.noise(s / "angry_23_A_1.wav"), Kind.LABEL, "no speaker 23_"),
         ("folder", lambda s: shipped.lines(s / "one.json", '{"gender": "woman"}'), Kind.LABEL,
          "one.json: "),
@@ -238,16 +198,12 @@ def test_a_fault_of_a_layout_is_named(
     assert any(message in fault.message for fault in found), [str(fault) for fault in found]
 
 
-def test_a_prepared_corpus_that_loses_or_changes_a_sound_is_named(tmp_path: Path) -> None:
+def test_a_prepared_corpus_whose_sound_changes_is_named(tmp_path: Path) -> None:
     out = prepared("emodb", tmp_path)
-    wav = tmp_path / "src" / "wav"
-    (wav / "03a01Fa.wav").unlink()
-    shutil.copy(shipped.noise(tmp_path / "another.wav"), wav / "03a01Wa.wav")
-    missing, changed = faults_of(out, counts={})
-    assert missing.kind == Kind.MISSING
-    assert "03a01Fa.wav: does not exist; fetch download.zip" in missing.message
-    assert changed.kind == Kind.CHANGED
-    assert "03a01Wa.wav: is not the file that the manifest was made of" in changed.message
+    shutil.copy(shipped.noise(tmp_path / "another.wav"), tmp_path / "src" / "wav" / "03a01Wa.wav")
+    kind, said = the_fault(faults_of(out, counts={}))
+    assert kind == Kind.CHANGED
+    assert "03a01Wa.wav: is not the file that the manifest was made of" in said
 
 
 def test_a_quick_look_reads_heads_only(tmp_path: Path) -> None:
@@ -272,19 +228,6 @@ def test_bad_lines_of_a_manifest_are_all_named(tmp_path: Path) -> None:
 
 def append(part: Path, line: str) -> None:
     part.write_text(part.read_text("utf-8") + line + "\n", encoding="utf-8")
-
-
-def test_a_clip_on_both_sides_is_a_leak(tmp_path: Path) -> None:
-    out = prepared("esd", tmp_path, split=Split("random", "0"))
-    line = (out / "train.jsonl").read_text("utf-8").splitlines()[0]
-    append(out / "test.jsonl", line)
-    by_id, by_sound = faults_of(out, counts=shipped.ESD_COUNTS)
-    clip = json.loads(line)["id"]
-    assert (by_id.kind, by_sound.kind) == (Kind.LEAK, Kind.LEAK)
-    assert f"{clip} is in {out / 'train.jsonl'}:1 too" in by_id.message
-    assert (
-        by_sound.message == f"sound {clip}: is in train.jsonl and test.jsonl; split the corpus anew"
-    )
 
 
 def test_a_speaker_on_both_sides_of_a_split_by_speaker_is_a_leak(tmp_path: Path) -> None:

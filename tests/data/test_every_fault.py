@@ -20,11 +20,7 @@ from aligncap.data.layouts import Fault, Kind
 from aligncap.data.manifest import read_manifest
 from aligncap.data.splits import Split
 from data import shipped
-from data.test_doctor import (
-    esd_sentence_torn,
-    faults_of,
-    iemocap_unknown_code,
-)
+from data.test_doctor import faults_of
 
 Plant = Callable[[Path], object]
 
@@ -65,18 +61,28 @@ def another_line(file: str) -> Plant:
     return plant
 
 
+def esd_sentence_torn(source: Path) -> None:
+    file = next(source.rglob("0011.txt"))
+    file.write_text(file.read_text() + "0011_00\tNo clip.\tSad\n")
+
+
+def iemocap_unknown_code(source: Path) -> None:
+    file = next(source.rglob("EmoEvaluation/Ses01F_impro01.txt"))
+    file.write_text(file.read_text().replace("\texc\t", "\tjoy\t"))
+
+
 LAYOUTS = {
     "emosec": Layout(
         "0011_000352.wav", "0011_000001.wav", "emosec esd", 20, True,
         copied("0011_000352.wav", "again/0011/Angry"),
         lambda s: (s / "merged_file.json").write_text("{"),
-        "merged_file.json: not JSON",
+        "merged_file.json: not JSON in UTF-8",
     ),
     "mer2023": Layout(
         "sample_11.wav", "sample_21.wav", "mer2023", 8, True,
         another_line("test1-label.csv"),
-        lambda s: shipped.table(s / "test1-label.csv", ("name",), ("sample_10",)),
-        "test1-label.csv:1: has no column discrete",
+        lambda s: shipped.table(s / "test1-label.csv", ("id", "label"), ("a", "b")),
+        "test1-label.csv:1: has no column name, discrete (it has id, label)",
     ),
     "nnime": Layout(
         "angry_01_A_5.wav", "angry_01_B_5.wav", "nnime", 6, False,
@@ -94,13 +100,13 @@ LAYOUTS = {
         "0011_000352.wav", "0011_000001.wav", "esd 0011", 10, True,
         copied("0011_000352.wav", "again/0011/Angry"),
         esd_sentence_torn,
-        "0011.txt:12: ",
+        "0011.txt:12: '0011_00\\tNo clip.\\tSad' is not",
     ),
     "iemocap": Layout(
         "Ses01F_impro01_M000.wav", "Ses01F_impro01_F000.wav", "iemocap Ses01", 3, True,
         copied("Ses01F_impro01_M000.wav", "again/Session1/sentences/wav/Ses01F_impro01"),
         iemocap_unknown_code,
-        "Ses01F_impro01.txt:6: ",
+        "Ses01F_impro01.txt:6: '[6.2901",
     ),
     "ravdess": Layout(
         "03-01-05-02-01-02-01.wav", "03-01-02-01-01-02-01.wav", "ravdess 01", 2, False,
@@ -212,13 +218,16 @@ def test_a_clip_on_both_sides_is_named(name: str, tmp_path: Path) -> None:
     by_id, by_sound = messages(faults_of(out, counts={}), Kind.LEAK)
     clip = json.loads(line)["id"]
     assert f": {clip} is in {out}" in by_id
-    assert by_sound.startswith(f"sound {clip}: is in train.jsonl and test.jsonl")
+    if here == "train.jsonl":
+        assert f": {clip} is in {out / here}:1 too" in by_id
+    assert by_sound == f"sound {clip}: is in train.jsonl and test.jsonl; split the corpus anew"
 
 
 def test_a_label_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
     source, layout = built(name, tmp_path), LAYOUTS[name]
     layout.bad_label(source)
-    said = messages(found_in(source, name, counts={}), Kind.LABEL)
-    assert said
+    found = found_in(source, name, counts={})
+    assert {fault.kind for fault in found} == {Kind.LABEL}
+    said = messages(found, Kind.LABEL)
     assert all(str(source) in message for message in said)
     assert layout.said in said[0]

@@ -1,11 +1,8 @@
 """The annotation page as a person has it: a real server, a real browser, keys and mouse."""
 
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.killer import finish, start
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-SOURCE = Path(__file__).resolve().parents[2] / "src"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -25,7 +23,7 @@ FLAGS = (
     "--autoplay-policy=no-user-gesture-required",
 )
 KEYS = {"first": "1", "second": "2", "tie": "0", "skip": "s"}
-LONGEST_WAIT_MS = 30_000
+LONGEST_WAIT_MS = 120_000
 
 
 @contextmanager
@@ -49,27 +47,15 @@ def open_browser() -> Iterator["Browser"]:
 @contextmanager
 def served(store: Path, audio: Path, *options: str) -> Iterator[str]:
     """The address of `aligncap prefer annotate`, which is stopped as a person would."""
-    command = [sys.executable, "-m", "aligncap", "prefer", "annotate", str(store)]
-    command += ["--audio-root", str(audio), "--port", "0", *options]
-    run = subprocess.Popen(
-        command,
-        env=os.environ | {"PYTHONPATH": str(SOURCE)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert run.stdout
-        said = run.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:\d+/", said)
-        assert address, said or run.communicate()[1]
-        yield address[0]
-        run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=60)
-        assert run.returncode == 0, err
-    finally:
-        run.kill()
-        run.communicate()
+    command = ["-m", "aligncap", "prefer", "annotate", store, "--audio-root", audio, "--port", 0]
+    run = start(*command, *options)
+    assert run.stdout
+    said = run.stdout.readline()
+    address = re.search(r"http://127\.0\.0\.1:\d+/", said)
+    assert address, said or run.communicate()[1]
+    yield address[0]
+    run.send_signal(signal.SIGINT)
+    finish(run)
 
 
 @dataclass(frozen=True)
@@ -134,6 +120,7 @@ def sitting(browser: "Browser", **options: object) -> Iterator[Sitting]:
     """A browser of one's own that remembers nothing, and what its console complains of."""
     context = browser.new_context(**options)  # type: ignore[arg-type]
     page = context.new_page()
+    page.set_default_timeout(LONGEST_WAIT_MS)
     complaints: list[str] = []
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
