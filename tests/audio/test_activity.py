@@ -10,7 +10,7 @@ import soundfile
 
 from aligncap.audio import load, speech_activity
 from aligncap.values import Waveform
-from audio.signals import (
+from support.signals import (
     brown_noise,
     clicks,
     harmonics,

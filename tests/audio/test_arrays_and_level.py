@@ -9,7 +9,7 @@ from aligncap.audio import from_array, level_db
 from aligncap.audio.activity import BAND_EDGES_HZ, band_levels_db
 from aligncap.errors import AudioError
 from aligncap.values import RATE_HZ
-from audio.signals import noise, seconds, tone, waveform
+from support.signals import noise, seconds, tone, waveform
 
 
 def test_samples_at_16_khz_stay_what_they_are():

@@ -11,7 +11,7 @@ import soundfile
 from aligncap.audio import level_db, load
 from aligncap.errors import AudioError
 from aligncap.values import RATE_HZ
-from audio.signals import noise, seconds, tone
+from support.signals import noise, seconds, tone
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"),

@@ -10,7 +10,7 @@ import pytest
 
 from aligncap.cli.train import CORPORA as VERBS
 from aligncap.data.captioned import CORPORA
-from data import shipped
+from support import corpora
 from support.killer import finish, start
 
 
@@ -22,7 +22,7 @@ def test_every_corpus_is_a_verb(aligncap, capsys) -> None:
 
 
 def test_a_corpus_is_prepared_split_and_well(aligncap, tmp_path: Path) -> None:
-    shipped.esd(tmp_path / "ESD")
+    corpora.esd(tmp_path / "ESD")
     out = tmp_path / "out"
     ran = aligncap(
         "corpus", "esd", tmp_path / "ESD", "--out", out, "--split", "random", "--subset",
@@ -39,7 +39,7 @@ def test_a_corpus_is_prepared_split_and_well(aligncap, tmp_path: Path) -> None:
 
 
 def test_faults_are_said_counted_and_exit_with_1(aligncap, tmp_path: Path) -> None:
-    source, out = shipped.emosec(tmp_path / "src"), tmp_path / "out"
+    source, out = corpora.emosec(tmp_path / "src"), tmp_path / "out"
     captions = json.loads((source / "merged_file.json").read_text())
     captions |= {f"0020_{number:06}": ["One."] for number in range(8)}
     (source / "merged_file.json").write_text(json.dumps(captions))
@@ -54,7 +54,7 @@ def test_faults_are_said_counted_and_exit_with_1(aligncap, tmp_path: Path) -> No
 
 
 def test_the_doctor_prints_every_fault(aligncap, tmp_path: Path) -> None:
-    source = shipped.emodb(tmp_path / "src")
+    source = corpora.emodb(tmp_path / "src")
     (source / "wav" / "03a01Fa.wav").write_bytes(b"")
     ran = aligncap("corpus", "doctor", source, "--corpus", "emodb", "--quick")
     assert (ran.code, ran.err) == (1, "")
@@ -121,7 +121,7 @@ def test_ctrl_c_keeps_what_was_read(aligncap, tmp_path: Path) -> None:
     """A run that has said of the last file that it is broken is stopped there."""
     source, out = tmp_path / "src", tmp_path / "out"
     for number in range(30):
-        shipped.noise(source / f"{number:02}.wav", length_s=0.11)
+        corpora.noise(source / f"{number:02}.wav", length_s=0.11)
     (source / "30.wav").write_bytes(b"")
     process = start("-c", HELD_RUN, "corpus", "folder", source, "-o", out)
     assert process.stderr

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.clues import Levels, clue_of, emotion_of, find_clues
-from aligncap.data.captions import gold_clues, meaning_of, write_captions
+from aligncap.clues import Levels, acoustic_prompt, clue_of, emotion_of, find_clues
+from aligncap.data.captions import gold_clues, meaning_of, plain_captions, write_captions
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import validation_split
-from aligncap.values import Fact, Facts
+from aligncap.values import EMOTIONS, Fact, Facts
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 UNKNOWN = dict.fromkeys(Levels.__dataclass_fields__)
@@ -128,3 +128,24 @@ def test_no_sentence_is_copied_from_the_captions_we_learnt_from() -> None:
         for language in ("en", "zh"):
             for text in write_captions(clip, LEVELS, language=language, count=300, seed=0):
                 assert text.strip(" .。").lower() not in known
+
+
+@pytest.mark.parametrize("emotion", EMOTIONS)
+@pytest.mark.parametrize("gender", ["female", "male", None])
+def test_each_says_the_emotion_in_the_word_of_the_acoustic_prompt(emotion, gender):
+    prompt = acoustic_prompt([clue_of("emotion", emotion)], "en")
+    captions = plain_captions(emotion, gender)
+    assert len(set(captions)) == len(captions) == (3 if gender else 2)
+    for caption in captions:
+        clues = find_clues(caption, "en")
+        assert emotion_of(clues) == emotion
+        assert prompt.removeprefix("Feeling ") in caption
+        assert {clue.meaning for clue in clues if clue.trait == "gender"} <= {gender}
+
+
+def test_they_are_grammatical():
+    assert plain_captions("angry", "female")[1] == "An angry woman is speaking."
+    assert plain_captions("sad", None) == (
+        "The speaker sounds sad.",
+        "A sad speaker is speaking.",
+    )

@@ -11,7 +11,7 @@ from aligncap.data.captioned import open_corpus
 from aligncap.data.doctor import Inspection, prepare
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import Seen, Sound, Split, count_leaks, split_manifest
-from data import shipped
+from support import corpora
 from support.killer import finish, start
 
 SHORT, LONG = 300, 3000
@@ -81,7 +81,7 @@ def test_ten_times_as_many_take_no_more(work: Callable[[Path, int], None], tmp_p
 
 def test_preparing_holds_one_sound_at_a_time(tmp_path: Path) -> None:
     for number in range(120):
-        shipped.noise(tmp_path / "src" / f"{number % 4}" / f"{number}.wav", length_s=0.2)
+        corpora.noise(tmp_path / "src" / f"{number % 4}" / f"{number}.wav", length_s=0.2)
 
     def prepare_some(folder: Path, count: int) -> None:
         source = tmp_path / f"src{count}"

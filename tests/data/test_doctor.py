@@ -15,12 +15,12 @@ from aligncap.data.layouts import Fault, Kind
 from aligncap.data.manifest import read_manifest
 from aligncap.data.splits import Split
 from aligncap.errors import DataError
-from data import shipped
+from support import corpora
 
 
 def prepared(name: str, tmp_path: Path, *, split: Split | None = None) -> Path:
     """A miniature, prepared without a fault."""
-    build, counts = shipped.SHIPPED[name]
+    build, counts = corpora.MINIATURES[name]
     out = tmp_path / "out"
     faults: list[Fault] = []
     prepare(
@@ -52,7 +52,7 @@ def the_fault(faults: list[Fault]) -> tuple[Kind, str]:
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_a_whole_corpus_is_well_before_and_after(name: str, tmp_path: Path) -> None:
-    _, counts = shipped.SHIPPED[name]
+    _, counts = corpora.MINIATURES[name]
     out = prepared(name, tmp_path)
     assert faults_of(tmp_path / "src", corpus=open_corpus(name), counts=counts) == []
     assert faults_of(out, counts=counts) == []
@@ -85,22 +85,22 @@ def too_long(source: Path) -> None:
         (lambda s: (s / EMODB_CLIP).write_text("404: Not Found"), Kind.BROKEN, "is text"),
         (too_long, Kind.DURATION, "lasts 61.00 s, must be 0.1 to 60 s"),
         (
-            lambda s: shipped.noise(s / EMODB_CLIP, length_s=0.05),
+            lambda s: corpora.noise(s / EMODB_CLIP, length_s=0.05),
             Kind.DURATION,
             "lasts 0.05 s",
         ),
         (
-            lambda s: shipped.noise(s / EMODB_CLIP, rate_hz=8000),
+            lambda s: corpora.noise(s / EMODB_CLIP, rate_hz=8000),
             Kind.RATE,
             "is at 8,000 Hz, must be 16,000 Hz",
         ),
-        (lambda s: shipped.noise(s / "wav/99a01Fa.wav"), Kind.LABEL, "no speaker 99"),
+        (lambda s: corpora.noise(s / "wav/99a01Fa.wav"), Kind.LABEL, "no speaker 99"),
     ],
 )
 def test_a_fault_of_one_sound_is_named(
     plant: Plant, kind: Kind, message: str, tmp_path: Path
 ) -> None:
-    source = shipped.emodb(tmp_path)
+    source = corpora.emodb(tmp_path)
     plant(source)
     found = faults_of(source, corpus=open_corpus("emodb"), counts={})
     there, said = the_fault(found)
@@ -110,9 +110,9 @@ def test_a_fault_of_one_sound_is_named(
 
 
 def test_a_wrong_count_says_what_to_fetch(tmp_path: Path) -> None:
-    source = shipped.esd(tmp_path)
+    source = corpora.esd(tmp_path)
     next(source.rglob("0011_000352.wav")).unlink()
-    found = faults_of(source, corpus=open_corpus("esd"), counts=shipped.ESD_COUNTS)
+    found = faults_of(source, corpus=open_corpus("esd"), counts=corpora.ESD_COUNTS)
     kind, said = the_fault([fault for fault in found if fault.kind != Kind.MISSING])
     assert kind == Kind.COUNT
     assert said.startswith("esd 0011: 9 of 10 clips can be used; fetch ESD")
@@ -120,12 +120,12 @@ def test_a_wrong_count_says_what_to_fetch(tmp_path: Path) -> None:
 
 
 def test_the_true_counts_are_asked_for_if_none_are_given(tmp_path: Path) -> None:
-    found = faults_of(shipped.secap(tmp_path), corpus=open_corpus("secap"))
+    found = faults_of(corpora.secap(tmp_path), corpus=open_corpus("secap"))
     assert the_fault(found)[1].startswith("secap: 4 of 600 clips can be used; fetch")
 
 
 def test_a_part_that_the_corpus_does_not_have_is_named(tmp_path: Path) -> None:
-    found = faults_of(shipped.esd(tmp_path), corpus=open_corpus("esd"), counts={"0003": 10})
+    found = faults_of(corpora.esd(tmp_path), corpus=open_corpus("esd"), counts={"0003": 10})
     assert "esd 0011: 10 clips of a part that esd does not have" in the_fault(found)[1]
 
 
@@ -143,7 +143,7 @@ def mer_as_shipped(source: Path) -> None:
 
 
 def captions_without_sentence(source: Path) -> None:
-    shipped.table(
+    corpora.table(
         source / "EMER.csv",
         ("name", "chinese", "english"),
         ("sample_00", "视频中有人。", "A man sits."),
@@ -161,7 +161,7 @@ def secap_uncaptioned(source: Path) -> None:
     ("name", "plant", "kind", "message"),
     [
         ("emosec", emosec_without_iemocap, Kind.MISSING, "fetch IEMOCAP (10,039 clips) from"),
-        ("emosec", lambda s: shipped.noise(next(s.rglob("0003/Sad")) / "0003_001053.wav"),
+        ("emosec", lambda s: corpora.noise(next(s.rglob("0003/Sad")) / "0003_001053.wav"),
          Kind.CAPTION,
          "0003_001053.wav: has no caption in merged_file.json"),
         ("esd", lambda s: next(s.rglob("0003.txt")).unlink(), Kind.LABEL,
@@ -174,7 +174,7 @@ def secap_uncaptioned(source: Path) -> None:
          "sample_10.wav: does not exist; fetch MER2023"),
         ("mer2023", lambda s: (s / "test2-label.csv").unlink(), Kind.LABEL,
          "test2-label.csv: does not exist; fetch it"),
-        ("mer2023", lambda s: shipped.table(
+        ("mer2023", lambda s: corpora.table(
             s / "test1-label.csv", ("name", "discrete"), ("sample_10", "joy")),
          Kind.LABEL, "test1-label.csv:2: sample_10 is 'joy', must be one of neutral"),
         ("mer2023", captions_without_sentence, Kind.CAPTION, "EMER.csv:2: sample_00 has no"),
@@ -182,15 +182,15 @@ def secap_uncaptioned(source: Path) -> None:
         ("secap", lambda s: (s / "fid2captions.json").write_text("{"), Kind.LABEL, "not JSON"),
         ("secap", lambda s: (s / "text.txt").write_bytes(b"a \xff\xff\x81\n"), Kind.LABEL,
          "text.txt: neither UTF-8, UTF-16 nor GB 18030"),
-        ("nnime", lambda s: shipped.noise(s / "angry_23_A_1.wav"), Kind.LABEL, "no speaker 23_"),
-        ("folder", lambda s: shipped.lines(s / "one.json", '{"gender": "woman"}'), Kind.LABEL,
+        ("nnime", lambda s: corpora.noise(s / "angry_23_A_1.wav"), Kind.LABEL, "no speaker 23_"),
+        ("folder", lambda s: corpora.lines(s / "one.json", '{"gender": "woman"}'), Kind.LABEL,
          "one.json: "),
     ],
 )  # fmt: skip
 def test_a_fault_of_a_layout_is_named(
     name: str, plant: Plant, kind: Kind, message: str, tmp_path: Path
 ) -> None:
-    build, _ = shipped.SHIPPED[name]
+    build, _ = corpora.MINIATURES[name]
     source = build(tmp_path)
     plant(source)
     found = faults_of(source, corpus=open_corpus(name), counts={})
@@ -200,7 +200,7 @@ def test_a_fault_of_a_layout_is_named(
 
 def test_a_prepared_corpus_whose_sound_changes_is_named(tmp_path: Path) -> None:
     out = prepared("emodb", tmp_path)
-    shutil.copy(shipped.noise(tmp_path / "another.wav"), tmp_path / "src" / "wav" / "03a01Wa.wav")
+    shutil.copy(corpora.noise(tmp_path / "another.wav"), tmp_path / "src" / "wav" / "03a01Wa.wav")
     kind, said = the_fault(faults_of(out, counts={}))
     assert kind == Kind.CHANGED
     assert "03a01Wa.wav: is not the file that the manifest was made of" in said
@@ -209,7 +209,7 @@ def test_a_prepared_corpus_whose_sound_changes_is_named(tmp_path: Path) -> None:
 def test_a_quick_look_reads_heads_only(tmp_path: Path) -> None:
     out = prepared("emodb", tmp_path)
     cut_short(tmp_path / "src")
-    shutil.copy(shipped.noise(tmp_path / "another.wav"), tmp_path / "src/wav/03a01Wa.wav")
+    shutil.copy(corpora.noise(tmp_path / "another.wav"), tmp_path / "src/wav/03a01Wa.wav")
     kind, said = the_fault(faults_of(out, counts={}, headers_only=True))
     assert (kind, "cut short" in said) == (Kind.BROKEN, True)
 
@@ -235,7 +235,7 @@ def test_a_speaker_on_both_sides_of_a_split_by_speaker_is_a_leak(tmp_path: Path)
     line = json.loads((out / "train.jsonl").read_text("utf-8").splitlines()[0])
     manifest = {json.loads(x)["id"]: x for x in (out / "manifest.jsonl").read_text().splitlines()}
     other = {**line, "id": "new", "file": "../src/new.wav", "sha256": None}
-    shipped.noise(tmp_path / "src" / "new.wav")
+    corpora.noise(tmp_path / "src" / "new.wav")
     append(out / "test.jsonl", json.dumps(other))
     (out / "manifest.jsonl").write_text("\n".join([*manifest.values(), json.dumps(other)]))
     kind, said = the_fault(faults_of(out, counts={}))
@@ -246,8 +246,8 @@ def test_a_speaker_on_both_sides_of_a_split_by_speaker_is_a_leak(tmp_path: Path)
 def prepared_by_speaker(tmp_path: Path) -> Path:
     """Thirty speakers of one clip each, so that no part is empty."""
     for number in range(30):
-        file = shipped.noise(tmp_path / "src" / f"clip{number}.wav", length_s=0.15)
-        shipped.lines(file.with_suffix(".json"), json.dumps({"speaker": f"s{number}"}))
+        file = corpora.noise(tmp_path / "src" / f"clip{number}.wav", length_s=0.15)
+        corpora.lines(file.with_suffix(".json"), json.dumps({"speaker": f"s{number}"}))
     out = tmp_path / "out"
     corpus, split = open_corpus("folder"), Split("speaker", "0")
     assert prepare(corpus, tmp_path / "src", out, split=split).faults == 0
@@ -268,7 +268,7 @@ def test_a_clip_that_fell_out_of_its_part_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_of_which_nothing_is_said_needs_a_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="say which: --corpus NAME"):
-        examine(shipped.esd(tmp_path))
+        examine(corpora.esd(tmp_path))
 
 
 def test_the_doctor_changes_nothing(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from aligncap.data.doctor import prepare
 from aligncap.data.layouts import Fault, Kind
 from aligncap.data.manifest import read_manifest
 from aligncap.data.splits import Split
-from data import shipped
 from data.test_doctor import faults_of
+from support import corpora
 
 Plant = Callable[[Path], object]
 
@@ -47,7 +47,7 @@ class Layout:
 
 def copied(sound: str, to: str) -> Plant:
     """The same file name once more, in a folder of its own, with another sound."""
-    return lambda source: shipped.noise(source / to / sound, length_s=0.4)
+    return lambda source: corpora.noise(source / to / sound, length_s=0.4)
 
 
 def another_line(file: str) -> Plant:
@@ -81,19 +81,19 @@ LAYOUTS = {
     "mer2023": Layout(
         "sample_11.wav", "sample_21.wav", "mer2023", 8, True,
         another_line("test1-label.csv"),
-        lambda s: shipped.table(s / "test1-label.csv", ("id", "label"), ("a", "b")),
+        lambda s: corpora.table(s / "test1-label.csv", ("id", "label"), ("a", "b")),
         "test1-label.csv:1: has no column name, discrete (it has id, label)",
     ),
     "nnime": Layout(
         "angry_01_A_5.wav", "angry_01_B_5.wav", "nnime", 6, False,
         copied("angry_01_A_5.wav", "again"),
-        lambda s: shipped.noise(s / "glad_01_A_1.wav"),
+        lambda s: corpora.noise(s / "glad_01_A_1.wav"),
         "glad_01_A_1.wav: NNIME has no emotion glad",
     ),
     "secap": Layout(
         "tx_emulate_00_110_0001_000001.wav", "tx_emulate_00_111_0001_000002.wav", "secap", 4, True,
         another_line("wav.scp"),
-        lambda s: shipped.lines(s / "text.txt", "tx_emulate_00_110_0001_000001"),
+        lambda s: corpora.lines(s / "text.txt", "tx_emulate_00_110_0001_000001"),
         "text.txt:1: 'tx_emulate_00_110_0001_000001' is one word",
     ),
     "esd": Layout(
@@ -111,18 +111,18 @@ LAYOUTS = {
     "ravdess": Layout(
         "03-01-05-02-01-02-01.wav", "03-01-02-01-01-02-01.wav", "ravdess 01", 2, False,
         copied("03-01-05-02-01-02-01.wav", "again"),
-        lambda s: shipped.noise(s / "03-01-09-01-01-01-01.wav"),
+        lambda s: corpora.noise(s / "03-01-09-01-01-01-01.wav"),
         "03-01-09-01-01-01-01.wav: RAVDESS has no emotion 09",
     ),
     "emodb": Layout(
         "03a01Fa.wav", "08b03Lb.wav", "emodb", 4, False,
         copied("03a01Fa.wav", "again"),
-        lambda s: shipped.noise(s / "wav" / "03a01Xa.wav"),
+        lambda s: corpora.noise(s / "wav" / "03a01Xa.wav"),
         "03a01Xa.wav: EmoDB has no emotion X",
     ),
     "folder": Layout(
         "one.wav", "two.flac", "folder", 2, False,
-        lambda s: shipped.noise(s / "one.flac"),
+        lambda s: corpora.noise(s / "one.flac"),
         lambda s: (s / "one.json").write_text('{"emotion": "joy"}'),
         "one.json: ",
     ),
@@ -136,11 +136,11 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def counts_of(name: str) -> dict[str, int]:
     """The miniature's; of a folder nobody knows any, so they are given by hand."""
-    return dict(shipped.SHIPPED[name][1]) or {"all": 2}
+    return dict(corpora.MINIATURES[name][1]) or {"all": 2}
 
 
 def built(name: str, tmp_path: Path) -> Path:
-    return shipped.SHIPPED[name][0](tmp_path / "src")
+    return corpora.MINIATURES[name][0](tmp_path / "src")
 
 
 def planted(name: str, source: Path) -> Path:

@@ -9,7 +9,7 @@ from aligncap.data.captioned import CORPORA, open_corpus, read_captions
 from aligncap.data.layouts import Fault, sound_files
 from aligncap.data.manifest import Utterance
 from aligncap.errors import DataError, UnknownNameError
-from data import shipped
+from support import corpora
 
 
 def clips(name: str, source: Path) -> dict[str, Utterance]:
@@ -20,12 +20,12 @@ def clips(name: str, source: Path) -> dict[str, Utterance]:
 
 
 def test_every_corpus_has_a_miniature() -> None:
-    assert shipped.SHIPPED.keys() == CORPORA.keys()
+    assert corpora.MINIATURES.keys() == CORPORA.keys()
 
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_a_miniature_is_found_whole(name: str, tmp_path: Path) -> None:
-    build, counts = shipped.SHIPPED[name]
+    build, counts = corpora.MINIATURES[name]
     corpus = open_corpus(name)
     found = clips(name, build(tmp_path))
     assert corpus.name == name
@@ -55,7 +55,7 @@ def test_a_name_that_is_near_is_offered() -> None:
 
 
 def test_esd_reads_both_layouts_and_both_encodings(tmp_path: Path) -> None:
-    found = clips("esd", shipped.esd(tmp_path))
+    found = clips("esd", corpora.esd(tmp_path))
     mandarin, english = found["0003_001051"], found["0011_000352"]
     assert (mandarin.language, mandarin.gender, mandarin.emotion) == ("zh", "female", "sad")
     assert (mandarin.text, mandarin.speaker) == ("打远一看。", "esd_0003")
@@ -65,13 +65,13 @@ def test_esd_reads_both_layouts_and_both_encodings(tmp_path: Path) -> None:
 
 
 def test_esd_sentences_without_tabs_are_read(tmp_path: Path) -> None:
-    shipped.noise(tmp_path / "0011" / "Sad" / "0011_001051.wav")
-    shipped.lines(tmp_path / "0011" / "0011.txt", "0011_001051 The nine the eggs, I keep. Sad")
+    corpora.noise(tmp_path / "0011" / "Sad" / "0011_001051.wav")
+    corpora.lines(tmp_path / "0011" / "0011.txt", "0011_001051 The nine the eggs, I keep. Sad")
     assert clips("esd", tmp_path)["0011_001051"].text == "The nine the eggs, I keep."
 
 
 def test_iemocap_reads_labels_and_transcripts(tmp_path: Path) -> None:
-    found = clips("iemocap", shipped.iemocap(tmp_path))
+    found = clips("iemocap", corpora.iemocap(tmp_path))
     excited, nobody = found["Ses01F_impro01_M000"], found["Ses02M_script01_1_F001"]
     assert (excited.emotion, excited.label, excited.gender) == ("happy", "excited", "male")
     assert excited.speaker == "iemocap_Ses01M"
@@ -80,7 +80,7 @@ def test_iemocap_reads_labels_and_transcripts(tmp_path: Path) -> None:
 
 
 def test_emosec_puts_captions_over_both(tmp_path: Path) -> None:
-    found = clips("emosec", shipped.emosec(tmp_path))
+    found = clips("emosec", corpora.emosec(tmp_path))
     clip = found["0011_000001"]
     assert clip.captions == ("Caption of 0011_000001.", "Another of 0011_000001.")
     assert (clip.corpus, clip.speaker) == ("emosec", "esd_0011")
@@ -88,12 +88,12 @@ def test_emosec_puts_captions_over_both(tmp_path: Path) -> None:
 
 
 def test_emosec_follows_links_to_where_the_audio_is(tmp_path: Path) -> None:
-    shipped.esd(tmp_path / "disk" / "ESD")
+    corpora.esd(tmp_path / "disk" / "ESD")
     source = tmp_path / "emosec"
     source.mkdir()
     (source / "ESD").symlink_to(tmp_path / "disk" / "ESD")
     (source / "back").symlink_to(source)  # a link without end
-    captions = dict.fromkeys(shipped.captioned(tmp_path / "disk"), "A caption.")
+    captions = dict.fromkeys(corpora.captioned(tmp_path / "disk"), "A caption.")
     (source / "merged_file.json").write_text(json.dumps(captions))
     assert len(clips("emosec", source)) == 20
 
@@ -135,7 +135,7 @@ def test_captions_of_no_shape_are_named(told: str, message: str, tmp_path: Path)
 
 
 def test_mer2023_takes_what_is_heard_from_the_descriptions(tmp_path: Path) -> None:
-    found = clips("mer2023", shipped.mer2023(tmp_path))
+    found = clips("mer2023", corpora.mer2023(tmp_path))
     clip = found["sample_00"]
     assert clip.captions == ("His voice is low and slow.", "他的声音低沉。")
     assert (clip.emotion, clip.label) == ("fearful", "worried")
@@ -145,25 +145,25 @@ def test_mer2023_takes_what_is_heard_from_the_descriptions(tmp_path: Path) -> No
 
 
 def test_names_tell_what_they_tell(tmp_path: Path) -> None:
-    nnime = clips("nnime", shipped.nnime(tmp_path / "nnime"))["Frustration_01_B_11"]
+    nnime = clips("nnime", corpora.nnime(tmp_path / "nnime"))["Frustration_01_B_11"]
     assert (nnime.speaker, nnime.emotion, nnime.label) == ("nnime_01B", "angry", "frustration")
-    ravdess = clips("ravdess", shipped.ravdess(tmp_path / "r"))["03-01-02-01-01-02-02"]
+    ravdess = clips("ravdess", corpora.ravdess(tmp_path / "r"))["03-01-02-01-01-02-02"]
     assert (ravdess.emotion, ravdess.label, ravdess.intensity) == ("neutral", "calm", "normal")
     assert (ravdess.speaker, ravdess.gender, ravdess.sentence) == ("ravdess_02", "female", "01")
-    emodb = clips("emodb", shipped.emodb(tmp_path / "e"))["08b03Lb"]
+    emodb = clips("emodb", corpora.emodb(tmp_path / "e"))["08b03Lb"]
     assert (emodb.emotion, emodb.label, emodb.gender) == ("bored", "boredom", "female")
     assert (emodb.speaker, emodb.sentence, emodb.language) == ("emodb_08", "b03", "de")
 
 
 def test_secap_finds_sounds_that_were_listed_elsewhere(tmp_path: Path) -> None:
-    clip = clips("secap", shipped.secap(tmp_path))["tx_emulate_00_110_0001_000001"]
+    clip = clips("secap", corpora.secap(tmp_path))["tx_emulate_00_110_0001_000001"]
     assert clip.path == tmp_path / "wav" / f"{clip.id}.wav"
     assert clip.captions == (f"难过的{clip.id}", "她很难过")
     assert clip.text == f"话 {clip.id}"
 
 
 def test_a_folder_has_what_lies_beside_each_sound(tmp_path: Path) -> None:
-    found = clips("folder", shipped.folder(tmp_path))
+    found = clips("folder", corpora.folder(tmp_path))
     assert found.keys() == {"one", "deep/two"}
     assert found["deep/two"].captions == ("A woman speaks softly.", "She sounds tired.")
     assert (found["one"].speaker, found["one"].emotion) == ("anna", "neutral")
@@ -191,7 +191,7 @@ def test_names_of_real_clips_tell_what_was_agreed(name: str, speech_data: Path) 
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
-    shipped.noise(tmp_path / "a.wav")
-    shipped.noise(tmp_path / ".trash" / "b.wav")
-    shipped.lines(tmp_path / "._a.wav", "of another system")
+    corpora.noise(tmp_path / "a.wav")
+    corpora.noise(tmp_path / ".trash" / "b.wav")
+    corpora.lines(tmp_path / "._a.wav", "of another system")
     assert [file.name for file in sound_files(tmp_path)] == ["a.wav"]

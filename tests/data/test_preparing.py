@@ -14,12 +14,12 @@ from aligncap.data.layouts import Fault
 from aligncap.data.manifest import read_manifest
 from aligncap.data.splits import SoundBook, Split
 from aligncap.errors import DataError, UnknownNameError
-from data import shipped
+from support import corpora
 
 
 def test_a_manifest_has_places_lengths_and_hashes(tmp_path: Path) -> None:
-    source, out = shipped.iemocap(tmp_path / "src"), tmp_path / "deep" / "out"
-    report = prepare(open_corpus("iemocap"), source, out, counts=shipped.IEMOCAP_COUNTS)
+    source, out = corpora.iemocap(tmp_path / "src"), tmp_path / "deep" / "out"
+    report = prepare(open_corpus("iemocap"), source, out, counts=corpora.IEMOCAP_COUNTS)
     assert (report.faults, report.tally.clips, report.speakers) == (0, 6, 4)
     assert report.tally.seconds == pytest.approx(1.8)
     rows = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
@@ -37,7 +37,7 @@ def test_a_manifest_has_places_lengths_and_hashes(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path) -> None:
-    source, out = shipped.nnime(tmp_path / "src"), tmp_path / "out"
+    source, out = corpora.nnime(tmp_path / "src"), tmp_path / "out"
     (source / "angry_01_A_5.wav").write_bytes(b"RIFF")
     told: list[Fault] = []
     report = prepare(open_corpus("nnime"), source, out, counts={"all": 6}, on_fault=told.append)
@@ -50,7 +50,7 @@ def test_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_leaves_the_old_manifest_and_goes_on(tmp_path: Path) -> None:
-    source, out = shipped.nnime(tmp_path / "src"), tmp_path / "out"
+    source, out = corpora.nnime(tmp_path / "src"), tmp_path / "out"
     (out).mkdir()
     (out / "manifest.jsonl").write_text("old\n")
     seen = 0
@@ -79,16 +79,16 @@ def test_a_stopped_run_leaves_the_old_manifest_and_goes_on(tmp_path: Path) -> No
 
 
 def test_a_split_is_whole_and_forgotten_without(tmp_path: Path) -> None:
-    source, out = shipped.esd(tmp_path / "src"), tmp_path / "out"
+    source, out = corpora.esd(tmp_path / "src"), tmp_path / "out"
     corpus = open_corpus("esd")
-    report = prepare(corpus, source, out, counts=shipped.ESD_COUNTS, split=Split("random", "0"))
+    report = prepare(corpus, source, out, counts=corpora.ESD_COUNTS, split=Split("random", "0"))
     assert report.parts is not None
     parts = {name: [c.id for c in read_manifest(out / name)] for name in report.parts}
     assert {name: len(clips) for name, clips in parts.items()} == dict(report.parts)
     assert sorted(chain(*parts.values())) == sorted(
         clip.id for clip in read_manifest(out / "manifest.jsonl")
     )
-    prepare(corpus, source, out, counts=shipped.ESD_COUNTS)
+    prepare(corpus, source, out, counts=corpora.ESD_COUNTS)
     assert sorted(file.name for file in out.iterdir()) == [
         "faults.txt",
         "manifest.jsonl",
@@ -98,7 +98,7 @@ def test_a_split_is_whole_and_forgotten_without(tmp_path: Path) -> None:
 
 
 def test_a_split_by_speaker_needs_speakers(tmp_path: Path) -> None:
-    source = shipped.mer2023(tmp_path / "src")
+    source = corpora.mer2023(tmp_path / "src")
     with pytest.raises(DataError, match="sample_00: has no speaker, so it cannot be split"):
         prepare(open_corpus("mer2023"), source, tmp_path / "out", split=Split("speaker"))
     with pytest.raises(UnknownNameError, match="no split called 'speakers'"):

@@ -29,6 +29,8 @@ from preference.po_corpus import train_start, write_corpus
 from preference.small import SOURCE
 from service.browsing import Sitting, open_browser, served, sitting
 
+pytestmark = pytest.mark.slow
+
 CHOSEN: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "clip0": ("low", "low"),
@@ -342,6 +344,7 @@ def test_a_narrow_screen_keyboard_focus_a_broken_recording_and_another_person(
         for done in range(len(CHOSEN)):
             clip, _ = shown(person, keyed)
             expect(told).to_be_visible(visible=clip == "clip2")
+            expect(tie).to_be_enabled()
             tie.focus()
             page.keyboard.press("Enter")
             person.has_done(done + 1)

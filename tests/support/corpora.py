@@ -164,7 +164,7 @@ def folder(source: Path) -> Path:
 
 Build = Callable[[Path], Path]
 
-SHIPPED: Mapping[str, tuple[Build, Mapping[str, int]]] = {
+MINIATURES: Mapping[str, tuple[Build, Mapping[str, int]]] = {
     "emosec": (emosec, EMOSEC_COUNTS),
     "mer2023": (mer2023, {"all": 8}),
     "nnime": (nnime, {"all": 6}),

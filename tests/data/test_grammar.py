@@ -1,8 +1,9 @@
-"""The paraphrase grammar: sentences that are well formed, varied, and say what they mean."""
+"""The paraphrase grammar: its sentences are well formed, varied, and say what they mean."""
 
 import re
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,10 +12,85 @@ from hypothesis import strategies as st
 
 from aligncap.clues import emotions_of, find_clues
 from aligncap.data.captions import draw_captions, draw_sentence
-from aligncap.data.grammar import ASPECTS, TRAIT_OF, Meaning, Said, open_grammar
+from aligncap.data.grammar import ASPECTS, TRAIT_OF, Meaning, Said, open_grammar, parse
 from aligncap.errors import DataError, UnknownNameError
 from aligncap.values import EMOTIONS
-from data.meanings import meanings, random_meaning
+
+INTENSITIES = (None, "normal", "strong")
+GENDERS = (None, "female", "male")
+
+
+def random_meaning(rng: Random) -> Meaning:
+    """As a corpus would give them: mostly pitch, loudness and pace, now and then the others."""
+    levels = {
+        aspect: rng.choice(levels)
+        for aspect, levels in ASPECTS.items()
+        if rng.random() < (0.8 if aspect in ("pitch", "loudness", "pace") else 0.3)
+    }
+    emotion = rng.choice(EMOTIONS)
+    calm = emotion == "neutral" and rng.random() < 0.5
+    return Meaning(emotion, rng.choice(INTENSITIES), rng.choice(GENDERS), levels, calm)
+
+
+def meanings() -> st.SearchStrategy[Meaning]:
+    """Every meaning there is."""
+    levels = st.fixed_dictionaries(
+        {}, optional={aspect: st.sampled_from(known) for aspect, known in ASPECTS.items()}
+    )
+    return st.builds(
+        Meaning,
+        emotion=st.sampled_from(EMOTIONS),
+        intensity=st.sampled_from(INTENSITIES),
+        gender=st.sampled_from(GENDERS),
+        levels=levels,
+        calm=st.booleans(),
+    )
+
+
+NOTHING = Said(frozenset({"voice", "tail"}), frozenset())
+
+
+def write(source: str, *filled: str, draw: float = 0.0) -> str:
+    said = Said(frozenset({"voice", "tail"}), frozenset(filled))
+    return parse(source).render(str.upper, said, lambda: draw)
+
+
+def test_slots_are_filled_and_text_stays() -> None:
+    assert write("a {voice}, {who} voice", "voice") == "a VOICE, WHO voice"
+
+
+def test_an_optional_part_comes_with_its_content() -> None:
+    source = "she speaks[ in a {voice} voice][, {tail}]"
+    assert write(source) == "she speaks"
+    assert write(source, "tail") == "she speaks, TAIL"
+    assert write(source, "voice", "tail") == "she speaks in a VOICE voice, TAIL"
+
+
+def test_a_part_without_content_is_written_half_of_the_time() -> None:
+    assert write("yes[ indeed]", draw=0.49) == "yes indeed"
+    assert write("yes[ indeed]", draw=0.51) == "yes"
+
+
+def test_each_choice_is_as_likely_as_the_others() -> None:
+    rng = Random(0)
+    template = parse("(one|two (halves|thirds)|)")
+    counts = Counter(template.render(str, NOTHING, rng.random) for _ in range(6_000))
+    assert set(counts) == {"one", "two halves", "two thirds", ""}
+    assert abs(counts["one"] - 2_000) < 150  # four standard deviations
+    assert abs(counts["two halves"] - 1_000) < 120
+
+
+def test_a_template_knows_what_it_needs() -> None:
+    template = parse("{who} speaks[ in a {voice} voice], {tail}")
+    assert template.needs == {"who", "tail"}
+    assert template.holds == {"who", "tail", "voice"}
+
+
+@pytest.mark.parametrize("source", ["(one|two", "one) two", "[one", "one]"])
+def test_a_bracket_that_does_not_match_is_an_error(source: str) -> None:
+    with pytest.raises(ValueError, match="clos"):
+        parse(source)
+
 
 LANGUAGES = ("en", "zh")
 STOPS = ".。!?！？"
@@ -205,3 +281,15 @@ def test_articles_fit_whatever_is_drawn() -> None:
 )
 def test_an_article_goes_by_the_sound(plain: str, written: str) -> None:
     assert open_grammar("en").finish(plain) == written
+
+
+KEPT = Path(__file__).with_name("sentences_seed3.txt")
+
+
+def test_a_seed_draws_the_sentences_that_it_always_drew() -> None:
+    rng = Random(3)
+    drawn = []
+    for seed in range(24):
+        meaning = random_meaning(rng)
+        drawn += [draw_sentence(meaning, language, Random(seed)).text for language in ("en", "zh")]
+    assert drawn == KEPT.read_text("utf-8").splitlines()
