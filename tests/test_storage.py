@@ -33,7 +33,7 @@ TABLES = ("CREATE TABLE things (name TEXT PRIMARY KEY)",)
 
 @contextmanager
 def open_database(path: Path, journal: str = "wal") -> Iterator[Database]:
-    database = Database(path, kind="store of things", cure="begin another", journal=journal)
+    database = Database(path, kind="store of things", hint="begin another", journal=journal)
     try:
         database.create(TABLES, {"things": "1"})
         yield database

@@ -1,9 +1,9 @@
-"""What is kept on disk: atomic writes, fingerprints, and the two formats of caches.
+"""Files on disk: atomic writes, fingerprints, and the two formats of caches.
 
-`atomic_file` and `atomic_folder` write next to the target, on the same file system, and move what
-is whole into place: nothing half-written is ever visible under the target's name, whatever moment
-a kill comes at. A fingerprint is the SHA-256 of canonical JSON, files or arrays. A cache is either
-a SQLite file (`Database`), looked up by key, or a folder of memory-mapped arrays (`open_arrays`).
+`atomic_file` and `atomic_folder` write next to the target, on the same file system, and rename, so
+that a file or folder is complete or absent whatever moment a kill comes at. A fingerprint is the
+SHA-256 of canonical JSON, files or arrays. A cache is either a SQLite file (`Database`), looked up
+by key, or a folder of memory-mapped arrays (`open_arrays`).
 """
 
 import hashlib
@@ -36,7 +36,7 @@ Row = tuple[Any, ...]
 
 @contextmanager
 def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """An open file, text in UTF-8 unless `mode` is "wb", that becomes `path` when all went well.
+    """An open file, text in UTF-8 unless `mode` is "wb", that becomes `path` if no error is raised.
 
     Several processes may write one path: the last to finish stays. OSError as `open` raises it.
     """
@@ -54,17 +54,18 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a whole file, text in UTF-8; see `atomic_file`."""
+    """Write a file, text in UTF-8; see `atomic_file`."""
     with atomic_file(path, "w" if isinstance(content, str) else "wb") as file:
         file.write(content)
 
 
 @contextmanager
 def atomic_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
-    """An empty folder to write into, which becomes `folder` when all went well.
+    """An empty folder to write into, which becomes `folder` if no error is raised.
 
-    What is there already is removed once the new one is whole; without `replace` it stays, and
-    the new one is dropped (several processes make the same). OSError as the disk raises it.
+    A folder that is there already is removed once the new one is complete; without `replace` it
+    stays, and the new one is dropped (where several processes make the same). OSError as the disk
+    raises it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_path(folder)
@@ -99,14 +100,17 @@ def _move_folder(partial: Path, folder: Path, *, replace: bool) -> None:
 
 
 def _partial_path(path: Path, ending: str = "partial") -> Path:
-    """A free name next to `path`; what killed processes of this machine left there is removed."""
+    """A free name next to `path`; files that killed processes of this machine left are removed."""
     start, end = f".{path.name}.", f"@{socket.gethostname()}."
     own = path.with_name(f"{start}{os.getpid()}-{threading.get_native_id()}{end}{ending}")
     for left in path.parent.iterdir():
         if left.name.startswith(start) and left.name.endswith((f"{end}partial", f"{end}old")):
             writer = left.name.removeprefix(start).partition("-")[0]
             if left == own or (writer.isdigit() and not _is_running(int(writer))):
-                _remove(left)
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
     return own
 
 
@@ -118,13 +122,6 @@ def _is_running(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -197,8 +194,8 @@ def open_arrays(
     """Memory-mapped arrays of zeros by name (type, shape) in a folder of `root`, made where there
     are none yet; several processes may open them at once.
 
-    `key` is all that the numbers depend on; the folder is named by its hash, so that what was
-    computed of something else is never met, and holds it in meta.json. Returns folder and arrays.
+    `key` is all that the values depend on; the folder is named by its hash and holds it in
+    meta.json. Returns folder and arrays.
     """
     import numpy as np
 
@@ -214,17 +211,16 @@ def open_arrays(
 
 
 class Database:
-    """One SQLite file, used from several threads and processes, whole whatever moment a kill comes.
+    """One SQLite file, used from several threads and processes, consistent after any kill.
 
-    What is read and written is the caller's; here are the connection, the transaction, and errors
-    that tell what to do: `kind` and `cure` say in them what the file is and what helps if it is
-    damaged. Each thread has a connection of its own, and so has a process after a fork. In its
+    Errors are DataErrors: `kind` names the file in them, and `hint` says what to do if it is
+    damaged. Each thread has its own connection, and so has a process after a fork. With the
     `journal` "wal", readers do not wait for a writer.
     """
 
-    def __init__(self, path: Path, *, kind: str, cure: str, journal: str = "delete") -> None:
+    def __init__(self, path: Path, *, kind: str, hint: str, journal: str = "delete") -> None:
         self.path = path
-        self._kind, self._cure, self._journal = kind, cure, journal
+        self._kind, self._hint, self._journal = kind, hint, journal
         self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,23 +239,12 @@ class Database:
                     self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
                 )
                 try:
-                    self._set_journal(opened)
+                    _set_journal(opened, self._journal)
                 except sqlite3.Error:
                     opened.close()
                     raise
                 self._connections[key] = opened
         return self._connections[key]
-
-    def _set_journal(self, connection: sqlite3.Connection) -> None:
-        """SQLite does not wait for its lock when the journal changes, so we do."""
-        given_up_s = time.monotonic() + BUSY_S
-        while connection.execute("PRAGMA journal_mode").fetchone()[0] != self._journal:
-            try:
-                connection.execute(f"PRAGMA journal_mode = {self._journal}")
-            except sqlite3.OperationalError:
-                if time.monotonic() > given_up_s:
-                    raise
-                time.sleep(0.01)
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[Row]:
         """All rows of a query."""
@@ -281,7 +266,7 @@ class Database:
         if self.row("SELECT 1 FROM sqlite_master"):
             return
         with self.transaction() as connection:
-            # Another process may have been first, between the look and the lock.
+            # Another process may have created them since.
             if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
                 for statement in statements:
@@ -289,11 +274,11 @@ class Database:
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
 
     def meta(self) -> dict[str, str]:
-        """What the file says of itself."""
+        """The values of the table `meta`."""
         return dict(self.rows("SELECT key, value FROM meta"))
 
     def check_meta(self, expected: Mapping[str, str]) -> None:
-        """DataError where the file was made with something else than `expected`."""
+        """DataError where the table `meta` differs from `expected`."""
         found = self.meta()
         for key, value in expected.items():
             if found.get(key) != value:
@@ -304,7 +289,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Within, everything is written or, if anything goes wrong, nothing."""
+        """Within it everything is written or, if an error is raised, nothing."""
         with self.explained():
             connection = self.connection()
             connection.execute("BEGIN IMMEDIATE")
@@ -316,7 +301,7 @@ class Database:
             connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Let go of the file; only the connections of this process are closed."""
+        """Close the connections of this process."""
         for (process, _), connection in list(self._connections.items()):
             if process == os.getpid():
                 connection.close()
@@ -324,14 +309,14 @@ class Database:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Within, what SQLite refuses is a DataError that says what to do."""
+        """Within it SQLite's errors are DataErrors that say what to do."""
         try:
             yield
         except sqlite3.OperationalError as error:
             raise self._unusable(error) from error
         except sqlite3.DatabaseError as error:
             raise DataError(
-                f"{self.path}: is damaged or no {self._kind} ({error}); {self._cure}"
+                f"{self.path}: is damaged or no {self._kind} ({error}); {self._hint}"
             ) from error
 
     def _unusable(self, error: Exception) -> DataError:
@@ -339,3 +324,15 @@ class Database:
             f"{self.path}: {error}; see that the disk has room, the folder can be written "
             "and no other program holds the file"
         )
+
+
+def _set_journal(connection: sqlite3.Connection, journal: str) -> None:
+    """Change the journal; SQLite itself does not wait for the lock that this takes."""
+    give_up_s = time.monotonic() + BUSY_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != journal:
+        try:
+            connection.execute(f"PRAGMA journal_mode = {journal}")
+        except sqlite3.OperationalError:
+            if time.monotonic() > give_up_s:
+                raise
+            time.sleep(0.01)

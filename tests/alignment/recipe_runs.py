@@ -5,6 +5,7 @@ RUNS is JSON: [{"recipe": file, "output": folder, "resume": bool, "set": [overri
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from aligncap.recipes import run_recipe
@@ -12,7 +13,16 @@ from aligncap.recipes import run_recipe
 PROGRAM = Path(__file__)
 
 
+def use_no_compiler() -> None:
+    """Have DeepSpeed not compile its collectives of inference, which takes minutes on a CPU."""
+    if find_spec("deepspeed") is not None:
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 if __name__ == "__main__":
+    use_no_compiler()
     for run in json.loads(sys.argv[1]):
         run_recipe(
             Path(run["recipe"]),

@@ -29,7 +29,7 @@ from aligncap.data.splits import is_validation
 from aligncap.errors import MissingModelError, RecipeError
 from aligncap.prosody.measurement import MELS
 from aligncap.tokenizers.builtin import Features, padded
-from aligncap.tokenizers.encoder_data import Varied
+from aligncap.tokenizers.encoder_training import Varied
 from aligncap.values import EMOTIONS, Fact, Facts, SpeechTokens
 from speech_tokenizers.test_encoder import clip_of, encoder
 
@@ -198,7 +198,7 @@ def test_codes_are_those_of_each_clip_alone_whatever_is_read_with_it():
             expected = model(
                 torch.from_numpy(alone.views)[None],
                 torch.from_numpy(alone.prosody)[None],
-                torch.from_numpy(alone.heard)[None],
+                torch.from_numpy(alone.mask)[None],
             )
         assert tokens.codes.tolist() == expected.codes[:, : alone.tokens].tolist()
         emotion = dict(zip(EMOTIONS, expected.emotion.softmax(1)[0].tolist(), strict=True))

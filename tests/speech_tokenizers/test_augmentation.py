@@ -6,7 +6,7 @@ import pytest
 from aligncap.errors import RecipeError
 from aligncap.prosody.measurement import MELS, log_mel
 from aligncap.tokenizers.builtin import Features
-from aligncap.tokenizers.encoder_data import Augmentation, shift_voice, vary
+from aligncap.tokenizers.encoder_training import Augmentation, shift_voice, vary
 from aligncap.values import RATE_HZ, Waveform
 
 NOTHING = Augmentation(voice=0.0, pace=0.0, channel=0.0, level=0.0, noise=0.0, cut=0.0)

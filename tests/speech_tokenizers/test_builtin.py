@@ -16,7 +16,7 @@ from aligncap.tokenizers.builtin import (
     padded,
 )
 from aligncap.tokenizers.encoder import SpeechEncoder, load_encoder, save_encoder
-from aligncap.tokenizers.encoder_data import EncoderExample, make_batch
+from aligncap.tokenizers.encoder_training import EncoderExample, make_batch
 from aligncap.values import EMOTIONS, RATE_HZ, Waveform
 from speech_tokenizers.test_encoder import clip_of, encoder
 
@@ -79,10 +79,10 @@ def test_an_utterance_is_filled_up_to_whole_tokens_as_in_a_training_batch(frames
     more = padded(inputs)
     batch = make_batch([inputs], [EncoderExample("", 0, 0)], [1.0])
     taught = batch.views.shape[2]
-    assert more.prosody.shape[0] == more.views.shape[1] == len(more.heard) == filled
+    assert more.prosody.shape[0] == more.views.shape[1] == len(more.mask) == filled
     np.testing.assert_array_equal(more.views[:, :taught], batch.views[0])
     np.testing.assert_array_equal(more.prosody[:taught], batch.prosody[0])
-    np.testing.assert_array_equal(more.heard[:taught], batch.heard[0])
+    np.testing.assert_array_equal(more.mask[:taught], batch.mask[0])
     assert more.tokens == -(-frames // 8)
 
 

@@ -4,18 +4,24 @@ import os
 import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from aligncap.audio import load
 from aligncap.errors import DataError
 from aligncap.tokenizers.cache import TokenCache, tokenize_manifest
-from aligncap.values import RATE_HZ
+from aligncap.values import RATE_HZ, SpeechTokens, Waveform
 from speech_tokenizers.small import Clip, FakeTokenizer, noise
+
+SIZES = [2, 256, 1024, 1 << 16, (1 << 16) + 1, 1 << 20]
 
 WriteClips = Callable[[int], list[Clip]]
 
@@ -178,15 +184,48 @@ def test_a_broken_manifest_keeps_what_was_done(
         assert len(cache) == 2
 
 
-def test_codes_the_tokenizer_cannot_give_are_not_kept(
-    write_clips: WriteClips, tmp_path: Path
+@dataclass
+class Replying(FakeTokenizer):
+    """Gives the codes that it is made with."""
+
+    codes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((1, 1), np.int64))
+
+    def encode(self, waveform: Waveform) -> SpeechTokens:
+        return SpeechTokens(self.codes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), size=st.sampled_from(SIZES), books=st.integers(1, 8))
+def test_any_codes_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, size: int, books: int
 ) -> None:
-    tokenizer = FakeTokenizer(codebook_size=3)
-    cache = TokenCache(tmp_path, tokenizer)
-    tokenizer.codebook_size = 1024
-    (failure,) = cache.fill(write_clips(1)).failures
-    assert "2 codebooks of 3 entries" in failure.reason
-    assert len(cache) == 0
+    shape = (books, data.draw(st.integers(0, 30)))
+    codes = data.draw(arrays(np.int64, shape, elements=st.integers(0, size - 1)))
+    folder = tmp_path_factory.mktemp("store")
+    soundfile.write(folder / "a.wav", noise(400).samples, RATE_HZ)
+    tokenizer = Replying(codebook_size=size, codebooks=books, codes=codes)
+    tokenize_manifest([Clip("a", folder / "a.wav")], tokenizer, folder)
+    with TokenCache(folder, tokenizer) as cache:
+        np.testing.assert_array_equal(cache.get("a").codes, codes)
+
+
+@pytest.mark.parametrize(
+    "codes", [[[0, 4]], [[-1, 0]], [[0], [1]]], ids=["too large", "negative", "too many codebooks"]
+)
+def test_codes_out_of_range_are_refused(
+    write_clips: WriteClips, tmp_path: Path, codes: list[list[int]]
+) -> None:
+    tokenizer = Replying(codebook_size=4, codebooks=1, codes=np.array(codes, np.int64))
+    with TokenCache(tmp_path, tokenizer) as cache:
+        (failure,) = cache.fill(write_clips(1)).failures
+        assert "do not fit 1 codebooks of 4 entries" in failure.reason
+        assert len(cache) == 0
+
+
+def test_a_folder_that_cannot_be_written_is_named(tokenizer: FakeTokenizer, tmp_path: Path) -> None:
+    (tmp_path / f"fake-{'f' * 16}.sqlite").mkdir()
+    with pytest.raises(DataError, match=r"f.sqlite: unable to open"):
+        TokenCache(tmp_path, tokenizer)
 
 
 def test_a_forked_reader_opens_its_own_connection(

@@ -36,7 +36,7 @@ from aligncap.tokenizers.cache import TokenCache
 from speech_tokenizers.small import FakeTokenizer
 
 cache = TokenCache(sys.argv[1], FakeTokenizer())
-with cache._store._database.transaction() as connection:
+with cache._database.transaction() as connection:
     connection.execute("PRAGMA cache_size = 1")  # so that half-done pages reach the file
     for number in range(2000):
         connection.execute("INSERT INTO tokens VALUES (?, ?, '{}')", (str(number), b"x" * 999))

@@ -16,7 +16,7 @@ from aligncap.tokenizers.encoder import (
     SpeechEncoder,
     TransformerLayer,
 )
-from aligncap.tokenizers.encoder_data import UNKNOWN, EncoderExample, make_batch
+from aligncap.tokenizers.encoder_training import UNKNOWN, EncoderExample, make_batch
 
 SIZE = EncoderConfig(width=16, channels=2, convolutions=2, layers=1, heads=2, codebook_size=32,
                      code_width=8)  # fmt: skip
@@ -45,7 +45,7 @@ def read(model: SpeechEncoder, inputs: Sequence[EncoderInput]) -> EncoderOutput:
     unknown = EncoderExample("made up", UNKNOWN, UNKNOWN)
     batch = make_batch(inputs, [unknown] * len(inputs), [math.nan] * len(inputs))
     with torch.no_grad():
-        return model(batch.views, batch.prosody, batch.heard)
+        return model(batch.views, batch.prosody, batch.mask)
 
 
 def vectors(model: SpeechEncoder, inputs: Sequence[EncoderInput]) -> Tensor:
@@ -53,13 +53,13 @@ def vectors(model: SpeechEncoder, inputs: Sequence[EncoderInput]) -> Tensor:
     unknown = EncoderExample("made up", UNKNOWN, UNKNOWN)
     batch = make_batch(inputs, [unknown] * len(inputs), [math.nan] * len(inputs))
     with torch.no_grad():
-        return model._listen(batch.views, batch.prosody, batch.heard[:, :: FRAMES_A_TOKEN // 2])
+        return model._convolve(batch.views, batch.prosody, batch.mask[:, :: FRAMES_A_TOKEN // 2])
 
 
 def test_a_token_is_eight_frames():
     reading = read(encoder(), [clip_of(96, 2), clip_of(41, 3)])
     assert reading.codes.shape == (2, 12)
-    assert reading.heard.sum(1).tolist() == [12, 6]  # 41 frames reach into a sixth token
+    assert reading.mask.sum(1).tolist() == [12, 6]  # 41 frames reach into a sixth token
     assert reading.emotion.shape == (2, 8)
     assert reading.signal.shape == (2, 12, MELS + PROSODY)
     assert 0 <= reading.codes.min() <= reading.codes.max() < SIZE.codebook_size
@@ -135,9 +135,9 @@ def test_a_stream_that_is_switched_off_is_not_heard(heard):
     other = views.clone()
     other[:, 1] = 0.0
     with torch.no_grad():
-        one = model._listen(views, prosody, torch.ones(1, 16))
-        without_prosody = model._listen(views, torch.zeros_like(prosody), torch.ones(1, 16))
-        without_view = model._listen(other, prosody, torch.ones(1, 16))
+        one = model._convolve(views, prosody, torch.ones(1, 16))
+        without_prosody = model._convolve(views, torch.zeros_like(prosody), torch.ones(1, 16))
+        without_view = model._convolve(other, prosody, torch.ones(1, 16))
     assert torch.equal(one, without_prosody) is not heard
     assert torch.equal(one, without_view) is not heard
 

@@ -11,18 +11,17 @@ import torch
 from aligncap.errors import DataError
 from aligncap.prosody.measurement import MELS
 from aligncap.tokenizers.builtin import PROSODY, VIEWS, EncoderInput, Features
-from aligncap.tokenizers.encoder_data import (
+from aligncap.tokenizers.cache import FeatureStore, store_features
+from aligncap.tokenizers.encoder_training import (
     UNKNOWN,
     Augmentation,
     EncoderBatches,
     EncoderExample,
-    FeatureStore,
     crop,
     make_batch,
     mask_frames,
     mix,
     sampling_weights,
-    store_features,
 )
 
 STILL = Augmentation(voice=0.0, pace=0.0, channel=0.0, level=0.0, noise=0.0, cut=0.0)
@@ -79,7 +78,7 @@ def test_the_same_number_gives_the_same_batch_and_another_number_another(store):
 
 
 def test_clips_of_like_length_share_a_batch(store):
-    lengths = [batches_of(store, longest_frames=500)(n).heard.sum(1) for n in range(8)]
+    lengths = [batches_of(store, longest_frames=500)(n).mask.sum(1) for n in range(8)]
     ranges = sorted((int(each.min()), int(each.max())) for each in lengths)
     assert all(here[1] <= after[0] for here, after in pairwise(ranges))
     assert ranges[0][1] < ranges[-1][0]
@@ -89,7 +88,7 @@ def test_clips_of_weight_nought_are_never_drawn(store):
     weights = np.zeros(len(store))
     weights[10] = 1.0
     batch = batches_of(store, weights=weights)(0)
-    assert batch.heard.sum(1).tolist() == [40.0] * 4  # clip 10 has 40 frames
+    assert batch.mask.sum(1).tolist() == [40.0] * 4  # clip 10 has 40 frames
     assert batch.emotion.argmax(1).tolist() == [2] * 4
 
 
@@ -133,7 +132,7 @@ def test_a_batch_is_padded_and_its_labels_are_told_apart():
     clips = [EncoderExample("a", 4, 1), EncoderExample("a", UNKNOWN, UNKNOWN)]
     batch = make_batch(inputs, clips, [float(np.e), float("nan")])
     assert batch.views.shape == (2, VIEWS, 24, MELS)
-    assert batch.heard.sum(1).tolist() == [5, 17]
+    assert batch.mask.sum(1).tolist() == [5, 17]
     assert batch.views.sum() == 2 * VIEWS * MELS * (5 + 17)
     assert not batch.prosody[0, 5:].any()
     assert batch.emotion.tolist() == [[0, 0, 0, 0, 1, 0, 0, 0], [0] * 8]
@@ -164,7 +163,7 @@ def test_a_mixture_mixes_inputs_and_labels_alike():
         torch.testing.assert_close(mixed.views[row], expected)
         assert mixed.emotion[row, beside] >= (1 - share) - 1e-6
         assert mixed.emotion[row].sum() == pytest.approx(1.0)
-        assert mixed.heard[row].sum() == max(batch.heard[row].sum(), batch.heard[beside].sum())
+        assert mixed.mask[row].sum() == max(batch.mask[row].sum(), batch.mask[beside].sum())
         both = batch.gender[row] >= 0 and batch.gender[beside] >= 0
         blended = share * batch.gender[row] + (1 - share) * batch.gender[beside]
         assert mixed.gender[row] == pytest.approx(float(blended if both else batch.gender[row]))

@@ -11,10 +11,9 @@ import torch
 from aligncap.errors import DataError
 from aligncap.tokenizers import encoder_training
 from aligncap.tokenizers.encoder import SpeechEncoder
-from aligncap.tokenizers.encoder_data import EncoderSettings
-from aligncap.tokenizers.encoder_training import plan
+from aligncap.tokenizers.encoder_training import EncoderSettings, plan
 from aligncap.training.checkpoints import (
-    gathered,
+    gather,
     kept_weights,
     make_optimizer,
     moments_of,
@@ -66,13 +65,13 @@ def test_the_counts_are_those_of_a_run(tmp_path: Path, monkeypatch: pytest.Monke
         "optimizer": moments_of(model, optimizer),
         "average": weights,
     }
-    kept = {name: gathered(tensors, keep=True) for name, tensors in files.items()}
+    kept = {name: gather(tensors, keep=True) for name, tensors in files.items()}
     folder = save_checkpoint(tmp_path, 1, files=kept, state={})
     written = sum(file.stat().st_size for file in folder.iterdir())
     assert found["disk_bytes"]["checkpoints"] == pytest.approx(3 * written, rel=0.15)
 
     # The store has what was measured, and it is the seconds that tell how much that is.
-    monkeypatch.setattr(encoder_training, "measured", made_up)
+    monkeypatch.setattr(encoder_training, "measure_file", made_up)
     corpus = encoder_training.prepare(settings)
     frames = sum(corpus.store.frames(n) for n in range(len(corpus.store)))
     assert frames == pytest.approx(480, rel=0.15)

@@ -16,15 +16,17 @@ from aligncap.errors import DataError, RecipeError
 from aligncap.prosody.measurement import MELS
 from aligncap.tokenizers import encoder_training
 from aligncap.tokenizers.builtin import Features
-from aligncap.tokenizers.encoder_data import UNKNOWN, EncoderExample, make_batch
 from aligncap.tokenizers.encoder_training import (
+    UNKNOWN,
+    EncoderCorpus,
+    EncoderExample,
     EncoderSettings,
-    EncoderStep,
-    Prepared,
     balanced,
     emotion_loss,
+    encoder_losses,
     gender_loss,
-    labels,
+    label_clips,
+    make_batch,
     pace_loss,
     prepare,
     signal_loss,
@@ -52,9 +54,9 @@ def test_rare_emotions_are_told_as_readily_as_frequent_ones():
     inputs = [clip_of(64, seed) for seed in (1, 2)]
     batch = make_batch(inputs, [EncoderExample("", 0, 0)] * 2, [1.0] * 2)
     with torch.no_grad():
-        before = model(batch.views, batch.prosody, batch.heard).emotion.softmax(1)
-        after = balanced(model, shares, 1.0)(batch.views, batch.prosody, batch.heard).emotion
-        same = model(batch.views, batch.prosody, batch.heard).emotion.softmax(1)
+        before = model(batch.views, batch.prosody, batch.mask).emotion.softmax(1)
+        after = balanced(model, shares, 1.0)(batch.views, batch.prosody, batch.mask).emotion
+        same = model(batch.views, batch.prosody, batch.mask).emotion.softmax(1)
     expected = before / torch.tensor([0.5, 0.02, 0.08, 0.1, 0.1, 0.1, 0.1, 1.0])
     torch.testing.assert_close(after.softmax(1), expected / expected.sum(1, keepdim=True))
     torch.testing.assert_close(same, before)
@@ -67,7 +69,7 @@ def test_shares_are_of_labelled_draws():
         EncoderExample("b", 6, 0),
         EncoderExample("b", UNKNOWN, 0),
     ]
-    corpus = Prepared(None, clips, np.array([0.1, 0.2, 0.1, 0.6]), [])
+    corpus = EncoderCorpus(None, clips, np.array([0.1, 0.2, 0.1, 0.6]), [])
     assert corpus.emotion_shares == pytest.approx([0, 0, 0, 0.75, 0, 0, 0.25, 0])
 
 
@@ -99,7 +101,7 @@ def test_signal_loss_by_hand_over_tokens_that_are_heard():
     inputs = [clip_of(16, 1), clip_of(8, 2)]
     batch = make_batch(inputs, [EncoderExample("a", 0, 0)] * 2, [math.nan] * 2)
     with torch.no_grad():
-        reading = encoder()(batch.views, batch.prosody, batch.heard)
+        reading = encoder()(batch.views, batch.prosody, batch.mask)
     errors = []
     for row, token in ((0, 0), (0, 1), (1, 0)):
         here = slice(8 * token, 8 * token + 8)
@@ -113,7 +115,7 @@ def test_signal_loss_by_hand_over_tokens_that_are_heard():
 def test_the_loss_is_the_weighted_sum_of_its_parts(tmp_path):
     settings = settings_of(tmp_path, [])
     batch = make_batch([clip_of(24, 1)] * 2, [EncoderExample("a", 3, 1)] * 2, [3.0, 4.0])
-    parts = {k: v.item() for k, v in EncoderStep(encoder(), settings)(batch).items()}
+    parts = {k: v.item() for k, v in encoder_losses(encoder(), batch, settings).items()}
     total = (
         parts["emotion"] + 0.3 * parts["gender"] + 0.1 * parts["pace"] + 0.5 * parts["signal"]
         + 0.25 * parts["commitment"]
@@ -122,10 +124,12 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(tmp_path):
 
 
 def test_labels_come_from_the_corpus_or_else_from_the_caption():
-    clip = Utterance("x", Path("x.wav"), emotion="sad", gender="female", captions=("Happy.",))
-    assert labels(clip) == (6, 1)
-    assert labels(replace(clip, emotion=None, gender="male")) == (4, 0)
-    assert labels(replace(clip, emotion=None, gender=None, captions=())) == (UNKNOWN, UNKNOWN)
+    clip = Utterance("x", Path("x.wav"), corpus="made up", emotion="sad", gender="female",
+                     captions=("Happy.",))  # fmt: skip
+    captioned = replace(clip, emotion=None, gender="male")
+    bare = replace(clip, emotion=None, gender=None, captions=())
+    found, _, _ = label_clips([clip, captioned, bare], settings_of(Path("unused"), []))
+    assert [(one.emotion, one.gender) for one in found] == [(6, 1), (4, 0), (UNKNOWN, UNKNOWN)]
 
 
 @pytest.mark.parametrize(("speaker", "trusted"), [("ased_49", "male"), ("ased_50", None)])
@@ -162,7 +166,7 @@ def test_no_validation_speaker_is_taught(speech_data, tmp_path, monkeypatch):
         nothing = np.zeros(1, np.float32)
         return Features(np.zeros((1, MELS), np.float32), nothing, nothing)
 
-    monkeypatch.setattr(encoder_training, "measured", note)
+    monkeypatch.setattr(encoder_training, "measure_file", note)
     settings = settings_of(
         tmp_path, manifests, shares=dict.fromkeys(CORPORA, 1.0), hold_out=("ravdess_06",)
     )
@@ -181,7 +185,7 @@ def test_no_validation_speaker_is_taught(speech_data, tmp_path, monkeypatch):
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A manifest of made-up clips, and the features they are said to have."""
-    monkeypatch.setattr(encoder_training, "measured", made_up)
+    monkeypatch.setattr(encoder_training, "measure_file", made_up)
     # Exporting takes longer than all else here; `test_builtin` does it.
     monkeypatch.setattr("aligncap.tokenizers.encoder.export_encoder", lambda *_: None)
     rows = [

@@ -53,7 +53,7 @@ def test_entries_move_to_the_running_mean_of_their_vectors():
     book.codebook.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
     book.sums.copy_(book.codebook)
     vectors = torch.tensor([[2.0, 0.0], [4.0, -2.0]])
-    book._follow(vectors, torch.tensor([0, 0]))
+    book._update_codebook(vectors, torch.tensor([0, 0]))
     # counts: 0.98 * 1 + 0.02 * 2 and 0.98 * 1; sums: 0.98 * old + 0.02 * (6, -2) and 0.98 * old.
     torch.testing.assert_close(book.counts, torch.tensor([1.02, 0.98]))
     torch.testing.assert_close(book.sums, torch.tensor([[1.10, -1.02], [-0.98, 0.98]]))
@@ -63,7 +63,9 @@ def test_entries_move_to_the_running_mean_of_their_vectors():
 def test_an_entry_fed_the_same_vector_converges_to_it():
     book = quantizer(size=2, code_width=2)
     for _ in range(600):
-        book._follow(torch.tensor([[0.3, 0.7]]).repeat(8, 1), torch.zeros(8, dtype=torch.int64))
+        book._update_codebook(
+            torch.tensor([[0.3, 0.7]]).repeat(8, 1), torch.zeros(8, dtype=torch.int64)
+        )
     torch.testing.assert_close(book.codebook[0], torch.tensor([0.3, 0.7]), atol=1e-3, rtol=0)
 
 
@@ -71,7 +73,7 @@ def test_entries_nobody_chooses_are_given_a_vector_that_was_heard():
     book = quantizer(size=4, code_width=2)
     book.counts.copy_(torch.tensor([1.0, 0.05, 1.0, 1.0]))
     vectors = torch.tensor([[5.0, 6.0], [7.0, 8.0]])
-    book._follow(vectors, torch.tensor([0, 0]))
+    book._update_codebook(vectors, torch.tensor([0, 0]))
     assert book.codebook[1].tolist() in vectors.tolist()
     assert book.counts[1] == 1.0
     torch.testing.assert_close(book.sums[1], book.codebook[1])

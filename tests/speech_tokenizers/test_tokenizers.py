@@ -32,7 +32,7 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 
 def test_every_name_has_its_module() -> None:
     assert sorted(TOKENIZERS) == ["builtin", "mimi", "speechtokenizer"]
-    assert all(find_spec(module) for module in TOKENIZERS.values())
+    assert all(find_spec(place.partition(":")[0]) for place in TOKENIZERS.values())
 
 
 def test_the_part_is_imported_without_torch() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from aligncap.errors import RecipeError
+from aligncap.training.devices import engine_config
 from aligncap.training.settings import FitSettings
-from aligncap.training.sharding import engine_config
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "recipes" / "devices").glob("*.json"))
 

@@ -33,10 +33,10 @@ from aligncap.training.dry_run import (
 )
 from aligncap.training.pretrained import load_config
 
-ROWS_CURE = (
+ROWS_HINT = (
     "make it with a recipe of kind 'token-rows' or 'rows', or as alignment/examples.py describes"
 )
-ENCODER_CURE = "train it with a recipe of kind 'encoder'"
+ENCODER_HINT = "train it with a recipe of kind 'encoder'"
 
 CODEBOOKS = MappingProxyType({"codebooks": 1, "codebook_size": 1024})
 """Of the speech tokenizer where no rows are here: SpeechTokenizer's first layer (the paper's)."""
@@ -81,13 +81,13 @@ def plan_stage(
 ) -> Mapping[str, object]:
     """The plan of a warm-up, KD or CE stage; a teacher of its own is counted as large as the
     student."""
-    needed = [needed_path("training rows", path, cure=ROWS_CURE) for path in settings.data.rows]
+    needed = [needed_path("training rows", path, hint=ROWS_HINT) for path in settings.data.rows]
     here = [path for path in settings.data.rows if path.exists()]
     source = one_source({path: read_source(path) for path in here}) if here else None
     folders, frozen = [], None
     if teacher is not None and teacher.model is not None:
-        cure = "train it with a recipe of kind 'warmup'"
-        folders.append(needed_path("teacher", teacher.model, cure=cure))
+        hint = "train it with a recipe of kind 'warmup'"
+        folders.append(needed_path("teacher", teacher.model, hint=hint))
     if teacher is not None and not (settings.model.lora and teacher.model is None):
         frozen = weight_bytes
     return plan_training(settings, source, rows=needed, more=folders, frozen=frozen)
@@ -113,7 +113,7 @@ def plan_training(
         "built-in encoder": settings.model.codebook,
         "encoder to keep": settings.output.encoder,
     }
-    folders = [needed_path(what, path, cure=ENCODER_CURE) for what, path in named.items() if path]
+    folders = [needed_path(what, path, hint=ENCODER_HINT) for what, path in named.items() if path]
     needed, notes = [*rows, *planned.needed, *folders, *more], [*planned.notes, *notes]
     captioner = planned.model
     if captioner is None:
@@ -185,8 +185,8 @@ def meta_model(
 
 def _started(settings: ModelSettings, folder: Path) -> PlannedModel:
     """The model folder of an earlier stage."""
-    cure = "train it with its recipe, or give another model folder"
-    start = needed_path("model to start from", folder, cure=cure)
+    hint = "train it with its recipe, or give another model folder"
+    start = needed_path("model to start from", folder, hint=hint)
     if not start.present:
         return PlannedModel(None, (start,), notes=(f"{folder}: not here, so its size is unknown",))
     meta = read_meta(folder)
@@ -213,7 +213,7 @@ def _pretrained(
         try:
             vocabulary = pretrained_vocabulary(base, **codes)
         except MissingModelError as error:
-            needed = Needed(needed.what, needed.name, _cure_of(error))
+            needed = Needed(needed.what, needed.name, _hint_of(error))
     if vocabulary is None and base in KNOWN_BACKBONES:
         vocabulary = _counts(KNOWN_BACKBONES[base][1], **codes)
         notes.append(f"{base}: not here; counted by its published configuration")
@@ -231,11 +231,11 @@ def _needed_model(name: str) -> Needed:
     try:
         load_config(name)
     except MissingModelError as error:
-        return Needed("language model and tokenizer", name, _cure_of(error))
+        return Needed("language model and tokenizer", name, _hint_of(error))
     return Needed("language model and tokenizer", name)
 
 
-def _cure_of(error: MissingModelError) -> str:
+def _hint_of(error: MissingModelError) -> str:
     # What the libraries say of why it is not here is no help; the end is what to do.
     return str(error).rpartition("; ")[2]
 

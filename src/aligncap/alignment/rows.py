@@ -52,18 +52,17 @@ from aligncap.tokenizers.builtin import (
     padded,
     read_tokens,
 )
-from aligncap.tokenizers.cache import TokenCache
+from aligncap.tokenizers.cache import TokenCache, store_features
 from aligncap.tokenizers.encoder import SpeechEncoder, load_encoder
-from aligncap.tokenizers.encoder_data import (
+from aligncap.tokenizers.encoder_training import (
     Augmentation,
     Varied,
     feature_bytes,
-    store_features,
+    measure_file,
     vary,
 )
-from aligncap.tokenizers.encoder_training import measured
 from aligncap.training.dry_run import (
-    MANIFEST_CURE,
+    MANIFEST_HINT,
     Needed,
     count_parameters,
     needed_path,
@@ -260,10 +259,10 @@ class RowsSettings:
 
 def plan_row_making(settings: RowsSettings, _: Path) -> Mapping[str, object]:
     """What a dry run says of it. Nothing trains, and what the rows take on disk is not known."""
-    cure = "train it with a recipe of kind 'encoder'"
+    hint = "train it with a recipe of kind 'encoder'"
     needed = [
-        *(needed_path("manifest", path, cure=MANIFEST_CURE) for path in settings.data),
-        needed_path("built-in encoder", settings.encoder, cure=cure),
+        *(needed_path("manifest", path, hint=MANIFEST_HINT) for path in settings.data),
+        needed_path("built-in encoder", settings.encoder, hint=hint),
     ]
     here = all(path.exists() for path in settings.data)
     note = "a manifest is not here, so it is not known how many rows there will be"
@@ -296,7 +295,7 @@ def make_rows(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[
     output.mkdir(parents=True, exist_ok=True)
     utterances = Manifests(settings.data)
     paths = [one.path for one in utterances]
-    store = store_features(settings.features, paths, measured)
+    store = store_features(settings.features, paths, measure_file)
     facts = measure_all(settings.features / "facts.jsonl", paths)
     source = SpeechSource.of(open_builtin(settings.encoder))
 
@@ -421,7 +420,7 @@ class TokenRowsSettings:
 def plan_token_rows(settings: TokenRowsSettings, _: Path) -> Mapping[str, object]:
     """What a dry run says of it: what is read, and whether it is here."""
     manifests = (*settings.data, *settings.validation)
-    needed = [needed_path("manifest", path, cure=MANIFEST_CURE) for path in manifests]
+    needed = [needed_path("manifest", path, hint=MANIFEST_HINT) for path in manifests]
     own = settings.tokenizer
     weights = Needed(f"{own.name} tokenizer", str(own.weights or own.name), _missing(own))
     note = f"nothing is trained; tokens are kept in {settings.tokens}"

@@ -467,13 +467,13 @@ class Stage:
             settings.training,
             self.output,
             resume=resume,
-            hooks=[hook if best is None else best.watching(hook)],
+            hooks=[hook if best is None else best.watch(hook)],
             average=average,
-            enough=best.enough if best is not None else lambda: False,
+            should_stop=best.should_stop if best is not None else lambda: False,
         )
         kept = None if best is None else best.restore(module)
         if average is not None and kept is None:
-            average.keep()
+            average.copy_to_model()
         folder = self.output / RUN_MODEL_FOLDER
         # Whatever the others do next may begin from the folder.
         with first_process_first():

@@ -57,7 +57,7 @@ class Seen:
         self._notes: list[Row] = []
         self._file.unlink(missing_ok=True)
         self._database = Database(
-            self._file, kind="record", cure="run the command again", journal="off"
+            self._file, kind="record", hint="run the command again", journal="off"
         )
         self._database.create(_SCHEMA, {})
         connection = self._database.connection()
@@ -193,7 +193,7 @@ class SoundBook:
     def __init__(self, path: Path, *, read: Callable[[Path], Sound] = read_sound) -> None:
         self._read = read
         self._database = Database(
-            path, kind="record of sounds", cure="delete it, it can be made anew"
+            path, kind="record of sounds", hint="delete it, it can be made anew"
         )
         self._database.create(_SOUNDS_SCHEMA, {"record_of_sounds": "1"})
         self._new: list[tuple[object, ...]] = []

@@ -238,7 +238,7 @@ class ReplyCache:
         self._database = Database(
             path,
             kind="judge cache",
-            cure="name another one, or delete it and pay for its replies again",
+            hint="name another one, or delete it and pay for its replies again",
         )
         try:
             self._database.create(_SCHEMA, {})

@@ -13,9 +13,9 @@ from aligncap.alignment.settings import StageSettings
 from aligncap.captioner.model import CaptionModel
 from aligncap.preference.candidates import CandidateOptions, RowClipSettings, is_as_it_is
 from aligncap.preference.examples import read_preferences, with_pairs
-from aligncap.training.dry_run import MANIFEST_CURE, Needed, needed_path, plan_table
+from aligncap.training.dry_run import MANIFEST_HINT, Needed, needed_path, plan_table
 
-ROWS_CURE = "make it with a recipe of kind 'prefer', or as aligncap.preference.examples describes"
+ROWS_HINT = "make it with a recipe of kind 'prefer', or as aligncap.preference.examples describes"
 
 Plan = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ def plan_preference(
     """`plan_training` on preference rows; DataError where none holds a pair though `pairs` are
     learnt."""
     paths = settings.data.rows
-    needed = [needed_path("preference rows", path, cure=ROWS_CURE) for path in paths]
+    needed = [needed_path("preference rows", path, hint=ROWS_HINT) for path in paths]
     source = None
     if all(one.present for one in needed):
         rows, source = read_preferences(paths)
@@ -58,11 +58,11 @@ def plan_rounds(
     What a round makes itself is not among what is loaded. Steps run one after another, so memory
     is the largest step's; nothing of an earlier round is removed, so disk is the sum.
     """
-    start_cure = "train it with its recipe, or give another model folder"
+    start_hint = "train it with its recipe, or give another model folder"
     needed = [
-        needed_path("training rows", data.rows, cure="make it with a recipe of kind 'rows'"),
-        *(needed_path("manifest", path, cure=MANIFEST_CURE) for path in data.manifests),
-        *(needed_path(f"model to {what}", path, cure=start_cure) for what, path in folders.items()),
+        needed_path("training rows", data.rows, hint="make it with a recipe of kind 'rows'"),
+        *(needed_path("manifest", path, hint=MANIFEST_HINT) for path in data.manifests),
+        *(needed_path(f"model to {what}", path, hint=start_hint) for what, path in folders.items()),
     ]
     named = {one.name for one in needed}
     for one in chain.from_iterable(plan["loads"] for plan in steps.values()):

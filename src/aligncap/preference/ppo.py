@@ -408,8 +408,8 @@ def plan(settings: PpoSettings, _: Path) -> Mapping[str, object]:
     if settings.reward.model is not None:
         folder = settings.reward.model
         trained = (folder / HEAD_FILE).is_file()
-        cure = "" if trained else "train it with a recipe of kind 'reward'"
-        needed.append(Needed("reward model", str(folder), cure))
+        hint = "" if trained else "train it with a recipe of kind 'reward'"
+        needed.append(Needed("reward model", str(folder), hint))
         judge = plan_model(ModelSettings(start=folder), None).model if trained else None
         if judge is None:
             notes.append(f"{folder}: the reward model is not here, so its bytes are not counted")

@@ -307,7 +307,7 @@ class PreferenceStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._database = Database(
-            path, kind="preference store", cure="take a copy from a backup", journal="wal"
+            path, kind="preference store", hint="take a copy from a backup", journal="wal"
         )
         self.annotations = Annotations(self._database)
         self.pairs = PairTable(self._database)

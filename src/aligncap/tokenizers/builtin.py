@@ -1,11 +1,7 @@
-"""The package's 16 kHz at the rate a tokenizer was trained at.
+"""The built-in speech tokenizer: features, their normalisation, and the encoder in ONNX Runtime.
 
-What the built-in encoder is fed: two views of the spectrogram and the prosody stream.
-
-Measured features (`Features`) are what augmentation works on in training; `encoder_input`
-normalises them, the same way in training and captioning. numpy only.
-
-The built-in speech tokenizer, run by ONNX Runtime: no torch is needed to caption.
+Measured features (`Features`) are what training augments; `encoder_input` normalises them to the
+encoder's input, the same way in training and captioning. No torch is needed.
 """
 
 import math
@@ -16,27 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from aligncap.errors import MissingModelError
 from aligncap.prosody.measurement import MELS, log_mel
 from aligncap.prosody.pitch import pitch_track
 from aligncap.storage import hash_of_file
-from aligncap.values import EMOTIONS, RATE_HZ, Samples, SpeechTokens, Waveform
-
-
-def samples_at(waveform: Waveform, rate_hz: int) -> Samples:
-    """The samples of a waveform at another rate: float32, shape [round(time · rate / 16 kHz)]."""
-    if rate_hz == RATE_HZ or not len(waveform.samples):
-        return waveform.samples
-    import soxr
-
-    resampled = soxr.resample(waveform.samples, RATE_HZ, rate_hz)
-    if not len(resampled):  # one sample brought down: its only frame is that sample
-        return waveform.samples
-    return np.ascontiguousarray(resampled, dtype=np.float32)
-
+from aligncap.values import EMOTIONS, SpeechTokens, Waveform
 
 FRAMES_A_TOKEN = 8
 """10 ms frames that become one speech token: 12.5 tokens a second."""
@@ -80,22 +62,17 @@ class EncoderInput(NamedTuple):
 
 
 def measure_features(waveform: Waveform) -> Features:
-    """Log-mel spectrogram and pitch of a waveform, silence at both ends cut off."""
+    """Log-mel spectrogram and pitch of a waveform; of silence at its ends 80 ms are kept."""
     mel = log_mel(waveform)
     track = pitch_track(waveform)
     pitch = np.zeros(len(mel), dtype=np.float32)
     strength = np.zeros(len(mel), dtype=np.float32)
     both = min(len(mel), len(track.frequency_hz))
     pitch[:both], strength[:both] = track.frequency_hz[:both], track.strength[:both]
-    return trim(Features(mel, pitch, strength))
-
-
-def trim(features: Features) -> Features:
-    """The features without silence at the ends, but for a margin of 80 ms."""
-    energy = frame_energy(features.mel)
+    energy = frame_energy(mel)
     loud = np.flatnonzero(energy > energy.max() - _TRIM_NATS)
     kept = slice(max(0, int(loud[0]) - _MARGIN), int(loud[-1]) + 1 + _MARGIN)
-    return Features(features.mel[kept], features.pitch_hz[kept], features.strength[kept])
+    return Features(mel[kept], pitch[kept], strength[kept])
 
 
 def frame_energy(mel: Floats) -> Floats:
@@ -135,8 +112,8 @@ def nuclei_per_s(features: Features) -> float:
     """Syllable nuclei a second: voiced energy peaks with a dip on both sides (de Jong & Wempe
     2009, on mel frames). NaN where there are fewer than two.
 
-    A cheap target for training that follows every change of pace; what is *said* of the pace is
-    measured by `acoustics`.
+    A cheap training target that follows every change of pace; the pace of captions is measured by
+    `prosody`.
     """
     energy = np.convolve(frame_energy(features.mel), _SMOOTH, mode="same")
     peaks = np.flatnonzero((energy[1:-1] > energy[:-2]) & (energy[1:-1] >= energy[2:])) + 1
@@ -151,79 +128,20 @@ def nuclei_per_s(features: Features) -> float:
     return len(nuclei) / (len(features) / 100) if len(nuclei) > 1 else math.nan
 
 
-ENCODER_FILE = "encoder.onnx"
-CODEBOOK_SIZE = "codebook_size"
-"""The key of the exported encoder's metadata that says how many entries its codebook has."""
-
-
-class BuiltinTokenizer:
-    """12.5 tokens a second from one codebook, and what the encoder's heads read."""
-
-    name = "builtin"
-    frame_rate_hz = 100 / FRAMES_A_TOKEN
-    codebooks = 1
-
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Idle threads that spin would take the cores from the language model.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self._path = path
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash of the weights."""
-        return hash_of_file(self._path)
-
-    @cached_property
-    def codebook_size(self) -> int:
-        """Entries of the codebook."""
-        told: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        return int(told[CODEBOOK_SIZE])
-
-    def encode(self, waveform: Waveform) -> SpeechTokens:
-        """The tokens of one utterance; `readout` has "emotion" and "gender" probabilities and
-        "pace" in syllables a second."""
-        inputs = padded(encoder_input(measure_features(waveform)))
-        codes, emotion, female, pace = self._session.run(
-            None, {name: value[None] for name, value in inputs._asdict().items()}
-        )
-        return read_tokens(codes[:, : inputs.tokens], emotion[0], float(female[0]), float(pace[0]))
-
-
-def read_tokens(
-    codes: ArrayLike, emotion: Sequence[float], female: float, pace: float
-) -> SpeechTokens:
-    """Codes [1, tokens] with what the heads read: `emotion` probabilities [8] in the order of
-    EMOTIONS, the probability of a female voice, and the pace in syllables a second."""
-    return SpeechTokens(
-        np.asarray(codes, dtype=np.int64),
-        {
-            "emotion": dict(zip(EMOTIONS, map(float, emotion), strict=True)),
-            "gender": {"female": female, "male": 1.0 - female},
-            "pace": {"syllables_per_s": pace},
-        },
-    )
-
-
 class PaddedInput(NamedTuple):
-    """One utterance filled up to whole tokens, as the encoder learnt to read it."""
+    """The input of one utterance padded to whole tokens."""
 
     views: Floats
     """Shape [2, frames, 64], frames a multiple of 8."""
     prosody: Floats
     """Shape [frames, 6]."""
-    heard: Floats
-    """1 for the utterance, 0 for what was filled up, shape [frames]."""
+    mask: Floats
+    """1 for the utterance, 0 for padding, shape [frames]."""
 
     @property
     def tokens(self) -> int:
         """Tokens that hold something of the utterance."""
-        return math.ceil(float(self.heard.sum()) / FRAMES_A_TOKEN)
+        return math.ceil(float(self.mask.sum()) / FRAMES_A_TOKEN)
 
 
 def padded(inputs: EncoderInput) -> PaddedInput:
@@ -234,6 +152,66 @@ def padded(inputs: EncoderInput) -> PaddedInput:
         np.pad(inputs.views, ((0, 0), (0, more), (0, 0))),
         np.pad(inputs.prosody, ((0, more), (0, 0))),
         np.pad(np.ones(frames, dtype=np.float32), (0, more)),
+    )
+
+
+ENCODER_FILE = "encoder.onnx"
+CODEBOOK_SIZE = "codebook_size"
+"""The key of the exported encoder's metadata that says how many entries its codebook has."""
+
+
+ONNX_INPUTS = ("views", "prosody", "heard")
+"""Names of the exported encoder's inputs, in the order of `PaddedInput`."""
+
+
+class BuiltinTokenizer:
+    """12.5 tokens a second from one codebook, and the readout of the encoder's heads."""
+
+    name = "builtin"
+    frame_rate_hz = 100 / FRAMES_A_TOKEN
+    codebooks = 1
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Idle threads that spin would take the cores from the language model.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self._path = path
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.codebook_size = int(metadata[CODEBOOK_SIZE])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the weights."""
+        return hash_of_file(self._path)
+
+    def encode(self, waveform: Waveform) -> SpeechTokens:
+        """The tokens of one utterance; `readout` has "emotion" and "gender" probabilities and
+        "pace" in syllables a second."""
+        inputs = padded(encoder_input(measure_features(waveform)))
+        batch = {name: part[None] for name, part in zip(ONNX_INPUTS, inputs, strict=True)}
+        codes, emotion, female, pace = self._session.run(None, batch)
+        return read_tokens(codes[:, : inputs.tokens], emotion[0], float(female[0]), float(pace[0]))
+
+
+def read_tokens(
+    codes: ArrayLike, emotion: Sequence[float], female: float, pace: float
+) -> SpeechTokens:
+    """Codes [1, tokens] with a readout of the heads: `emotion` probabilities [8] in the order of
+    EMOTIONS, the probability of a female voice, and the pace in syllables a second."""
+    return SpeechTokens(
+        np.asarray(codes, dtype=np.int64),
+        {
+            "emotion": dict(zip(EMOTIONS, map(float, emotion), strict=True)),
+            "gender": {"female": female, "male": 1.0 - female},
+            "pace": {"syllables_per_s": pace},
+        },
     )
 
 

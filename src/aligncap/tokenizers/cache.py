@@ -1,22 +1,23 @@
-"""One SQLite file of speech tokens: written in short transactions, so a kill loses no more than
-what was not yet flushed, and what is read back is always whole.
+"""What is computed once from the sound of a corpus and kept on disk: speech tokens and features.
 
-The tokens of a corpus, made once: under the hash of each sound file, for one tokenizer.
+Tokens are in one SQLite file for each tokenizer, under the hash of their sound file, written in
+short transactions, so that a kill loses the last seconds of work only. Features, what the built-in
+encoder is trained on, are float16 arrays in a folder.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.errors import AlignCapError, DataError
-from aligncap.storage import Database, hash_of_file
+from aligncap.storage import Database, hash_of_file, write_atomic
+from aligncap.tokenizers.builtin import Features
 from aligncap.values import SpeechTokenizer, SpeechTokens
 
 _SCHEMA = (
@@ -25,140 +26,13 @@ _SCHEMA = (
     " modified_ns INTEGER NOT NULL, content TEXT NOT NULL)",
     "CREATE INDEX clips_by_path ON clips (path)",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ClipRecord:
-    """A clip as it was when its tokens were made."""
-
-    id: str
-    path: str
-    bytes: int
-    modified_ns: int
-    content: str
-    """SHA-256 of the file."""
-
-    def is_still(self, other: "ClipRecord") -> bool:
-        """Whether the file looks untouched: same place, size and time."""
-        return (self.path, self.bytes, self.modified_ns) == (
-            other.path,
-            other.bytes,
-            other.modified_ns,
-        )
-
-
-class TokenStore:
-    """Tokens by the hash of their sound file, and clips by id; one tokenizer a file.
-
-    `meta` says what the tokens were made with; it must hold `codebooks` and `codebook_size`.
-    Opening a file that was made with something else, or that is damaged, is a DataError. Readers
-    in other processes may work while one writes; a store may be used after a fork.
-    """
-
-    def __init__(self, path: Path, meta: Mapping[str, str]) -> None:
-        self.path = path
-        self._codebooks = int(meta["codebooks"])
-        self._codebook_size = int(meta["codebook_size"])
-        self._dtype = np.dtype("<u2" if self._codebook_size <= 1 << 16 else "<u4")
-        self._new_tokens: dict[str, tuple[bytes, str]] = {}
-        self._new_clips: dict[str, ClipRecord] = {}
-        self._database = Database(
-            path, kind="token cache", cure="delete it, its tokens can be made anew"
-        )
-        self._database.create(_SCHEMA, dict(meta))
-        self._database.check_meta(meta)
-
-    def __len__(self) -> int:
-        """Clips whose tokens are here."""
-        self.flush()
-        query = "SELECT count(*) FROM clips JOIN tokens USING (content)"
-        return int(self._database.row(query)[0])
-
-    def ids(self) -> Iterator[str]:
-        """Ids of the clips, sorted, one at a time."""
-        self.flush()
-        for (clip_id,) in self._database.stream("SELECT id FROM clips ORDER BY id"):
-            yield str(clip_id)
-
-    def clip(self, clip_id: str) -> ClipRecord | None:
-        """The clip of that id, or None."""
-        if clip_id in self._new_clips:
-            return self._new_clips[clip_id]
-        row = self._database.row("SELECT * FROM clips WHERE id = ?", (clip_id,))
-        return ClipRecord(*row) if row else None
-
-    def clips_at(self, path: str) -> list[ClipRecord]:
-        """The clips that were read from that path."""
-        self.flush()
-        rows = self._database.rows("SELECT * FROM clips WHERE path = ?", (path,))
-        return [ClipRecord(*row) for row in rows]
-
-    def has(self, content: str) -> bool:
-        """Whether the tokens of that content are here."""
-        return content in self._new_tokens or bool(
-            self._database.row("SELECT 1 FROM tokens WHERE content = ?", (content,))
-        )
-
-    def tokens(self, content: str) -> SpeechTokens | None:
-        """The tokens of that content, or None."""
-        self.flush()
-        query = "SELECT codes, readout FROM tokens WHERE content = ?"
-        row = self._database.row(query, (content,))
-        if not row:
-            return None
-        return SpeechTokens(self._unpack(row[0]), json.loads(row[1]))
-
-    def add_tokens(self, content: str, tokens: SpeechTokens) -> None:
-        """Keep tokens; on disk after `flush`. DataError for codes the tokenizer cannot give."""
-        readout = {name: dict(values) for name, values in tokens.readout.items()}
-        self._new_tokens[content] = (self._pack(tokens.codes), json.dumps(readout))
-
-    def add_clip(self, clip: ClipRecord) -> None:
-        """Remember where a content was found; on disk after `flush`."""
-        self._new_clips[clip.id] = clip
-
-    def flush(self) -> None:
-        """Write what was added, in one transaction."""
-        if not (self._new_tokens or self._new_clips):
-            return
-        tokens = [(content, *row) for content, row in self._new_tokens.items()]
-        clips = [
-            (clip.id, clip.path, clip.bytes, clip.modified_ns, clip.content)
-            for clip in self._new_clips.values()
-        ]
-        with self._database.transaction() as connection:
-            connection.executemany("INSERT OR IGNORE INTO tokens VALUES (?, ?, ?)", tokens)
-            connection.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)", clips)
-        self._new_tokens.clear()
-        self._new_clips.clear()
-
-    def close(self) -> None:
-        """Flush and close; the store cannot be used afterwards."""
-        self.flush()
-        self._database.close()
-
-    def _pack(self, codes: NDArray[np.int64]) -> bytes:
-        if codes.shape[0] != self._codebooks or (
-            codes.size and not 0 <= codes.min() <= codes.max() < self._codebook_size
-        ):
-            raise DataError(
-                f"{self.path}: codes of shape {codes.shape} do not fit {self._codebooks} codebooks "
-                f"of {self._codebook_size} entries; the tokenizer is at fault"
-            )
-        return codes.astype(self._dtype).tobytes()
-
-    def _unpack(self, packed: bytes) -> NDArray[np.int64]:
-        if len(packed) % (self._codebooks * self._dtype.itemsize):
-            raise DataError(f"{self.path}: holds a torn record; delete it and make it anew")
-        return np.frombuffer(packed, self._dtype).reshape(self._codebooks, -1).astype(np.int64)
-
-
+_BY_ID = "SELECT * FROM clips WHERE id = ?"
 _FORMAT = "1"
 _FLUSH_S = 5.0
 _FLUSH_CLIPS = 64
 
 Progress = Callable[[int], None]
-"""Told the number of clips seen so far, after each."""
+"""Called after each clip with the number of clips done."""
 
 
 class CorpusClip(Protocol):
@@ -166,7 +40,7 @@ class CorpusClip(Protocol):
 
     @property
     def id(self) -> str:
-        """Its name, one to a corpus."""
+        """Its name, unique in the corpus."""
 
     @property
     def path(self) -> Path:
@@ -180,12 +54,12 @@ class TokenizeFailure:
     id: str
     path: Path
     reason: str
-    """One line that names the file and the cure."""
+    """One line that names the file and a hint."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizeSummary:
-    """What a fill did."""
+    """What `TokenCache.fill` did."""
 
     added: int
     """Clips encoded now."""
@@ -197,56 +71,92 @@ class TokenizeSummary:
     """Clips that could not be encoded; the others were."""
 
 
+@dataclass(frozen=True, slots=True)
+class _ClipRow:
+    """A clip as it was when its tokens were made: a row of the table `clips`."""
+
+    id: str
+    path: str
+    bytes: int
+    modified_ns: int
+    content: str
+    """SHA-256 of the file."""
+
+    @property
+    def stat(self) -> tuple[str, int, int]:
+        """Place, size and time, by which an untouched file is recognised."""
+        return self.path, self.bytes, self.modified_ns
+
+
+def _stat(path: Path) -> tuple[str, int, int]:
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+
+
 class TokenCache:
     """Tokens of one corpus from one tokenizer, in one file of `directory`.
 
     The file's name carries the tokenizer's fingerprint, so another tokenizer, depth or set of
     weights never meets these tokens. A file that changes is encoded again. Memory does not grow
-    with the corpus. Raises DataError if the file is damaged or cannot be written.
+    with the corpus. Other processes may read while one writes, and a cache may be used after a
+    fork. DataError if the file is damaged, of another tokenizer or cannot be written.
     """
 
     def __init__(self, directory: str | Path, tokenizer: SpeechTokenizer) -> None:
         self._tokenizer = tokenizer
-        name = f"{tokenizer.name}-{tokenizer.fingerprint[:16]}.sqlite"
-        self._store = TokenStore(
-            Path(directory) / name,
-            {
-                "format": _FORMAT,
-                "tokenizer": tokenizer.name,
-                "fingerprint": tokenizer.fingerprint,
-                "codebooks": str(tokenizer.codebooks),
-                "codebook_size": str(tokenizer.codebook_size),
-                "frame_rate_hz": str(tokenizer.frame_rate_hz),
-            },
+        self._dtype = np.dtype("<u2" if tokenizer.codebook_size <= 1 << 16 else "<u4")
+        self._books, self._entries = tokenizer.codebooks, tokenizer.codebook_size
+        self.path = Path(directory) / f"{tokenizer.name}-{tokenizer.fingerprint[:16]}.sqlite"
+        self._new_tokens: dict[str, tuple[bytes, str]] = {}
+        self._new_clips: dict[str, _ClipRow] = {}
+        self._database = Database(
+            self.path, kind="token cache", hint="delete it, its tokens can be made anew"
         )
-
-    @property
-    def path(self) -> Path:
-        """The file the tokens are in."""
-        return self._store.path
+        meta = {
+            "format": _FORMAT,
+            "tokenizer": tokenizer.name,
+            "fingerprint": tokenizer.fingerprint,
+            "codebooks": str(tokenizer.codebooks),
+            "codebook_size": str(tokenizer.codebook_size),
+            "frame_rate_hz": str(tokenizer.frame_rate_hz),
+        }
+        self._database.create(_SCHEMA, meta)
+        self._database.check_meta(meta)
 
     def __len__(self) -> int:
         """How many clips have tokens."""
-        return len(self._store)
+        self._flush()
+        query = "SELECT count(*) FROM clips JOIN tokens USING (content)"
+        return int(self._database.row(query)[0])
 
     def __iter__(self) -> Iterator[str]:
-        """The clips' ids, sorted."""
-        return self._store.ids()
+        """The clips' ids, sorted, one at a time."""
+        self._flush()
+        for (clip_id,) in self._database.stream("SELECT id FROM clips ORDER BY id"):
+            yield str(clip_id)
 
     def get(self, clip: str | Path) -> SpeechTokens:
         """The tokens of a clip by its id (a string) or of a sound file (a Path).
 
-        An id is looked up and nothing else, the sound file need not be there any more. A file is
-        recognised by place, size and time, or else by its content. Raises DataError where there
-        are no tokens; OSError where a file cannot be read.
+        The sound file of an id need not be there any more. A file is recognised by place, size
+        and time, or else by its content. DataError where there are no tokens; OSError where a
+        file cannot be read.
         """
-        content = self._content_at(clip) if isinstance(clip, Path) else self._content_of(clip)
-        tokens = self._store.tokens(content) if content else None
-        if tokens is None:
+        self._flush()
+        if isinstance(clip, Path):
+            stat = _stat(clip)
+            rows = self._clips("SELECT * FROM clips WHERE path = ?", stat[0])
+            content = next((row.content for row in rows if row.stat == stat), "")
+            content = content or hash_of_file(clip)
+        else:
+            content = next((row.content for row in self._clips(_BY_ID, clip)), "")
+        query = "SELECT codes, readout FROM tokens WHERE content = ?"
+        row = self._database.row(query, (content,))
+        if not row:
             raise DataError(
                 f"{clip}: no tokens of it in {self.path}; make them with: aligncap tokens"
             )
-        return tokens
+        return SpeechTokens(self._unpack(row[0]), json.loads(row[1]))
 
     def fill(
         self, clips: Iterable[CorpusClip], progress: Progress | None = None
@@ -269,63 +179,82 @@ class TokenCache:
                     counts["present" if frames is None else "added"] += 1
                     counts["frames"] += frames or 0
                 if number % _FLUSH_CLIPS == 0 or time.monotonic() - flushed_s > _FLUSH_S:
-                    self._store.flush()
+                    self._flush()
                     flushed_s = time.monotonic()
                 if progress:
                     progress(number)
         finally:
-            self._store.flush()
+            self._flush()
         return TokenizeSummary(**counts, failures=tuple(failures))
 
     def close(self) -> None:
-        """Write what is left and let go of the file."""
-        self._store.close()
+        """Write what is left and close the file."""
+        self._flush()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _add(self, clip: CorpusClip) -> int | None:
         """Frames of a clip encoded now; None if its tokens were there."""
-        known = self._store.clip(clip.id)
-        seen = _record(clip, content=known.content if known else "")
-        if known and known.is_still(seen) and self._store.has(known.content):
+        stored = self._new_clips.get(clip.id) or next(iter(self._clips(_BY_ID, clip.id)), None)
+        stat = _stat(clip.path)
+        if stored and stored.stat == stat and self._has(stored.content):
             return None
-        record = _record(clip, content=hash_of_file(clip.path))
-        if known and known.path != record.path and known.content != record.content:
+        row = _ClipRow(clip.id, *stat, hash_of_file(clip.path))
+        if stored and stored.path != row.path and stored.content != row.content:
             raise DataError(
-                f"{clip.path}: its id {clip.id!r} belongs to {known.path} in {self.path}; "
+                f"{clip.path}: its id {clip.id!r} belongs to {stored.path} in {self.path}; "
                 "keep one cache directory a corpus"
             )
-        frames = None if self._store.has(record.content) else self._encode(clip, record.content)
-        self._store.add_clip(record)
+        frames = None
+        if not self._has(row.content):
+            # Imported on use: reading tokens needs no sound library.
+            from aligncap.audio import load
+
+            tokens = self._tokenizer.encode(load(clip.path))
+            readout = {name: dict(values) for name, values in tokens.readout.items()}
+            self._new_tokens[row.content] = self._pack(tokens.codes), json.dumps(readout)
+            frames = int(tokens.codes.shape[1])
+        self._new_clips[clip.id] = row
         return frames
 
-    def _encode(self, clip: CorpusClip, content: str) -> int:
-        # Imported on use: reading tokens needs no sound library.
-        from aligncap.audio import load
+    def _clips(self, query: str, value: str) -> list[_ClipRow]:
+        return [_ClipRow(*row) for row in self._database.rows(query, (value,))]
 
-        tokens = self._tokenizer.encode(load(clip.path))
-        self._store.add_tokens(content, tokens)
-        return int(tokens.codes.shape[1])
+    def _has(self, content: str) -> bool:
+        query = "SELECT 1 FROM tokens WHERE content = ?"
+        return content in self._new_tokens or bool(self._database.row(query, (content,)))
 
-    def _content_of(self, clip_id: str) -> str | None:
-        record = self._store.clip(clip_id)
-        return record.content if record else None
+    def _flush(self) -> None:
+        """Write what was added, in one transaction."""
+        if not (self._new_tokens or self._new_clips):
+            return
+        tokens = [(content, *row) for content, row in self._new_tokens.items()]
+        clips = [(row.id, *row.stat, row.content) for row in self._new_clips.values()]
+        with self._database.transaction() as connection:
+            connection.executemany("INSERT OR IGNORE INTO tokens VALUES (?, ?, ?)", tokens)
+            connection.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)", clips)
+        self._new_tokens.clear()
+        self._new_clips.clear()
 
-    def _content_at(self, path: Path) -> str:
-        seen = _stat(path)
-        for record in self._store.clips_at(seen[0]):
-            if (record.path, record.bytes, record.modified_ns) == seen:
-                return record.content
-        return hash_of_file(path)
+    def _pack(self, codes: NDArray[np.int64]) -> bytes:
+        if codes.shape[0] != self._books or (
+            codes.size and not 0 <= codes.min() <= codes.max() < self._entries
+        ):
+            raise DataError(
+                f"{self.path}: codes of shape {codes.shape} do not fit {self._books} codebooks "
+                f"of {self._entries} entries; the tokenizer is at fault"
+            )
+        return codes.astype(self._dtype).tobytes()
+
+    def _unpack(self, packed: bytes) -> NDArray[np.int64]:
+        if len(packed) % (self._books * self._dtype.itemsize):
+            raise DataError(f"{self.path}: holds a torn record; delete it and make it anew")
+        return np.frombuffer(packed, self._dtype).reshape(self._books, -1).astype(np.int64)
 
 
 def tokenize_manifest(
@@ -337,17 +266,92 @@ def tokenize_manifest(
 ) -> TokenizeSummary:
     """Encode the clips of a manifest into the cache in directory `out`; resumes what is there.
 
-    `manifest` is read once, one clip at a time (`corpora.read_manifest(path)` fits). Raises as
+    `manifest` is read once, one clip at a time (`data.manifest.read_manifest` fits). Raises as
     `TokenCache` does; clips that cannot be read are listed in the summary instead.
     """
     with TokenCache(out, tokenizer) as cache:
         return cache.fill(manifest, progress)
 
 
-def _record(clip: CorpusClip, *, content: str) -> ClipRecord:
-    return ClipRecord(clip.id, *_stat(clip.path), content)
+_LISTING = "files.txt"
 
 
-def _stat(path: Path) -> tuple[str, int, int]:
-    stat = path.stat()
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+class FeatureStore:
+    """The features of many clips in one float16 array each (.npy)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._mel = np.load(folder / "mel.npy", mmap_mode="r", allow_pickle=False)
+        self._pitch = np.load(folder / "pitch.npy", mmap_mode="r", allow_pickle=False)
+        self._ends = np.load(folder / "ends.npy", allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def frames(self, number: int) -> int:
+        """Frames of one clip."""
+        return int(self._ends[number] - (self._ends[number - 1] if number else 0))
+
+    def __getitem__(self, number: int) -> Features:
+        end = int(self._ends[number])
+        here = slice(end - self.frames(number), end)
+        pitch = self._pitch[here].astype(np.float32)
+        return Features(self._mel[here].astype(np.float32), pitch[:, 0], pitch[:, 1])
+
+
+def store_features(
+    folder: Path, paths: Sequence[Path], measure: Callable[[Path], Features]
+) -> FeatureStore:
+    """The features of every file, read from `folder` where it lists the same files in the same
+    order, else measured into it. DataError for no files."""
+    listing = "\n".join(str(path) for path in paths)
+    done = folder / _LISTING
+    if done.exists() and done.read_text(encoding="utf-8") == listing:
+        return FeatureStore(folder)
+    if not paths:
+        raise DataError(f"{folder}: no clips to measure; name a manifest that is not empty")
+    from rich.console import Console
+    from rich.progress import track
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # A folder without a listing is not finished.
+    done.unlink(missing_ok=True)
+    ends = []
+    with _GrowingArray(folder / "mel.npy") as mel, _GrowingArray(folder / "pitch.npy") as pitch:
+        for path in track(paths, "measuring features", console=Console(stderr=True)):
+            features = measure(path)
+            mel.append(features.mel)
+            pitch.append(np.stack((features.pitch_hz, features.strength), 1))
+            ends.append(mel.rows)
+    np.save(folder / "ends.npy", np.array(ends))
+    write_atomic(done, listing)
+    return FeatureStore(folder)
+
+
+class _GrowingArray:
+    """A float16 .npy file written a few rows at a time, complete when its context ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._columns, self.rows = 0, 0
+
+    def append(self, array: NDArray[np.float32]) -> None:
+        """Add rows; all arrays have as many columns as the first."""
+        if not self.rows:
+            self._columns = array.shape[1]
+            self._write_header()
+        self._file.write(array.astype("<f2").tobytes())
+        self.rows += len(array)
+
+    def _write_header(self) -> None:
+        # Numpy leaves room in it for a first axis that grows.
+        shape = (self.rows, self._columns)
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()

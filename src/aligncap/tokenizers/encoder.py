@@ -1,15 +1,10 @@
-"""The vector-quantised bottleneck of the built-in encoder (van den Oord et al. 2017).
-
-Residual vector quantisation: each codebook names what the ones before it left over.
-
-The built-in speech encoder: spectrogram and prosody in, 12.5 discrete tokens a second out.
+"""The built-in speech encoder: spectrogram and prosody in, 12.5 discrete tokens a second out.
 
 Convolutions see 200 ms, attention sees the whole utterance, and a vector-quantised bottleneck
-with one codebook turns every 80 ms into a token. Its heads read emotion, gender, pace and the
-signal itself back from the *quantised* vectors, so that whatever they need has to be in the
-tokens: how it is said, not what.
-
-The built-in encoder on disk: config.json and model.safetensors, and its ONNX form.
+(van den Oord et al. 2017) with one codebook turns every 80 ms into a token. Its heads predict
+emotion, gender, pace and the signal itself from the *quantised* vectors, so that the tokens must
+carry how something is said, not what. On disk it is config.json, model.safetensors and an ONNX
+form.
 """
 
 import json
@@ -25,7 +20,14 @@ from torch.nn import functional
 
 from aligncap.errors import MissingModelError
 from aligncap.prosody.measurement import MELS
-from aligncap.tokenizers.builtin import CODEBOOK_SIZE, ENCODER_FILE, FRAMES_A_TOKEN, PROSODY, VIEWS
+from aligncap.tokenizers.builtin import (
+    CODEBOOK_SIZE,
+    ENCODER_FILE,
+    FRAMES_A_TOKEN,
+    ONNX_INPUTS,
+    PROSODY,
+    VIEWS,
+)
 from aligncap.values import EMOTIONS
 
 _DECAY = 0.98
@@ -33,7 +35,7 @@ _DEAD = 0.1
 
 
 class VectorQuantizer(nn.Module):
-    """One codebook whose entries follow the mean of the vectors that choose them.
+    """One codebook whose entries are running means of the vectors nearest to them.
 
     Vectors are projected to few dimensions and normalised before they are compared, which keeps
     the whole codebook in use. The gradient passes straight through.
@@ -53,28 +55,28 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("sums", codebook.clone())
 
     def forward(
-        self, x: Tensor, heard: Tensor, *, rounding: bool = True
+        self, x: Tensor, mask: Tensor, *, rounding: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`x` [batch, time, width], `heard` [batch, time] → quantised `x` of the same shape, codes
+        """`x` [batch, time, width], `mask` [batch, time] → quantised `x` of the same shape, codes
         [batch, time], and the commitment loss; padding neither counts nor moves the codebook.
         Without `rounding` the vectors pass the narrow projection but not the codebook."""
         vectors = self.enter(x)
         # Under autocast too, distances are compared in full precision.
         vectors = functional.layer_norm(vectors.float(), vectors.shape[-1:])
-        flat, kept = vectors.flatten(0, 1), heard.flatten() > 0
+        flat, kept = vectors.flatten(0, 1), mask.flatten() > 0
         with torch.no_grad():
             distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
             codes = distance.argmin(1)
         chosen = self.codebook[codes]
         commitment = (flat - chosen).square().mean(1)[kept].mean()
         if self.training:
-            self._follow(flat.detach()[kept], codes[kept])
+            self._update_codebook(flat.detach()[kept], codes[kept])
         passed = flat + (chosen - flat).detach() if rounding else flat
         return self.leave(passed.view_as(vectors)), codes.view(x.shape[:2]), commitment
 
     @torch.no_grad()
-    def _follow(self, vectors: Tensor, codes: Tensor) -> None:
-        """Move every entry to the running mean of its vectors; revive entries nobody chooses."""
+    def _update_codebook(self, vectors: Tensor, codes: Tensor) -> None:
+        """Move every entry to the running mean of its vectors; reset unused entries to vectors."""
         size = len(self.codebook)
         self.counts.lerp_(torch.bincount(codes, minlength=size).to(self.counts), 1 - _DECAY)
         sums = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
@@ -82,47 +84,10 @@ class VectorQuantizer(nn.Module):
         self.codebook.copy_(self.sums / (self.counts[:, None] + 1e-3))
         dead = torch.nonzero(self.counts < _DEAD)[:, 0]
         if len(dead) and len(vectors):
-            drawn = vectors[torch.randint(len(vectors), (len(dead),), device=vectors.device)]
-            self.codebook[dead] = drawn
-            self.sums[dead] = drawn
+            sampled = vectors[torch.randint(len(vectors), (len(dead),), device=vectors.device)]
+            self.codebook[dead] = sampled
+            self.sums[dead] = sampled
             self.counts[dead] = 1.0
-
-
-_BLOCK_FRAMES = 4096
-
-
-class ResidualQuantizer(nn.Module):
-    """Codebooks of shape [depth, entries, width], applied one after the other."""
-
-    codebooks: Tensor
-
-    def __init__(self, codebooks: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("codebooks", codebooks)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[frames, width] → int64 [depth, frames]: in each codebook the nearest entry."""
-        # In blocks, since frames × entries distances of an hour of speech would take a gigabyte.
-        blocks = [self._codes(block) for block in torch.split(features, _BLOCK_FRAMES)]
-        return torch.cat(blocks, dim=1)
-
-    def _codes(self, residual: Tensor) -> Tensor:
-        codes = []
-        for codebook in self.codebooks:
-            nearest = squared_distances(residual, codebook).argmin(dim=1)
-            residual = residual - functional.embedding(nearest, codebook)
-            codes.append(nearest)
-        return torch.stack(codes)
-
-
-def squared_distances(points: Tensor, entries: Tensor) -> Tensor:
-    """‖point − entry‖² for points [n, width] and entries [m, width]: [n, m]."""
-    # Expanded and summed in this order, a near tie rounds as it does in the official module.
-    return (
-        points.square().sum(1, keepdim=True)
-        - 2 * points @ entries.T
-        + entries.square().sum(1)[None, :]
-    )
 
 
 _MASKED = -1e4
@@ -144,13 +109,13 @@ class EncoderConfig:
     code_width: int = 32
     dropout: float = 0.15
     prosody: bool = True
-    """Whether the prosody stream is heard."""
+    """Whether the encoder uses the prosody stream."""
     band_view: bool = True
-    """Whether the second, per-band normalised view is heard."""
+    """Whether it uses the second, per-band normalised view."""
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder makes of a batch; `tokens` is frames / 8, rounded up."""
+    """The encoder's output for a batch; `tokens` is frames / 8, rounded up."""
 
     codes: Tensor
     """Int64, shape [batch, tokens]."""
@@ -162,7 +127,7 @@ class EncoderOutput(NamedTuple):
     """Logarithm of syllables a second, shape [batch]."""
     signal: Tensor
     """Mean input of each token's frames, shape [batch, tokens, 64 + 6]."""
-    heard: Tensor
+    mask: Tensor
     """1 for tokens of the utterance, 0 for padding, shape [batch, tokens]."""
     commitment: Tensor
     """Mean squared distance from vectors to their codebook entries, a scalar."""
@@ -178,9 +143,9 @@ class ResidualConvolution(nn.Module):
         self.mix = nn.Conv1d(width, width, 1)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, heard: Tensor) -> Tensor:
-        """`x` [batch, width, time], `heard` [batch, time] → [batch, width, time]."""
-        y = functional.silu(self.norm(self.spread(x * heard[:, None])))
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`x` [batch, width, time], `mask` [batch, time] → [batch, width, time]."""
+        y = functional.silu(self.norm(self.spread(x * mask[:, None])))
         added: Tensor = self.dropout(self.mix(y))
         return x + added
 
@@ -202,15 +167,15 @@ class TransformerLayer(nn.Module):
         # Some heads begin as local, some as global.
         self.slope = nn.Parameter(torch.linspace(0.0, 0.3, heads))
 
-    def forward(self, x: Tensor, heard: Tensor) -> Tensor:
-        """`x` [batch, time, width], `heard` [batch, time] → [batch, time, width]."""
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`x` [batch, time, width], `mask` [batch, time] → [batch, time, width]."""
         batch, time, width = x.shape
         shaped = self.projections(self.attention_norm(x)).view(batch, time, 3, self.heads, -1)
         query, key, value = shaped.permute(2, 0, 3, 1, 4)
         place = torch.arange(time, device=x.device, dtype=x.dtype)
         nearness = -(place[:, None] - place).abs() * functional.relu(self.slope)[:, None, None]
         scores = query @ key.transpose(2, 3) / math.sqrt(width // self.heads) + nearness
-        weights = (scores + (1.0 - heard[:, None, None]) * _MASKED).softmax(-1)
+        weights = (scores + (1.0 - mask[:, None, None]) * _MASKED).softmax(-1)
         attended = (weights @ value).transpose(1, 2).reshape(batch, time, width)
         x = x + self.dropout(self.output(attended))
         added: Tensor = self.dropout(self.feedforward(self.feedforward_norm(x)))
@@ -259,29 +224,29 @@ class SpeechEncoder(nn.Module):
         )
 
     def forward(
-        self, views: Tensor, prosody: Tensor, frames_heard: Tensor, *, quantize: bool = True
+        self, views: Tensor, prosody: Tensor, frame_mask: Tensor, *, quantize: bool = True
     ) -> EncoderOutput:
-        """Read a batch: `views` [batch, 2, frames, 64], `prosody` [batch, frames, 6] and
-        `frames_heard` [batch, frames] (1 for the utterance, 0 for padding); frames is a multiple
+        """Encode a batch: `views` [batch, 2, frames, 64], `prosody` [batch, frames, 6] and
+        `frame_mask` [batch, frames] (1 for the utterance, 0 for padding); frames is a multiple
         of 8. Without `quantize` the heads see vectors that are not rounded to the codebook."""
-        x = self._listen(views, prosody, frames_heard[:, :: FRAMES_A_TOKEN // 2])
-        heard = frames_heard[:, ::FRAMES_A_TOKEN]
+        x = self._convolve(views, prosody, frame_mask[:, :: FRAMES_A_TOKEN // 2])
+        mask = frame_mask[:, ::FRAMES_A_TOKEN]
         for layer in self.layers:
-            x = layer(x, heard)
+            x = layer(x, mask)
         x = self.norm(x)
-        x, codes, commitment = self.quantizer(x, heard, rounding=quantize)
-        summary = self.summary(self._pool(x, heard))
+        x, codes, commitment = self.quantizer(x, mask, rounding=quantize)
+        summary = self.summary(self._pool(x, mask))
         return EncoderOutput(
             codes,
             self.emotion(summary),
             self.gender(summary)[:, 0],
             self.pace(summary)[:, 0],
             self.signal(x),
-            heard,
+            mask,
             commitment,
         )
 
-    def _listen(self, views: Tensor, prosody: Tensor, heard: Tensor) -> Tensor:
+    def _convolve(self, views: Tensor, prosody: Tensor, mask: Tensor) -> Tensor:
         """Convolutions from 100 Hz to 12.5 Hz; returns [batch, tokens, width]."""
         # Averaging pairs of frames first halves the cost and loses nothing that was measured.
         x = functional.avg_pool2d(views[:, : self.front[0].in_channels], (2, 1))
@@ -293,13 +258,13 @@ class SpeechEncoder(nn.Module):
             x = x + self.prosody(prosody.transpose(1, 2)).transpose(1, 2)
         x = self.front_dropout(x).transpose(1, 2)
         for convolution in self.convolutions:
-            x = convolution(x, heard)
-        shortened: Tensor = self.shorten(x * heard[:, None]).transpose(1, 2)
+            x = convolution(x, mask)
+        shortened: Tensor = self.shorten(x * mask[:, None]).transpose(1, 2)
         return shortened
 
-    def _pool(self, x: Tensor, heard: Tensor) -> Tensor:
+    def _pool(self, x: Tensor, mask: Tensor) -> Tensor:
         """Attention-weighted mean and deviation over tokens, shape [batch, 2 · width]."""
-        weights = (self.attend(x) + (heard[..., None] - 1.0) * -_MASKED).softmax(1)
+        weights = (self.attend(x) + (mask[..., None] - 1.0) * -_MASKED).softmax(1)
         mean = (x * weights).sum(1)
         variance = (x.square() * weights).sum(1) - mean.square()
         return torch.cat((mean, variance.clamp(min=1e-4).sqrt()), dim=1)
@@ -309,7 +274,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
 def save_encoder(folder: Path, model: SpeechEncoder) -> None:
-    """Write the encoder's size and weights into `folder`, and its ONNX form beside them."""
+    """Write the encoder's size, weights and ONNX form into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     config = json.dumps(asdict(model.config), indent=1) + "\n"
     (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
@@ -319,7 +284,7 @@ def save_encoder(folder: Path, model: SpeechEncoder) -> None:
 
 
 def load_encoder(folder: Path) -> SpeechEncoder:
-    """The encoder that `save_encoder` wrote, ready to read speech."""
+    """The encoder that `save_encoder` wrote, in evaluation mode."""
     if not (folder / WEIGHTS_FILE).exists():
         raise MissingModelError(
             f"{folder}: holds no speech encoder; run: aligncap train recipes/mini/encoder.toml"
@@ -331,7 +296,7 @@ def load_encoder(folder: Path) -> SpeechEncoder:
 
 
 class _Exported(nn.Module):
-    """What ONNX Runtime computes of one utterance at a time."""
+    """The exported form; its arguments' names are those of the ONNX inputs."""
 
     def __init__(self, encoder: SpeechEncoder) -> None:
         super().__init__()
@@ -340,9 +305,9 @@ class _Exported(nn.Module):
     def forward(
         self, views: Tensor, prosody: Tensor, heard: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        reading = self.encoder(views, prosody, heard)
-        female = reading.gender.sigmoid()
-        return reading.codes, reading.emotion.softmax(-1), female, reading.pace.exp()
+        found = self.encoder(views, prosody, heard)
+        female = found.gender.sigmoid()
+        return found.codes, found.emotion.softmax(-1), female, found.pace.exp()
 
 
 def export_encoder(model: SpeechEncoder, path: Path) -> None:
@@ -361,7 +326,7 @@ def export_encoder(model: SpeechEncoder, path: Path) -> None:
         exported,
         example,
         dynamo=True,
-        input_names=["views", "prosody", "heard"],
+        input_names=list(ONNX_INPUTS),
         output_names=["codes", "emotion", "female", "pace"],
         dynamic_shapes={
             "views": {2: tokens * FRAMES_A_TOKEN},
@@ -374,14 +339,11 @@ def export_encoder(model: SpeechEncoder, path: Path) -> None:
     if program is None:
         raise RuntimeError("torch gave no ONNX program")
     model_proto = program.model_proto
-    _forget_origin(model_proto.graph)
-    model_proto.metadata_props.add(key=CODEBOOK_SIZE, value=str(model.config.codebook_size))
-    path.write_bytes(model_proto.SerializeToString())
-
-
-def _forget_origin(graph: Any) -> None:
-    """Drop what torch notes of the source of every node: paths of the machine it ran on."""
+    graph: Any = model_proto.graph
+    # torch notes where the source of every node lies on this machine.
     del graph.metadata_props[:]
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
+    model_proto.metadata_props.add(key=CODEBOOK_SIZE, value=str(model.config.codebook_size))
+    path.write_bytes(model_proto.SerializeToString())

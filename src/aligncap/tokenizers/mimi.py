@@ -1,7 +1,7 @@
 """Mimi (Défossez et al., 2024) through transformers: 12.5 frames a second of up to 32 codebooks.
 
-The first codebook was taught content, as SpeechTokenizer's was; the rest carry the sound. Mimi
-reads 24 kHz, so waveforms are resampled.
+The first codebook was distilled to carry content, as SpeechTokenizer's was; the rest carry the
+sound. Mimi works at 24 kHz, so waveforms are resampled.
 """
 
 import json
@@ -17,8 +17,7 @@ from transformers import MimiModel
 
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.storage import fingerprint_of_files
-from aligncap.tokenizers.builtin import samples_at
-from aligncap.tokenizers.speechtokenizer import exact_inference, open_device
+from aligncap.tokenizers.speechtokenizer import exact_inference, open_device, samples_at
 from aligncap.values import SpeechTokens, Waveform
 
 _VERSION = 1
@@ -30,7 +29,7 @@ _CACHES = ("encoder_cache", "encoder_past_key_values", "padding_cache")
 _WINDOW_FRAMES = 250
 """Frames encoded at once (20 s): bounds the memory of long audio."""
 
-_UNSPOKEN = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
+_UNHASHED = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
 """Entries of config.json on which no code depends."""
 
 _HOW_TO_GET = (
@@ -48,7 +47,16 @@ def open_mimi(
     says what to download, DataError for damaged files, RecipeError for a depth or device out of
     range.
     """
-    folder = _find(None if path is None else Path(path))
+    if path is None:
+        raise MissingModelError(
+            f"the mimi tokenizer needs its weights: {_HOW_TO_GET} and give FOLDER as its weights"
+        )
+    folder = Path(path)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise MissingModelError(
+            f"{folder}: no Mimi model here (config.json and model.safetensors); "
+            f"{_HOW_TO_GET} and put both files into {folder}"
+        )
     try:
         model = MimiModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -65,91 +73,50 @@ def open_mimi(
     return MimiTokenizer(model, folder, codebooks=codebooks, device=device)
 
 
-def _find(path: Path | None) -> Path:
-    if path is None:
-        raise MissingModelError(
-            f"the mimi tokenizer needs its weights: {_HOW_TO_GET} and give FOLDER as its weights"
-        )
-    if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
-        raise MissingModelError(
-            f"{path}: no Mimi model here (config.json and model.safetensors); "
-            f"{_HOW_TO_GET} and put both files into {path}"
-        )
-    return path
-
-
 class MimiTokenizer:
-    """A Mimi model as a `SpeechTokenizer`; its decoder is let go of."""
+    """A Mimi model as a `SpeechTokenizer`; its decoder is dropped."""
+
+    name = "mimi"
 
     def __init__(self, model: MimiModel, folder: Path, *, codebooks: int, device: str) -> None:
         self._device = open_device(device)
-        self._codebooks = codebooks
         model.decoder = None
         self.model = model.requires_grad_(False).train(False).to(self._device)
+        self.frame_rate_hz = float(model.config.frame_rate)
+        self.codebook_size = int(model.config.codebook_size)
+        self.codebooks = codebooks
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self._fingerprint = fingerprint_of_files(
+        self.fingerprint = fingerprint_of_files(
             {
                 "tokenizer": "mimi",
                 "version": _VERSION,
                 "codebooks": codebooks,
-                "config": {key: raw[key] for key in raw if key not in _UNSPOKEN},
+                "config": {key: raw[key] for key in raw if key not in _UNHASHED},
             },
             sorted(folder.glob("*.safetensors")),
         )
-
-    @property
-    def name(self) -> str:
-        """The name it is opened by."""
-        return "mimi"
-
-    @property
-    def frame_rate_hz(self) -> float:
-        """Tokens a second and codebook: 12.5 for the published model."""
-        return float(self.model.config.frame_rate)
-
-    @property
-    def codebook_size(self) -> int:
-        """Entries of one codebook: 2048 for the published model."""
-        return int(self.model.config.codebook_size)
-
-    @property
-    def codebooks(self) -> int:
-        """The depth it was opened with."""
-        return self._codebooks
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the weights, the configuration, the depth and this module's version."""
-        return self._fingerprint
 
     def encode(self, waveform: Waveform) -> SpeechTokens:
         """The codes of one utterance, [codebooks, ceil(seconds · 12.5)]; no samples, no frames."""
         if not len(waveform.samples):
             return SpeechTokens(np.zeros((self.codebooks, 0), dtype=np.int64))
-        signal = self._whole_frames(waveform)
+        config = self.model.config
+        samples = torch.from_numpy(samples_at(waveform, config.sampling_rate)).to(self._device)
+        # The last frame is filled up with silence.
+        signal = functional.pad(samples, (0, -len(samples) % config.frame_size))[None, None]
         with exact_inference():
             codes = self._codes(signal)
         return SpeechTokens(codes[0].cpu().numpy().astype(np.int64))
 
-    def _whole_frames(self, waveform: Waveform) -> Tensor:
-        """The waveform at Mimi's rate, [1, 1, time], its last frame filled up with silence."""
-        config = self.model.config
-        signal = torch.from_numpy(samples_at(waveform, config.sampling_rate))
-        lack = -len(signal) % config.frame_size
-        return functional.pad(signal, (0, lack)).to(self._device)[None, None]
-
     def _codes(self, signal: Tensor) -> Tensor:
-        """Window by window with the model's own streaming caches, which gives what one pass would:
-        its memory grows with the square of the length."""
+        """Codes of a signal [1, 1, time], window by window with the model's streaming caches: the
+        result is that of one pass, whose memory would grow with the square of the length."""
         windows = torch.split(signal, _WINDOW_FRAMES * self.model.config.frame_size, dim=-1)
         caches: dict[str, Any] = {}
         codes = []
         for window in windows:
             encoded = self.model.encode(
-                window,
-                num_quantizers=self._codebooks,
-                use_streaming=len(windows) > 1,
-                **caches,
+                window, num_quantizers=self.codebooks, use_streaming=len(windows) > 1, **caches
             )
             codes.append(encoded.audio_codes)
             caches = {name: encoded[name] for name in _CACHES if name in encoded}

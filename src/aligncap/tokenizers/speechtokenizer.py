@@ -1,16 +1,9 @@
-"""Where a torch tokenizer runs, and that it gives the same codes there.
+"""SpeechTokenizer (Zhang et al., 2024), the paper's speech tokenizer (§3.1), from its checkpoint.
 
-The encoder network of SpeechTokenizer: SEANet, strided convolutions around an LSTM.
-
-Laid out as the official checkpoints are numbered, with the weight norm already folded in (see
-`aligncap.tokenizers.speechtokenizer`), so that reading one is a matter of names.
-
-Reading SpeechTokenizer checkpoints: the official .pt file or the same tensors as safetensors.
-
-SpeechTokenizer (Zhang et al., 2024), the paper's speech tokenizer (§3.1), from its checkpoint.
-
-50 tokens a second and codebook at 16 kHz. The first codebook was taught content, the seven after it
-carry what is left: timbre, pitch, loudness. The paper uses the first alone.
+50 tokens a second and codebook at 16 kHz. The first codebook was distilled from HuBERT to carry
+content; the seven after it carry the rest: timbre, pitch, loudness. The paper uses the first alone.
+Only the encoder (SEANet: strided convolutions around an LSTM) and the codebooks are read. Layers
+are laid out as official checkpoints number them, so that reading one is a matter of names.
 """
 
 import json
@@ -24,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -32,9 +24,7 @@ from torch.nn import functional
 
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.storage import fingerprint_of_arrays
-from aligncap.tokenizers.builtin import samples_at
-from aligncap.tokenizers.encoder import ResidualQuantizer
-from aligncap.values import SpeechTokens, Waveform
+from aligncap.values import RATE_HZ, Samples, SpeechTokens, Waveform
 
 
 def open_device(name: str) -> torch.device:
@@ -54,6 +44,18 @@ def exact_inference() -> Iterator[None]:
     """No gradients and no TF32, whose ten-bit mantissa would move codes between CPU and GPU."""
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
+
+
+def samples_at(waveform: Waveform, rate_hz: int) -> Samples:
+    """The samples of a waveform at another rate: float32, shape [round(time · rate / 16 kHz)]."""
+    if rate_hz == RATE_HZ or not len(waveform.samples):
+        return waveform.samples
+    import soxr
+
+    resampled = soxr.resample(waveform.samples, RATE_HZ, rate_hz)
+    if not len(resampled):  # one sample brought down: its only frame is that sample
+        return waveform.samples
+    return np.ascontiguousarray(resampled, dtype=np.float32)
 
 
 WINDOW_FRAMES = 1000
@@ -132,7 +134,7 @@ class Snake(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions through half the channels beside a third of kernel 1."""
+    """Two convolutions through half the channels, and a shortcut convolution of kernel 1."""
 
     def __init__(self, shape: SeanetShape, channels: int, dilation: int) -> None:
         super().__init__()
@@ -174,72 +176,88 @@ class SeanetEncoder(nn.Module):
     def __init__(self, shape: SeanetShape) -> None:
         super().__init__()
         self.hop = shape.hop
-        local = _local_layers(shape)
-        self.layers = nn.Sequential(*local, *_global_layers(shape))
-        self._local = len(local)
+        channels = shape.filters
+        layers: list[nn.Module] = [PaddedConv1d(1, channels, _EDGE_KERNEL)]
+        for stride in reversed(shape.strides):
+            dilations = [shape.dilation_base**number for number in range(shape.residual_layers)]
+            layers += [ResidualBlock(shape, channels, dilation) for dilation in dilations]
+            layers.append(_activation(shape, channels))
+            layers.append(PaddedConv1d(channels, 2 * channels, 2 * stride, stride))
+            channels *= 2
+        self._local = len(layers)
+        reach, scale = 0, 1
+        for layer in nn.Sequential(*layers).modules():
+            if isinstance(layer, PaddedConv1d):
+                reach += layer.reach * scale
+                scale *= layer.stride[0]
         # One frame more than the convolutions see: no edge of a window is ever kept.
-        self._margin = math.ceil(_reach(self.layers[: self._local]) / self.hop) + 1
+        self._margin = math.ceil(reach / self.hop) + 1
+        if shape.lstm_layers:
+            both = shape.bidirectional
+            layers.append(SkipLstm(channels, layers=shape.lstm_layers, bidirectional=both))
+            channels *= 1 + both
+        layers.append(_activation(shape, channels))
+        layers.append(PaddedConv1d(channels, shape.width, _EDGE_KERNEL))
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, signal: Tensor) -> Tensor:
         """Frames of a batch of equally long waveforms.
 
-        Convolutions before the LSTM see a few milliseconds, so they run window by window; the
-        LSTM and what follows see the whole utterance. The result is that of one pass.
+        Convolutions before the LSTM see a few milliseconds, so they run window by window, which
+        bounds memory; the LSTM and what follows see the whole utterance. The result is that of one
+        pass.
         """
         frames = math.ceil(signal.shape[-1] / self.hop)
-        windows = [
-            self._window(signal, start, min(start + WINDOW_FRAMES, frames))
-            for start in range(0, frames, WINDOW_FRAMES)
-        ]
+        windows = []
+        for start in range(0, frames, WINDOW_FRAMES):
+            stop = min(start + WINDOW_FRAMES, frames)
+            first = max(0, start - self._margin)
+            part = signal[..., first * self.hop : (stop + self._margin) * self.hop]
+            windows.append(self.layers[: self._local](part)[..., start - first : stop - first])
         out: Tensor = self.layers[self._local :](torch.cat(windows, dim=-1))
         return out
-
-    def _window(self, signal: Tensor, start: int, stop: int) -> Tensor:
-        first = max(0, start - self._margin)
-        part = signal[..., first * self.hop : (stop + self._margin) * self.hop]
-        out: Tensor = self.layers[: self._local](part)
-        return out[..., start - first : stop - first]
 
 
 def _activation(shape: SeanetShape, channels: int) -> nn.Module:
     return nn.ELU() if shape.activation == "ELU" else Snake(channels)
 
 
-def _local_layers(shape: SeanetShape) -> list[nn.Module]:
-    channels = shape.filters
-    layers: list[nn.Module] = [PaddedConv1d(1, channels, _EDGE_KERNEL)]
-    for stride in reversed(shape.strides):
-        layers += [
-            ResidualBlock(shape, channels, shape.dilation_base**number)
-            for number in range(shape.residual_layers)
-        ]
-        layers += [
-            _activation(shape, channels),
-            PaddedConv1d(channels, 2 * channels, 2 * stride, stride),
-        ]
-        channels *= 2
-    return layers
+_BLOCK_FRAMES = 4096
 
 
-def _global_layers(shape: SeanetShape) -> list[nn.Module]:
-    channels = shape.filters * 2 ** len(shape.strides)
-    layers: list[nn.Module] = []
-    if shape.lstm_layers:
-        both = shape.bidirectional
-        layers.append(SkipLstm(channels, layers=shape.lstm_layers, bidirectional=both))
-        channels *= 1 + both
-    layers.append(_activation(shape, channels))
-    layers.append(PaddedConv1d(channels, shape.width, _EDGE_KERNEL))
-    return layers
+class ResidualQuantizer(nn.Module):
+    """Residual vector quantisation: codebooks [depth, entries, width], each of the residual left by
+    those before it."""
+
+    codebooks: Tensor
+
+    def __init__(self, codebooks: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("codebooks", codebooks)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[frames, width] → int64 [depth, frames]: in each codebook the nearest entry."""
+        # In blocks, since frames × entries distances of an hour of speech would take a gigabyte.
+        blocks = [self._codes(block) for block in torch.split(features, _BLOCK_FRAMES)]
+        return torch.cat(blocks, dim=1)
+
+    def _codes(self, residual: Tensor) -> Tensor:
+        codes = []
+        for codebook in self.codebooks:
+            nearest = squared_distances(residual, codebook).argmin(dim=1)
+            residual = residual - functional.embedding(nearest, codebook)
+            codes.append(nearest)
+        return torch.stack(codes)
 
 
-def _reach(layers: nn.Module) -> int:
-    samples, scale = 0, 1
-    for layer in layers.modules():
-        if isinstance(layer, PaddedConv1d):
-            samples += layer.reach * scale
-            scale *= layer.stride[0]
-    return samples
+def squared_distances(points: Tensor, entries: Tensor) -> Tensor:
+    """‖point − entry‖² for points [n, width] and entries [m, width]: [n, m]."""
+    # Expanded and summed in this order, a near tie rounds as it does in the official module.
+    return (
+        points.square().sum(1, keepdim=True)
+        - 2 * points @ entries.T
+        + entries.square().sum(1)[None, :]
+    )
 
 
 WEIGHTS = ("SpeechTokenizer.safetensors", "model.safetensors", "SpeechTokenizer.pt", "ckpt.dev")
@@ -259,7 +277,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class CheckpointConfig:
-    """What config.json says of the encoder and its quantiser."""
+    """The encoder and its quantiser as config.json describes them."""
 
     shape: SeanetShape
     rate_hz: int
@@ -338,6 +356,11 @@ def read_weights(path: Path) -> Weights:
     return dict(loaded)
 
 
+# Both ways torch has named the length and the direction of a normed weight.
+_LENGTH = re.compile(r"^(.*)\.(?:weight_g|parametrizations\.weight\.original0)$")
+_DIRECTION = re.compile(r"^(.*)\.(?:weight_v|parametrizations\.weight\.original1)$")
+
+
 def encoder_part(weights: Weights) -> Weights:
     """The encoder's tensors under the names of `SeanetEncoder.layers`, weight norm folded in."""
     part = {
@@ -345,22 +368,6 @@ def encoder_part(weights: Weights) -> Weights:
         for name, tensor in weights.items()
         if name.startswith("encoder.model.")
     }
-    return _without_weight_norm(part)
-
-
-def codebook_part(weights: Weights, *, codebooks: int) -> Tensor:
-    """The first `codebooks` codebooks: [codebooks, entries, width]; KeyError if one is missing."""
-    return torch.stack(
-        [weights[f"quantizer.vq.layers.{number}._codebook.embed"] for number in range(codebooks)]
-    )
-
-
-# Both ways torch has named the length and the direction of a normed weight.
-_LENGTH = re.compile(r"^(.*)\.(?:weight_g|parametrizations\.weight\.original0)$")
-_DIRECTION = re.compile(r"^(.*)\.(?:weight_v|parametrizations\.weight\.original1)$")
-
-
-def _without_weight_norm(part: Weights) -> Weights:
     lengths = {match[1]: part[name] for name in part if (match := _LENGTH.match(name))}
     plain = {}
     for name, tensor in part.items():
@@ -372,6 +379,13 @@ def _without_weight_norm(part: Weights) -> Weights:
         elif not _LENGTH.match(name):
             plain[name] = tensor
     return plain
+
+
+def codebook_part(weights: Weights, *, codebooks: int) -> Tensor:
+    """The first `codebooks` codebooks: [codebooks, entries, width]; KeyError if one is missing."""
+    return torch.stack(
+        [weights[f"quantizer.vq.layers.{number}._codebook.embed"] for number in range(codebooks)]
+    )
 
 
 _VERSION = 1
@@ -405,10 +419,12 @@ def open_speechtokenizer(
 class CheckpointTokenizer:
     """A SpeechTokenizer checkpoint as a `SpeechTokenizer`; its decoder is left out."""
 
+    name = "speechtokenizer"
+
     def __init__(
         self, config: CheckpointConfig, weights: Weights, *, codebooks: int, device: str
     ) -> None:
-        self._config = config
+        self._rate_hz = config.rate_hz
         self._device = open_device(device)
         with torch.device("meta"):
             self.encoder = SeanetEncoder(config.shape)
@@ -416,32 +432,16 @@ class CheckpointTokenizer:
         self.encoder.requires_grad_(False).eval().to(self._device)
         self.quantizer = ResidualQuantizer(codebook_part(weights, codebooks=codebooks))
         self.quantizer.to(self._device)
-        self._fingerprint = _fingerprint(config, weights, codebooks)
-
-    @property
-    def name(self) -> str:
-        """The name it is opened by."""
-        return "speechtokenizer"
-
-    @property
-    def frame_rate_hz(self) -> float:
-        """Tokens a second and codebook: 50 for the official checkpoint."""
-        return self._config.rate_hz / self._config.shape.hop
-
-    @property
-    def codebook_size(self) -> int:
-        """Entries of one codebook: 1024 for the official checkpoint."""
-        return self._config.codebook_size
-
-    @property
-    def codebooks(self) -> int:
-        """The RVQ depth it was opened with."""
-        return len(self.quantizer.codebooks)
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the encoder, the codebooks in use and this module's version."""
-        return self._fingerprint
+        self.frame_rate_hz = config.rate_hz / config.shape.hop
+        self.codebook_size = config.codebook_size
+        self.codebooks = codebooks
+        # Over the official tensors: folding in the weight norm may round by machine.
+        used = [(n, weights[n].numpy()) for n in sorted(weights) if n.startswith("encoder.")]
+        used.append(("codebooks", self.quantizer.codebooks.cpu().numpy()))
+        settings = {"tokenizer": self.name, "version": _VERSION, "codebooks": codebooks}
+        self.fingerprint = fingerprint_of_arrays(
+            {**settings, "rate_hz": config.rate_hz, "shape": asdict(config.shape)}, used
+        )
 
     def encode(self, waveform: Waveform) -> SpeechTokens:
         """The codes of one utterance, [codebooks, ceil(samples / 320)]; no samples, no frames."""
@@ -452,24 +452,8 @@ class CheckpointTokenizer:
         return SpeechTokens(codes.cpu().numpy())
 
     def features(self, waveform: Waveform) -> Tensor:
-        """What the encoder gives before quantisation: float32 [frames, width]."""
-        samples = torch.from_numpy(samples_at(waveform, self._config.rate_hz)).to(self._device)
+        """The encoder's output before quantisation: float32 [frames, width]."""
+        samples = torch.from_numpy(samples_at(waveform, self._rate_hz)).to(self._device)
         with exact_inference():
             frames: Tensor = self.encoder(samples[None, None])[0].T
         return frames
-
-
-def _fingerprint(config: CheckpointConfig, weights: Weights, codebooks: int) -> str:
-    """Over the official tensors, before weight norm is folded: that may round by machine."""
-    settings = {"tokenizer": "speechtokenizer", "version": _VERSION, "codebooks": codebooks}
-    return fingerprint_of_arrays(
-        {**settings, "rate_hz": config.rate_hz, "shape": asdict(config.shape)},
-        _arrays_in_use(weights, codebooks),
-    )
-
-
-def _arrays_in_use(weights: Weights, codebooks: int) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    for name in sorted(weights):
-        if name.startswith("encoder."):
-            yield name, weights[name].numpy()
-    yield "codebooks", codebook_part(weights, codebooks=codebooks).numpy()

@@ -1,29 +1,21 @@
-"""Weights that several processes share out: the whole of each, and a model made whole again.
-
-FSDP keeps a weight as a DTensor, ZeRO-3 as a placeholder that knows its parts. Whoever wants the
-whole of one asks here, in every process at once, since each must give its part.
-
-Checkpoints as plain folders: safetensors and JSON, written beside and renamed, no pickle.
+"""Checkpoints of a run, and what is in them: weights, AdamW's moments, a running average (§4.2).
 
     output/checkpoint-<step>/weights.safetensors    trained weights and buffers
                              optimizer.safetensors  AdamW's moments, by weight
                              average.safetensors    where `ema_decay` is set
                              state.json             step, settings, sums since the last log line
 
-Frozen weights are not stored: whoever resumes builds the model again from what it came from.
-
-An exponential moving average of the weights that are trained.
-
-AdamW with weight decay where it belongs.
+Folders appear complete or not at all, and nothing is pickled. Tensors are full however a run
+shards them: FSDP keeps a weight as a DTensor, ZeRO-3 as an empty parameter that knows its parts,
+and every process must take part where one is gathered. Frozen weights are not stored: whoever
+resumes builds the model again from what it came from.
 """
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from copy import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,12 +26,20 @@ from aligncap.errors import DataError, RecipeError
 from aligncap.storage import atomic_folder
 from aligncap.training.settings import FitSettings
 
+KEPT = 2
+"""Checkpoints that stay; older ones are removed."""
+
+WEIGHTS_FILE = "weights.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+AVERAGE_FILE = "average.safetensors"
+STATE_FILE = "state.json"
+
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor, detached, however it is kept; every process must ask."""
+    """The full tensor, detached, of one that may be sharded; every process must call."""
     if isinstance(tensor, DTensor):
-        entire: Tensor = tensor.full_tensor()
-        return entire.detach()
+        full: Tensor = tensor.full_tensor()
+        return full.detach()
     if hasattr(tensor, "ds_id"):
         from deepspeed import zero
 
@@ -48,23 +48,22 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.detach()
 
 
-def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """The whole of each tensor on the CPU, one after another; nothing where this process does not
-    `keep` them."""
+def gather(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Each full tensor on the CPU; empty where this process does not `keep` them."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        entire = full_tensor(tensor)
+        full = full_tensor(tensor)
         if keep:
-            # Two names of one storage are refused by safetensors, so each gets its own.
-            found[name] = entire.cpu().contiguous().clone()
+            # safetensors refuses two names of one storage, so each gets its own.
+            found[name] = full.cpu().contiguous().clone()
     return found
 
 
 def like_layout(parameter: Tensor, value: Tensor) -> Tensor:
-    """A copy of a whole tensor, shared out and laid in memory as a parameter is.
+    """A copy of a full tensor, sharded and laid out in memory as a parameter is.
 
-    Files hold rows in order, and AdamW's fused step goes through both by address, which would
-    pair wrong weights where they are channels-last.
+    AdamW's fused step pairs weights and moments by address, and stored tensors are contiguous
+    where a parameter may be channels-last.
     """
     if isinstance(parameter, DTensor):
         own = value.to(parameter.device)
@@ -75,63 +74,6 @@ def like_layout(parameter: Tensor, value: Tensor) -> Tensor:
     if value.shape != parameter.shape:
         return value.clone()
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
-
-
-class Layout:
-    """How a model's modules were before their weights were shared out, to put them back."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._modules = [_Before(module) for module in model.modules()]
-
-    def restore(self) -> None:
-        """Give the model its whole weights and plain modules again; every process must ask."""
-        named = self._model.named_parameters(remove_duplicate=False)
-        made: dict[int, nn.Parameter] = {}
-        for _, parameter in named:
-            if id(parameter) not in made:
-                # ZeRO-3 fills a parameter in place and empties it again, so this is a copy.
-                entire = full_tensor(parameter)
-                made[id(parameter)] = nn.Parameter(entire, requires_grad=parameter.requires_grad)
-        for before in self._modules:
-            before.restore(made)
-
-
-class _Before:
-    """One module's class and attributes, its weights apart."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module, self._class = module, type(module)
-        self._attributes = {
-            name: copy(value) if "hooks" in name else None for name, value in vars(module).items()
-        }
-
-    def restore(self, made: Mapping[int, nn.Parameter]) -> None:
-        module, present = self._module, vars(self._module)
-        parameters = {
-            name: None if p is None else made[id(p)] for name, p in module._parameters.items()
-        }
-        module.__class__ = self._class
-        for name in _added(present, self._attributes):
-            del present[name]
-        for name, value in self._attributes.items():
-            if value is not None:
-                present[name] = value
-        present["_parameters"] = parameters
-
-
-def _added(present: Mapping[str, Any], before: Iterable[str]) -> list[str]:
-    return [name for name in present if name not in set(before)]
-
-
-KEPT = 2
-"""Checkpoints that stay; older ones are removed."""
-
-WEIGHTS_FILE, OPTIMIZER_FILE, STATE_FILE = (
-    "weights.safetensors",
-    "optimizer.safetensors",
-    "state.json",
-)
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -156,7 +98,7 @@ def latest_checkpoint(output: Path) -> Path | None:
 
 
 def kept_weights(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint keeps of a model, by name: what is trained, and buffers."""
+    """What a checkpoint keeps of a model, by name: trained weights and buffers."""
     return {**trained(model), **_buffers(model)}
 
 
@@ -167,19 +109,18 @@ def save_checkpoint(
     files: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, object],
 ) -> Path:
-    """Write `checkpoint-<step>` whole or not at all, and remove all but the last two.
+    """Write `checkpoint-<step>` and remove all but the last two; one process calls.
 
-    `files` holds tensors on the CPU, each of a storage of its own, by file name; `state` goes into
-    state.json. One process writes.
+    `files` holds tensors on the CPU by file name, `state` what state.json says besides the step.
     """
     target = output / f"checkpoint-{step}"
     if target.exists():
         return target
-    described = {"step": step, **state}
     with atomic_folder(target) as partial:
         for name, tensors in files.items():
             save_file(dict(tensors), partial / name)
-        (partial / STATE_FILE).write_text(json.dumps(described, indent=1), encoding="utf-8")
+        text = json.dumps({"step": step, **state}, indent=1)
+        (partial / STATE_FILE).write_text(text, encoding="utf-8")
     for old in checkpoints(output)[:-KEPT]:
         shutil.rmtree(old)
     return target
@@ -195,7 +136,7 @@ def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def load_state(checkpoint: Path) -> dict[str, object]:
-    """What state.json says: step, settings and whatever `save_checkpoint` was given."""
+    """The content of state.json: the step and the `state` of `save_checkpoint`."""
     try:
         state: dict[str, object] = json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -214,13 +155,6 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
         if name not in stored or stored[name].shape != parameter.shape:
             raise DataError(f"{checkpoint}: does not fit this model at {name}; check the recipe")
         parameter.copy_(stored[name])
-    load_buffers(model, checkpoint)
-
-
-@torch.no_grad()
-def load_buffers(model: nn.Module, checkpoint: Path) -> None:
-    """Put a checkpoint's buffers (running statistics, codebooks) into `model`."""
-    stored = load_file(checkpoint / WEIGHTS_FILE)
     for name, tensor in _buffers(model).items():
         tensor.copy_(stored[name])
 
@@ -239,46 +173,36 @@ def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint:
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-AVERAGE_FILE = "average.safetensors"
-
-
 class WeightAverage:
-    """The average a ← d·a + (1-d)·w of every trained weight w, updated after each step.
+    """An exponential moving average of the trained weights, a ← d·a + (1-d)·w after each step.
 
-    The decay starts lower, (1+n)/(10+n) after n updates, so that the first random weights are
-    soon forgotten.
+    The decay d is at most (1+n)/(10+n) after n updates, so that early weights are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model = model
         self._decay = decay
-        self.begin()
+        self.reset()
 
     @torch.no_grad()
-    def begin(self) -> None:
+    def reset(self) -> None:
         """Start again from the model's present weights."""
         self.weights = {name: p.detach().clone() for name, p in trained(self._model).items()}
         self.updates = 0
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Be shared out, and be where, the model's weights are; every process must call."""
-        entire = {name: full_tensor(weight) for name, weight in self.weights.items()}
-        self.weights = {n: like_layout(p, entire[n]) for n, p in trained(self._model).items()}
+    def match_layout(self) -> None:
+        """Shard the average, and put it where the model's weights are; every process must call."""
+        full = {name: full_tensor(weight) for name, weight in self.weights.items()}
+        self.weights = {n: like_layout(p, full[n]) for n, p in trained(self._model).items()}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the model's present weights in."""
+        """Average the model's present weights in."""
         self.updates += 1
         decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
         present = [p.detach() for p in trained(self._model).values()]
         torch._foreach_lerp_(list(self.weights.values()), present, 1 - decay)
-
-    @torch.no_grad()
-    def restore(self, weights: dict[str, Tensor], updates: int) -> None:
-        """Go on from an average that was saved."""
-        self.weights = dict(weights)
-        self.updates = updates
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -290,7 +214,7 @@ class WeightAverage:
             self._swap()
 
     @torch.no_grad()
-    def keep(self) -> None:
+    def copy_to_model(self) -> None:
         """Give the model the averaged weights for good."""
         for name, weight in trained(self._model).items():
             weight.copy_(self.weights[name])
@@ -303,39 +227,22 @@ class WeightAverage:
             self.weights[name].copy_(own)
 
 
-@torch.no_grad()
-def load_average(model: nn.Module, output: Path) -> int:
-    """Put the averaged weights of a run's last checkpoint into `model`; returns its step.
-
-    Raises DataError where the run keeps no average (`ema_decay` unset) or has no checkpoint.
-    """
-    found = latest_checkpoint(output)
-    if found is None:
-        raise DataError(f"{output}: holds no checkpoint; train first")
-    if not (found / AVERAGE_FILE).exists():
-        raise DataError(f"{found}: holds no averaged weights; train with ema_decay set")
-    weights = load_file(found / AVERAGE_FILE)
-    for name, parameter in trained(model).items():
-        parameter.copy_(weights[name])
-    load_buffers(model, found)
-    return int(found.name.rpartition("-")[2])
-
-
 def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
-    """AdamW over what is trained; norms, biases and embeddings do not decay unless asked."""
+    """AdamW over the trained weights; matrices decay, and with `decay_all` norms, biases and
+    embeddings too. RecipeError where nothing is trained."""
     embeddings = {
         id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
     }
     decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in trained(model).values():
         matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
-        (decayed if matrix or settings.decay_all else spared).append(parameter)
-    if not decayed and not spared:
+        (decayed if matrix or settings.decay_all else others).append(parameter)
+    if not decayed and not others:
         raise RecipeError("the model has nothing to train: every weight is frozen")
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
+        {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],

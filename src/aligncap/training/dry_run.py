@@ -1,13 +1,13 @@
-"""What a dry run reports: what a run reads, the parameters it trains, and the bytes they take.
+"""The plan that a dry run prints: the inputs of a run, its parameters, and the bytes they take.
 
     {"loads": [{"what", "name", "present", "cure"}],
      "parameters": {"total", "trained", "groups": {group: count}},
      "memory_bytes": {"weights", "gradients", "optimizer", "average", "frozen", "total"},
      "disk_bytes": {"checkpoints", …, "total"},
-     "assumed": {…},                   what the counts rest on that is not known
+     "assumed": {…},                   values that the counts assume
      "notes": […]}
 
-The model is built on torch's meta device, which has shapes and no numbers, and counted.
+The model is built on torch's meta device, which has shapes and no values, and counted.
 `parameters`, `memory_bytes` and `disk_bytes` are null where it cannot be built.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from aligncap.training.checkpoints import KEPT, kept_weights
 
-MANIFEST_CURE = "make it with aligncap corpus (docs/corpora.md)"
+MANIFEST_HINT = "make it with aligncap corpus (docs/corpora.md)"
 
 COUNTED = (
     "bytes are those of one process that shares nothing out; not counted are activations and "
@@ -33,22 +33,17 @@ scales a float32 (QLoRA's double quantisation)."""
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """Something that a run reads, and whether it is on this machine."""
+    """An input of a run."""
 
     what: str
     name: str
-    cure: str = ""
-    """What to do about it; empty where it is there."""
-
-    @property
-    def present(self) -> bool:
-        """Whether it is there."""
-        return not self.cure
+    hint: str = ""
+    """How to get it; empty where it is present."""
 
 
-def needed_path(what: str, path: Path, *, cure: str) -> Needed:
+def needed_path(what: str, path: Path, *, hint: str) -> Needed:
     """A file or folder that a run reads."""
-    return Needed(what, str(path), "" if path.exists() else cure)
+    return Needed(what, str(path), "" if path.exists() else hint)
 
 
 def plan_table(
@@ -63,7 +58,7 @@ def plan_table(
     """A plan as plain JSON values, with the totals of memory and disk."""
     return {
         "loads": [
-            {"what": n.what, "name": n.name, "present": n.present, "cure": n.cure or None}
+            {"what": n.what, "name": n.name, "present": not n.hint, "cure": n.hint or None}
             for n in needed
         ],
         "parameters": parameters,
@@ -81,14 +76,14 @@ def count_parameters(groups: Mapping[str, int], model: nn.Module) -> dict[str, o
 
 
 def weight_bytes(model: nn.Module, *, quantized: bool = False) -> int:
-    """Bytes of parameters and buffers; with `quantized`, frozen matrices are held in 4 bits.
+    """Bytes of parameters and buffers; with `quantized`, frozen matrices take 4 bits a number.
 
-    Matrices are those of linear layers, GPT-2's transposed ones too, but for the projection onto
-    the vocabulary.
+    Matrices are those of linear layers, GPT-2's transposed ones included, without the projection
+    to the vocabulary.
     """
-    whole = _bytes(model.parameters()) + _bytes(model.buffers())
+    full = _bytes(model.parameters()) + _bytes(model.buffers())
     if not quantized:
-        return whole
+        return full
     matrices: set[Tensor] = {  # a set: peft's layers hand on the weight of the layer they wrap
         module.weight
         for name, module in model.named_modules()
@@ -97,14 +92,14 @@ def weight_bytes(model: nn.Module, *, quantized: bool = False) -> int:
         and not module.weight.requires_grad
     }
     packed = sum(round(NF4_BYTES * matrix.numel()) for matrix in matrices)
-    return whole - _bytes(matrices) + packed
+    return full - _bytes(matrices) + packed
 
 
 def training_memory(
     model: nn.Module, *, average: bool, frozen: int = 0, quantized: bool = False
 ) -> dict[str, int]:
-    """Bytes held all through training: AdamW keeps two moments of what trains; `frozen` is the
-    weights of further models, such as a teacher of its own."""
+    """Bytes in use throughout training, with AdamW's two moments; `frozen` are the weights of
+    further models, such as a teacher."""
     trained = trained_bytes(model)
     return {
         "weights": weight_bytes(model, quantized=quantized),
@@ -116,8 +111,8 @@ def training_memory(
 
 
 def checkpoints_bytes(model: nn.Module, *, average: bool) -> int:
-    """The checkpoints that are kept and the one that is written before the oldest goes: weights
-    that train and buffers, two moments, and the average."""
+    """Bytes of the checkpoints that are kept, and of the one written before the oldest is removed:
+    trained weights and buffers, two moments, and the average."""
     kept = _bytes(kept_weights(model).values()) + (3 if average else 2) * trained_bytes(model)
     return (KEPT + 1) * kept
 

@@ -1,12 +1,6 @@
-"""What a run may be given beside its step: hooks, evaluation, and a calm end when told to stop.
+"""`fit`: the one training loop of every stage (§4.2), with its log, hooks and choice of the best.
 
-The record of a run: one JSON line every few steps, TensorBoard where installed, progress.
-
-The best weights of a run by what its validations log, and when to stop waiting for better.
-
-The state of one run of `fit`, and the one step that it takes again and again.
-
-`fit`: the one training loop, for every stage.
+Everything that is trained hands it a model, a step and batches; only the step differs.
 """
 
 import json
@@ -17,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +29,7 @@ from aligncap.training.checkpoints import (
     OPTIMIZER_FILE,
     WEIGHTS_FILE,
     WeightAverage,
-    gathered,
+    gather,
     kept_weights,
     latest_checkpoint,
     load_state,
@@ -44,8 +38,8 @@ from aligncap.training.checkpoints import (
     trained,
 )
 from aligncap.training.devices import (
-    ParallelStrategy,
-    all_gather_objects,
+    DataParallel,
+    all_gather_number,
     is_distributed,
     is_first_process,
     local_share,
@@ -61,22 +55,20 @@ Report = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Something that is done after some of the steps, in every process alike.
+    """Something done after some of the steps, in every process alike, without training the model.
 
-    The model it sees has the averaged weights, where the run keeps an average. A hook reads: it
-    learns nothing.
+    The model has the averaged weights meanwhile, where the run keeps an average.
     """
 
     due: Callable[[int], bool]
-    """Whether it is, after so many steps."""
+    """Whether to call it after so many steps."""
     call: Callable[[int, Report], Report | None]
     """Called as (steps done, that step's report); what it returns is logged."""
 
 
 @contextmanager
 def deferred_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C, or a scheduler's SIGTERM, sets the event instead of breaking a step; a second one
-    breaks at once."""
+    """Ctrl-C, or a scheduler's SIGTERM, sets the event at first and interrupts the second time."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -97,7 +89,7 @@ def deferred_interrupt() -> Iterator[threading.Event]:
 
 
 def every(steps: int, function: Callable[[], Report]) -> Hook:
-    """A hook that calls `function` every so many steps and has what it returns logged."""
+    """A hook that calls `function` after every so many steps and logs what it returns."""
     return Hook(due=lambda number: number % steps == 0, call=lambda *_: function())
 
 
@@ -132,21 +124,44 @@ def read_log(output: Path) -> list[dict[str, float]]:
 
 
 def cut_log(output: Path, step: int) -> None:
-    """Forget the lines after `step`: a resumed run writes them again."""
+    """Remove the lines after `step`: a resumed run writes them again."""
     kept = [line for line in read_log(output) if line["step"] <= step]
     write_atomic(output / LOG_FILE, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 class RunLog:
-    """Writes a run's log lines and shows its progress on stderr; use as a context."""
+    """A run's log.jsonl, TensorBoard where installed, and progress on stderr; use as a context."""
 
-    def __init__(self, output: Path, *, done: int, steps: int, writes: bool = True) -> None:
-        self._writes = writes
+    def __init__(self, output: Path, *, done: int, steps: int, writes: bool) -> None:
+        """`done` of `steps` are done; nothing is written or shown where `writes` is false."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._start_s, self._done, self._steps = time.monotonic(), done, steps
+        self._writes, self._board = writes, None
         path = output / LOG_FILE if writes else Path(os.devnull)
         self._file = path.open("a", encoding="utf-8")
-        self._board = _tensorboard(output / "tensorboard", done) if writes else None
-        self._progress, self._task = _progress(done, steps, writes)
-        self._start_s, self._done, self._steps = time.monotonic(), done, steps
+        if writes:
+            with suppress(ImportError):
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1)
+        console = Console(stderr=True)
+        self._progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (console.is_terminal and writes),
+        )
+        self._task = self._progress.add_task("training", total=steps, completed=done, loss="-")
 
     def __enter__(self) -> "RunLog":
         self._progress.start()
@@ -177,45 +192,16 @@ class RunLog:
             print(f"{step}/{self._steps}  {shown}  {pace:.2f} steps/s", file=sys.stderr)
 
 
-def _tensorboard(folder: Path, done: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=done + 1)
-
-
-def _progress(done: int, steps: int, writes: bool) -> tuple[Any, Any]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
-    progress = Progress(*columns, console=console, disable=not (console.is_terminal and writes))
-    return progress, progress.add_task("training", total=steps, completed=done, loss="-")
-
-
 BEST_FOLDER = "best"
-"""Of a run: the weights that did best in validation, and which step had them."""
+"""Of a run: the weights with the best validation score, and their step in step.json."""
 
-BEST_WEIGHTS_FILE, STEP_FILE = "weights.safetensors", "step.json"
+STEP_FILE = "step.json"
 
 
 class BestWeights:
-    """Watches one logged score, keeps the weights that had the best, and says when it is enough.
+    """Keeps the weights with the best validation score, and stops a run that no longer improves.
 
-    All it knows comes from the log, so a resumed run decides as an uninterrupted one.
+    Scores are read from the log, so a resumed run decides as an uninterrupted one.
     """
 
     def __init__(
@@ -227,56 +213,59 @@ class BestWeights:
         patience: int,
         weights: Callable[[], Mapping[str, Tensor]],
     ) -> None:
-        """`score` is a name in the log, better when `higher` says so; `weights` are those that
-        the score is of; with `patience` 0 there is always more to wait for."""
+        """`score` is a name in the log, better if `higher` or lower; `weights()` are the ones
+        scored; with `patience` 0 no run is stopped."""
         self._output, self._score, self._patience = output, score, patience
         self._sign = 1.0 if higher else -1.0
         self._weights = weights
-        self._enough: bool | None = None
+        self._stop: bool | None = None
 
-    def watching(self, hook: Hook) -> Hook:
-        """The same hook, with the score that it returns taken note of."""
+    def watch(self, hook: Hook) -> Hook:
+        """The same hook, after which the weights are kept if its score is the best so far."""
 
         def watched(number: int, report: Report) -> Report | None:
-            told = hook.call(number, report)
-            if told:
-                if self._score not in told:
+            logged = hook.call(number, report)
+            if logged:
+                if self._score not in logged:
                     raise RecipeError(
-                        f"the validation rows tell no {self._score}, only {', '.join(told)}; "
+                        f"the validation rows tell no {self._score}, only {', '.join(logged)}; "
                         "choose another validation.best"
                     )
-                scores = {**self._scores(), number: self._sign * told[self._score]}
-                self._decide(scores)
+                scores = {**self._scores(), number: self._sign * logged[self._score]}
+                self._stop = self._no_better(scores)
                 first = is_first_process()
-                weights = gathered(self._weights(), keep=first)
-                if number == _best_of(scores) and first:
-                    self._keep(number, weights)
-            return told
+                weights = gather(self._weights(), keep=first)
+                if number == _best_step(scores) and first:
+                    with atomic_folder(self._output / BEST_FOLDER) as partial:
+                        save_file(weights, partial / WEIGHTS_FILE)
+                        step = json.dumps({"step": number})
+                        (partial / STEP_FILE).write_text(step, encoding="utf-8")
+            return logged
 
         return Hook(hook.due, watched)
 
-    def enough(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the last `patience` validations brought nothing better."""
-        if self._enough is None:
-            self._decide(self._scores())
-        return bool(self._enough)
+        if self._stop is None:
+            self._stop = self._no_better(self._scores())
+        return self._stop
 
     def restore(self, model: nn.Module) -> int | None:
         """Put the best weights into `model`; returns their step, None where none was validated.
 
-        DataError where what was kept is of another step than the log says.
+        DataError where the kept weights are of another step than the log says.
         """
         scores = self._scores()
         if not scores:
             return None
-        folder, best = self._output / BEST_FOLDER, _best_of(scores)
+        folder, best = self._output / BEST_FOLDER, _best_step(scores)
         kept = json.loads((folder / STEP_FILE).read_text("utf-8"))["step"]
         if kept != best:
             raise DataError(
                 f"{folder}: holds the weights of step {kept}, the log says {best} was best; "
                 "train again in another folder"
             )
-        stored = load_file(folder / BEST_WEIGHTS_FILE)
+        stored = load_file(folder / WEIGHTS_FILE)
         with torch.no_grad():
             for name, parameter in trained(model).items():
                 parameter.copy_(stored[name])
@@ -286,17 +275,12 @@ class BestWeights:
         lines = [line for line in read_log(self._output) if self._score in line]
         return {int(line["step"]): self._sign * line[self._score] for line in lines}
 
-    def _decide(self, scores: Mapping[int, float]) -> None:
-        since = sum(step > _best_of(scores) for step in scores) if scores else 0
-        self._enough = self._patience > 0 and since >= self._patience
-
-    def _keep(self, number: int, weights: dict[str, Tensor]) -> None:
-        with atomic_folder(self._output / BEST_FOLDER) as partial:
-            save_file(weights, partial / BEST_WEIGHTS_FILE)
-            (partial / STEP_FILE).write_text(json.dumps({"step": number}), encoding="utf-8")
+    def _no_better(self, scores: Mapping[int, float]) -> bool:
+        since = sum(step > _best_step(scores) for step in scores) if scores else 0
+        return self._patience > 0 and since >= self._patience
 
 
-def _best_of(scores: Mapping[int, float]) -> int:
+def _best_step(scores: Mapping[int, float]) -> int:
     """The step with the best score, the first of equals."""
     return max(sorted(scores), key=lambda step: scores[step])
 
@@ -306,9 +290,12 @@ BatchAt = Callable[[int], Any]
 
 
 class Run:
-    """A run of `fit`: the model, how its work is shared, its average, how many steps are done."""
+    """The state of a run of `fit`: model, parallel strategy, average, and how many steps are done.
 
-    _parallel: ParallelStrategy
+    Its methods are called in every process alike.
+    """
+
+    _parallel: DataParallel
 
     def __init__(
         self,
@@ -342,23 +329,29 @@ class Run:
             )
         self._output.mkdir(parents=True, exist_ok=True)
         if is_distributed():
-            # Processes that began apart would stay apart: gradients are shared, weights are not.
-            broadcast(
-                [tensor.data for tensor in (*self._model.parameters(), *self._model.buffers())]
-            )
+            # Only gradients are averaged, so all processes must begin with the same weights.
+            broadcast([t.data for t in (*self._model.parameters(), *self._model.buffers())])
         if self._average is not None:
-            self._average.begin()
+            self._average.reset()
         if found is not None:
             self._restore(found)
-        # From here on the weights may be shared out.
+        # From here on the weights may be sharded.
         self._parallel = open_strategy(self._model, self._settings, share=self._share)
         if self._average is not None:
-            self._average.follow()
+            self._average.match_layout()
         if found is not None:
             self._parallel.load_moments(found)
+        self._local_numels = all_gather_number(self._parallel.local_numel())
         if self._processes.is_main_process:
             cut_log(self._output, self.done)
-        self._tell()
+            if is_distributed():
+                print(
+                    f"{len(self._local_numels)} processes, sharding {self._settings.sharding}: "
+                    f"each takes {self._share} of {self._settings.accumulation} batches a step; "
+                    "weights and moments held: "
+                    + ", ".join(f"{numel:,}" for numel in self._local_numels),
+                    file=sys.stderr,
+                )
         self._processes.wait_for_everyone()
 
     def _restore(self, found: Path) -> None:
@@ -371,28 +364,13 @@ class Run:
                 )
         load_weights(self._model, found)
         if self._average is not None:
-            self._average.restore(load_file(found / AVERAGE_FILE), state["average_updates"])
+            self._average.weights = load_file(found / AVERAGE_FILE)
+            self._average.updates = state["average_updates"]
         self._sums = dict(state["sums"])
         self.done = state["step"]
 
-    def _tell(self) -> None:
-        """Have the first process say how the run is shared, where it is."""
-        self._held = all_gather_objects(self._parallel.held())
-        if len(self._held) > 1 and self._processes.is_main_process:
-            print(
-                f"{len(self._held)} processes, sharding {self._settings.sharding}: each takes "
-                f"{self._share} of {self._settings.accumulation} batches a step; weights and "
-                f"moments held: {', '.join(f'{held:,}' for held in self._held)}",
-                file=sys.stderr,
-            )
-
-    def open_log(self) -> RunLog:
-        """The run's log; only the first process writes."""
-        main = self._processes.is_main_process
-        return RunLog(self._output, done=self.done, steps=self._settings.steps, writes=main)
-
     def advance(self, log: RunLog, hooks: Sequence[Hook]) -> None:
-        """Take one optimiser step, tell log and hooks, and save when it is time."""
+        """Take one optimiser step, log it, call the hooks that are due, and save when due."""
         report = self._take_step()
         self.done += 1
         for name, value in {**report, "steps": 1}.items():
@@ -404,9 +382,9 @@ class Run:
             self._sums.clear()
         for hook in [hook for hook in hooks if hook.due(self.done)]:
             with nullcontext() if self._average is None else self._average.applied():
-                told = self._parallel.call(hook.call, self.done, report)
-            if told:
-                log.write(self.done, told)
+                logged = self._parallel.run_wrapped(hook.call, self.done, report)
+            if logged:
+                log.write(self.done, logged)
         if self.done % self._settings.save_every == 0:
             self.save()
 
@@ -419,55 +397,48 @@ class Run:
             number += state.process_index
             torch.manual_seed(seed_of(settings.seed, number))
             batch = send_to_device(self._batch_at(number), self._device)
-            values = self._parallel.learn(self._losses, batch, last=part == self._share - 1)
+            values = self._parallel.backward(self._losses, batch, last=part == self._share - 1)
             for name, value in values.items():
                 report[name] = report.get(name, 0.0) + float(value.detach()) / self._share
-        report = self._shared(report)
+        if is_distributed():
+            means = reduce(torch.tensor(list(report.values()), device=self._device), "mean")
+            report = dict(zip(report, means.tolist(), strict=True))
         if not math.isfinite(report["loss"]):
             raise RecipeError(
                 f"the loss is {report['loss']} at step {self.done + 1}; "
                 "lower learning_rate or lengthen warmup_steps"
             )
         rate = learning_rate_at(self.done + 1, settings)
-        report["gradient_norm"] = self._parallel.follow(rate)
+        report["gradient_norm"] = self._parallel.optimizer_step(rate)
         report["learning_rate"] = rate
         if self._average is not None:
             self._average.update()
         return report
 
     def _losses(self, batch: Any) -> dict[str, Tensor]:
-        """The losses of a batch, of which only "loss" is followed."""
-        coarse = self._settings.precision == "bfloat16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=coarse):
+        """The losses of a batch, of which only "loss" has a gradient."""
+        bfloat16 = self._settings.precision == "bfloat16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
             values = self._step(batch)
         return {n: v if n == "loss" else v.detach() for n, v in values.items()}
 
-    def _shared(self, report: dict[str, float]) -> dict[str, float]:
-        """The mean of a report over all processes."""
-        if not is_distributed():
-            return report
-        values = torch.tensor(list(report.values()), device=self._device)
-        means = reduce(values, "mean").tolist()
-        return dict(zip(report, means, strict=True))
-
     def save(self) -> Path:
-        """Write a checkpoint of this moment; returns its folder. Every process gives its part, the
-        first one writes."""
+        """Have the first process write a checkpoint of the present state; returns its folder."""
         folder = self._output / f"checkpoint-{self.done}"
         if self._saved == self.done:
             return folder
         main = self._processes.is_main_process
         files = {
-            WEIGHTS_FILE: gathered(kept_weights(self._model), keep=main),
-            OPTIMIZER_FILE: gathered(self._parallel.moments(), keep=main),
+            WEIGHTS_FILE: gather(kept_weights(self._model), keep=main),
+            OPTIMIZER_FILE: gather(self._parallel.moments(), keep=main),
         }
         if self._average is not None:
-            files[AVERAGE_FILE] = gathered(self._average.weights, keep=main)
+            files[AVERAGE_FILE] = gather(self._average.weights, keep=main)
         state = {
             "settings": as_table(self._settings),
             "sums": dict(self._sums),
             "average_updates": 0 if self._average is None else self._average.updates,
-            "held": self._held,
+            "held": self._local_numels,
         }
         if main:
             save_checkpoint(self._output, self.done, files=files, state=state)
@@ -476,31 +447,26 @@ class Run:
         return folder
 
     def finish(self) -> Path:
-        """Save, and leave model and average whole in every process; returns the last checkpoint."""
+        """Save, and unshard model and average in every process; returns the last checkpoint."""
         kept = self.save()
-        self._parallel.finish()
+        self._parallel.unshard()
         if self._average is not None:
-            self._average.follow()
+            self._average.match_layout()
         return kept
 
-    def agreed(self, stop: bool) -> bool:
-        """Whether any process was told to stop."""
+    def any_process(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
         if not is_distributed():
-            return stop
-        flag = torch.tensor(float(stop), device=self._device)
-        return bool(reduce(flag, "sum") > 0)
+            return flag
+        return bool(reduce(torch.tensor(float(flag), device=self._device), "sum") > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a finished run wrote: `log` holds every line of log.jsonl."""
+    """The last checkpoint of a finished run, and every line of its log.jsonl."""
 
     checkpoint: Path
     log: tuple[Mapping[str, float], ...]
-
-    def trace(self, name: str = "loss") -> list[tuple[int, float]]:
-        """(step, value) of one logged quantity."""
-        return [(int(line["step"]), line[name]) for line in self.log if name in line]
 
 
 def fit(
@@ -513,37 +479,38 @@ def fit(
     resume: bool,
     hooks: Sequence[Hook] = (),
     average: WeightAverage | None = None,
-    enough: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> History:
     """Train `model` in place and keep checkpoints and a log in `output`.
 
     `batch_at(number)` gives batch 0, 1, 2 … and depends on nothing else, so a resumed run needs no
-    memory of its data; `accumulation` batches make one optimiser step. `step(batch)` returns scalar
-    tensors: "loss", whose gradient is followed, and parts that are only logged. torch's seed is
-    set anew for every batch. A hook that is due is called as (steps done, this step's report) and
-    what it returns is logged. Training ends before its last step once `enough()` says so, such as
-    that of `BestWeights`. The last checkpoint is the finished model, with running averages of the
-    weights where `ema_decay` is set (`load_average`).
+    record of its data; `accumulation` batches make one optimiser step. `step(batch)` returns scalar
+    tensors: "loss", which is minimised, and parts that are only logged. torch's seed is set anew
+    for every batch. Training ends before its last step once `should_stop()` (`BestWeights`). The
+    last checkpoint is the finished model, with averaged weights where `ema_decay` is set.
 
-    With `resume` it goes on from the last checkpoint, if there is one, and gives the same losses
-    as an uninterrupted run. Raises RecipeError where `output` holds another run or the loss is
-    not finite, InterruptedRunError after Ctrl-C or SIGTERM (with all that is done saved).
+    With `resume` it goes on from the last checkpoint, if there is one, with the losses of an
+    uninterrupted run. Raises RecipeError where `output` holds another run or the loss is not
+    finite, InterruptedRunError after Ctrl-C or SIGTERM (with all that is done saved).
 
-    Under torchrun the processes share the batches of each step, so that `accumulation` must be a
-    multiple of their number, and the way that `settings.sharding` names (`parallel`) shares the
-    rest; losses are those of one process. Every process must call, with the same model; the first
-    one writes. LostProcessError where one of them dies. Afterwards each has the whole model.
+    Under torchrun every process must call, with the same model. The processes share the batches of
+    each step, so that `accumulation` must be a multiple of their number, and weights and moments as
+    `settings.sharding` says (`devices`); losses are those of one process. Afterwards each has the
+    full model. LostProcessError where one of them dies.
     """
     run = Run(model, step, batch_at, settings, output, average)
     run.start(resume=resume)
+    writes = is_first_process()
     with ExitStack() as stack:
         stack.enter_context(reporting_lost_processes(output))
         stop = stack.enter_context(deferred_interrupt())
-        log = stack.enter_context(run.open_log())
+        log = stack.enter_context(
+            RunLog(output, done=run.done, steps=settings.steps, writes=writes)
+        )
         model.train()
-        while run.done < settings.steps and not run.agreed(enough()):
+        while run.done < settings.steps and not run.any_process(should_stop()):
             run.advance(log, hooks)
-            if run.agreed(stop.is_set()):
+            if run.any_process(stop.is_set()):
                 kept = run.save()
                 raise InterruptedRunError(
                     f"stopped at step {run.done} of {settings.steps}; "
