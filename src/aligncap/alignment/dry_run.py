@@ -1,7 +1,6 @@
-"""A dry run of a training stage: its model is built on torch's meta device and counted.
+"""Dry runs of training stages: the model is built on torch's meta device and counted.
 
-What is missing is named with its cure; what is here and does not fit is raised, as training would
-before its first step.
+Missing files are listed with a hint; files that do not fit are errors, as they are in training.
 """
 
 import json
@@ -42,26 +41,26 @@ CODEBOOKS = MappingProxyType({"codebooks": 1, "codebook_size": 1024})
 """Of the speech tokenizer where no rows are here: SpeechTokenizer's first layer (the paper's)."""
 
 
-def _qwen2(hidden: int, feed_forward: int, layers: int, heads: int) -> tuple[str, int, Any]:
-    config = {"vocab_size": 151936, "num_key_value_heads": 2, "tie_word_embeddings": True}
-    config |= {"hidden_size": hidden, "intermediate_size": feed_forward}
-    return "qwen2", 151665, {**config, "num_hidden_layers": layers, "num_attention_heads": heads}
-
-
-_GPT2_LARGE = {"n_embd": 1280, "n_layer": 36, "n_head": 20}
-_OPT = {"hidden_size": 2048, "word_embed_proj_dim": 2048, "ffn_dim": 8192}
-_OPT |= {"num_hidden_layers": 24, "num_attention_heads": 32}
+_OPT_1B = {"hidden_size": 2048, "word_embed_proj_dim": 2048, "ffn_dim": 8192}
+_OPT_1B |= {"num_hidden_layers": 24, "num_attention_heads": 32}
+_QWEN2 = {"vocab_size": 151936, "num_key_value_heads": 2, "tie_word_embeddings": True}
+_QWEN2_05B = {"hidden_size": 896, "intermediate_size": 4864}
+_QWEN2_05B |= {"num_hidden_layers": 24, "num_attention_heads": 14}
+_QWEN2_15B = {"hidden_size": 1536, "intermediate_size": 8960}
+_QWEN2_15B |= {"num_hidden_layers": 28, "num_attention_heads": 12}
 
 KNOWN_BACKBONES: Mapping[str, tuple[str, int, Mapping[str, Any]]] = MappingProxyType(
     {
         "huggyllama/llama-7b": ("llama", 32000, {}),
         "openai-community/gpt2": ("gpt2", 50257, {}),
-        "openai-community/gpt2-large": ("gpt2", 50257, _GPT2_LARGE),
-        "facebook/opt-1.3b": ("opt", 50265, _OPT),
-        "Qwen/Qwen2.5-0.5B": _qwen2(896, 4864, 24, 14),
-        "Qwen/Qwen2.5-1.5B": _qwen2(1536, 8960, 28, 12),
+        "openai-community/gpt2-large": (
+            "gpt2", 50257, {"n_embd": 1280, "n_layer": 36, "n_head": 20}
+        ),
+        "facebook/opt-1.3b": ("opt", 50265, _OPT_1B),
+        "Qwen/Qwen2.5-0.5B": ("qwen2", 151665, _QWEN2 | _QWEN2_05B),
+        "Qwen/Qwen2.5-1.5B": ("qwen2", 151665, _QWEN2 | _QWEN2_15B),
     }
-)
+)  # fmt: skip
 """Published models that can be counted without being here, by name on the hub: transformers'
 `model_type`, ids of the tokenizer, and what config.json says beyond that type's defaults."""
 
@@ -103,9 +102,9 @@ def plan_training(
     frozen: Callable[[CaptionModel], int] | None = None,
     notes: Iterable[str] = (),
 ) -> dict[str, object]:
-    """The plan of any stage on rows that hold the codes of `source`, None where none are here.
+    """The plan of any stage on rows with the codes of `source`, None where no rows are here.
 
-    `wrap` puts a head on the model that is trained; `frozen` gives the bytes of further models.
+    `wrap` puts a head on the trained model; `frozen` gives the bytes of further models.
     """
     check_layout(settings)
     planned = plan_model(settings.model, source)
@@ -129,17 +128,16 @@ def plan_training(
         "model": trained_bytes(model) if "LoRA" in groups else weight_bytes(model),
     }
     if settings.validation.best is not None:
-        disk["best"] = 2 * trained_bytes(model)  # a better one is whole before the last best goes
-    memory = training_memory(
-        model,
-        average=average,
-        frozen=frozen(captioner) if frozen else 0,
-        quantized=settings.model.quantization is not None,
-    )
+        disk["best"] = 2 * trained_bytes(model)  # the old one is removed after the new is written
     return plan_table(
         needed,
         parameters=count_parameters(groups, model),
-        memory=memory,
+        memory=training_memory(
+            model,
+            average=average,
+            frozen=frozen(captioner) if frozen else 0,
+            quantized=settings.model.quantization is not None,
+        ),
         disk=disk,
         assumed=planned.assumed,
         notes=notes,
@@ -151,14 +149,14 @@ def plan_model(settings: ModelSettings, source: SpeechSource | None) -> PlannedM
     if settings.start is not None:
         if source is not None and settings.start.exists():
             check_start(settings.start, source)
-        return _started(settings, settings.start)
+        return _plan_start(settings, settings.start)
     codes = {name: getattr(source, name) for name in CODEBOOKS} if source else dict(CODEBOOKS)
     assumed = {} if source else codes
     if settings.base is not None:
-        return _pretrained(settings, settings.base, codes, assumed)
+        return _plan_base(settings, settings.base, codes, assumed)
     sizes = asdict(settings.new)
     text = sizes.pop("text_vocabulary")
-    vocabulary = _counts(text, **codes)
+    vocabulary = _sizes(text, **codes)
     model = meta_model(small_config(vocabulary.size, **sizes), vocabulary, dtype=settings.dtype)
     return PlannedModel(model, (), assumed, ("made new, with random weights",))
 
@@ -166,14 +164,14 @@ def plan_model(settings: ModelSettings, source: SpeechSource | None) -> PlannedM
 def meta_model(
     config: Any, vocabulary: Any, lora: AdapterSettings | None = None, *, dtype: str = "float32"
 ) -> CaptionModel:
-    """The model that training makes of a backbone's config, on the meta device: no weight is read.
+    """The model that training makes of a backbone's config, on the meta device, without weights.
 
     RecipeError where the kind of model has no known LoRA targets and `lora` names none.
     """
     from transformers import AutoModelForCausalLM
 
     config = type(config).from_dict(config.to_dict())
-    # Rows that the model had for no token are used before it grows, as add_speech_tokens does.
+    # Unused rows of the embedding are used before it grows, as in add_speech_tokens.
     config.vocab_size = max(config.vocab_size, vocabulary.size)
     with torch.device("meta"):
         causal_lm = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
@@ -183,39 +181,43 @@ def meta_model(
         return add_adapter(model, lora) if lora else model
 
 
-def _started(settings: ModelSettings, folder: Path) -> PlannedModel:
+def _plan_start(settings: ModelSettings, folder: Path) -> PlannedModel:
     """The model folder of an earlier stage."""
     hint = "train it with its recipe, or give another model folder"
-    start = needed_path("model to start from", folder, hint=hint)
-    if not start.present:
-        return PlannedModel(None, (start,), notes=(f"{folder}: not here, so its size is unknown",))
-    meta = read_meta(folder)
-    needed, name, lora = [start], str(folder), settings.lora
-    if meta.base:
-        needed.append(_needed_model(meta.base))
-        saved = json.loads((folder / ADAPTER_FOLDER / "adapter_config.json").read_text("utf-8"))
-        name = meta.base
-        lora = AdapterSettings(rank=saved["r"], targets=tuple(saved["target_modules"]))
-    config = _config_of(name)
+    needed, name, lora = (
+        [needed_path("model to start from", folder, hint=hint)],
+        None,
+        settings.lora,
+    )
+    config = None
+    if folder.exists():
+        meta = read_meta(folder)
+        name = meta.base or str(folder)
+        if meta.base:
+            needed.append(_needed_model(meta.base))
+            saved = json.loads((folder / ADAPTER_FOLDER / "adapter_config.json").read_text("utf-8"))
+            lora = AdapterSettings(rank=saved["r"], targets=tuple(saved["target_modules"]))
+        config = _config_of(name)
     if config is None:
-        return PlannedModel(None, needed, notes=(f"{name}: not here, so its size is unknown",))
+        note = f"{name or folder}: not here, so its size is unknown"
+        return PlannedModel(None, needed, notes=(note,))
     model = meta_model(config, load_vocabulary(folder, meta), lora, dtype=settings.dtype)
     return PlannedModel(model, needed)
 
 
-def _pretrained(
+def _plan_base(
     settings: ModelSettings, base: str, codes: Mapping[str, int], assumed: Mapping[str, object]
 ) -> PlannedModel:
-    """A model of the hub; where it is not here, as it is published."""
+    """A model of the hub, as it is published where it is not here."""
     needed, notes = _needed_model(base), []
     vocabulary: Any = None
-    if needed.present:
+    if not needed.hint:
         try:
             vocabulary = pretrained_vocabulary(base, **codes)
         except MissingModelError as error:
             needed = Needed(needed.what, needed.name, _hint_of(error))
     if vocabulary is None and base in KNOWN_BACKBONES:
-        vocabulary = _counts(KNOWN_BACKBONES[base][1], **codes)
+        vocabulary = _sizes(KNOWN_BACKBONES[base][1], **codes)
         notes.append(f"{base}: not here; counted by its published configuration")
     config = _config_of(base)
     if vocabulary is None or config is None:
@@ -236,7 +238,7 @@ def _needed_model(name: str) -> Needed:
 
 
 def _hint_of(error: MissingModelError) -> str:
-    # What the libraries say of why it is not here is no help; the end is what to do.
+    # The message begins with the libraries' reasons and ends with what to do.
     return str(error).rpartition("; ")[2]
 
 
@@ -253,7 +255,7 @@ def _config_of(name: str) -> Any:
         return AutoConfig.for_model(kind, **config)
 
 
-def _counts(text: int, *, codebooks: int, codebook_size: int) -> Any:
-    """What sizes depend on of a `Vocabulary` over `text` ids whose tokenizer is not here."""
+def _sizes(text: int, *, codebooks: int, codebook_size: int) -> Any:
+    """The sizes of a `Vocabulary` over `text` ids whose tokenizer is not here."""
     size = text + 2 + codebooks * codebook_size
     return SimpleNamespace(text_rows=text, size=size, new_ids=range(text, size))

@@ -1,6 +1,6 @@
-"""Dry runs of preference recipes: DPO, reward model and PPO, and whole rounds of them."""
+"""Dry runs of preference recipes: DPO, reward model and PPO, and rounds of them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,11 @@ def plan_preference(
     more: Iterable[Needed] = (),
     notes: Iterable[str] = (),
 ) -> dict[str, object]:
-    """`plan_training` on preference rows; DataError where none holds a pair though `pairs` are
-    learnt."""
+    """`plan_training` on preference rows; with `pairs`, DataError where none holds a pair."""
     paths = settings.data.rows
     needed = [needed_path("preference rows", path, hint=ROWS_HINT) for path in paths]
     source = None
-    if all(one.present for one in needed):
+    if not any(one.hint for one in needed):
         rows, source = read_preferences(paths)
         if pairs:
             with_pairs(rows, candidates=settings.batch.captions)
@@ -52,11 +51,11 @@ def plan_rounds(
     output: Path,
     rounds: int,
 ) -> Plan:
-    """The plan of `rounds` rounds of `steps`, plans by kind, in the folder `output`: each step's
-    total, and "steps" with their plans. `folders` are captioners by what they are for.
+    """The plan of `rounds` rounds of `steps` (plans by kind) in the folder `output`: the total of
+    each step, and "steps" with their plans. `folders` are captioners by purpose.
 
-    What a round makes itself is not among what is loaded. Steps run one after another, so memory
-    is the largest step's; nothing of an earlier round is removed, so disk is the sum.
+    What a round makes itself is no input. Steps run one after another, so memory is the largest
+    step's; nothing of an earlier round is removed, so disk is the sum.
     """
     start_hint = "train it with its recipe, or give another model folder"
     needed = [
@@ -70,8 +69,12 @@ def plan_rounds(
             needed.append(Needed(one["what"], one["name"], one["cure"] or ""))
             named.add(one["name"])
     last = list(steps.values())[-1]
-    disk = _totals(steps, "disk_bytes")
-    memory = _totals(steps, "memory_bytes")
+
+    def totals(key: str) -> dict[str, int] | None:
+        found = {kind: plan[key] for kind, plan in steps.items()}
+        return None if None in found.values() else {k: one["total"] for k, one in found.items()}
+
+    disk, memory = totals("disk_bytes"), totals("memory_bytes")
     plan = plan_table(
         needed,
         parameters=last["parameters"],
@@ -79,13 +82,8 @@ def plan_rounds(
         assumed=last["assumed"],
         notes=[*last["notes"], _clips_note(data, candidates, rounds)],
     )
-    most = memory and {**memory, "total": max(memory.values())}
-    return {**plan, "memory_bytes": most, "steps": steps}
-
-
-def _totals(steps: Mapping[str, Plan], key: str) -> dict[str, int] | None:
-    found = {kind: plan[key] for kind, plan in steps.items()}
-    return None if None in found.values() else {kind: one["total"] for kind, one in found.items()}
+    largest = memory and {**memory, "total": max(memory.values())}
+    return {**plan, "memory_bytes": largest, "steps": steps}
 
 
 def _clips_note(data: RowClipSettings, candidates: CandidateOptions, rounds: int) -> str:
@@ -95,9 +93,7 @@ def _clips_note(data: RowClipSettings, candidates: CandidateOptions, rounds: int
     found = dict.fromkeys(SPLITS, 0)
     for row in read_rows(data.rows):
         found[row.split] += row.speech is not None and is_as_it_is(row)
-    limits: Sequence[tuple[int, int]] = list(
-        zip(found.values(), (data.clips, data.validation_clips), strict=True)
-    )
+    limits = zip(found.values(), (data.clips, data.validation_clips), strict=True)
     clips = sum(min(count, limit or count) for count, limit in limits)
     asked = clips * len(data.languages) * candidates.count
     return (
