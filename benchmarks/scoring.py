@@ -97,8 +97,7 @@ def draw_pairs(count: int, language: str) -> list[tuple[str, str]]:
 
 def measure_ours(pairs: int, language: str) -> Timings:
     """Ours, stage by stage, and the intervals of 1,000 draws."""
-    from aligncap.metrics.scores import ScoredClip, interval
-    from aligncap.metrics.table import METRICS, MetricOptions, open_metric
+    from aligncap.metrics.scores import METRICS, MetricOptions, ScoredClip, interval, open_metric
     from aligncap.metrics.tokenise import open_tokeniser
 
     drawn = draw_pairs(pairs, language)

@@ -1,7 +1,7 @@
 """Chat and completions servers of the OpenAI protocol, asked through the `openai` client.
 
-The client sends, waits and sends again. Here is what goes to a server, what its failures mean,
-and how a run that ends gets rid of requests that wait. `openai` is imported on use.
+The client sends, waits and sends again. This module decides what is sent, which failures end the
+run, and cancels requests that wait when the run ends. `openai` is imported on use.
 """
 
 import socket
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
-"""What is asked of a server: the path behind its base URL."""
+"""Paths behind a server's base URL."""
 
 LONGEST_PAUSE_S = 60
 """A server that asks for a longer pause (Retry-After) ends the run."""
@@ -30,11 +30,11 @@ _HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length"}
     | {"user-agent", "x-stainless-raw-response", "x-stainless-retry-count"}
 )
-"""What is sent beside the key: `openai` would add what the environment and the platform say."""
+"""Headers sent besides the key: `openai` would add those of the environment and the platform."""
 
-_PASSING = frozenset({408, 409, 429})
+_TRANSIENT = frozenset({408, 409, 429})
 _MALFORMED = 599
-"""Stands in for 200 where the body is not what was asked for: the client repeats 500 and above."""
+"""Replaces 200 where the body cannot be read: the client repeats 500 and above."""
 
 
 class NoReplyError(Exception):
@@ -170,7 +170,9 @@ class Endpoint(Generic[T]):
             raise self._failure(error) from error
         except self._openai.APIConnectionError as error:
             silent = isinstance(error, self._openai.APITimeoutError)
-            reason = f"silent for {self._settings.timeout_s:g} s" if silent else f"{_root(error)}"
+            reason = (
+                f"silent for {self._settings.timeout_s:g} s" if silent else f"{_root_cause(error)}"
+            )
             raise NoReplyError(reason, attempts=self._settings.attempts) from error
         return self._read(reply.http_response.json()), reply.retries_taken
 
@@ -194,7 +196,7 @@ class Endpoint(Generic[T]):
         try:
             response = send(request, **options)
         except Exception as error:
-            root = _root(error)
+            root = _root_cause(error)
             if isinstance(root, ssl.SSLCertVerificationError):
                 raise self._refused(
                     f"{self._url}: its certificate is not trusted ({root})"
@@ -208,7 +210,7 @@ class Endpoint(Generic[T]):
         if response.status_code == 200 and not self._is_readable(response):
             response.status_code = _MALFORMED
         pause = response.headers.get("Retry-After", "")
-        if _may_pass(response.status_code) and pause.isascii() and pause.isdigit():
+        if _is_transient(response.status_code) and pause.isascii() and pause.isdigit():
             del response.headers["Retry-After"]
             self._pause(int(pause), is_last=_attempt(request) == self._settings.attempts)
         return response
@@ -230,16 +232,16 @@ class Endpoint(Generic[T]):
         return True
 
     def _failure(self, error: "openai.APIStatusError") -> Exception:
-        """What an answer that is no success means: this request failed, or every one would."""
+        """NoReplyError where this request failed, `refused` where every one would."""
         body = error.body
         message = body.get("message", error.response.text) if isinstance(body, Mapping) else body
-        said = " ".join(str(message or "").split())[:200]
+        text = " ".join(str(message or "").split())[:200]
         reason = f"HTTP {error.status_code}"
         if error.status_code == _MALFORMED:
             reason = f"the body is no {self._what}"
-        if said:
-            reason += f" ({said})"
-        if _may_pass(error.status_code):
+        if text:
+            reason += f" ({text})"
+        if _is_transient(error.status_code):
             return NoReplyError(reason, attempts=_attempt(error.request))
         hint = self._hints.get(error.status_code, self._hints[0])
         if error.response.is_redirect:
@@ -247,8 +249,8 @@ class Endpoint(Generic[T]):
         return self._refused(f"{self._url}: {reason}; {hint}")
 
 
-def _may_pass(status: int) -> bool:
-    return status in _PASSING or status >= 500
+def _is_transient(status: int) -> bool:
+    return status in _TRANSIENT or status >= 500
 
 
 def _attempt(request: "httpx2.Request") -> int:
@@ -256,8 +258,8 @@ def _attempt(request: "httpx2.Request") -> int:
     return 1 + int(request.headers.get("X-Stainless-Retry-Count", "0"))
 
 
-def _root(error: BaseException) -> BaseException:
-    """The error of the system below those of libraries."""
+def _root_cause(error: BaseException) -> BaseException:
+    """The operating system's error below those of libraries."""
     while below := error.__cause__ or error.__context__:
         error = below
     return error

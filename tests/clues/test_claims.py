@@ -16,8 +16,7 @@ from aligncap.clues.claims import (
     without_composure,
 )
 from aligncap.clues.vocabulary import meanings
-from aligncap.metrics.scores import ScoredClip
-from aligncap.metrics.table import MetricOptions, open_metric
+from aligncap.metrics.scores import MetricOptions, ScoredClip, open_metric
 
 REFERENCES = {("pitch", "low", False), ("volume", "loud", True), ("emotion", "sad", False)}
 

@@ -1,13 +1,170 @@
-"""A whole evaluation of a few clips: which metrics, in which order, with what beside them."""
+"""Reading hypotheses and references, with the line that names each mistake; and an evaluation of a
+few clips: which metrics, in which order, with a baseline."""
 
 from pathlib import Path
 
 import pytest
 
-from aligncap.errors import MissingModelError, UnknownNameError
-from aligncap.metrics.evaluation import Draws, evaluate, language_of, usual_metrics, with_splits
-from aligncap.metrics.scores import ScoredClip
-from aligncap.metrics.table import DEFAULT_METRICS, METRICS, SET_METRICS, MetricOptions
+from aligncap.errors import DataError, MissingModelError, UnknownNameError
+from aligncap.metrics.evaluation import (
+    Resampling,
+    clips_of,
+    default_metrics,
+    evaluate,
+    majority_language,
+    read_hypotheses,
+    read_references,
+    with_splits,
+)
+from aligncap.metrics.scores import (
+    DEFAULT_METRICS,
+    METRICS,
+    SET_METRICS,
+    MetricOptions,
+    ScoredClip,
+)
+
+GOOD = '{"id": "good", "caption": "Sad.", "captions": ["Sad."]}'
+
+
+def written(folder: Path, name: str, *lines: str) -> Path:
+    path = folder / name
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    return path
+
+
+def test_clips_come_in_the_order_of_the_references(tmp_path):
+    hypotheses = written(
+        tmp_path,
+        "h.jsonl",
+        '{"id": "b", "caption": "一位女性。"}',
+        "",
+        '{"id": "a", "caption": "", "x": 1}',
+    )
+    references = written(
+        tmp_path,
+        "r.jsonl",
+        '{"id": "a", "captions": ["Sad.", "Unhappy."], "file": "deep/a.wav", "emotion": "sadness"}',
+        '\ufeff{"id": "b", "captions": ["女性。"]}',
+    )
+    a, b = clips_of(read_hypotheses(hypotheses), read_references(references))
+    assert (a.id, a.hypothesis, a.references) == ("a", "", ("Sad.", "Unhappy."))
+    assert (a.file, a.emotion) == (tmp_path / "deep" / "a.wav", "sad")
+    assert (b.id, b.hypothesis, b.file, b.emotion) == ("b", "一位女性。", None, None)
+
+
+def test_what_caption_writes_is_read_by_the_stem_of_its_file(tmp_path):
+    hypotheses = written(
+        tmp_path,
+        "h.jsonl",
+        '{"file": "clips/one.two.wav", "caption": "Sad.", "clues": []}',
+        '{"file": "clips/b.wav", "error": "clips/b.wav: nobody speaks in it"}',
+    )
+    references = written(
+        tmp_path,
+        "r.jsonl",
+        '{"id": "b", "captions": ["B."]}',
+        '{"file": "one.two.ogg", "captions": ["A."]}',
+    )
+    found = read_hypotheses(hypotheses)
+    assert found.failed == 1
+    clips = clips_of(found, read_references(references))
+    assert [(clip.id, clip.hypothesis) for clip in clips] == [("b", ""), ("one.two", "Sad.")]
+
+
+MISTAKES = [
+    ('{"caption": "x", "captions": ["x"]}', "has no 'id'; name the clip"),
+    ('{"id": 3, "caption": "x", "captions": ["x"]}', "'id' is 3; write it as text in quotes"),
+    (GOOD, "clip 'good' is in line 1 already; keep one of the two"),
+    ("[1]", "holds a list; write one JSON object a line"),
+    ("null", "holds a NoneType; write one JSON object a line"),
+    ('{"id": "x"', "not JSON (Expecting ',' delimiter); write one object a line"),
+    ('{"id": "x", "n": NaN}', "holds NaN, which is not JSON; write a number or null"),
+    ('{"id": "x", "n": -Infinity}', "holds -Infinity, which is not JSON; write a number or null"),
+    ("[" * 100_000, "not JSON that can be read; write one object a line"),
+]
+
+
+@pytest.mark.parametrize("read", [read_hypotheses, read_references])
+@pytest.mark.parametrize(("line", "message"), MISTAKES)
+def test_a_mistake_names_file_and_line(tmp_path, read, line, message):
+    path = written(tmp_path, "f.jsonl", GOOD, "", line, GOOD)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}:3: {message}"
+
+
+@pytest.mark.parametrize("read", [read_hypotheses, read_references])
+def test_a_file_that_is_empty_or_cannot_be_read(tmp_path, read):
+    what = "hypotheses" if read is read_hypotheses else "references"
+    files = {
+        "none.jsonl": (b"", f":1: the {what} are empty; write one JSON object a line"),
+        "blank.jsonl": (b"\n  \n", f":1: the {what} are empty; write one JSON object a line"),
+        "latin.jsonl": (
+            GOOD.encode() + '\n{"id": "é"}'.encode("latin-1"),
+            f":2: not UTF-8; save the {what} as UTF-8",
+        ),
+        "wide.jsonl": (GOOD.encode("utf-16"), f":1: not UTF-8; save the {what} as UTF-8"),
+    }
+    for name, (content, message) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            read(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path / name}{message}"
+    for name in ("absent.jsonl", "."):
+        with pytest.raises(DataError, match="cannot read the"):
+            read(tmp_path / name)
+
+
+H, R = read_hypotheses, read_references
+
+
+@pytest.mark.parametrize(
+    ("read", "line", "message"),
+    [
+        (H, '{"id": "x"}', "has no 'caption'; write \"\" where the system said nothing"),
+        (H, '{"id": "x", "caption": ["x"]}', "'caption' is ['x']; write it as text in quotes"),
+        (H, '{"id": "x", "caption": null}', "'caption' is None; write it as text in quotes"),
+        (
+            H,
+            '{"id": "x", "caption": "a \\ud83d"}',
+            "holds half of a surrogate pair ('\\ud83d'); write the whole one",
+        ),
+        (R, '{"id": "x"}', "has no 'captions'; write a list of at least one text"),
+        (R, '{"id": "x", "captions": []}', "has no 'captions'; write a list of at least one text"),
+        (R, '{"id": "x", "captions": "Sad."}', "'captions' is 'Sad.'; write a list of texts"),
+        (R, '{"id": "x", "captions": ["a", ""]}', "'captions' is ['a', '']; write a list of texts"),
+        (R, '{"id": "x", "captions": ["a"], "file": 1}', "'file' is 1; write it as text in quotes"),
+        (
+            R,
+            '{"id": "x", "captions": ["a"], "emotion": "joy"}',
+            "x: emotion is 'joy', must be one of angry, bored, disgusted, fearful, happy, neutral, "
+            "sad, surprised",
+        ),
+    ],
+)
+def test_a_mistake_of_one_kind_of_file(tmp_path, read, line, message):
+    path = written(tmp_path, "f.jsonl", line)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}:1: {message}"
+
+
+def test_a_clip_that_is_in_one_file_only(tmp_path):
+    both = written(tmp_path, "both.jsonl", GOOD, '{"id": "a", "caption": "", "captions": ["A."]}')
+    one = written(tmp_path, "one.jsonl", GOOD)
+    with pytest.raises(DataError) as caught:
+        clips_of(read_hypotheses(both), read_references(one))
+    assert str(caught.value) == (
+        f"{both}:2: clip 'a' has no reference in {one}; add one or remove the line"
+    )
+    with pytest.raises(DataError) as caught:
+        clips_of(read_hypotheses(one), read_references(both))
+    assert str(caught.value) == (
+        f"{both}:2: clip 'a' has no hypothesis in {one}; "
+        'add one ("caption": "" where the system said nothing) or remove the line'
+    )
+
 
 TEXTS = [
     ("A sad woman speaks slowly.", "A sad woman speaks slowly."),
@@ -17,7 +174,7 @@ TEXTS = [
 CLIPS = [ScoredClip(str(n), said, (reference,)) for n, (said, reference) in enumerate(TEXTS)]
 SAME = [ScoredClip(clip.id, clip.references[0], clip.references) for clip in CLIPS]
 SILENT = [ScoredClip(clip.id, "", clip.references) for clip in CLIPS]
-FEW = Draws(number=50)
+FEW = Resampling(draws=50)
 
 AT_BEST_0 = ("hallucination", "repeated")
 UNBOUND = ("cider", "cider-d", "meteor", "distinct2")
@@ -25,8 +182,8 @@ UNBOUND = ("cider", "cider-d", "meteor", "distinct2")
 
 
 def scores(clips: list[ScoredClip], names=DEFAULT_METRICS) -> dict[str, float]:
-    lines = evaluate(clips, names, MetricOptions(), draws=FEW)
-    return {line.score.name: line.score.value for line in lines}
+    results = evaluate(clips, names, MetricOptions(), resampling=FEW)
+    return {one.score.name: one.score.value for one in results}
 
 
 def test_what_is_equal_is_100_and_what_says_nothing_is_0():
@@ -47,7 +204,7 @@ def test_the_order_of_clips_does_not_matter():
 
 def test_a_line_for_each_metric_with_interval_and_signature():
     names = ["distinct2", "clue-f1", "hallucination/pitch"]
-    lines = list(evaluate(CLIPS, names, MetricOptions(), draws=FEW))
+    lines = list(evaluate(CLIPS, names, MetricOptions(), resampling=FEW))
     assert [line.score.name for line in lines] == names
     diversity, f1, pitch = (line.score for line in lines)
     assert diversity.low is None
@@ -61,7 +218,7 @@ def test_a_line_for_each_metric_with_interval_and_signature():
 
 def test_a_baseline_is_scored_and_compared():
     names = ["clue-f1", "repeated"]
-    f1, repeated = evaluate(SAME, names, MetricOptions(), draws=FEW, baseline=CLIPS)
+    f1, repeated = evaluate(SAME, names, MetricOptions(), resampling=FEW, baseline=CLIPS)
     assert f1.baseline is not None
     assert f1.difference is not None
     assert f1.difference.delta == pytest.approx(100 - f1.baseline.value)
@@ -71,8 +228,8 @@ def test_a_baseline_is_scored_and_compared():
 
 def test_the_papers_way_is_given_where_asked_for():
     clips = [ScoredClip(str(n), "A sad man.", ("A sad man.",)) for n in range(30)]
-    draws = Draws(number=10, paper25=True)
-    line, diversity = evaluate(clips, ["clue-f1", "distinct1"], MetricOptions(), draws=draws)
+    few = Resampling(draws=10, paper25=True)
+    line, diversity = evaluate(clips, ["clue-f1", "distinct1"], MetricOptions(), resampling=few)
     assert line.paper25 is not None
     assert (line.paper25.mean, line.paper25.sd) == (100, 0)
     assert diversity.paper25 is None
@@ -84,7 +241,7 @@ def test_the_papers_way_is_given_where_asked_for():
 def test_what_cannot_be_opened_is_said_before_anything_is_measured(name, error):
     clip = ScoredClip("c", "Loud.", ("Loud.",), file=Path("absent.wav"))
     with pytest.raises(error):
-        next(evaluate([clip], ["hallucination-signal", name], MetricOptions(), draws=FEW))
+        next(evaluate([clip], ["hallucination-signal", name], MetricOptions(), resampling=FEW))
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_without_every_trait():
@@ -100,8 +257,8 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_without_every_trait():
 
 def test_the_signal_is_asked_where_every_clip_has_a_recording():
     recorded = [ScoredClip("a", "", ("A.",), file=Path("a.wav"))]
-    assert "hallucination-signal" in usual_metrics(recorded)
-    assert usual_metrics([*recorded, *CLIPS]) == list(DEFAULT_METRICS)
+    assert "hallucination-signal" in default_metrics(recorded)
+    assert default_metrics([*recorded, *CLIPS]) == list(DEFAULT_METRICS)
     assert set(DEFAULT_METRICS) <= METRICS.keys() | SET_METRICS.keys()
 
 
@@ -113,5 +270,5 @@ def test_splits_stand_behind_their_whole_once():
 
 def test_the_language_is_that_of_most_references():
     chinese = [ScoredClip("a", "", ("她很高兴。", "高兴的女性。"))]
-    assert language_of(chinese) == "zh"
-    assert language_of([*chinese, *CLIPS]) == "en"
+    assert majority_language(chinese) == "zh"
+    assert majority_language([*chinese, *CLIPS]) == "en"

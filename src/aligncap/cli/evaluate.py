@@ -13,10 +13,9 @@ from aligncap.cli.console import SOME_FAILED, Console, Language, Output, Progres
 from aligncap.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
-    from aligncap.metrics.evaluation import Draws, Hypotheses, Line
+    from aligncap.metrics.evaluation import Hypotheses, MetricResult, Resampling
     from aligncap.metrics.judge import JudgeReport, JudgeSettings
-    from aligncap.metrics.scores import ScoredClip
-    from aligncap.metrics.table import MetricOptions
+    from aligncap.metrics.scores import MetricOptions, ScoredClip
 
 JUDGED = frozenset({"aes-c", "aes-s"})
 """Metrics that need a judge."""
@@ -114,7 +113,7 @@ def evaluate(
 ) -> int:
     """Score captions against references, each number with its interval and signature."""
     from aligncap.metrics import evaluation
-    from aligncap.metrics.table import MetricOptions
+    from aligncap.metrics.scores import MetricOptions
 
     console: Console = context.obj
     inputs = [path.resolve() for path in (hypotheses, references, baseline) if path is not None]
@@ -124,24 +123,24 @@ def evaluate(
     written = evaluation.read_references(references)
     clips, *compared = (evaluation.clips_of(captions, written) for captions in sets)
     options = MetricOptions(
-        language=language or evaluation.language_of(clips),
+        language=language or evaluation.majority_language(clips),
         tokenisation=tokenisation,
         jars=jars,
         encoder=encoder,
     )
-    lines, judged = _score(
+    results, judged = _score(
         console,
         [clips, *compared],
         _metric_names(metrics, clips, encoder=encoder is not None, judge=judge_model is not None),
         options,
-        evaluation.Draws(number=draws, seed=seed, paper25=paper25),
+        evaluation.Resampling(draws=draws, seed=seed, paper25=paper25),
         judge_settings(console, judge_model, judge_url, judge_cache, judge_prompts),
     )
     form = format or SUFFIXES.get(output.suffix.lower() if output else "", "table")
     rival = f" (baseline {baseline})" if baseline else ""
     source = f"{hypotheses}{rival} against {references}"
     folder = output.parent if output else Path()
-    _write(console, _report(form, source, lines, clips, options, folder), output)
+    _write(console, _report(form, source, results, clips, options, folder), output)
     for failure in judged.failures if judged else ():
         console.log(f"{failure.id}: not rated: {failure.reason}")
     if judged:
@@ -165,11 +164,11 @@ def _metric_names(
     metrics: str | None, clips: "list[ScoredClip]", *, encoder: bool, judge: bool
 ) -> list[str]:
     """The metrics named, or those that need nothing more than was given."""
-    from aligncap.metrics.evaluation import usual_metrics
+    from aligncap.metrics.evaluation import default_metrics
 
     if metrics is None:
         similarity = ["similarity"] if encoder else []
-        return [*usual_metrics(clips), *similarity, *(sorted(JUDGED) if judge else [])]
+        return [*default_metrics(clips), *similarity, *(sorted(JUDGED) if judge else [])]
     names = [name for part in metrics.split(",") if (name := part.strip())]
     if not names:
         raise DataError("--metrics names none; write bleu4,clue-f1 or leave it out")
@@ -189,7 +188,7 @@ def judge_settings(
     Its key is ALIGNCAP_JUDGE_KEY of the environment. OPENAI_API_KEY is sent to OpenAI only: a key
     that lies in the environment for another purpose must not go to any server somebody names.
     """
-    from aligncap.metrics.judge import CACHE, JudgeSettings
+    from aligncap.metrics.judge import DEFAULT_CACHE, JudgeSettings
 
     if model is None:
         if url is not None:
@@ -204,7 +203,7 @@ def judge_settings(
         key=key or None,
         proxy=console.proxy_for(url),
         prompts=prompts,
-        cache=cache or CACHE,
+        cache=cache or DEFAULT_CACHE,
     )
 
 
@@ -213,9 +212,9 @@ def _score(
     sets: "Sequence[list[ScoredClip]]",
     names: list[str],
     options: "MetricOptions",
-    draws: "Draws",
+    resampling: "Resampling",
     judge: "JudgeSettings | None",
-) -> "tuple[list[Line], JudgeReport | None]":
+) -> "tuple[list[MetricResult], JudgeReport | None]":
     """The scores of the first set, compared with the second if there is one, and what a judge was
     asked if a metric needs one."""
     from aligncap.metrics.evaluation import evaluate, with_splits
@@ -225,12 +224,12 @@ def _score(
         with Progress(console, "measuring") as bar:  # now, where a bar shows how long it takes
             bar.add_total(len(clips))
             for clip in clips:
-                options.findings.facts(clip)
+                options.claims.facts(clip)
                 bar.advance()
     names = with_splits(names)
     if judge is None or not JUDGED.intersection(names):
-        return list(evaluate(clips, names, options, draws=draws, baseline=baseline)), None
-    from aligncap.metrics.judge_clients import open_judge
+        return list(evaluate(clips, names, options, resampling=resampling, baseline=baseline)), None
+    from aligncap.metrics.judge import open_judge_client
 
     with Progress(console, "asking the judge") as bar:
 
@@ -240,16 +239,18 @@ def _score(
                 bar.add_total(of)
             bar.advance()
 
-        with open_judge(judge, progress=answered) as client:
+        with open_judge_client(judge, progress=answered) as client:
             options = replace(options, judge=client)
-            lines = list(evaluate(clips, names, options, draws=draws, baseline=baseline))
-        return lines, client.report
+            results = list(
+                evaluate(clips, names, options, resampling=resampling, baseline=baseline)
+            )
+        return results, client.report
 
 
 def _report(
     form: str,
     source: str,
-    lines: "list[Line]",
+    results: "list[MetricResult]",
     clips: "list[ScoredClip]",
     options: "MetricOptions",
     folder: Path,
@@ -266,23 +267,23 @@ def _report(
     )
     match form:
         case "json":
-            return report.as_json(lines)
+            return report.as_json(results)
         case "markdown":
-            return report.markdown_table(lines, heading)
+            return report.markdown_table(results, heading)
         case "html":
-            listen = any(line.score.name.startswith(FROM_SIGNAL) for line in lines)
-            marked = [
-                evaluation.mark(clip, options.language, options.findings, listen=listen)
+            signal = any(one.score.name.startswith(FROM_SIGNAL) for one in results)
+            analyses = [
+                evaluation.analyse(clip, options.language, options.claims, signal=signal)
                 for clip in clips
             ]
             return report.report_page(
-                lines,
-                evaluation.worst_first(marked),
+                results,
+                evaluation.worst_first(analyses),
                 heading=heading,
                 language=options.language,
                 folder=folder,
             )
-    return report.text_table(lines, heading)
+    return report.text_table(results, heading)
 
 
 def _write(console: Console, text: str, output: Path | None) -> None:

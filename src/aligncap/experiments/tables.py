@@ -27,8 +27,15 @@ from aligncap.data.captions import write_captions
 from aligncap.data.manifest import Utterance, trusted_gender
 from aligncap.errors import MissingModelError
 from aligncap.metrics.claims import macro_recall
-from aligncap.metrics.scores import Floats, Metric, ScoredClip, Statistics, difference
-from aligncap.metrics.table import MetricOptions, open_metric
+from aligncap.metrics.scores import (
+    Floats,
+    Metric,
+    MetricOptions,
+    ScoredClip,
+    Statistics,
+    difference,
+    open_metric,
+)
 from aligncap.preference.candidates import RowClip
 from aligncap.storage import atomic_file
 from aligncap.values import RATE_HZ, Caption, Verdict

@@ -1,20 +1,27 @@
-"""P_score: several captions of one clip, rated beside each other by a judge (Fig. 5).
+"""AES_c, AES_s and P_score: captions rated by an LLM judge (Fig. 5 and 6 of the paper).
 
-The judge sees them under names that say nothing, in an order that depends on their text alone: it
-cannot know which came first, and the same candidates are the same prompt, whatever their order.
+AES_c rates how near the clues of a caption (tone, pitch, rhythm, volume, pace) come to those of
+its references, AES_s the emotional state that they amount to. Both are mean ratings from 1 to 10,
+as in the paper, and are not multiplied by 100.
 
-AES_c and AES_s: how near a caption comes to its references, rated 1 to 10 by a judge (Fig. 6).
+P_score rates several captions of one clip together. The judge sees them under neutral names, in an
+order that depends on their text alone: it cannot know which came first, and the same candidates
+give the same prompt, whatever their order.
 
-AES_c is of the clues (tone, pitch, rhythm, volume, pace), AES_s of the emotional state that they
-amount to. The value is the mean rating, on the scale 1-10 as in the paper and not times 100.
+A reply must hold one JSON object of known keys, types and ranges. It may have thoughts in <think> …
+</think> before it, a code fence or prose around the object. What is parsed lies between its first
+and its last brace; with two objects, or a brace in the prose, the reply is refused.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 
@@ -22,17 +29,17 @@ from aligncap.errors import DataError, JudgeError, MissingModelError, UnknownNam
 from aligncap.metrics.judge import (
     JudgeClient,
     JudgeFailure,
+    MalformedReplyError,
     Question,
-    check_keys,
-    read_object,
-    read_rating,
-    read_table,
-    read_text,
-    read_texts,
     settings_hash,
 )
-from aligncap.metrics.scores import Floats, ScoredClip, Statistics
-from aligncap.metrics.table import MetricOptions
+from aligncap.metrics.scores import (
+    MetricOptions,
+    ScoredClip,
+    Statistics,
+    mean_of_sums,
+    signature_text,
+)
 from aligncap.storage import hash_of
 
 BUILT_IN = Path(__file__).with_name("prompts")
@@ -42,7 +49,14 @@ PLACEHOLDERS = {
     "aes-s": ("references", "prediction"),
     "p-score": ("instruction", "references", "candidates"),
 }
-"""What each kind of prompt must mention."""
+"""The names that each kind of prompt must hold."""
+
+MIN_AES, MAX_AES = 1.0, 10.0
+
+P_RATINGS = ("richness", "consistency", "fluency", "adherence")
+MAX_P_RATING = 10.0
+CONTRADICTION_PENALTY = 1.0
+"""Points taken off for each contradicted clue; the paper gives no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,7 @@ class JudgePrompt:
 
 
 def load_template(kind: str, language: str, folder: Path | None = None) -> JudgePrompt:
-    """The prompt of a kind in a language: the file of `folder` if it has one, or else ours.
+    """The prompt of a kind in a language: the file of `folder` if it has one, else the built-in.
 
     Raises DataError where the file lacks a place or has one that nothing fills, UnknownNameError
     where the folder holds a file that would never be read.
@@ -73,53 +87,107 @@ def load_template(kind: str, language: str, folder: Path | None = None) -> Judge
     name = f"{kind}.{language}"
     path = BUILT_IN / f"{name}.txt"
     if folder is not None:
-        _check_folder(folder)
+        known = {built_in.name for built_in in BUILT_IN.glob("*.txt")}
+        if not folder.is_dir():
+            raise DataError(f"{folder}: is no folder of prompts; name one with {_listed(known)}")
+        for own in sorted(folder.glob("*.txt")):
+            if own.name not in known:
+                raise UnknownNameError(f"prompt of the judge (in {folder})", own.name, known)
         if (folder / path.name).is_file():
             path = folder / path.name
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); write the prompt as UTF-8") from error
-    _check_places(text, PLACEHOLDERS[kind], path)
-    return JudgePrompt(name, text)
-
-
-def _check_folder(folder: Path) -> None:
-    known = {path.name for path in BUILT_IN.glob("*.txt")}
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder of prompts; name one with {_listed(known)}")
-    for path in sorted(folder.glob("*.txt")):
-        if path.name not in known:
-            raise UnknownNameError(f"prompt of the judge (in {folder})", path.name, known)
-
-
-def _check_places(text: str, places: tuple[str, ...], path: Path) -> None:
-    template = Template(text)
-    if not template.is_valid():
+    if not Template(text).is_valid():
         raise DataError(f"{path}: has a '$' that begins no name; write '$$' for the sign itself")
-    found = set(template.get_identifiers())
-    if found != set(places):
-        wanted = _listed(f"${place}" for place in places)
+    found = Template(text).get_identifiers()
+    if set(found) != set(PLACEHOLDERS[kind]):
+        wanted = _listed(f"${place}" for place in PLACEHOLDERS[kind])
         raise DataError(
             f"{path}: must have the places {wanted}, and has {_listed(found) or 'none'}"
         )
+    return JudgePrompt(name, text)
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-RATINGS = ("richness", "consistency", "fluency", "adherence")
-CLUES = ("contradicted", "unsupported")
-BEST = 10.0
+class AesScore:
+    """AES_c or AES_s: the mean rating of a judge over the clips it could rate.
 
-CONTRADICTION_PENALTY = 1.0
-"""Points taken off for each contradicted clue; the paper gives no number."""
+    An empty caption has the lowest rating, and the judge is not asked. A clip it could not rate is
+    not counted; `JudgeClient.report` says which and why.
+    """
+
+    def __init__(self, name: str, judge: JudgeClient, template: JudgePrompt) -> None:
+        self.name = name
+        self._judge, self._template = judge, template
+
+    @property
+    def variant(self) -> str:
+        """The judging model, the prompt's and the settings' hashes, and the scale."""
+        _, _, language = self._template.name.rpartition(".")
+        return (
+            f"{self.name}|judge:{signature_text(self._judge.model.name)}"
+            f"|prompt:{language}-{self._template.hash}"
+            f"|settings:{settings_hash(self._judge.model.settings)}|scale:1-10"
+        )
+
+    def measure(self, clips: list[ScoredClip]) -> Statistics:
+        """Rows of (rating, 1), or (0, 0) where the judge could not rate the clip.
+
+        Raises JudgeError where it could rate none, or cannot be asked.
+        """
+        questions = [
+            Question(
+                clip.id,
+                self._template.filled(references=list(clip.references), prediction=caption),
+                read_aes,
+            )
+            for clip in clips
+            if (caption := clip.hypothesis.strip())
+        ]
+        found: list[float | JudgeFailure] = self._judge.ask(questions)
+        answers = iter(found)
+        rows = np.zeros((len(clips), 2))
+        for row, clip in zip(rows, clips, strict=True):
+            rating = next(answers) if clip.hypothesis.strip() else MIN_AES
+            if not isinstance(rating, JudgeFailure):
+                row[:] = rating, 1.0
+        if len(clips) and not rows[:, 1].any():
+            reason = self._judge.report.failures[-1].reason
+            raise JudgeError(
+                f"{self.name}: judge {self._judge.model.name} could rate none of {len(clips)} "
+                f"clips ({reason}); try another model or a larger max_tokens"
+            )
+        return Statistics(rows, mean_of_sums, scale=1.0)
+
+
+def read_aes(reply: str) -> float:
+    """The rating in a reply of AES_c or AES_s; its reason must be there, and stays in the cache."""
+    table = read_object(reply)
+    check_keys(table, ("reason", "score"), of="the object")
+    if not _is_text(table["reason"]):
+        raise MalformedReplyError(f"'reason' must be text, not {_short(table['reason'])}")
+    return read_rating(table, "score", low=MIN_AES, high=MAX_AES)
+
+
+def open_aes(name: str, options: MetricOptions) -> AesScore:
+    """AES_c or AES_s by the judge of the options; MissingModelError where they have none."""
+    if options.judge is None:
+        raise MissingModelError(
+            f"{name} is rated by a language model, and none is named: give --judge-url and "
+            "--judge-model for a server, or --judge-model alone for a model of this machine"
+        )
+    template = load_template(name, options.language, options.judge.prompts)
+    return AesScore(name, options.judge, template)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateSet:
-    """The captions of one clip that are to be rated beside each other."""
+    """The captions of one clip that are to be rated together."""
 
     id: str
     instruction: str
@@ -135,7 +203,7 @@ class CandidateSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateScore:
-    """What a judge says of one candidate: four ratings from 0 to 10, and clues it holds wrong."""
+    """A judge's ratings of one candidate, each from 0 to 10, and the clues it finds wrong."""
 
     caption: str
     richness: float
@@ -150,11 +218,6 @@ class CandidateScore:
     unsupported: tuple[str, ...]
     """Clues that the references do not have; they cost nothing."""
     penalty: float = CONTRADICTION_PENALTY
-
-    def __post_init__(self) -> None:
-        for name in RATINGS:
-            if not 0.0 <= getattr(self, name) <= BEST:
-                raise DataError(f"{name} is {getattr(self, name)}, must be 0 to {BEST:g}")
 
     @property
     def value(self) -> float:
@@ -173,13 +236,13 @@ def score_candidates(
     penalty: float = CONTRADICTION_PENALTY,
 ) -> tuple[CandidateScore, ...]:
     """The scores of one clip's candidates, in their order; DataError where there are none."""
-    one = CandidateSet(
+    clip = CandidateSet(
         id="candidates",
         instruction=instruction,
         candidates=tuple(candidates),
         references=tuple(references),
     )
-    (scores,) = score_candidate_sets(judge, [one], language=language, penalty=penalty)
+    (scores,) = score_candidate_sets(judge, [clip], language=language, penalty=penalty)
     if isinstance(scores, JudgeFailure):
         raise DataError(f"judge {judge.model.name} could not rate them: {scores.reason}")
     return scores
@@ -197,131 +260,116 @@ def score_candidate_sets(
     Equal captions of a clip are shown once and share their score.
     """
     template = load_template("p-score", language, judge.prompts)
-    found = judge.ask([_question(one, template, penalty) for one in sets])
+    questions = []
+    for clip in sets:
+        # References are sorted: in another order they are the same clip's.
+        salt = [clip.instruction, sorted(clip.references)]
+        captions = sorted(
+            set(clip.candidates), key=lambda caption: hash_of(json.dumps([salt, caption]))
+        )
+        by_name = {f"C{number}": caption for number, caption in enumerate(captions, start=1)}
+        prompt = template.filled(
+            instruction=clip.instruction, references=list(clip.references), candidates=by_name
+        )
+        read = partial(read_candidates, by_name=by_name, penalty=penalty)
+        questions.append(Question(clip.id, prompt, read))
+    found: list[dict[str, CandidateScore] | JudgeFailure] = judge.ask(questions)
     return [
         scores
         if isinstance(scores, JudgeFailure)
-        else tuple(scores[caption] for caption in one.candidates)
-        for one, scores in zip(sets, found, strict=True)
+        else tuple(scores[caption] for caption in clip.candidates)
+        for clip, scores in zip(sets, found, strict=True)
     ]
 
 
 def read_candidates(
-    reply: str, named: Mapping[str, str], *, penalty: float
+    reply: str, by_name: Mapping[str, str], *, penalty: float
 ) -> dict[str, CandidateScore]:
-    """The score of each caption, from a reply about captions under these names."""
+    """Caption → score, from a reply about captions under these names."""
     table = read_object(reply)
-    check_keys(table, named)
+    check_keys(table, by_name, of="the object")
     scores = {}
-    for name, caption in named.items():
-        row = read_table(table, name)
-        check_keys(row, (*RATINGS, *CLUES), of=name)
+    for name, caption in by_name.items():
+        row = table[name]
+        if not isinstance(row, dict):
+            raise MalformedReplyError(f"{name!r} must be an object, not {_short(row)}")
+        check_keys(row, (*P_RATINGS, "contradicted", "unsupported"), of=name)
         scores[caption] = CandidateScore(
             caption=caption,
             penalty=penalty,
-            **{rating: read_rating(row, rating, low=0.0, high=BEST) for rating in RATINGS},
-            contradicted=read_texts(row, "contradicted"),
-            unsupported=read_texts(row, "unsupported"),
+            **{
+                rating: read_rating(row, rating, low=0.0, high=MAX_P_RATING) for rating in P_RATINGS
+            },
+            contradicted=_texts(row, "contradicted"),
+            unsupported=_texts(row, "unsupported"),
         )
     return scores
 
 
-def _question(
-    one: CandidateSet, template: JudgePrompt, penalty: float
-) -> Question[dict[str, CandidateScore]]:
-    captions = _shuffled(one)
-    named = {f"C{number}": caption for number, caption in enumerate(captions, start=1)}
-    prompt = template.filled(
-        instruction=one.instruction, references=list(one.references), candidates=named
-    )
-    return Question(one.id, prompt, partial(read_candidates, named=named, penalty=penalty))
-
-
-def _shuffled(one: CandidateSet) -> list[str]:
-    """The different captions, in an order of the clip's own that no run changes."""
-    # Sorted references: whoever lists them otherwise asks about the same clip.
-    clip = [one.instruction, sorted(one.references)]
-
-    def place(caption: str) -> str:
-        return hash_of(json.dumps([clip, caption]))
-
-    return sorted(set(one.candidates), key=place)
-
-
-LOWEST, HIGHEST = 1.0, 10.0
-
-
-class JudgedOverlap:
-    """The mean rating of a judge over the clips it could rate.
-
-    A caption that says nothing has the lowest rating, and the judge is not asked. A clip it could
-    not rate counts for nothing; `Judge.report` says which and why.
-    """
-
-    def __init__(self, name: str, judge: JudgeClient, template: JudgePrompt) -> None:
-        self.name = name
-        self._judge, self._template = judge, template
-
-    @property
-    def variant(self) -> str:
-        """The judging model, the prompt's and the settings' hashes, and the scale."""
-        model = "_".join(self._judge.model.name.replace("|", "_").split())
-        _, _, language = self._template.name.rpartition(".")
-        return (
-            f"{self.name}|judge:{model}|prompt:{language}-{self._template.hash}"
-            f"|settings:{settings_hash(self._judge.model.settings)}|scale:1-10"
+def read_object(text: str) -> dict[str, Any]:
+    """The one JSON object of a reply; MalformedReplyError where it has none or several."""
+    text = re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL)
+    begin, end = re.search(r"[{}]", text), text.rfind("}")
+    if begin is None or end < 0:
+        raise MalformedReplyError("it holds no whole JSON object")
+    try:
+        found = json.loads(
+            text[begin.start() : end + 1],
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
         )
-
-    def measure(self, clips: list[ScoredClip]) -> Statistics:
-        """Of each clip its rating and 1, or twice 0 where the judge could not rate it.
-
-        Raises JudgeError where it could rate none, or cannot be asked.
-        """
-        questions = [self._question(clip) for clip in clips if clip.hypothesis.strip()]
-        answers = self._judge.ask(questions)
-        ratings = iter(answers)
-        rows = [_row(next(ratings)) if clip.hypothesis.strip() else (LOWEST, 1.0) for clip in clips]
-        statistics = Statistics(np.array(rows).reshape(-1, 2), mean_rating, scale=1.0)
-        if not statistics.per_clip[:, 1].any():
-            reason = self._judge.report.failures[-1].reason
-            raise JudgeError(
-                f"{self.name}: judge {self._judge.model.name} could rate none of {len(clips)} "
-                f"clips ({reason}); try another model or a larger max_tokens"
-            )
-        return statistics
-
-    def _question(self, clip: ScoredClip) -> Question[float]:
-        prompt = self._template.filled(
-            references=list(clip.references), prediction=clip.hypothesis.strip()
-        )
-        return Question(clip.id, prompt, read_overlap)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise MalformedReplyError(f"it is not one JSON object ({reason})") from error
+    assert isinstance(found, dict), "what begins with a brace is an object"
+    return found
 
 
-def mean_rating(sums: Floats) -> Floats:
-    """Sums of (rating, rated), shape [..., 2], to mean ratings; NaN where nothing was rated."""
-    ratings, rated = sums[..., 0], sums[..., 1]
-    nothing = np.full_like(ratings, np.nan)
-    return np.asarray(np.divide(ratings, rated, out=nothing, where=rated > 0))
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise MalformedReplyError("a key is there twice")
+    return table
 
 
-def read_overlap(reply: str) -> float:
-    """The rating in a reply of AES_c or AES_s; its reason must be there, and stays in the cache."""
-    table = read_object(reply)
-    check_keys(table, ("reason", "score"))
-    read_text(table, "reason")
-    return read_rating(table, "score", low=LOWEST, high=HIGHEST)
+def _refuse_constant(name: str) -> float:
+    raise MalformedReplyError(f"{name} is no number")
 
 
-def open_aes(name: str, options: MetricOptions) -> JudgedOverlap:
-    """AES_c or AES_s by the judge of the options; MissingModelError where they have none."""
-    if options.judge is None:
-        raise MissingModelError(
-            f"{name} is rated by a language model, and none is named: give --judge-url and "
-            "--judge-model for a server, or --judge-model alone for a model of this machine"
-        )
-    template = load_template(name, options.language, options.judge.prompts)
-    return JudgedOverlap(name, options.judge, template)
+def check_keys(table: Mapping[str, object], keys: Collection[str], *, of: str) -> None:
+    """MalformedReplyError for a table that has not exactly these keys."""
+    if missing := [key for key in keys if key not in table]:
+        raise MalformedReplyError(f"{of} lacks {', '.join(map(_short, missing[:3]))}")
+    if unknown := [key for key in table if key not in keys]:
+        names = ", ".join(map(_short, unknown[:3]))
+        raise MalformedReplyError(f"{of} has {names}, which nobody asked for")
 
 
-def _row(rating: float | JudgeFailure) -> Sequence[float]:
-    return (0.0, 0.0) if isinstance(rating, JudgeFailure) else (rating, 1.0)
+def read_rating(table: Mapping[str, object], key: str, *, low: float, high: float) -> float:
+    """A number of a table within its range; text, true and false are no numbers."""
+    value = table[key]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise MalformedReplyError(f"{key!r} must be a number, not {_short(value)}")
+    if not low <= value <= high:  # compared as it is: a vast integer fits no float
+        raise MalformedReplyError(f"{key!r} is {_short(value)}, must be {low:g} to {high:g}")
+    return float(value)
+
+
+def _texts(table: Mapping[str, object], key: str) -> tuple[str, ...]:
+    value = table[key]
+    if not isinstance(value, list) or not all(map(_is_text, value)):
+        raise MalformedReplyError(f"{key!r} must be a list of texts, not {_short(value)}")
+    return tuple(one.strip() for one in value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _short(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
+        return "a number of very many digits"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "an infinite number"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,6 +1,5 @@
-"""What is right and wrong with each caption: its claims found, invented, contradicted, missed.
-
-Hypotheses and references, read from JSON lines; a mistake in them names file and line.
+"""An evaluation: hypotheses and references read from JSON lines, every metric over the same clips,
+and the analysis of each caption: its claims found, invented, contradicted and missed.
 
     hypotheses   {"id": "a1", "caption": "A woman shouts."}
     references   {"id": "a1", "captions": ["…", "…"], "file": "a1.wav", "emotion": "angry"}
@@ -8,9 +7,7 @@ Hypotheses and references, read from JSON lines; a mistake in them names file an
 `file` and `emotion` may be left out; `file` is relative to the references. A line without `id` is
 named by the stem of its `file`, so what `aligncap caption --format jsonl` writes is read as
 hypotheses as it is: recordings/a1.wav is clip a1. Its lines with `error` instead of `caption` count
-as a system that said nothing.
-
-An evaluation: every metric asked for over the same clips, and a baseline beside it.
+as empty captions. A mistake in a file is a DataError that names file and line.
 """
 
 from collections import Counter
@@ -24,86 +21,83 @@ from aligncap.clues import detect_language
 from aligncap.clues.claims import ClaimStatus, check_by_references
 from aligncap.data.manifest import SAME_EMOTION, Row, read_rows, text_of, texts_of
 from aligncap.errors import DataError
-from aligncap.metrics.claims import count_claims, f1, measured_facts_of, nearest
+from aligncap.metrics.claims import count_claims, evidence_of, f1, nearest_reference
 from aligncap.metrics.scores import (
-    Difference,
-    Metric,
-    Score,
-    ScoredClip,
-    SetMetric,
-    SmallSample,
-    difference,
-    paper25,
-    score,
-    signature,
-)
-from aligncap.metrics.table import (
     DEFAULT_METRICS,
+    DRAWS,
     SET_METRICS,
     SPLITS,
     ClaimCache,
+    Difference,
     MetricOptions,
+    Score,
+    ScoredClip,
+    SmallSample,
+    difference,
     open_metric,
     open_set_metric,
+    paper25,
+    score,
+    score_set,
 )
 from aligncap.values import Clue, Evidence, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MarkedClip:
-    """A clip and what its caption gets right and wrong."""
+class ClipAnalysis:
+    """A clip and the claims of its caption by verdict."""
 
     clip: ScoredClip
     found: tuple[Clue, ...]
     """Claims that a reference makes too."""
     invented: tuple[Clue, ...]
-    """Claims of which no reference speaks."""
+    """Claims that no reference makes or denies."""
     contradicted: tuple[Clue, ...]
     """Claims against a reference."""
     missed: tuple[Clue, ...]
     """Claims of the nearest reference that the caption does not make."""
-    unheard: tuple[Evidence, ...]
+    against_signal: tuple[Evidence, ...]
     """Claims that the recording contradicts; empty as well where there is no recording."""
     f1: float
     """Of the clues, 0 to 1; NaN where neither side claims anything."""
 
-    @property
-    def badness(self) -> tuple[float, int, str]:
-        """A key that sorts the worst first; nothing to say is no mistake."""
-        wrong = len(self.unheard) + len(self.contradicted)
-        return (1.0 if np.isnan(self.f1) else self.f1, -wrong, self.clip.id)
 
+def analyse(clip: ScoredClip, language: str, cache: ClaimCache, *, signal: bool) -> ClipAnalysis:
+    """The claims of a clip's caption against its references, and against its recording's signal."""
+    made = cache.claims(clip.hypothesis, language)
+    references = [cache.claims(text, language) for text in clip.references]
+    wanted = cache.all_claims(clip.references, language)
+    status_of = {claim: check_by_references(claim, wanted)[0] for claim in made}
+    evidence = evidence_of(clip, language, cache) if signal else ()
 
-def mark(clip: ScoredClip, language: str, findings: ClaimCache, *, listen: bool) -> MarkedClip:
-    """The caption of a clip beside its references, and beside its recording to `listen` to."""
-    made = findings.claims(clip.hypothesis, language)
-    references = [findings.claims(text, language) for text in clip.references]
-    said = findings.said(clip.references, language)
-    status_of = {claim: check_by_references(claim, said.keys())[0] for claim in made}
-    evidence = measured_facts_of(clip, language, findings) if listen else ()
+    def those(*statuses: ClaimStatus) -> tuple[Clue, ...]:
+        return tuple(clue for claim, clue in made.items() if status_of[claim] in statuses)
 
-    def those(*wanted: ClaimStatus) -> tuple[Clue, ...]:
-        return tuple(clue for claim, clue in made.items() if status_of[claim] in wanted)
-
-    return MarkedClip(
+    nearest = nearest_reference(made, references)
+    return ClipAnalysis(
         clip=clip,
         found=those(ClaimStatus.SUPPORTED),
         invented=those(ClaimStatus.UNSUPPORTED, ClaimStatus.UNVERIFIABLE),
         contradicted=those(ClaimStatus.CONTRADICTED),
-        missed=tuple(said[claim] for claim in nearest(made, references) if claim not in made),
-        unheard=tuple(one for one in evidence if one.verdict is Verdict.CONTRADICTED),
+        missed=tuple(wanted[claim] for claim in nearest if claim not in made),
+        against_signal=tuple(one for one in evidence if one.verdict is Verdict.CONTRADICTED),
         f1=float(f1(np.array(count_claims(made, references), dtype=np.float64))),
     )
 
 
-def worst_first(marked: Sequence[MarkedClip]) -> list[MarkedClip]:
+def worst_first(analyses: Sequence[ClipAnalysis]) -> list[ClipAnalysis]:
     """By F1 of the clues, then by how many claims are contradicted, then by name."""
-    return sorted(marked, key=lambda one: one.badness)
+
+    def key(one: ClipAnalysis) -> tuple[float, int, str]:
+        wrong = len(one.against_signal) + len(one.contradicted)
+        return (1.0 if np.isnan(one.f1) else one.f1, -wrong, one.clip.id)
+
+    return sorted(analyses, key=key)
 
 
 @dataclass(frozen=True, slots=True)
 class Hypotheses:
-    """What one system said, by clip."""
+    """One system's captions, by clip."""
 
     source: Path
     captions: Mapping[str, str]
@@ -115,7 +109,7 @@ class Hypotheses:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What people, or a corpus, say of each clip; the hypotheses are still empty."""
+    """The reference captions of each clip; the hypotheses are still empty."""
 
     source: Path
     clips: Mapping[str, ScoredClip]
@@ -123,37 +117,44 @@ class References:
 
 
 def read_hypotheses(path: Path) -> Hypotheses:
-    """One system's captions. Raises DataError, which names file, line and cure."""
+    """One system's captions. Raises DataError, which names file, line and hint."""
     captions: dict[str, str] = {}
     places: dict[str, str] = {}
     failed = 0
-    for place, row in _named(path, "hypotheses", places):
-        captions[row["id"]] = _hypothesis(row, place)
-        failed += "caption" not in row
+    for place, row in _rows_with_id(path, "hypotheses", places):
+        caption = row.get("caption", "")
+        if not isinstance(caption, str):
+            raise DataError(f"{place}: 'caption' is {caption!r}; write it as text in quotes")
+        if "caption" not in row:
+            failed += 1
+            if text_of(row, "error", place) is None:
+                raise DataError(
+                    f"{place}: has no 'caption'; write \"\" where the system said nothing"
+                )
+        captions[row["id"]] = _encodable(caption, place)
     return Hypotheses(path, captions, places, failed)
 
 
 def read_references(path: Path) -> References:
-    """What is to be scored against. Raises DataError, which names file, line and cure."""
+    """The captions to score against. Raises DataError, which names file, line and hint."""
     clips: dict[str, ScoredClip] = {}
     places: dict[str, str] = {}
-    for place, row in _named(path, "references", places):
-        written = texts_of(row, "captions", place)
-        if not written:
+    for place, row in _rows_with_id(path, "references", places):
+        texts = texts_of(row, "captions", place)
+        if not texts:
             raise DataError(f"{place}: has no 'captions'; write a list of at least one text")
+        references = tuple(_encodable(text, place) for text in texts)
         file, emotion = text_of(row, "file", place), text_of(row, "emotion", place)
         try:
             clips[row["id"]] = ScoredClip(
                 id=row["id"],
                 hypothesis="",
-                references=tuple(_whole(text, place) for text in written),
+                references=references,
                 file=path.parent / file if file else None,
                 emotion=SAME_EMOTION.get(emotion, emotion) if emotion else None,
             )
         except DataError as error:
-            raise (
-                error if str(error).startswith(place) else DataError(f"{place}: {error}")
-            ) from error
+            raise DataError(f"{place}: {error}") from error
     return References(path, clips, places)
 
 
@@ -180,8 +181,8 @@ def clips_of(hypotheses: Hypotheses, references: References) -> list[ScoredClip]
     ]
 
 
-def _named(path: Path, what: str, places: dict[str, str]) -> Iterator[tuple[str, Row]]:
-    """Rows with their `id` found out; it is entered into `places`, where it must be new."""
+def _rows_with_id(path: Path, what: str, places: dict[str, str]) -> Iterator[tuple[str, Row]]:
+    """Rows with their `id`, which is entered into `places` and must be new there."""
     for place, row in read_rows(path, what=what):
         name, file = text_of(row, "id", place), text_of(row, "file", place)
         if name is None and file is None:
@@ -198,19 +199,8 @@ def _named(path: Path, what: str, places: dict[str, str]) -> Iterator[tuple[str,
         raise DataError(f"{path}:1: the {what} are empty; write one JSON object a line")
 
 
-def _hypothesis(row: Row, place: str) -> str:
-    if "caption" in row:
-        caption = row["caption"]
-        if not isinstance(caption, str):
-            raise DataError(f"{place}: 'caption' is {caption!r}; write it as text in quotes")
-        return _whole(caption, place)
-    if text_of(row, "error", place) is None:
-        raise DataError(f"{place}: has no 'caption'; write \"\" where the system said nothing")
-    return ""
-
-
-def _whole(text: str, place: str) -> str:
-    """The text, where it can be written as UTF-8."""
+def _encodable(text: str, place: str) -> str:
+    """The text; DataError where it cannot be written as UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -221,8 +211,8 @@ def _whole(text: str, place: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """What is known of one metric; None where it was not asked for or cannot be given."""
+class MetricResult:
+    """The numbers of one metric; None where they were not asked for or cannot be given."""
 
     score: Score
     baseline: Score | None = None
@@ -231,15 +221,15 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draws:
-    """How intervals are drawn, and whether the paper's way of scoring is shown as well."""
+class Resampling:
+    """Bootstrap samples of an evaluation, and whether the paper's 25 clips are scored as well."""
 
-    number: int = 1000
+    draws: int = DRAWS
     seed: int = 0
     paper25: bool = False
 
 
-def usual_metrics(clips: Sequence[ScoredClip]) -> list[str]:
+def default_metrics(clips: Sequence[ScoredClip]) -> list[str]:
     """The metrics that need nothing more than these clips have."""
     names = list(DEFAULT_METRICS)
     if all(clip.file is not None for clip in clips):
@@ -248,11 +238,11 @@ def usual_metrics(clips: Sequence[ScoredClip]) -> list[str]:
 
 
 def with_splits(names: Sequence[str]) -> list[str]:
-    """The metrics with those that split them behind each, every one once."""
+    """The metrics, each followed by those that split it, every one once."""
     return list(dict.fromkeys(part for name in names for part in (name, *SPLITS.get(name, ()))))
 
 
-def language_of(clips: Sequence[ScoredClip]) -> str:
+def majority_language(clips: Sequence[ScoredClip]) -> str:
     """The language that most references are written in."""
     counts = Counter(detect_language(text) for clip in clips for text in clip.references)
     return max(sorted(counts), key=lambda language: counts[language])
@@ -263,38 +253,29 @@ def evaluate(
     names: Sequence[str],
     options: MetricOptions,
     *,
-    draws: Draws,
+    resampling: Resampling,
     baseline: list[ScoredClip] | None = None,
-) -> Iterator[Line]:
-    """A line for each metric, in order; `baseline` are the same clips with another's hypotheses.
+) -> Iterator[MetricResult]:
+    """The result of each metric, in order; `baseline` are the same clips with another system's
+    hypotheses.
 
-    Every metric is opened before the first is measured: what is not on this machine is said at
-    once.
+    Every metric is opened before the first is measured: what is missing on this machine is an
+    error at once.
     """
-    own = {name: open_metric(name, options) for name in names if name not in SET_METRICS}
-    of_set = {name: open_set_metric(name, options) for name in names if name in SET_METRICS}
+    metrics = {name: open_metric(name, options) for name in names if name not in SET_METRICS}
+    of_sets = {name: open_set_metric(name, options) for name in names if name in SET_METRICS}
+    how = {"draws": resampling.draws, "seed": resampling.seed}
     for name in names:
-        if name in of_set:
-            metric = of_set[name]
-            rival = score_of_set(metric, baseline) if baseline else None
-            yield Line(score=score_of_set(metric, clips), baseline=rival)
-        else:
-            yield _line(own[name], clips, baseline, draws)
-
-
-def _line(
-    metric: Metric, clips: list[ScoredClip], rival: list[ScoredClip] | None, how: Draws
-) -> Line:
-    drawn = {"draws": how.number, "seed": how.seed}
-    return Line(
-        score=score(metric, clips, **drawn),
-        baseline=score(metric, rival, **drawn) if rival else None,
-        difference=difference(metric, clips, rival, **drawn) if rival else None,
-        paper25=paper25(metric, clips, seed=how.seed) if how.paper25 else None,
-    )
-
-
-def score_of_set(metric: SetMetric, clips: list[ScoredClip]) -> Score:
-    """The score of a whole set of captions (x 100), which has no interval."""
-    value = 100 * metric.value(clips)
-    return Score(metric.name, value, None, None, signature(metric, clips))
+        if name in of_sets:
+            yield MetricResult(
+                score=score_set(of_sets[name], clips),
+                baseline=score_set(of_sets[name], baseline) if baseline else None,
+            )
+            continue
+        metric = metrics[name]
+        yield MetricResult(
+            score=score(metric, clips, **how),
+            baseline=score(metric, baseline, **how) if baseline else None,
+            difference=difference(metric, clips, baseline, **how) if baseline else None,
+            paper25=paper25(metric, clips, seed=resampling.seed) if resampling.paper25 else None,
+        )

@@ -1,46 +1,43 @@
-"""How a judge is set up; read from the command line at the edge, and handed in.
+"""The LLM judge: its settings, the chat models it may be, the cache of replies, and asking.
 
-Prompts for the judge: text files with $names, ours or those of a folder one hands in.
+Every reply is committed to one SQLite file as soon as it arrives, so a run that is killed asks
+again only for what is missing. The journal is SQLite's ordinary one rather than WAL, which does
+not work on network drives; several processes may share the file and its replies.
 
-What a judge asks of a language model: a prompt in, a reply out.
-
-Replies read strictly: one JSON object of known keys, types and ranges, or a complaint.
-
-A reply may have thoughts in <think> … </think> before it, a code fence or prose around the object.
-What is read then lies between its first and its last brace, and must be one object: with two
-objects, or a brace in the prose, nobody can say which is meant, and the reply is refused.
-
-Every reply, kept in one SQLite file as soon as it is there.
-
-Each reply is a transaction of its own: a process killed at any moment has lost no reply that had
-arrived. The journal is SQLite's ordinary one rather than WAL, which does not work on network
-drives; the file may be used by several processes at once, which then share their replies.
-
-What a judge was asked and what it took, to be shown beside its scores.
-
-The judge: asks a model many questions at once, keeps every reply, and says what it took.
+Prompts and the reading of replies are in `aes`.
 """
 
-import json
-import math
-import re
+import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from aligncap.endpoints import CHAT, NoReplyError, ServerSettings, StoppedError
-from aligncap.errors import DataError, InterruptedRunError, JudgeError, RecipeError
-from aligncap.storage import Database, canonical_json, hash_of
+from aligncap.endpoints import CHAT, Endpoint, NoReplyError, ServerSettings, StoppedError
+from aligncap.errors import (
+    DataError,
+    InterruptedRunError,
+    JudgeError,
+    MissingModelError,
+    RecipeError,
+)
+from aligncap.storage import Database, canonical_json, fingerprint_of_folder, hash_of
 
-CACHE = Path("judge-replies.sqlite")
+T = TypeVar("T")
 
-OUR_FIELDS = ("model", "messages", "stream")
+DEFAULT_CACHE = Path("judge-replies.sqlite")
+
+RESERVED_FIELDS = ("model", "messages", "stream")
 """Fields of a request that are not the user's to set."""
+
+RETRY_PROMPT = (
+    "\n\nYour last reply to this could not be used: {complaint}. "
+    "Reply with the JSON object only, exactly as described above."
+)
+"""Appended to the prompt when it is asked a second time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +53,7 @@ class JudgeSettings(ServerSettings):
     request: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     """Further fields of each request, such as {"seed": 1}; a field that is None is left out, such
     as {"max_tokens": None, "max_completion_tokens": 4000}."""
-    cache: Path = CACHE
-    """Every reply is kept here."""
+    cache: Path = DEFAULT_CACHE
     prompts: Path | None = None
     """A folder of prompt templates to use in place of those built in, file by file."""
 
@@ -67,8 +63,8 @@ class JudgeSettings(ServerSettings):
         self.check("the judge's", CHAT)
         if self.url is None and (self.temperature or self.request):
             raise RecipeError("a judge on this machine is greedy: leave temperature and request")
-        if ours := [name for name in OUR_FIELDS if name in self.request]:
-            raise RecipeError(f"the judge's request sets {ours[0]!r}, which is set for it")
+        if reserved := [name for name in RESERVED_FIELDS if name in self.request]:
+            raise RecipeError(f"the judge's request sets {reserved[0]!r}, which is set for it")
         if not self.temperature >= 0.0:
             raise RecipeError(f"the judge's temperature is {self.temperature}, must be 0 or more")
         if self.max_tokens < 1:
@@ -77,13 +73,13 @@ class JudgeSettings(ServerSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a model answered to one prompt, as it came."""
+    """A model's reply to one prompt, unparsed."""
 
     text: str
     finish: str = ""
     """Why it ended, in the server's word: "stop", "length" …; empty where it does not say."""
     served: str = ""
-    """The model that the server says has answered: "some-model-2026-01-31" for "some-model"."""
+    """The model named by the server: "some-model-2026-01-31" for "some-model"."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     retries: int = 0
@@ -99,7 +95,7 @@ class ChatModel(Protocol):
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """Everything beside name and prompt that a reply depends on, as JSON values."""
+        """Everything besides name and prompt that a reply depends on, as JSON values."""
 
     def ask(self, prompt: str) -> Reply:
         """The reply to one prompt.
@@ -108,100 +104,121 @@ class ChatModel(Protocol):
         """
 
 
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+class EndpointModel:
+    """The model that `settings` names, behind an OpenAI-compatible chat-completions server."""
 
-
-class MalformedReplyError(Exception):
-    """A reply that cannot be used; the message is a complaint that the model can act on."""
-
-
-def read_object(text: str) -> dict[str, Any]:
-    """The one JSON object of a reply."""
-    text = _THOUGHTS.sub("", text)
-    begin, end = re.search(r"[{}]", text), text.rfind("}")
-    if begin is None or end < 0:
-        raise MalformedReplyError("it holds no whole JSON object")
-    try:
-        found = json.loads(
-            text[begin.start() : end + 1],
-            object_pairs_hook=_without_twins,
-            parse_constant=_no_number,
+    def __init__(self, settings: JudgeSettings, *, stop: threading.Event | None = None) -> None:
+        own = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+        fields: dict[str, object] = {**own, **settings.request}
+        self.name = settings.model
+        self.settings = {key: value for key, value in fields.items() if value is not None}
+        self._endpoint = Endpoint(
+            settings,
+            CHAT,
+            read_completion,
+            what="chat completion",
+            refused=JudgeError,
+            hints={
+                401: "set ALIGNCAP_JUDGE_KEY to a key that the server accepts",
+                403: "set ALIGNCAP_JUDGE_KEY to a key that may use this model",
+                404: "give the base URL up to and with /v1, and a model that the server lists",
+                0: "correct the model or the judge's settings by what it says",
+            },
+            stop=stop,
         )
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise MalformedReplyError(f"it is not one JSON object ({reason})") from error
-    assert isinstance(found, dict), "what begins with a brace is an object"
-    return found
+
+    def ask(self, prompt: str) -> Reply:
+        """The model's reply, after as many attempts as are allowed."""
+        messages = [{"role": "user", "content": prompt}]
+        reply, retries = self._endpoint.ask(
+            model=self.name, messages=messages, extra_body=self.settings
+        )
+        return replace(reply, retries=retries)
 
 
-def check_keys(
-    table: Mapping[str, object], keys: Collection[str], *, of: str = "the object"
-) -> None:
-    """Refuse a table that has not exactly these keys."""
-    if missing := [key for key in keys if key not in table]:
-        raise MalformedReplyError(f"{of} lacks {_quoted(missing)}")
-    if unknown := [key for key in table if key not in keys]:
-        raise MalformedReplyError(f"{of} has {_quoted(unknown)}, which nobody asked for")
+def read_completion(table: Any) -> Reply:
+    """The reply in a chat completion's JSON; LookupError or TypeError where it is none."""
+    choice = table["choices"][0]
+    text = choice["message"]["content"]
+    usage = table.get("usage") or {}
+    if not isinstance(text, str | None):
+        raise TypeError
+    return Reply(
+        text=text or "",
+        finish=str(choice.get("finish_reason") or ""),
+        served=str(table.get("model") or ""),
+        prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        completion_tokens=int(usage.get("completion_tokens") or 0),
+    )
 
 
-def read_rating(table: Mapping[str, object], key: str, *, low: float, high: float) -> float:
-    """A number of a table within its range; text, true and false are no numbers."""
-    value = table[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise MalformedReplyError(f"{key!r} must be a number, not {_short(value)}")
-    if not low <= value <= high:  # compared as it is: a vast integer fits no float
-        raise MalformedReplyError(f"{key!r} is {_short(value)}, must be {low:g} to {high:g}")
-    return float(value)
+class LocalModel:
+    """A causal LM of transformers and its tokenizer, decoded greedily.
+
+    The tokenizer's chat template is used where it has one.
+    """
+
+    def __init__(self, causal_lm: Any, tokenizer: Any, *, name: str, max_tokens: int) -> None:
+        self.name = name
+        self.settings: Mapping[str, object] = {"decoding": "greedy", "max_tokens": max_tokens}
+        self._causal_lm, self._tokenizer = causal_lm, tokenizer
+        self._max_tokens = max_tokens
+        self._lock = threading.Lock()
+
+    def ask(self, prompt: str) -> Reply:
+        """The most probable reply, token by token."""
+        tokenizer, text = self._tokenizer, prompt + "\n"
+        if tokenizer.chat_template:
+            turns = [{"role": "user", "content": prompt}]
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        inputs = tokenizer(
+            text,
+            return_tensors="pt",
+            return_token_type_ids=False,
+            add_special_tokens=not tokenizer.chat_template,  # the template writes its own
+        ).to(self._causal_lm.device)
+        length = int(inputs["input_ids"].shape[1])
+        longest = getattr(self._causal_lm.config, "max_position_embeddings", None)
+        if longest is not None and length + self._max_tokens > longest:
+            raise NoReplyError(
+                f"prompt and reply may take {length} + {self._max_tokens} tokens, "
+                f"{self.name} has room for {longest}"
+            )
+        with self._lock:
+            ids = self._causal_lm.generate(
+                **inputs,
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=self._max_tokens,
+                pad_token_id=0,  # never read: there is one prompt at a time
+            )[0, length:].tolist()
+        return Reply(
+            text=tokenizer.decode(ids, skip_special_tokens=True),
+            finish="length" if len(ids) == self._max_tokens else "stop",
+            prompt_tokens=length,
+            completion_tokens=len(ids),
+        )
 
 
-def read_text(table: Mapping[str, object], key: str) -> str:
-    """A text of a table that is not empty."""
-    value = table[key]
-    if not isinstance(value, str) or not value.strip():
-        raise MalformedReplyError(f"{key!r} must be text, not {_short(value)}")
-    return value.strip()
+def open_local(name: str, *, max_tokens: int) -> LocalModel:
+    """The model of a folder or of the local Hugging Face cache, named with a hash of its files.
 
+    MissingModelError says what to fetch, or which extra brings the libraries.
+    """
+    from aligncap.training.pretrained import folder_of, load_causal_lm, load_tokenizer
 
-def read_texts(table: Mapping[str, object], key: str) -> tuple[str, ...]:
-    """A list of texts of a table, often empty."""
-    value = table[key]
-    if not isinstance(value, list) or not all(
-        isinstance(one, str) and one.strip() for one in value
-    ):
-        raise MalformedReplyError(f"{key!r} must be a list of texts, not {_short(value)}")
-    return tuple(one.strip() for one in value)
-
-
-def read_table(table: Mapping[str, object], key: str) -> Mapping[str, object]:
-    """An object within a table."""
-    value = table[key]
-    if not isinstance(value, dict):
-        raise MalformedReplyError(f"{key!r} must be an object, not {_short(value)}")
-    return value
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise MalformedReplyError("a key is there twice")
-    return table
-
-
-def _no_number(name: str) -> float:
-    raise MalformedReplyError(f"{name} is no number")
-
-
-def _short(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
-        return "a number of very many digits"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "an infinite number"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"
-
-
-def _quoted(keys: list[str]) -> str:
-    return ", ".join(_short(key) for key in keys[:3])
+    try:
+        causal_lm = load_causal_lm(name).eval()
+    except ModuleNotFoundError as error:
+        raise MissingModelError(
+            f"a judge on this machine needs {error.name}: pip install 'aligncap[train]', "
+            "or give the URL of a server"
+        ) from error
+    folder = Path(folder_of(name))
+    patterns = ("*.json", "*.jinja", "*.model", "*.safetensors")
+    files = (file for pattern in patterns for file in sorted(folder.glob(pattern)))
+    signed = f"{Path(name).name}@{fingerprint_of_folder(folder, files)[:8]}"
+    return LocalModel(causal_lm, load_tokenizer(name), name=signed, max_tokens=max_tokens)
 
 
 _APPLICATION = 0x616C6A64
@@ -216,14 +233,9 @@ _SCHEMA = (
 )
 
 
-def reply_key(prompt: str, *, model: str, settings: Mapping[str, object]) -> str:
-    """SHA-256 of everything a reply depends on, in hexadecimal."""
-    return hash_of(_canonical([prompt, model, dict(settings)]))
-
-
 def settings_hash(settings: Mapping[str, object]) -> str:
     """Eight digits that change with any setting."""
-    return hash_of(_canonical(dict(settings)))[:8]
+    return hash_of(canonical_json(dict(settings), ascii_only=True))[:8]
 
 
 class ReplyCache:
@@ -233,13 +245,9 @@ class ReplyCache:
     """
 
     def __init__(self, path: Path, *, model: str, settings: Mapping[str, object]) -> None:
-        self.path = path
-        self._model, self._settings = model, settings
-        self._database = Database(
-            path,
-            kind="judge cache",
-            hint="name another one, or delete it and pay for its replies again",
-        )
+        self._model, self._settings = model, dict(settings)
+        hint = "name another one, or delete it and pay for its replies again"
+        self._database = Database(path, kind="judge cache", hint=hint)
         try:
             self._database.create(_SCHEMA, {})
             if self._database.row("PRAGMA application_id") != (_APPLICATION,):
@@ -250,46 +258,35 @@ class ReplyCache:
 
     def get(self, prompt: str) -> Reply | None:
         """The reply to a prompt, or None if it never came."""
-        row = self._database.row(
+        query = (
             "SELECT reply, finish, served, prompt_tokens, completion_tokens FROM replies"
-            " WHERE key = ?",
-            (self._key(prompt),),
+            " WHERE key = ?"
         )
-        if not row:
-            return None
-        text, finish, served, prompt_tokens, completion_tokens = row
-        return Reply(
-            text=text,
-            finish=finish,
-            served=served,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-        )
+        row = self._database.row(query, (self._key(prompt),))
+        names = ("text", "finish", "served", "prompt_tokens", "completion_tokens")
+        return Reply(**dict(zip(names, row, strict=True))) if row else None
 
     def put(self, prompt: str, reply: Reply) -> None:
-        """Keep a reply; on disk when this returns. The first reply to a prompt stays."""
-        asked = (self._key(prompt), self._model, _canonical(dict(self._settings)), prompt)
-        said = (reply.text, reply.finish, reply.served)
-        took = (reply.prompt_tokens, reply.completion_tokens, reply.retries)
+        """Store a reply; on disk when this returns. The first reply to a prompt stays."""
+        settings = canonical_json(self._settings, ascii_only=True)
+        asked = (self._key(prompt), self._model, settings, prompt)
+        replied = (reply.text, reply.finish, reply.served)
+        counts = (reply.prompt_tokens, reply.completion_tokens, reply.retries)
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO replies (key, model, settings, prompt, reply, finish,"
                 " served, prompt_tokens, completion_tokens, retries)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*asked, *said, *took),
+                (*asked, *replied, *counts),
             )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     def _key(self, prompt: str) -> str:
-        return reply_key(prompt, model=self._model, settings=self._settings)
-
-
-def _canonical(value: object) -> str:
-    # In ASCII, so that no text is too odd to be hashed.
-    return canonical_json(value, ascii_only=True)
+        """SHA-256 of everything a reply depends on, in hexadecimal."""
+        return hash_of(canonical_json([prompt, self._model, self._settings], ascii_only=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,15 +299,15 @@ class JudgeFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeReport:
-    """The account of a judge's work since it was opened."""
+    """Counts of a judge's work since it was opened; reports of one model add up."""
 
     model: str
     questions: int = 0
     """Different prompts."""
     asked: int = 0
     """Replies that the model gave now."""
-    kept: int = 0
-    """Replies that were kept from before."""
+    cached: int = 0
+    """Replies from the cache."""
     retries: int = 0
     """Attempts that were repeated because no reply came."""
     malformed: int = 0
@@ -318,19 +315,35 @@ class JudgeReport:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     served: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """How many replies each model gave, by the name the server says; empty where it does not."""
+    """Replies by the model that the server names; empty where it names none."""
     failures: tuple[JudgeFailure, ...] = ()
 
+    def __add__(self, other: "JudgeReport") -> "JudgeReport":
+        counts = ("questions", "asked", "cached", "retries", "malformed", "prompt_tokens")
+        sums = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in (*counts, "completion_tokens")
+        }
+        return JudgeReport(
+            model=self.model,
+            served=dict(Counter(self.served) + Counter(other.served)),
+            failures=self.failures + other.failures,
+            **sums,
+        )
+
     def __str__(self) -> str:
+        def counted(number: int, one: str, many: str) -> str:
+            return f"{number} {one if number == 1 else many}"
+
         parts = [
-            f"judge {self.model}: {_counted(self.questions, 'question')}",
-            f"{self.asked} replies asked for, {self.kept} kept from before",
-            f"{_counted(self.retries, 'retry', 'retries')}",
+            f"judge {self.model}: {counted(self.questions, 'question', 'questions')}",
+            f"{self.asked} replies asked for, {self.cached} kept from before",
+            counted(self.retries, "retry", "retries"),
         ]
         if self.malformed:
             parts.append(f"{self.malformed} malformed")
         if self.failures:
-            parts.append(f"{_counted(len(self.failures), 'clip')} not rated")
+            parts.append(f"{counted(len(self.failures), 'clip', 'clips')} not rated")
         if self.prompt_tokens or self.completion_tokens:
             parts.append(f"{self.prompt_tokens} + {self.completion_tokens} tokens")
         if len(self.served) > 1:
@@ -338,20 +351,8 @@ class JudgeReport:
         return ", ".join(parts)
 
 
-def _counted(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-T = TypeVar("T")
-
-Progress = Callable[[int, int], None]
-"""Told how many questions are answered, and of how many, after each."""
-
-COMPLAINT = (
-    "\n\nYour last reply to this could not be used: {complaint}. "
-    "Reply with the JSON object only, exactly as described above."
-)
-"""Put behind the prompt when it is asked once more."""
+class MalformedReplyError(Exception):
+    """A reply that cannot be used; the message is a complaint that the model can act on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,17 +368,11 @@ class Question(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Answer(Generic[T]):
-    """What became of a question, and what it took."""
-
     value: T | None
+    """None where there is none, for the `reason`."""
+    report: JudgeReport
     reason: str = ""
-    """Why there is no value."""
-    replies: tuple[Reply, ...] = ()
-    """Those the model gave just now; what was kept from before is not among them."""
-    kept: int = 0
-    malformed: int = 0
-    lost: int = 0
-    """Retries after which there still was no reply."""
+    got_no_reply: bool = False
 
 
 class JudgeClient:
@@ -385,7 +380,8 @@ class JudgeClient:
 
     `concurrency` prompts are under way at once. A malformed reply is asked for once more, with the
     complaint; the second reply counts. After `2 * concurrency + 1` questions in a row that got no
-    reply at all the run ends with a JudgeError.
+    reply at all the run ends with a JudgeError. `progress` is called with the number of questions
+    answered, and of all, after each.
     """
 
     def __init__(
@@ -395,57 +391,48 @@ class JudgeClient:
         *,
         concurrency: int = 1,
         prompts: Path | None = None,
-        progress: Progress | None = None,
-        stop: Event | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self.model = model
         self.prompts = prompts
-        """A folder of templates to use in place of ours."""
+        """A folder of templates to use in place of the built-in ones."""
+        self.report = JudgeReport(model=model.name)
+        """What was asked so far."""
         self._cache, self._concurrency, self._progress = cache, concurrency, progress
-        self._stop = stop or Event()
-        self._report = JudgeReport(model=model.name)
+        self._stop = stop or threading.Event()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Let go of the cache."""
+        """Close the cache."""
         self._cache.close()
-
-    @property
-    def report(self) -> JudgeReport:
-        """What was asked so far, and what it took."""
-        return self._report
 
     def ask(self, questions: Sequence[Question[T]]) -> list[T | JudgeFailure]:
         """The answer to each question, in order, or why there is none.
 
         Equal prompts are asked once. Raises JudgeError where the model cannot be asked at all,
-        InterruptedRunError after Ctrl-C; every reply that came is kept, and the same questions
+        InterruptedRunError after Ctrl-C; every reply that came is cached, and the same questions
         asked again cost only what is missing.
         """
         self._stop.clear()
-        once = {question.prompt: question for question in questions}
+        unique = {question.prompt: question for question in questions}
         answers: dict[str, _Answer[T]] = {}
         with ThreadPoolExecutor(self._concurrency) as pool:
             try:
-                futures = {pool.submit(self._answer, one): one.prompt for one in once.values()}
+                futures = {pool.submit(self._answer, one): one.prompt for one in unique.values()}
                 self._collect(futures, answers)
             except BaseException as error:
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 if isinstance(error, KeyboardInterrupt):
                     raise InterruptedRunError(
-                        f"stopped after {len(answers)} of {len(once)} questions to the judge; the "
-                        "same command goes on from there"
+                        f"stopped after {len(answers)} of {len(unique)} questions to the judge; "
+                        "the same command goes on from there"
                     ) from error
                 raise
         found: list[T | JudgeFailure] = []
@@ -453,8 +440,8 @@ class JudgeClient:
             answer = answers[question.prompt]
             failure = JudgeFailure(question.id, answer.reason)
             found.append(failure if answer.value is None else answer.value)
-        failures = [one for one in found if isinstance(one, JudgeFailure)]
-        self._report = replace(self._report, failures=(*self._report.failures, *failures))
+        failures = tuple(one for one in found if isinstance(one, JudgeFailure))
+        self.report += JudgeReport(model=self.model.name, failures=failures)
         return found
 
     def _collect(
@@ -463,8 +450,8 @@ class JudgeClient:
         unanswered = 0
         for future in as_completed(futures):
             answer = answers[futures[future]] = future.result()
-            self._count(answer)
-            unanswered = 0 if answer.replies else unanswered + (answer.lost > 0)
+            self.report += answer.report
+            unanswered = 0 if answer.report.asked else unanswered + answer.got_no_reply
             if unanswered > 2 * self._concurrency:
                 raise JudgeError(
                     f"judge {self.model.name}: {unanswered} questions in a row got no reply "
@@ -475,68 +462,75 @@ class JudgeClient:
                 self._progress(len(answers), len(futures))
 
     def _answer(self, question: Question[T]) -> _Answer[T]:
-        answer: _Answer[T] = _Answer(None)
-        prompt = question.prompt
+        report = JudgeReport(model=self.model.name, questions=1)
+        prompt, reason = question.prompt, ""
         for _ in range(2):
             try:
-                reply, is_new = self._reply(prompt)
+                reply, took = self._reply(prompt)
             except NoReplyError as error:
-                return replace(answer, reason=str(error), lost=error.retries + 1)
-            answer = replace(
-                answer,
-                replies=(*answer.replies, *([reply] if is_new else [])),
-                kept=answer.kept + (not is_new),
-            )
+                report = replace(report, retries=report.retries + error.retries)
+                return _Answer(None, report, str(error), got_no_reply=True)
+            report += took
             try:
-                return replace(answer, value=question.read(reply.text), reason="")
+                return _Answer(question.read(reply.text), report)
             except MalformedReplyError as error:
                 cut = " (cut at the longest length allowed)" if reply.finish == "length" else ""
-                answer = replace(
-                    answer,
-                    reason=f"two replies could not be used, the last: {error}{cut}",
-                    malformed=answer.malformed + 1,
-                )
-                prompt = question.prompt + COMPLAINT.format(complaint=error)
-        return answer
+                reason = f"two replies could not be used, the last: {error}{cut}"
+                report = replace(report, malformed=report.malformed + 1)
+                prompt = question.prompt + RETRY_PROMPT.format(complaint=error)
+        return _Answer(None, report, reason)
 
-    def _reply(self, prompt: str) -> tuple[Reply, bool]:
-        """A reply, and whether it was asked for just now."""
-        prompt = _writable(prompt)
-        if kept := self._cache.get(prompt):
-            return kept, False
+    def _reply(self, prompt: str) -> tuple[Reply, JudgeReport]:
+        """A reply, cached or new, and what it took."""
+        name, prompt = self.model.name, _encodable(prompt)
+        if cached := self._cache.get(prompt):
+            return cached, JudgeReport(model=name, cached=1)
         if self._stop.is_set():
             raise StoppedError
         reply = self.model.ask(prompt)
         reply = replace(
             reply,
-            text=_writable(reply.text),
-            finish=_writable(reply.finish),
-            served=_writable(reply.served),
+            text=_encodable(reply.text),
+            finish=_encodable(reply.finish),
+            served=_encodable(reply.served),
         )
         self._cache.put(prompt, reply)
-        # Another process may have been first; its reply is the one that scores again.
-        standing = self._cache.get(prompt) or reply
-        return replace(reply, text=standing.text, finish=standing.finish), True
-
-    def _count(self, answer: _Answer[T]) -> None:
-        so_far = self._report
-        served = Counter(so_far.served)
-        served.update(reply.served for reply in answer.replies if reply.served)
-        retries = sum(reply.retries for reply in answer.replies) + max(0, answer.lost - 1)
-        self._report = replace(
-            so_far,
-            questions=so_far.questions + 1,
-            asked=so_far.asked + len(answer.replies),
-            kept=so_far.kept + answer.kept,
-            retries=so_far.retries + retries,
-            malformed=so_far.malformed + answer.malformed,
-            prompt_tokens=so_far.prompt_tokens + sum(one.prompt_tokens for one in answer.replies),
-            completion_tokens=so_far.completion_tokens
-            + sum(one.completion_tokens for one in answer.replies),
-            served=dict(served),
+        took = JudgeReport(
+            model=name,
+            asked=1,
+            retries=reply.retries,
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            served={reply.served: 1} if reply.served else {},
         )
+        # Another process may have been first; its reply is the one that scores again.
+        return self._cache.get(prompt) or reply, took
 
 
-def _writable(text: str) -> str:
-    """A text that every encoding can hold: half a surrogate pair, as broken JSON has it, goes."""
+def _encodable(text: str) -> str:
+    """The text with half surrogate pairs, as broken JSON has them, replaced."""
     return text.encode("utf-8", "replace").decode()
+
+
+def open_judge_client(
+    settings: JudgeSettings, *, progress: Callable[[int, int], None] | None = None
+) -> JudgeClient:
+    """The judge that the settings describe; nothing is sent before it is asked.
+
+    Raises DataError where the cache cannot be used, MissingModelError where a model of this
+    machine, or what runs it, is not here, JudgeError where what asks a server is not.
+    """
+    stop = threading.Event()
+    model: ChatModel
+    if settings.url is None:
+        model = open_local(settings.model, max_tokens=settings.max_tokens)
+    else:
+        model = EndpointModel(settings, stop=stop)
+    return JudgeClient(
+        model,
+        ReplyCache(settings.cache, model=model.name, settings=model.settings),
+        concurrency=1 if settings.url is None else settings.concurrency,
+        prompts=settings.prompts,
+        progress=progress,
+        stop=stop,
+    )

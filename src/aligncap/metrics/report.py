@@ -1,6 +1,4 @@
-"""An evaluation as text for a terminal, as markdown for a paper, and as JSON for a program.
-
-An evaluation as one page of HTML: scores, then the clips, worst first, each with its clues.
+"""Reports of an evaluation: a table of text or markdown, JSON, and a page of HTML.
 
 The page is one file that loads nothing but the recordings it links to. Everything that comes from
 outside is escaped; kinds of clues differ in heading, mark and border, not in colour alone.
@@ -10,19 +8,33 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from aligncap.metrics.evaluation import Line, MarkedClip
+from aligncap.metrics.evaluation import ClipAnalysis, MetricResult
 from aligncap.metrics.scores import Difference, Score, SmallSample
 from aligncap.values import Clue
 
 ABSENT = "–"
 """Stands where there is no number."""
 
-OF_25 = "25 clips, mean ± sd"
-"""Heads the scores as the paper gives them."""
+PAPER25_HEADING = "25 clips, mean ± sd"
+
+SHOWN = 200
+"""Clips on a page at most: a browser that is to lay out thousands is slow."""
+
+PLAYABLE = frozenset({".wav", ".mp3", ".ogg", ".oga", ".opus", ".flac"})
+"""Recordings that browsers play; others are linked only."""
+
+KINDS = (
+    ("found", "✓", "Found", "found"),
+    ("missed", "○", "Missed", "missed"),
+    ("invented", "+", "Invented", "invented"),
+    ("contradicted", "✗", "Against a reference", "wrong"),
+)
+"""Attribute of `ClipAnalysis`, mark, heading and CSS class, in the order shown."""
 
 
 def number(value: float | None) -> str:
@@ -32,140 +44,99 @@ def number(value: float | None) -> str:
 
 def interval(low: float | None, high: float | None) -> str:
     """ "12.30 to 14.50"; a dash where there is none."""
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return ABSENT
-    return f"{low:.2f} to {high:.2f}"
+    ends = number(low), number(high)
+    return ABSENT if ABSENT in ends else " to ".join(ends)
 
 
-def headings(lines: Sequence[Line]) -> list[str]:
-    """The columns that these lines have something for."""
+def headings(results: Sequence[MetricResult]) -> list[str]:
+    """The columns that these results have something for."""
     names = ["metric", "score", "95 % interval"]
-    if any(line.baseline for line in lines):
+    if any(result.baseline for result in results):
         names += ["baseline", "difference", "95 % interval", "p"]
-    if any(line.paper25 for line in lines):
-        names.append(OF_25)
+    if any(result.paper25 for result in results):
+        names.append(PAPER25_HEADING)
     return names
 
 
-def label(name: str) -> str:
-    """What a metric is called in a table: "  pitch" for "hallucination/pitch", below the whole."""
-    _, _, part = name.partition("/")
-    return f"  {part}" if part else name
-
-
-def cells(line: Line, columns: Sequence[str]) -> list[str]:
-    """A line as text, one for each column."""
-    score = line.score
-    found = [label(score.name), number(score.value), interval(score.low, score.high)]
+def cells(result: MetricResult, columns: Sequence[str]) -> list[str]:
+    """A result as text, one for each column; "  pitch" for "hallucination/pitch"."""
+    score, change, sample = result.score, result.difference, result.paper25
+    _, _, part = score.name.partition("/")
+    found = [f"  {part}" if part else score.name, number(score.value)]
+    found.append(interval(score.low, score.high))
     if "p" in columns:
-        found += [number(line.baseline.value if line.baseline else None), *_change(line.difference)]
-    if columns[-1] == OF_25:
-        drawn = line.paper25
-        told = drawn is not None and not math.isnan(drawn.mean)
-        found.append(f"{number(drawn.mean)} ± {number(drawn.sd)}" if drawn and told else ABSENT)
+        found.append(number(result.baseline.value if result.baseline else None))
+        if change is None or math.isnan(change.delta):
+            found += [ABSENT] * 3
+        else:
+            p = "<0.001" if change.p < 0.001 else f"{change.p:.3f}"
+            found += [f"{change.delta:+.2f}", interval(change.low, change.high), p]
+    if columns[-1] == PAPER25_HEADING:
+        if sample is None or math.isnan(sample.mean):
+            found.append(ABSENT)
+        else:
+            found.append(f"{number(sample.mean)} ± {number(sample.sd)}")
     return found
 
 
-def _change(change: Difference | None) -> list[str]:
-    """Difference, interval and p; dashes where one of the systems has no value."""
-    if change is None or math.isnan(change.delta):
-        return [ABSENT] * 3
-    p = "<0.001" if change.p < 0.001 else f"{change.p:.3f}"
-    return [f"{change.delta:+.2f}", interval(change.low, change.high), p]
-
-
-def text_table(lines: Sequence[Line], heading: str) -> str:
+def text_table(results: Sequence[MetricResult], heading: str) -> str:
     """The scores in columns under a heading, then the signature of each."""
-    columns = headings(lines)
-    rows = [columns, *(cells(line, columns) for line in lines)]
+    columns = headings(results)
+    rows = [columns, *(cells(result, columns) for result in results)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(columns))]
     shown = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
         for row in rows
     ]
-    return "\n".join([heading, "", *shown, "", *signatures(lines)]) + "\n"
+    return "\n".join([heading, "", *shown, "", *signatures(results)]) + "\n"
 
 
-def markdown_table(lines: Sequence[Line], heading: str) -> str:
+def markdown_table(results: Sequence[MetricResult], heading: str) -> str:
     """The scores as a table of markdown, then the signature of each."""
-    columns = headings(lines)
+    columns = headings(results)
     rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
-    rows += [[cell.replace("  ", "&emsp;", 1) for cell in cells(line, columns)] for line in lines]
-    signed = [f"- `{signature}`" for signature in signatures(lines)]
+    rows += [
+        [cell.replace("  ", "&emsp;", 1) for cell in cells(result, columns)] for result in results
+    ]
+    signed = [f"- `{signature}`" for signature in signatures(results)]
     return "\n".join([heading, "", *(f"| {' | '.join(row)} |" for row in rows), "", *signed]) + "\n"
 
 
-def signatures(lines: Iterable[Line]) -> list[str]:
-    """What each number depends on; a metric by trait depends on what the whole does."""
+def signatures(results: Iterable[MetricResult]) -> list[str]:
+    """The signatures of the numbers; a metric by trait has that of the whole metric."""
     found = []
-    for line in lines:
-        if "/" not in line.score.name:
-            signed = (line.score, line.difference, line.paper25)
+    for result in results:
+        if "/" not in result.score.name:
+            signed = (result.score, result.difference, result.paper25)
             found += [one.signature for one in signed if one is not None]
     return list(dict.fromkeys(found))
 
 
-def as_json(lines: Iterable[Line]) -> str:
-    """Metric → value, low, high and signature (x 100), and what else was asked for."""
+def as_json(results: Iterable[MetricResult]) -> str:
+    """Metric → value, low, high and signature (x 100), and what else was asked for.
+
+    A number that is not there, NaN too, is null.
+    """
+
+    def row(found: Score | Difference | SmallSample) -> dict[str, object]:
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(found).items()
+            if key != "name"
+        }
+
     table = {}
-    for line in lines:
-        row = _score(line.score)
-        if line.baseline:
-            row["baseline"] = _score(line.baseline)
-        if line.difference:
-            row["difference"] = _difference(line.difference)
-        if line.paper25:
-            row["paper25"] = _small(line.paper25)
-        table[line.score.name] = row
+    for result in results:
+        table[result.score.name] = row(result.score)
+        for key in ("baseline", "difference", "paper25"):
+            if (found := getattr(result, key)) is not None:
+                table[result.score.name][key] = row(found)
     return json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _score(score: Score) -> dict[str, object]:
-    return {
-        "value": _known(score.value),
-        "low": _known(score.low),
-        "high": _known(score.high),
-        "signature": score.signature,
-    }
-
-
-def _difference(difference: Difference) -> dict[str, object]:
-    return {
-        "delta": _known(difference.delta),
-        "low": _known(difference.low),
-        "high": _known(difference.high),
-        "p": _known(difference.p),
-        "signature": difference.signature,
-    }
-
-
-def _small(drawn: SmallSample) -> dict[str, object]:
-    return {"mean": _known(drawn.mean), "sd": _known(drawn.sd), "signature": drawn.signature}
-
-
-def _known(value: float | None) -> float | None:
-    """The number, or null, since JSON has no NaN."""
-    return None if value is None or not math.isfinite(value) else value
-
-
-SHOWN = 200
-"""Clips on a page at most: a browser that is to lay out thousands is slow."""
-
-PLAYED = frozenset({".wav", ".mp3", ".ogg", ".oga", ".opus", ".flac"})
-"""Recordings that browsers play; others are linked only."""
-
-KINDS = (
-    ("found", "✓", "Found", "found"),
-    ("missed", "○", "Missed", "missed"),
-    ("invented", "+", "Invented", "invented"),
-    ("contradicted", "✗", "Against a reference", "wrong"),
-)
-"""What `MarkedClip` calls them, mark, heading and class, in the order shown."""
-
-
 def report_page(
-    lines: Sequence[Line],
-    worst: Sequence[MarkedClip],
+    results: Sequence[MetricResult],
+    worst: Sequence[ClipAnalysis],
     *,
     heading: str,
     language: str,
@@ -173,15 +144,18 @@ def report_page(
 ) -> str:
     """The page, to lie in `folder`; `worst` are all clips, the worst first, in one language."""
     style = Path(__file__).with_name("page.css").read_text("utf-8")
-    shown = worst[:SHOWN]
+    shown, left_out = worst[:SHOWN], len(worst) - SHOWN
+    count = f"All {len(worst)} clips."
+    if left_out > 0:
+        count = f"The worst {SHOWN} of {len(worst)} clips; the other {left_out} are left out."
     body = "\n".join(
         [
             '<a class="skip" href="#clips">To the clips</a>',
             "<h1>Scores of captions</h1>",
             f"<p>{_text(heading)}</p>",
-            *_scores(lines),
+            *_scores(results),
             '<h2 id="clips">Clips, worst first</h2>',
-            f'<p class="faint">{_count(len(shown), len(worst))} By F1 of the clues, then by how '
+            f'<p class="faint">{count} By F1 of the clues, then by how '
             "many are contradicted. Missed are clues of the nearest reference.</p>",
             *(part for one in shown for part in _clip(one, language, folder)),
         ]
@@ -201,50 +175,44 @@ def _text(text: str) -> str:
     return escape(text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _count(shown: int, everything: int) -> str:
-    if shown == everything:
-        return f"All {everything} clips."
-    return f"The worst {shown} of {everything} clips; the other {everything - shown} are left out."
-
-
-def _scores(lines: Sequence[Line]) -> Iterator[str]:
-    columns = headings(lines)
+def _scores(results: Sequence[MetricResult]) -> Iterator[str]:
+    columns = headings(results)
     yield '<div class="wide" tabindex="0" role="region" aria-label="Scores"><table>'
     heads = "".join(f'<th scope="col">{name}</th>' for name in columns)
     yield f"<thead><tr>{heads}</tr></thead><tbody>"
-    for line in lines:
-        name, *values = map(_text, cells(line, columns))
+    for result in results:
+        name, *values = map(_text, cells(result, columns))
         kind = ' class="part"' if name.startswith(" ") else ""
         shown = "".join(f"<td>{value}</td>" for value in values)
         yield f'<tr{kind}><th scope="row">{name.strip()}</th>{shown}</tr>'
     yield "</tbody></table></div>"
     yield "<details><summary>What each number depends on</summary><ul>"
-    yield from (f"<li><code>{_text(signature)}</code></li>" for signature in signatures(lines))
+    yield from (f"<li><code>{_text(signature)}</code></li>" for signature in signatures(results))
     yield "</ul></details>"
 
 
-def _clip(marked: MarkedClip, language: str, folder: Path) -> Iterator[str]:
-    clip = marked.clip
+def _clip(analysis: ClipAnalysis, language: str, folder: Path) -> Iterator[str]:
+    clip = analysis.clip
     yield f"<article><header><h3>{_text(clip.id)}</h3>"
-    yield f'<span class="faint">F1 of clues {number(100 * marked.f1)}</span></header>'
+    yield f'<span class="faint">F1 of clues {number(100 * analysis.f1)}</span></header>'
     if clip.file is not None:
         yield from _recording(clip.file, clip.id, folder)
-    said = _text(clip.hypothesis.strip()) or '<em lang="en">Nothing was said.</em>'
-    yield f'<blockquote lang="{language}">{said}</blockquote>'
+    caption = _text(clip.hypothesis.strip()) or '<em lang="en">Nothing was said.</em>'
+    yield f'<blockquote lang="{language}">{caption}</blockquote>'
     references = "".join(f"<li>{_text(text)}</li>" for text in clip.references)
     yield f'<div class="faint">References<ul lang="{language}">{references}</ul></div>'
     yield "<dl>"
     for name, sign, heading, kind in KINDS:
-        clues: tuple[Clue, ...] = getattr(marked, name)
+        clues: tuple[Clue, ...] = getattr(analysis, name)
         yield from _clues(sign, heading, kind, [(clue, "") for clue in clues])
-    heard = [(one.clue, one.measurement) for one in marked.unheard]
-    yield from _clues("✗", "Against the recording", "wrong", heard)
+    measured = [(one.clue, one.measurement) for one in analysis.against_signal]
+    yield from _clues("✗", "Against the recording", "wrong", measured)
     yield "</dl></article>"
 
 
 def _recording(file: Path, name: str, folder: Path) -> Iterator[str]:
     link = _text(quote(Path(os.path.relpath(file, folder)).as_posix(), errors="replace"))
-    if file.suffix.lower() in PLAYED:
+    if file.suffix.lower() in PLAYABLE:
         label = _text(f"Recording of {name}")
         yield f'<audio controls preload="none" src="{link}" aria-label="{label}"></audio>'
     else:
@@ -253,14 +221,11 @@ def _recording(file: Path, name: str, folder: Path) -> Iterator[str]:
 
 def _clues(sign: str, heading: str, kind: str, clues: Iterable[tuple[Clue, str]]) -> Iterator[str]:
     items = [
-        f'<li><span aria-hidden="true">{sign}</span> {_text(_said(clue))} '
+        f'<li><span aria-hidden="true">{sign}</span> '
+        f"{_text(f'not {clue.word}' if clue.negated else clue.word)} "
         f"<small>{_text(measured or clue.trait)}</small></li>"
         for clue, measured in clues
     ]
     if items:
         yield f'<dt class="{kind}">{heading}</dt>'
         yield f'<dd class="{kind}"><ul class="clues">{"".join(items)}</ul></dd>'
-
-
-def _said(clue: Clue) -> str:
-    return f"not {clue.word}" if clue.negated else clue.word

@@ -1,41 +1,62 @@
-"""What metrics speak in: clips to score, statistics of each clip, and signed scores.
+"""What a metric is, the table of metrics with their options, and scores: with a 95 % interval,
+as the difference to a baseline, and of 25 clips as in the paper.
 
-Scores with 95 % intervals, differences of two systems, and the paper's 25 sentences.
+The bootstrap resamples clips: as many as there are, with replacement. Statistics add up
+(`Statistics`), so a resample is a weighted sum of rows; resamples are made in blocks, and memory
+stays the same however many clips there are.
 
-All of it rests on the bootstrap over clips: draw as many clips as there are, with replacement, and
-see how far the value moves. Statistics add up (`Statistics`), so a draw is a weighted sum of rows;
-draws are made in blocks, and memory stays the same however many clips there are.
-
-Quantiles of the draws give the interval, a little further out than 2.5 % and 97.5 %: a bootstrap
-sees the spread of n clips as sqrt((n - 1) / n) of what it is and takes a normal for a t
-distribution, which the expanded percentile interval puts right (Hesterberg, The American
+Quantiles of the resampled values give the interval, a little further out than 2.5 % and 97.5 %: a
+bootstrap sees the spread of n clips as sqrt((n - 1) / n) of what it is and takes a normal for a t
+distribution, which the expanded percentile interval corrects (Hesterberg, The American
 Statistician 2015, section 4.6).
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from statistics import NormalDist
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aligncap.errors import DataError
-from aligncap.values import EMOTIONS
+from aligncap.audio import load
+from aligncap.clues import find_clues
+from aligncap.clues.claims import Claim, claims_of
+from aligncap.errors import DataError, UnknownNameError
+from aligncap.metrics.tokenise import TokenisedClips, Tokeniser
+from aligncap.prosody import measure
+from aligncap.values import EMOTIONS, LANGUAGES, TRAITS, Clue, Facts
+
+if TYPE_CHECKING:
+    from aligncap.metrics.judge import JudgeClient
 
 Floats = NDArray[np.float64]
 
 
+DRAWS = 1000
+CONFIDENCE = 0.95
+PAPER_CLIPS = 25
+"""Sentences in the paper's test of a corpus (section 4.2)."""
+PAPER_DRAWS = 100
+
+BLOCK = 1 << 19
+"""Clips drawn at once, over all resamples of a block."""
+
+MIN_DEFINED = 0.5
+"""No interval where a smaller share of the resamples has a value."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredClip:
-    """A clip's hypothesis beside what people (or a corpus) say of the clip."""
+    """A clip's hypothesis and its reference captions."""
 
     id: str
     hypothesis: str
-    """May be empty: a system that said nothing."""
+    """May be empty."""
     references: tuple[str, ...]
     """At least one."""
     file: Path | None = None
@@ -54,16 +75,14 @@ class ScoredClip:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a metric needs of each clip to give its value over any selection of clips.
-
-    The value over some clips depends on the sum of their rows only: that is all a bootstrap draw
-    needs, so a thousand draws are one matrix product.
+    """A metric's sufficient statistics: its value over any clips depends on the sum of their rows
+    only, so a thousand bootstrap resamples are one matrix product.
     """
 
     per_clip: Floats
     """Shape [clips, k]."""
     value_of: Callable[[Floats], Floats]
-    """Sums of rows, shape [..., k], to values, shape [...]; NaN where nothing can be said."""
+    """Sums of rows, shape [..., k], to values, shape [...]; NaN where there is no value."""
     together: bool = False
     """Whether a row depends on the other clips scored with it (document frequencies)."""
     scale: float = 100.0
@@ -86,12 +105,13 @@ class Statistics:
 
 def mean_of_clips(values: Floats, *, together: bool = False) -> Statistics:
     """The statistics of a score that is the mean of one value a clip; NaN is not counted."""
-    told = ~np.isnan(values)
-    rows = np.stack([np.where(told, values, 0.0), told], axis=1)
-    return Statistics(rows, _mean, together=together)
+    known = ~np.isnan(values)
+    rows = np.stack([np.where(known, values, 0.0), known], axis=1)
+    return Statistics(rows, mean_of_sums, together=together)
 
 
-def _mean(sums: Floats) -> Floats:
+def mean_of_sums(sums: Floats) -> Floats:
+    """Sums of (value, count), shape [..., 2], to means; NaN where the count is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         value: Floats = sums[..., 0] / sums[..., 1]
     return value
@@ -131,8 +151,8 @@ class Metric(Protocol):
 class SetMetric(Protocol):
     """A property of a whole set of captions, such as how varied they are.
 
-    It is no sum over clips, and a bootstrap draw, in which clips come twice, would make any set
-    look less varied: its score has no interval.
+    It is no sum over clips, and a bootstrap resample, in which clips come twice, would make any
+    set look less varied: its score has no interval.
     """
 
     @property
@@ -144,20 +164,163 @@ class SetMetric(Protocol):
         """Its own part of the signature."""
 
     def value(self, clips: list[ScoredClip]) -> float:
-        """The value over these clips, in their whole; NaN where nothing can be said."""
+        """The value over these clips, together; NaN where there is no value."""
 
 
-DRAWS = 1000
-CONFIDENCE = 0.95
-PAPER_CLIPS = 25
-"""Sentences in the paper's test of a corpus (section 4.2)."""
-PAPER_DRAWS = 100
+class ClaimCache:
+    """The claims of captions and the facts of recordings; handed to metrics by their options."""
 
-BLOCK = 1 << 19
-"""Clips drawn at once, over all draws of a block."""
+    def __init__(self) -> None:
+        self._claims: dict[tuple[str, str], dict[Claim, Clue]] = {}
+        self._facts: dict[Path, Facts] = {}
 
-LEAST_TOLD = 0.5
-"""No interval where fewer of the draws have a value."""
+    def claims(self, text: str, language: str) -> dict[Claim, Clue]:
+        """The claims of a caption in their order, each with the first clue that makes it."""
+        key = (language, text)
+        if key not in self._claims:
+            self._claims[key] = claims_of(find_clues(text, language))
+        return self._claims[key]
+
+    def all_claims(self, texts: Iterable[str], language: str) -> dict[Claim, Clue]:
+        """The claims of several captions together."""
+        claims: dict[Claim, Clue] = {}
+        for text in texts:
+            claims |= self.claims(text, language)
+        return claims
+
+    def facts(self, clip: ScoredClip) -> Facts:
+        """The measured facts of the clip's recording. DataError where the clip names none,
+        AudioError where it cannot be read."""
+        if clip.file is None:
+            raise DataError(
+                f'clip {clip.id!r} has no recording to judge by; name it as "file" in the '
+                "references, or leave hallucination-signal out"
+            )
+        if clip.file not in self._facts:
+            self._facts[clip.file] = measure(load(clip.file))
+        return self._facts[clip.file]
+
+
+class TokenisedCache:
+    """Tokenises clips for several metrics: the last two lists, a system's and its baseline's, are
+    not tokenised again."""
+
+    def __init__(self) -> None:
+        self._recent: list[tuple[list[ScoredClip], TokenisedClips]] = []
+
+    def __call__(self, clips: list[ScoredClip], tokeniser: Tokeniser) -> TokenisedClips:
+        """The tokenised clips, made now or before."""
+        for cached, tokenised in self._recent:
+            if tokenised.tokenisation == tokeniser.name and cached == clips:
+                return tokenised
+        hypotheses = [clip.hypothesis for clip in clips]
+        tokenised = TokenisedClips(hypotheses, [clip.references for clip in clips], tokeniser)
+        self._recent = [*self._recent[-1:], (list(clips), tokenised)]
+        return tokenised
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricOptions:
+    """What metrics may need besides the clips; each takes what concerns it.
+
+    Metrics opened with the same options share claims, facts, tokens and n-grams of the clips.
+    """
+
+    language: str = "en"
+    """Of hypotheses and references."""
+    tokenisation: str | None = None
+    """"coco-en", "zh-char" or "zh-word"; None is the language's default, the first two."""
+    jars: Path | None = None
+    """Folder of METEOR's and SPICE's Java programs."""
+    encoder: Path | None = None
+    """Folder of a sentence encoder, for similarity."""
+    judge: "JudgeClient | None" = None
+    """The language model that rates captions."""
+    claims: ClaimCache = field(default_factory=ClaimCache, repr=False, compare=False)
+    tokenised: TokenisedCache = field(default_factory=TokenisedCache, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.language not in LANGUAGES:
+            raise UnknownNameError("language", self.language, LANGUAGES)
+
+
+HALLUCINATIONS: Mapping[str, tuple[str, ...]] = {
+    "hallucination": TRAITS,
+    "hallucination-signal": tuple(trait for trait in TRAITS if trait not in ("emotion", "tone")),
+}
+"""Rates that are also given by trait ("hallucination/pitch") → the traits they can judge."""
+
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(f"{name}/{trait.replace(' ', '-')}" for trait in traits)
+    for name, traits in HALLUCINATIONS.items()
+}
+"""Metric → the metrics that split it."""
+
+METRICS: Mapping[str, str] = {
+    "bleu1": "ngram:open_ngram",
+    "bleu2": "ngram:open_ngram",
+    "bleu3": "ngram:open_ngram",
+    "bleu4": "ngram:open_ngram",
+    "rouge-l": "ngram:open_ngram",
+    "cider": "ngram:open_ngram",
+    "cider-d": "ngram:open_ngram",
+    "meteor": "meteor:open_meteor",
+    "meteor-1.5": "meteor:open_meteor_jar",
+    "spice": "meteor:open_spice",
+    "spider": "meteor:open_spice",
+    "clue-precision": "claims:open_clue_score",
+    "clue-recall": "claims:open_clue_score",
+    "clue-f1": "claims:open_clue_score",
+    **{
+        part: "claims:open_hallucination"
+        for name, parts in SPLITS.items()
+        for part in (name, *parts)
+    },
+    "emotion-recall": "claims:open_emotion_recall",
+    "similarity": "similarity:open_similarity",
+    "aes-c": "aes:open_aes",
+    "aes-s": "aes:open_aes",
+}
+"""Name → module of this part and its function (name, options) -> Metric."""
+
+SET_METRICS: Mapping[str, str] = {
+    "distinct1": "ngram:open_distinct",
+    "distinct2": "ngram:open_distinct",
+    "repeated": "ngram:open_distinct",
+}
+"""As `METRICS`, of metrics that belong to a whole set of captions."""
+
+DEFAULT_METRICS = (
+    "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge-l", "cider", "cider-d",
+    "clue-f1", "clue-precision", "clue-recall", "hallucination", "emotion-recall",
+    "distinct2", "repeated",
+)  # fmt: skip
+"""Fast, and on every machine for captions in every language."""
+
+
+def open_metric(name: str, options: MetricOptions) -> Metric:
+    """The metric of that name; what it needs is imported only now.
+
+    Raises UnknownNameError, or MissingModelError where something it needs is not here.
+    """
+    if name not in METRICS:
+        known = [one for one in (*METRICS, *SET_METRICS) if "/" not in one or "/" in name]
+        raise UnknownNameError("metric", name, known)
+    metric: Metric = _opener(METRICS[name])(name, options)
+    return metric
+
+
+def open_set_metric(name: str, options: MetricOptions) -> SetMetric:
+    """The metric of a whole set of captions of that name; as `open_metric`."""
+    if name not in SET_METRICS:
+        raise UnknownNameError("metric of a set", name, SET_METRICS)
+    metric: SetMetric = _opener(SET_METRICS[name])(name, options)
+    return metric
+
+
+def _opener(place: str) -> Any:
+    module, _, function = place.partition(":")
+    return getattr(import_module(f"aligncap.metrics.{module}"), function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +333,13 @@ class Difference:
     """None where no interval can be given."""
     high: float | None
     p: float
-    """Two-sided, of the paired bootstrap: how often chance alone would part two equals so far."""
+    """Two-sided, of the paired bootstrap."""
     signature: str
 
 
 @dataclass(frozen=True, slots=True)
 class SmallSample:
-    """A score as the paper gives it: of few clips drawn at random (x 100)."""
+    """A score as in the paper: of 25 clips drawn at random (x 100)."""
 
     name: str
     mean: float
@@ -188,14 +351,14 @@ class SmallSample:
 def score(metric: Metric, clips: list[ScoredClip], *, draws: int = DRAWS, seed: int = 0) -> Score:
     """The metric over all clips, with its interval and its signature; 0 draws give no interval."""
     statistics = metric.measure(clips)
-    low, high = interval(statistics, draws=draws, seed=seed)
-    return Score(
-        metric.name,
-        statistics.scale * statistics.value,
-        None if low is None else statistics.scale * low,
-        None if high is None else statistics.scale * high,
-        signature(metric, clips, boot=draws, seed=seed),
-    )
+    low, high = interval(statistics, draws=draws, seed=seed, scale=statistics.scale)
+    signed = signature(metric, clips, boot=draws, seed=seed)
+    return Score(metric.name, statistics.scale * statistics.value, low, high, signed)
+
+
+def score_set(metric: SetMetric, clips: list[ScoredClip]) -> Score:
+    """The score of a whole set of captions (x 100), which has no interval."""
+    return Score(metric.name, 100 * metric.value(clips), None, None, signature(metric, clips))
 
 
 def difference(
@@ -206,7 +369,7 @@ def difference(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Difference:
-    """The system's score less the baseline's, on the same draws of clips for both.
+    """The system's score less the baseline's, on the same resamples of clips for both.
 
     Raises DataError where the two are not of the same clips.
     """
@@ -216,17 +379,19 @@ def difference(
         [
             system.value_of(weights @ system.per_clip)
             - baseline.value_of(weights @ baseline.per_clip)
-            for weights in drawn(len(clips), draws=draws, seed=seed)
+            for weights in resampled(len(clips), draws=draws, seed=seed)
         ]
     )
-    low, high = _bounds(deltas, len(clips))
-    scale = system.scale
+    low, high = _bounds(deltas, len(clips), system.scale)
+    defined = deltas[~np.isnan(deltas)]
+    # Twice the share on the smaller side of 0, the sample itself counted as a resample.
+    smaller = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     return Difference(
         metric.name,
-        scale * (system.value - baseline.value),
-        None if low is None else scale * low,
-        None if high is None else scale * high,
-        _two_sided(deltas),
+        system.scale * (system.value - baseline.value),
+        low,
+        high,
+        min(1.0, 2 * (smaller + 1) / (len(defined) + 1)),
         signature(metric, clips, boot=draws, seed=seed),
     )
 
@@ -252,27 +417,28 @@ def paper25(
             values[draw] = metric.measure([clips[place] for place in chosen]).value
         else:
             values[draw] = statistics.value_of(statistics.per_clip[chosen].sum(axis=0))
-    told = statistics.scale * values[~np.isnan(values)]
-    mean, sd = (float(told.mean()), float(told.std(ddof=1))) if len(told) > 1 else (math.nan,) * 2
-    return SmallSample(
-        metric.name, mean, sd, signature(metric, clips, draws=f"{draws}x{PAPER_CLIPS}", seed=seed)
-    )
+    values = statistics.scale * values[~np.isnan(values)]
+    mean, sd = math.nan, math.nan
+    if len(values) > 1:
+        mean, sd = float(values.mean()), float(values.std(ddof=1))
+    signed = signature(metric, clips, draws=f"{draws}x{PAPER_CLIPS}", seed=seed)
+    return SmallSample(metric.name, mean, sd, signed)
 
 
 def interval(
-    statistics: Statistics, *, draws: int = DRAWS, seed: int = 0
+    statistics: Statistics, *, draws: int = DRAWS, seed: int = 0, scale: float = 1.0
 ) -> tuple[float | None, float | None]:
-    """The 95 % interval of the value over all clips; None where no interval can be given."""
+    """The 95 % interval of the value over all clips, times `scale`; None where there is none."""
     clips = len(statistics.per_clip)
-    blocks = drawn(clips, draws=draws, seed=seed)
+    blocks = resampled(clips, draws=draws, seed=seed)
     values = [statistics.value_of(weights @ statistics.per_clip) for weights in blocks]
-    return _bounds(np.concatenate(values) if values else np.empty(0), clips)
+    return _bounds(np.concatenate(values) if values else np.empty(0), clips, scale)
 
 
-def drawn(clips: int, *, draws: int, seed: int) -> Iterator[Floats]:
-    """How often each clip is drawn, in blocks of shape [some draws, clips].
+def resampled(clips: int, *, draws: int, seed: int) -> Iterator[Floats]:
+    """How often each clip is in each resample, in blocks of shape [some resamples, clips].
 
-    The same seed draws the same clips, whatever is measured of them.
+    The same seed gives the same resamples, whatever is measured of them.
     """
     random = np.random.default_rng(seed)
     block = max(1, BLOCK // clips)
@@ -284,27 +450,32 @@ def drawn(clips: int, *, draws: int, seed: int) -> Iterator[Floats]:
         yield counts.reshape(rows, clips).astype(np.float64)
 
 
-def signature(metric: Metric | SetMetric, clips: list[ScoredClip], **drawing: object) -> str:
+def signature(metric: Metric | SetMetric, clips: list[ScoredClip], **sampling: object) -> str:
     """What a number depends on: "bleu4:coco|tok:coco-en|refs:1|n:472|boot:1000|seed:0|v0.1.0"."""
     counts = [len(clip.references) for clip in clips]
     least, most = min(counts), max(counts)
     references = str(most) if least == most else f"{least}-{most}"
     parts = [metric.variant, f"refs:{references}", f"n:{len(clips)}"]
-    parts += [f"{key}:{value}" for key, value in drawing.items()]
+    parts += [f"{key}:{value}" for key, value in sampling.items()]
     return "|".join([*parts, f"v{version('aligncap')}"])
 
 
-def _bounds(values: Floats, clips: int) -> tuple[float | None, float | None]:
-    told = values[~np.isnan(values)]
-    if clips < 2 or not len(told) or len(told) < LEAST_TOLD * len(values):
+def signature_text(name: str) -> str:
+    """A name as it may stand in a signature: without blanks and "|"."""
+    return "_".join(name.replace("|", "_").split())
+
+
+def _bounds(values: Floats, clips: int, scale: float) -> tuple[float | None, float | None]:
+    defined = values[~np.isnan(values)]
+    if clips < 2 or not len(defined) or len(defined) < MIN_DEFINED * len(values):
         return None, None
     tail = expanded_tail(clips)
-    low, high = np.quantile(told, [tail, 1 - tail])
-    return float(low), float(high)
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return scale * float(low), scale * float(high)
 
 
 def expanded_tail(clips: int) -> float:
-    """The share of draws to leave out on each side, below 2.5 % and near it for many clips."""
+    """The share of resamples to leave out on each side, below 2.5 % and near it for many clips."""
     normal = NormalDist()
     z = normal.inv_cdf((1 + CONFIDENCE) / 2)
     nu = clips - 1
@@ -312,13 +483,6 @@ def expanded_tail(clips: int) -> float:
     t = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
     t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * nu**3)
     return normal.cdf(-t * math.sqrt(clips / nu))
-
-
-def _two_sided(deltas: Floats) -> float:
-    """Twice the share of draws on the smaller side of 0, the sample itself counted as a draw."""
-    told = deltas[~np.isnan(deltas)]
-    side = min(int((told <= 0).sum()), int((told >= 0).sum()))
-    return min(1.0, 2 * (side + 1) / (len(told) + 1))
 
 
 def _in_order(baseline: list[ScoredClip], clips: list[ScoredClip]) -> list[ScoredClip]:

@@ -6,7 +6,7 @@ sentence-transformers, else the mean over tokens. A clip's value is the mean ove
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,19 @@ import numpy as np
 import torch
 
 from aligncap.errors import DataError, MissingModelError
-from aligncap.metrics.scores import Floats, ScoredClip, Statistics, mean_of_clips
-from aligncap.metrics.table import MetricOptions
+from aligncap.metrics.scores import (
+    Floats,
+    MetricOptions,
+    ScoredClip,
+    Statistics,
+    mean_of_clips,
+    signature_text,
+)
 from aligncap.storage import fingerprint_of_folder
 
 BATCH = 64
-LONGEST = 512
-"""Tokens of a text that are read at most; a model may read fewer."""
+MAX_TOKENS = 512
+"""Of a text; a model may take fewer."""
 
 POOLINGS = {
     "mean": "mean",
@@ -28,45 +34,61 @@ POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
 }
-"""How sentence-transformers names what is done here, now and before version 5."""
+"""Names of sentence-transformers, now and before version 5, of the poolings that run here."""
 
 LAYERS = ("Transformer", "Pooling", "Normalize")
-"""What may stand in a folder's modules.json; to normalise changes no cosine."""
+"""Layers of modules.json that run here; to normalise changes no cosine."""
 
 
 class SentenceEncoder:
     """A sentence encoder of a folder; every text is encoded once."""
 
     def __init__(self, folder: Path) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
         self.fingerprint = fingerprint(folder)
         self.pooling = pooling_of(folder)
-        self._model, self._tokenizer = _load(folder)
-        self._longest = _longest(self._model, self._tokenizer)
-        self._known: dict[str, Floats] = {}
+        if not (folder / "config.json").is_file():
+            raise MissingModelError(
+                f"{folder}: no sentence encoder; --encoder names a folder with config.json, "
+                "model.safetensors and a tokenizer"
+            )
+        try:
+            model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise MissingModelError(
+                f"{folder}: cannot be opened as an encoder ({reason})"
+            ) from error
+        self._model: Any = model.eval()
+        positions = getattr(model.config, "max_position_embeddings", None) or MAX_TOKENS
+        if model.config.model_type in ("roberta", "xlm-roberta"):
+            positions -= 2  # counted from behind the padding's
+        self._max_tokens = int(min(MAX_TOKENS, positions, self._tokenizer.model_max_length))
+        self._embeddings: dict[str, Floats] = {}
 
     def __call__(self, texts: Sequence[str]) -> Floats:
         """Embeddings of length 1, shape [texts, width]."""
-        new = sorted({text for text in texts if text not in self._known}, key=len)
+        new = sorted({text for text in texts if text not in self._embeddings}, key=len)
         for start in range(0, len(new), BATCH):
             batch = new[start : start + BATCH]
-            self._known.update(zip(batch, self._encode(batch), strict=True))
-        return np.stack([self._known[text] for text in texts])
+            self._embeddings.update(zip(batch, self._encode(batch), strict=True))
+        return np.stack([self._embeddings[text] for text in texts])
 
     @torch.inference_mode()
     def _encode(self, texts: list[str]) -> Floats:
         inputs = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=self._longest, return_tensors="pt"
+            texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         )
         states = self._model(**inputs).last_hidden_state.float()
-        pooled = states[:, 0] if self.pooling == "cls" else _mean(states, inputs["attention_mask"])
+        if self.pooling == "cls":
+            pooled = states[:, 0]
+        else:  # the mean over tokens that are not padding
+            weights = inputs["attention_mask"][..., None].to(states.dtype)
+            pooled = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
         unit = torch.nn.functional.normalize(pooled, dim=-1)
         return np.asarray(unit.numpy(), dtype=np.float64)
-
-
-def _mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean over tokens that are no padding; [texts, tokens, width] → [texts, width]."""
-    weights = mask[..., None].to(states.dtype)
-    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
 
 
 def pooling_of(folder: Path) -> str:
@@ -97,36 +119,9 @@ def _json(path: Path) -> Any:
 
 def fingerprint(folder: Path) -> str:
     """A hash of everything in the folder that embeddings depend on."""
-    return fingerprint_of_folder(folder, sorted(_files(folder)))
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", "1_Pooling/*.json"):
-        yield from folder.glob(pattern)
-
-
-def _load(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
-
-    if not (folder / "config.json").is_file():
-        raise MissingModelError(
-            f"{folder}: no sentence encoder; --encoder names a folder with config.json, "
-            "model.safetensors and a tokenizer"
-        )
-    try:
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise MissingModelError(f"{folder}: cannot be opened as an encoder ({reason})") from error
-
-
-def _longest(model: Any, tokenizer: Any) -> int:
-    """How many tokens of a text are read."""
-    places = getattr(model.config, "max_position_embeddings", None) or LONGEST
-    # RoBERTa counts positions from behind the padding's.
-    offset = int(model.config.model_type in ("roberta", "xlm-roberta")) * 2
-    return int(min(LONGEST, places - offset, tokenizer.model_max_length))
+    patterns = ("*.json", "*.txt", "*.model", "*.safetensors", "1_Pooling/*.json")
+    files = {file for pattern in patterns for file in folder.glob(pattern)}
+    return fingerprint_of_folder(folder, sorted(files))
 
 
 class Similarity:
@@ -141,21 +136,20 @@ class Similarity:
         )
 
     def measure(self, clips: list[ScoredClip]) -> Statistics:
-        """As `Metric`; a hypothesis without a character is 0 and is not encoded."""
+        """As `Metric`; an empty hypothesis is 0 and is not encoded."""
         spoken = [clip for clip in clips if clip.hypothesis.strip()]
         self._encoder([text for clip in spoken for text in (clip.hypothesis, *clip.references)])
-        return mean_of_clips(np.array([self._cosine(clip) for clip in clips], dtype=np.float64))
-
-    def _cosine(self, clip: ScoredClip) -> float:
-        if not clip.hypothesis.strip():
-            return 0.0
-        hypothesis, *references = self._encoder((clip.hypothesis, *clip.references))
-        return float(np.mean([hypothesis @ reference for reference in references]))
+        values = np.zeros(len(clips))
+        for place, clip in enumerate(clips):
+            if clip.hypothesis.strip():
+                hypothesis, *references = self._encoder((clip.hypothesis, *clip.references))
+                values[place] = np.mean([hypothesis @ reference for reference in references])
+        return mean_of_clips(values)
 
 
 def open_similarity(name: str, options: MetricOptions) -> Similarity:
     """`similarity`; MissingModelError where no encoder is named or the folder holds none."""
     if options.encoder is None:
         raise MissingModelError(f"{name} needs a sentence encoder: give its folder by --encoder")
-    label = "_".join(options.encoder.resolve().name.replace("|", "_").split())
+    label = signature_text(options.encoder.resolve().name)
     return Similarity(SentenceEncoder(options.encoder), label=label)

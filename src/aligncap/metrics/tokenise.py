@@ -1,32 +1,23 @@
-"""English words as the COCO evaluation cuts them: Penn Treebank rules, without Java.
+"""Tokenisations of captions, and captions as tokens and as counted n-grams.
 
-COCO hands captions to Stanford's PTBTokenizer, lower-cased, and drops a list of punctuation marks.
-What is here was written from the Treebank's rules and from what that program answers; the tests
-hold the two to the same tokens. It keeps its ways, odd ones included: brackets stay as "-lrb-"
-(COCO's list spells them in capitals), "!!" stays where "!" goes, "€" becomes "$", and characters
-beyond the first plane of Unicode vanish. Not kept is what hangs on the word after ("No. 5" against
-"no. Five") and what no caption holds (words glued to each other, markup with white space in it).
-
-From a caption to the tokens that are compared, by name.
-
-coco-en   English as the COCO evaluation cuts it (`english`)
+coco-en   English as the COCO evaluation tokenises it
 zh-char   every character a token: Chinese characters, punctuation, and the letters and digits of
           foreign words and numbers alike; only white space is dropped
 zh-word   the words of jieba, punctuation among them; white space is dropped
 
-Captions as tokens and as counted n-grams, made once for all metrics of a run.
-
-Tokens are numbered, and an n-gram is the number of its beginning beside the number of its last
-token, numbered again: counting and comparing are then sorts of whole columns, and pairs of clips
-are never looped over.
+COCO hands captions to Stanford's PTBTokenizer, lower-cased, and drops a list of punctuation marks.
+`CocoEnglish` was written from the Penn Treebank's rules and that program's output, and the tests
+hold both to the same tokens. It keeps its oddities: brackets stay as "-lrb-" (COCO's list spells
+them in capitals), "!!" stays where "!" goes, "€" becomes "$", and characters beyond the first
+plane of Unicode vanish. Not kept is what depends on the word after ("No. 5" against "no. Five")
+and what no caption holds (words glued to each other, markup with white space in it).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import chain
 from typing import Any, Protocol
 
@@ -34,18 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.errors import MissingModelError, UnknownNameError
-from aligncap.metrics.scores import ScoredClip
 
-DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
-"""COCO's punctuation marks, as far as the lower-cased output of the tokenizer can hold them."""
+PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+"""COCO's punctuation marks, as far as the tokenizer's lower-cased output has them."""
 
-WRITTEN = {
+REPLACED = {
     "(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-",
     "£": "#", "€": "$", "₠": "$", "¤": "$", "¢": "cents",
     "½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3",
     "&amp;": "&", "&lt;": "<", "&gt;": ">",
 }  # fmt: skip
-"""What the tokenizer writes otherwise."""
+"""Tokens that the tokenizer writes another way."""
 
 ABBREVIATIONS = (
     "mr mrs ms dr prof profs drs sr jr st mt ft gen col maj capt lt sgt cpl pvt cmdr adm gov govs "
@@ -62,9 +52,9 @@ CAPITAL_ABBREVIATIONS = "Mass Pa Ill Tex Ark Del La Miss Ore Wash Ala"
 
 APOSTROPHE = "['’]"
 LETTER = r"[^\W\d_]"
-RAISED = "²³¹⁰-₟¼-¾⅐-⅟"
+SUPERSCRIPTS = "²³¹⁰-₟¼-¾⅐-⅟"
 """Figures that stand by themselves, though Unicode counts them as numbers."""
-WORD = rf"(?:(?![{RAISED}])\w)"
+WORD = rf"(?:(?![{SUPERSCRIPTS}])\w)"
 SOLID = rf"(?!_){WORD}(?:{WORD}*(?!_){WORD})?"
 
 PATTERNS = (
@@ -101,44 +91,44 @@ PATTERNS = (
 )
 """What a token looks like; at each place the first pattern that fits is taken."""
 
-BEYOND = re.compile("[\U00010000-\U0010ffff]+")
+ASTRAL = re.compile("[\U00010000-\U0010ffff]+")
 """Characters that the tokenizer cannot read."""
 
 CLITICS = frozenset({"s", "d", "m", "ll", "re", "ve"})
 
-UNWRITTEN = frozenset('"“”«»‘’‛‹›–—―…') | {"&quot;", "&nbsp;"} | DROPPED
-"""What leaves no token: COCO's marks, and what the tokenizer turns into one of them."""
+REMOVED = frozenset('"“”«»‘’‛‹›–—―…') | {"&quot;", "&nbsp;"} | PUNCTUATION
+"""Tokens that are left out: COCO's marks, and what the tokenizer turns into one of them."""
 
 
 class CocoEnglish:
-    """English captions to COCO's tokens; words seen before cost a look-up."""
+    """English captions to COCO's tokens; chunks seen before are looked up."""
 
     name = "coco-en"
 
     def __init__(self) -> None:
         self._token = re.compile("|".join(PATTERNS))
-        self._of_chunk = lru_cache(maxsize=1 << 16)(self._cut)
+        self._cached = lru_cache(maxsize=1 << 16)(self._tokenise_chunk)
 
     def __call__(self, text: str) -> list[str]:
         """The tokens of one caption."""
         # No token holds white space, so a caption is cut where it is and each piece alone.
-        return [token for chunk in text.split() for token in self._of_chunk(chunk)]
+        return [token for chunk in text.split() for token in self._cached(chunk)]
 
-    def _cut(self, chunk: str) -> tuple[str, ...]:
-        readable = BEYOND.sub(" ", chunk)
-        found = (token for token in self._token.findall(readable) if token not in UNWRITTEN)
-        return tuple(_written(token) for token in found if token.strip("-"))
+    def _tokenise_chunk(self, chunk: str) -> tuple[str, ...]:
+        readable = ASTRAL.sub(" ", chunk)
+        found = (token for token in self._token.findall(readable) if token not in REMOVED)
+        return tuple(_as_written(token) for token in found if token.strip("-"))
 
 
-def _written(token: str) -> str:
+def _as_written(token: str) -> str:
     if token[-1] == ")" and len(token) > 1:
         return f"{token[:-1]}-rrb-"
     if (token[:1] == "’" and token[1:].lower() in CLITICS) or token[-2:].lower() == "’t":
         token = token.replace("’", "'")
-    return WRITTEN.get(token, token).lower()
+    return REPLACED.get(token, token).lower()
 
 
-DEFAULTS: Mapping[str, str] = {"en": "coco-en", "zh": "zh-char"}
+DEFAULT_TOKENISATIONS: Mapping[str, str] = {"en": "coco-en", "zh": "zh-char"}
 """Language → its tokenisation where none is named."""
 
 
@@ -169,9 +159,10 @@ class ChineseWords:
     name = "zh-word"
 
     def __init__(self) -> None:
-        if find_spec("jieba") is None:
-            raise MissingModelError("zh-word needs jieba: pip install 'aligncap[zh]'")
-        jieba: Any = import_module("jieba")
+        try:
+            jieba: Any = import_module("jieba")
+        except ModuleNotFoundError as error:
+            raise MissingModelError("zh-word needs jieba: pip install 'aligncap[zh]'") from error
         jieba.setLogLevel("ERROR")  # it reports the loading of its dictionary
         self._cut: Callable[[str], list[str]] = jieba.lcut
 
@@ -189,7 +180,7 @@ TOKENISERS: Mapping[str, Callable[[], Tokeniser]] = {
 
 def open_tokeniser(name: str | None, language: str) -> Tokeniser:
     """The tokeniser of that name, or the language's own; MissingModelError without its library."""
-    name = name or DEFAULTS[language]
+    name = name or DEFAULT_TOKENISATIONS[language]
     if name not in TOKENISERS:
         raise UnknownNameError("tokenisation", name, TOKENISERS)
     return TOKENISERS[name]()
@@ -200,7 +191,7 @@ Ints = NDArray[np.int64]
 Column = NDArray[np.int32]
 """There are many of these, and they are long."""
 
-ORDERS = 4
+MAX_ORDER = 4
 """BLEU and CIDEr count n-grams of one to four tokens."""
 
 
@@ -210,7 +201,7 @@ class Sentences:
 
     tokens: list[list[str]]
     clip: Ints
-    """The clip that each is of, ascending; shape [sentences]."""
+    """The clip that each belongs to, ascending; shape [sentences]."""
 
     @property
     def lengths(self) -> Ints:
@@ -220,7 +211,7 @@ class Sentences:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How often each n-gram of one order stands in each sentence.
+    """How often each n-gram of one order occurs in each sentence.
 
     The columns have one entry for each pair that occurs and are sorted by sentence, then n-gram.
     """
@@ -237,18 +228,26 @@ class Counts:
 
 
 class TokenisedClips:
-    """The clips' tokens, and their n-grams once somebody asks."""
+    """The clips' tokens, and their n-grams once they are asked for.
 
-    def __init__(self, clips: Sequence[ScoredClip], tokeniser: Tokeniser) -> None:
-        self.clips = len(clips)
+    Tokens are numbered, and an n-gram is the number of its first n - 1 tokens with the number of
+    its last, numbered again: counting and comparing are sorts of whole columns, and pairs of clips
+    are never looped over.
+    """
+
+    def __init__(
+        self,
+        hypotheses: Sequence[str],
+        references: Sequence[Sequence[str]],
+        tokeniser: Tokeniser,
+    ) -> None:
+        """A hypothesis and at least one reference for each clip."""
+        self.clips = len(hypotheses)
         self.tokenisation = tokeniser.name
-        self.hypotheses = Sentences(
-            [tokeniser(clip.hypothesis) for clip in clips], np.arange(len(clips))
-        )
-        references = [clip.references for clip in clips]
+        self.hypotheses = Sentences(list(map(tokeniser, hypotheses)), np.arange(self.clips))
         self.references = Sentences(
             [tokeniser(text) for texts in references for text in texts],
-            np.repeat(np.arange(len(clips)), [len(texts) for texts in references]),
+            np.repeat(np.arange(self.clips), [len(texts) for texts in references]),
         )
 
     @cached_property
@@ -257,40 +256,28 @@ class TokenisedClips:
         return np.searchsorted(self.references.clip, np.arange(self.clips + 1))
 
     @cached_property
-    def counted(self) -> tuple[tuple[Counts, Counts], ...]:
+    def counts(self) -> tuple[tuple[Counts, Counts], ...]:
         """For each order the counts of the hypotheses and of the references."""
-        return tuple(_counted(self.hypotheses, self.references))
+        return tuple(_count_ngrams(self.hypotheses, self.references))
 
     @cached_property
-    def matched(self) -> tuple[Ints, ...]:
-        """For each order the n-grams of each hypothesis that its references have, each as often
-        as one of them has it at most; shape [clips]."""
-        return tuple(
-            _matched(hypotheses, references, self.references.clip, self.clips)
-            for hypotheses, references in self.counted
-        )
+    def clipped_matches(self) -> tuple[Ints, ...]:
+        """For each order the n-grams of each hypothesis that its references have, each counted up
+        to its maximum in one reference; shape [clips]."""
+        found = []
+        for hypotheses, references in self.counts:
+            keys = references.keys(self.references.clip)
+            order = np.argsort(keys, kind="stable")
+            known, first = np.unique(keys[order], return_index=True)
+            most = np.maximum.reduceat(references.count[order], first) if len(first) else first
+            which, place = matching(hypotheses.keys(np.arange(self.clips)), known)
+            clipped = np.minimum(hypotheses.count[which], most[place])
+            sums = np.bincount(hypotheses.sentence[which], clipped, self.clips)
+            found.append(sums.astype(np.int64))
+        return tuple(found)
 
 
-class TokenisedOnce:
-    """Tokenises clips for several metrics: the lists seen last are not tokenised again."""
-
-    KEPT = 2
-    """A system's clips and its baseline's."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[list[ScoredClip], TokenisedClips]] = []
-
-    def __call__(self, clips: list[ScoredClip], tokeniser: Tokeniser) -> TokenisedClips:
-        """The tokenised clips, made now or before."""
-        for seen, tokenised in self._seen:
-            if tokenised.tokenisation == tokeniser.name and seen == clips:
-                return tokenised
-        tokenised = TokenisedClips(clips, tokeniser)
-        self._seen = [*self._seen[1 - self.KEPT :], (list(clips), tokenised)]
-        return tokenised
-
-
-def located(keys: Ints, known: Ints) -> tuple[Ints, Ints]:
+def matching(keys: Ints, known: Ints) -> tuple[Ints, Ints]:
     """Which of the keys are among the known ones, and where those are; `known` is sorted."""
     place = np.searchsorted(known, keys)
     place[place == len(known)] = 0
@@ -298,30 +285,21 @@ def located(keys: Ints, known: Ints) -> tuple[Ints, Ints]:
     return found, place[found]
 
 
-def _matched(hypotheses: Counts, references: Counts, clip: Ints, clips: int) -> Ints:
-    keys = references.keys(clip)
-    order = np.argsort(keys, kind="stable")
-    known, first = np.unique(keys[order], return_index=True)
-    most = np.maximum.reduceat(references.count[order], first) if len(first) else first
-    found, place = located(hypotheses.keys(np.arange(clips)), known)
-    clipped = np.minimum(hypotheses.count[found], most[place])
-    total: Ints = np.bincount(hypotheses.sentence[found], clipped, clips).astype(np.int64)
-    return total
-
-
-def _counted(hypotheses: Sentences, references: Sentences) -> Iterable[tuple[Counts, Counts]]:
+def _count_ngrams(hypotheses: Sentences, references: Sentences) -> Iterator[tuple[Counts, Counts]]:
     sentences = len(hypotheses.tokens)
     lengths = np.concatenate([hypotheses.lengths, references.lengths])
     sentence = np.repeat(np.arange(len(lengths)), lengths)
     left = np.arange(len(sentence)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     left = np.repeat(lengths, lengths) - left  # tokens from here to the end of the sentence
-    token = _numbered(list(chain.from_iterable([*hypotheses.tokens, *references.tokens])))
+    tokens = list(chain.from_iterable([*hypotheses.tokens, *references.tokens]))
+    numbers = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    token = np.fromiter(map(numbers.__getitem__, tokens), np.int64, len(tokens))
     gram, start = token, np.arange(len(token))
-    for order in range(1, ORDERS + 1):
+    for order in range(1, MAX_ORDER + 1):
         if order > 1:
-            on = left[start] >= order
-            start = start[on]
-            pair = gram[on] * (len(token) + 1) + token[start + order - 1]
+            fits = left[start] >= order
+            start = start[fits]
+            pair = gram[fits] * (len(token) + 1) + token[start + order - 1]
             gram = np.unique(pair, return_inverse=True)[1]
         grams = int(gram.max(initial=-1)) + 1
         key, count = np.unique(sentence[start] * max(grams, 1) + gram, return_counts=True)
@@ -332,8 +310,3 @@ def _counted(hypotheses: Sentences, references: Sentences) -> Iterable[tuple[Cou
             Counts(owner[:cut], which[:cut], count[:cut], grams),
             Counts(owner[cut:] - sentences, which[cut:], count[cut:], grams),
         )
-
-
-def _numbered(tokens: list[str]) -> Ints:
-    numbers = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-    return np.fromiter(map(numbers.__getitem__, tokens), np.int64, len(tokens))

@@ -23,17 +23,21 @@ from aligncap import __version__
 from aligncap.captioner.prompts import INSTRUCTIONS
 from aligncap.errors import DataError, JudgeError, RecipeError, UnknownNameError
 from aligncap.metrics.aes import (
-    BEST,
     CONTRADICTION_PENALTY,
-    RATINGS,
+    MAX_P_RATING,
+    P_RATINGS,
     CandidateScore,
     CandidateSet,
     load_template,
     score_candidate_sets,
 )
-from aligncap.metrics.judge import JudgeClient as Asker
-from aligncap.metrics.judge import JudgeFailure, settings_hash
-from aligncap.metrics.judge_clients import open_judge as open_asker
+from aligncap.metrics.judge import (
+    JudgeClient,
+    JudgeFailure,
+    open_judge_client,
+    settings_hash,
+)
+from aligncap.metrics.scores import signature_text
 from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
 from aligncap.preference.store import Annotation, Group, PreferenceStore
 from aligncap.preference.values import Asked, Candidate, Clip, Judge, Judgement, digest
@@ -53,18 +57,18 @@ AT_ONCE = 16
 class LlmJudge:
     """Judges by asking a language model."""
 
-    asker: Asker
+    client: JudgeClient
     name: str = "llm"
     at_once: int = AT_ONCE
 
     @property
     def signature(self) -> str:
         """The model, its settings, the prompts and the penalty."""
-        model = "_".join(self.asker.model.name.replace("|", "_").split())
+        model = signature_text(self.client.model.name)
         prompts = ",".join(
-            f"{one}-{load_template('p-score', one, self.asker.prompts).hash}" for one in LANGUAGES
+            f"{one}-{load_template('p-score', one, self.client.prompts).hash}" for one in LANGUAGES
         )
-        settings = settings_hash(self.asker.model.settings)
+        settings = settings_hash(self.client.model.settings)
         return (
             f"llm|judge:{model}|settings:{settings}|prompts:{prompts}"
             f"|penalty:{CONTRADICTION_PENALTY:g}|v{__version__}"
@@ -79,13 +83,13 @@ class LlmJudge:
             return []
         language = asked[0][1][0].language
         sets = [_set_of(*one, language=language) for one in asked]
-        found = score_candidate_sets(self.asker, sets, language=language)
+        found = score_candidate_sets(self.client, sets, language=language)
         failures = [one for one in found if isinstance(one, JudgeFailure)]
         for one in failures:
             LOG.warning("%s: could not be judged: %s", one.id, one.reason)
         if len(failures) == len(sets):
             raise JudgeError(
-                f"judge {self.asker.model.name} could rate none of {len(sets)} clips "
+                f"judge {self.client.model.name} could rate none of {len(sets)} clips "
                 f"({failures[0].reason}); try another model"
             )
         signature = self.signature
@@ -98,16 +102,16 @@ class LlmJudge:
 
     def close(self) -> None:
         """Let go of the kept replies."""
-        self.asker.close()
+        self.client.close()
 
 
 def _judgement(candidate: Candidate, score: CandidateScore, signature: str) -> Judgement:
-    parts = {rating: getattr(score, rating) / BEST for rating in RATINGS}
+    parts = {rating: getattr(score, rating) / MAX_P_RATING for rating in P_RATINGS}
     wrong = {"contradicted": score.contradicted, "unsupported": score.unsupported}
     return Judgement(
         candidate=candidate.key,
         judge=signature,
-        score=score.value / BEST,
+        score=score.value / MAX_P_RATING,
         parts=MappingProxyType(parts | {name: float(len(clues)) for name, clues in wrong.items()}),
         reason="; ".join(f"{name}: {', '.join(clues)}" for name, clues in wrong.items() if clues),
     )
@@ -127,7 +131,7 @@ def open_llm_judge(options: "JudgeOptions") -> LlmJudge:
     """The llm judge; RecipeError where no language model is named."""
     if options.model is None:
         raise RecipeError("the llm judge needs a model; give --judge-model, and --judge-url")
-    return LlmJudge(open_asker(options.model))
+    return LlmJudge(open_judge_client(options.model))
 
 
 @dataclass(frozen=True, slots=True)

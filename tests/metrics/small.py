@@ -1,13 +1,24 @@
-"""Pairs to score: from the paraphrase grammar, and of real captions where they are."""
+"""Clips to score, from the paraphrase grammar and of real captions, and a judging model without a
+server."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
+from threading import Lock
 
 from aligncap.data.captions import draw_captions
 from aligncap.data.grammar import Meaning
-from aligncap.metrics.scores import Metric, ScoredClip
-from aligncap.metrics.table import MetricOptions, open_metric
+from aligncap.metrics.aes import read_aes
+from aligncap.metrics.judge import (
+    JudgeClient,
+    JudgeSettings,
+    Question,
+    Reply,
+    ReplyCache,
+    open_judge_client,
+)
+from aligncap.metrics.scores import Metric, MetricOptions, ScoredClip, open_metric
 from aligncap.metrics.tokenise import open_tokeniser
 from aligncap.values import EMOTIONS
 
@@ -30,16 +41,6 @@ def synthetic_pairs(language: str, count: int, *, references: int = 3) -> list[S
     return clips
 
 
-def grouped_pairs(groups: list[list[str]], count: int) -> list[ScoredClip]:
-    """Clips from groups of captions of one thing: one is the hypothesis, the rest references."""
-    rng = Random(11)
-    clips = []
-    for number, group in enumerate(groups[:count]):
-        said, *meant = rng.sample(group, min(len(group), 4))
-        clips.append(ScoredClip(f"clip{number:04}", said, tuple(meant)))
-    return clips
-
-
 def chinese_captions(speech_data: Path) -> list[ScoredClip]:
     """SECap's: the caption of the next clip is the hypothesis."""
     rows = _rows(speech_data / "secap" / "manifest.jsonl")
@@ -57,7 +58,12 @@ def english_prompts(speech_data: Path) -> list[ScoredClip]:
     for row in rows:
         groups.setdefault(row["key"], []).append(row["caption"])
     several = [group[at : at + 4] for group in groups.values() for at in range(0, len(group), 4)]
-    return grouped_pairs([group for group in several if len(group) > 1], 400)
+    rng = Random(11)
+    clips = []
+    for number, group in enumerate([group for group in several if len(group) > 1][:400]):
+        said, *meant = rng.sample(group, len(group))
+        clips.append(ScoredClip(f"clip{number:04}", said, tuple(meant)))
+    return clips
 
 
 def spaced(clips: list[ScoredClip], tokenisation: str) -> tuple[Captions, Captions]:
@@ -76,3 +82,39 @@ def metric(name: str, language: str = "en", **options: str) -> Metric:
 
 def _rows(file: Path) -> list[dict[str, list[str]]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+class FakeModel:
+    """Replies by a function of the prompt."""
+
+    def __init__(self, reply: Callable[[str], str], *, name: str = "fake") -> None:
+        self.name = name
+        self.settings: Mapping[str, object] = {"temperature": 0.0}
+        self.prompts: list[str] = []
+        self._reply, self._lock = reply, Lock()
+
+    def ask(self, prompt: str) -> Reply:
+        with self._lock:
+            self.prompts.append(prompt)
+        return Reply(text=self._reply(prompt))
+
+
+def judge_of(model: FakeModel, folder: Path, **options: object) -> JudgeClient:
+    cache = ReplyCache(folder / "replies.sqlite", model=model.name, settings=model.settings)
+    return JudgeClient(model, cache, **options)
+
+
+def rating(score: object, reason: object = "as heard") -> str:
+    return json.dumps({"reason": reason, "score": score})
+
+
+def clip(number: int, hypothesis: str | None = None) -> ScoredClip:
+    text = f"voice {number} is low" if hypothesis is None else hypothesis
+    return ScoredClip(f"clip{number}", text, (f"voice {number} is low and slow",))
+
+
+def ask_many(url: str, cache: Path) -> list[object]:
+    """Sixty questions to a judge at that URL, three at once."""
+    settings = JudgeSettings(model="small", url=url, cache=cache, concurrency=3)
+    with open_judge_client(settings) as judge:
+        return judge.ask([Question(f"clip{n}", f"rate {n}", read_aes) for n in range(60)])

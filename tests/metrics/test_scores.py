@@ -1,7 +1,8 @@
 """Intervals cover, differences are judged fairly, and numbers say what they depend on."""
 
 import tracemalloc
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
@@ -14,15 +15,15 @@ from aligncap.metrics.scores import (
     ScoredClip,
     Statistics,
     difference,
-    drawn,
     expanded_tail,
     interval,
     mean_of_clips,
     paper25,
+    resampled,
     score,
     signature,
 )
-from metrics.pairs import metric, synthetic_pairs
+from metrics.small import metric, synthetic_pairs
 
 
 @dataclass(frozen=True)
@@ -40,37 +41,25 @@ def clips_of(values: Floats) -> list[ScoredClip]:
     return [ScoredClip(str(n), repr(float(value)), ("x",)) for n, value in enumerate(values)]
 
 
-def ratio(sums: Floats) -> Floats:
-    return sums[..., 0] / sums[..., 1]
+def mean_sample(clips: int) -> list[Statistics]:
+    """Samples of numbers whose mean is 0.4."""
+    return list(map(mean_of_clips, np.random.default_rng(0).beta(2, 3, (1500, clips))))
 
 
-def covered(samples: list[Statistics], truth: float) -> float:
-    """How often the interval holds the true value."""
-    inside = 0
-    for statistics in samples:
-        low, high = interval(statistics, draws=500, seed=1)
-        assert low is not None
-        assert high is not None
-        inside += low <= truth <= high
-    return inside / len(samples)
-
-
-@pytest.mark.parametrize("clips", [30, 200])
-def test_the_interval_of_a_mean_covers_it(clips: int) -> None:
-    values = np.random.default_rng(0).beta(2, 3, (1500, clips))
-    assert 0.93 <= covered([mean_of_clips(row) for row in values], 2 / 5) <= 0.97
-
-
-def test_the_interval_of_a_ratio_covers_it() -> None:
-    # As in corpus BLEU: matches over lengths, longer clips with more of both.
+def ratio_sample(clips: int) -> list[Statistics]:
+    """As in corpus BLEU: 0.4 matches a token, longer clips with more of both."""
     random = np.random.default_rng(0)
-    lengths = random.integers(5, 40, (1500, 100))
-    matches = random.binomial(lengths, 0.3)
-    samples = [
-        Statistics(np.stack(pair, axis=1).astype(float), ratio)
-        for pair in zip(matches, lengths, strict=True)
-    ]
-    assert 0.93 <= covered(samples, 0.3) <= 0.97
+    lengths = random.integers(5, 40, (1500, clips))
+    rows = np.stack([random.binomial(lengths, 0.4), lengths], axis=-1).astype(float)
+    return [Statistics(row, lambda sums: sums[..., 0] / sums[..., 1]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("sample", "clips"), [(mean_sample, 30), (mean_sample, 200), (ratio_sample, 100)]
+)
+def test_the_interval_covers_the_value(sample: Callable[[int], list[Statistics]], clips: int):
+    bounds = np.array([interval(one, draws=500, seed=1) for one in sample(clips)])
+    assert 0.93 <= ((bounds[:, 0] <= 0.4) & (bounds[:, 1] >= 0.4)).mean() <= 0.97
 
 
 @pytest.mark.parametrize("clips", [10, 25, 100, 100_000])
@@ -91,33 +80,26 @@ def test_a_difference_is_seen_and_an_equal_is_not() -> None:
     base = random.normal(size=200)
     better = difference(Number(), clips_of(base + 0.2 + random.normal(0, 0.1, 200)), clips_of(base))
     assert better.delta == pytest.approx(20, abs=3)
-    assert better.low is not None
-    assert better.high is not None
     assert 0 < better.low < better.delta < better.high
     assert better.p < 0.01
     # Paired: each system alone is far less certain than their difference.
     alone = score(Number(), clips_of(base))
-    assert alone.low is not None
-    assert alone.high is not None
     assert better.high - better.low < (alone.high - alone.low) / 3
     assert difference(Number(), clips_of(base), clips_of(base)).p == 1.0
 
 
-def test_the_order_of_the_baseline_does_not_matter() -> None:
+def test_a_baseline_has_the_same_clips_in_any_order() -> None:
     random = np.random.default_rng(0)
     system, baseline = clips_of(random.normal(size=50)), clips_of(random.normal(size=50))
     straight = difference(Number(), system, baseline)
     assert straight == difference(Number(), system, baseline[::-1])
-
-
-def test_different_clips_are_not_compared() -> None:
-    system = clips_of(np.arange(3.0))
-    with pytest.raises(DataError, match="2: the baseline has no such clip"):
-        difference(Number(), system, system[:2])
-    with pytest.raises(DataError, match="2: the system has no such clip"):
-        difference(Number(), system[:2], system)
-    with pytest.raises(DataError, match="twice"):
-        difference(Number(), [*system, system[0]], system)
+    for one, other, message in (
+        (system[:3], system[:2], "2: the baseline has no such clip"),
+        (system[:2], system[:3], "2: the system has no such clip"),
+        ([*system, system[0]], system, "twice"),
+    ):
+        with pytest.raises(DataError, match=message):
+            difference(Number(), one, other)
 
 
 def test_scores_are_times_a_hundred_and_signed() -> None:
@@ -134,34 +116,32 @@ def test_scores_are_times_a_hundred_and_signed() -> None:
     assert score(metric("bleu4"), clips, draws=200, seed=4).low != made.low
 
 
-def test_marks_out_of_ten_are_reported_as_they_are() -> None:
+def test_a_scale_of_one_is_kept() -> None:
     @dataclass(frozen=True)
-    class Marks(Number):
+    class Ratings(Number):
         def measure(self, clips: list[ScoredClip]) -> Statistics:
-            told = super().measure(clips)
-            return Statistics(told.per_clip, told.value_of, scale=1.0)
+            return replace(super().measure(clips), scale=1.0)
 
-    assert score(Marks(), clips_of(np.array([4.0, 8.0]))).value == 6.0
+    made = score(Ratings(), clips_of(np.array([4.0, 8.0])))
+    assert made.value == 6.0
+    assert 4.0 <= made.low <= 6.0 <= made.high <= 8.0
 
 
-def test_one_clip_and_no_draws_have_no_interval() -> None:
+def test_where_there_is_nothing_to_resample_there_is_no_interval() -> None:
     one = score(Number(), clips_of(np.array([0.5])))
     assert (one.value, one.low, one.high) == (50.0, None, None)
-    none = score(Number(), clips_of(np.array([0.5, 0.7])), draws=0)
-    assert (none.low, none.high) == (None, None)
+    no_draws = score(Number(), clips_of(np.array([0.5, 0.7])), draws=0)
+    assert (no_draws.low, no_draws.high) == (None, None)
+    no_values = score(Number(), clips_of(np.full(5, np.nan)))
+    assert np.isnan(no_values.value)
+    assert no_values.low is None
 
 
-def test_values_that_cannot_be_told_give_no_interval_and_are_no_error() -> None:
-    made = score(Number(), clips_of(np.full(5, np.nan)))
-    assert np.isnan(made.value)
-    assert made.low is None
-
-
-def test_draws_are_with_replacement_and_reproducible() -> None:
-    (weights,) = drawn(50, draws=40, seed=2)
+def test_resamples_are_with_replacement_and_reproducible() -> None:
+    (weights,) = resampled(50, draws=40, seed=2)
     assert weights.shape == (40, 50)
     assert (weights.sum(axis=1) == 50).all()
-    (again,) = drawn(50, draws=40, seed=2)
+    (again,) = resampled(50, draws=40, seed=2)
     assert (weights == again).all()
     assert weights.max() > 1
 

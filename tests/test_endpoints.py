@@ -9,8 +9,7 @@ import pytest
 
 from aligncap.endpoints import NoReplyError, StoppedError
 from aligncap.errors import JudgeError, RecipeError
-from aligncap.metrics.judge import JudgeSettings
-from aligncap.metrics.judge_clients import EndpointModel
+from aligncap.metrics.judge import EndpointModel, JudgeSettings
 from support.server import SERVED, Answer, failing, saying, serving
 
 
