@@ -7,11 +7,13 @@ that they can be run on any arrangement of the package's modules.
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aligncap as package
+from golden import tiny_runs
 from golden.surface import CLIPS, INPUTS, ROOT, aligncap, json_lines
 
 EXPECTED = Path(__file__).resolve().parent / "expected"
@@ -109,9 +111,31 @@ def recipes() -> Any:
     return found
 
 
+def stages() -> Any:
+    """Every number that is logged by warm-up, cross-entropy, KD, DPO, the reward model and PPO."""
+    return in_new_folder(tiny_runs.stages)
+
+
+def pipeline() -> Any:
+    """From recordings to captions by both runtimes and to preference rows, at tiny size."""
+    return in_new_folder(tiny_runs.pipeline)
+
+
+def in_new_folder(part: Callable[[Path], Any]) -> Any:
+    """The value of a part that needs a folder, which is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        return part(Path(folder))
+
+
+SLOW = (recipes, pipeline)
+"""Parts that take more than some seconds."""
+
 PARTS: dict[str, Callable[[], Any]] = {
     part.__name__: part
-    for part in (captions, python_captions, measurements, clues, help_texts, scores, recipes)
+    for part in (
+        *(captions, python_captions, measurements, clues, help_texts, scores, stages),
+        *SLOW,
+    )
 }
 
 
