@@ -24,8 +24,10 @@ from aligncap.preference.examples import read_preferences
 from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.cache import TokenCache
 from speech_tokenizers.conftest import official_module  # noqa: F401  # a fixture
+from support.pipeline import FEELINGS, OFFICIAL, save_llama, save_speech_tokenizer, write_recordings
 from support.server import completing, serving
-from whole import FEELINGS, OFFICIAL, save_llama, save_speech_tokenizer, write_recordings
+
+pytestmark = pytest.mark.slow
 
 SMALL = (
     *("training.steps=4", "training.accumulation=1", "training.warmup_steps=1"),
