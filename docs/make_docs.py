@@ -27,7 +27,7 @@ VERBS = (
 HEADING = f"""\
 # The command line
 
-<!-- Written by `make docs` with typer {version("typer")}; edit cli/verbs*.py instead. -->
+<!-- Written by `make docs` with typer {version("typer")}; edit src/aligncap/cli instead. -->
 
 Exit code: 0 all went well, 1 some file could not be used, 2 the command could not be carried out,
 130 stopped by Ctrl-C. An error is one line on standard error that begins with `aligncap:`.

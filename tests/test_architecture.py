@@ -1,11 +1,13 @@
 """The shape of the package: what may import what, how long things are, what is documented."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +52,7 @@ HEAVY += ["openai", "rich.progress"]
 
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60
+MOST_MODULES = 104
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -160,6 +163,26 @@ def test_torch_stays_where_models_are_trained() -> None:
 
 def test_files_and_functions_fit_on_a_screen() -> None:
     assert too_long(PACKAGE) == []
+
+
+@pytest.fixture(scope="module")
+def structure(repository: Path) -> Any:
+    """What `make census` counts in the source."""
+    spec = importlib.util.spec_from_file_location("census", repository / "benchmarks/census.py")
+    assert spec is not None
+    assert spec.loader is not None
+    census = importlib.util.module_from_spec(spec)
+    sys.modules["census"] = census  # its dataclasses look there for their names
+    spec.loader.exec_module(census)
+    return census.structure_of(PACKAGE)
+
+
+def test_no_two_files_import_each_other(structure: Any) -> None:
+    assert structure.cycles == ()
+
+
+def test_modules_are_few(structure: Any) -> None:
+    assert structure.modules <= MOST_MODULES
 
 
 def test_what_is_public_is_documented() -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = [DOCS / "paper.md", *sorted((DOCS / "decisions").glob("*.md"))]
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [DOCS / "paper.md", ROOT / "CONTRIBUTING.md", *sorted((DOCS / "decisions").glob("*.md"))]
+MANUALS = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
 def identity(page: Path) -> str:
-    return page.relative_to(DOCS).as_posix()
+    return page.relative_to(ROOT).as_posix()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=identity)
@@ -35,6 +37,25 @@ def test_every_module_or_function_named_exists(page: Path) -> None:
         except ModuleNotFoundError:
             module, _, attribute = name.rpartition(".")
             assert hasattr(import_module(module), attribute), name
+
+
+@pytest.mark.parametrize("page", MANUALS, ids=identity)
+def test_every_import_of_an_example_works(page: Path) -> None:
+    imports = r"^from (aligncap[\w.]*) import (.+)$"
+    for module, names in re.findall(imports, page.read_text("utf-8"), re.MULTILINE):
+        found = import_module(module)
+        assert [name for name in names.split(", ") if not hasattr(found, name)] == [], module
+
+
+def test_every_function_of_the_paper_is_in_its_file() -> None:
+    text = (DOCS / "paper.md").read_text("utf-8")
+    cited = re.findall(r"`src/([\w/]+)\.py` \(((?:`[\w.]+`(?:, )?)+)\)", text)
+    assert len(cited) > 10
+    for path, names in cited:
+        for name in re.findall(r"`([\w.]+)`", names):
+            found = import_module(path.replace("/", "."))
+            for part in name.split("."):
+                found = getattr(found, part)
 
 
 def test_the_table_of_the_paper_has_a_test_for_all_code() -> None:
