@@ -220,18 +220,11 @@ def test_one_set_that_fails_leaves_the_others_and_an_empty_one_is_refused(tmp_pa
     assert [score.value for score in good] == [(4 + 27) / 4, (3 + 27) / 4]
     assert isinstance(bad, JudgeFailure)
     assert bad.id == "bad"
+    with judge_of(model := FakeModel(lambda prompt: '{"C1": {}}'), tmp_path / "zh") as judge:
+        score_candidate_sets(judge, sets[:1], language="zh")
+    assert "遵循指令" in model.prompts[0]
     with pytest.raises(DataError, match="clip1: has no candidate to rate"):
         CandidateSet(id="clip1", instruction=INSTRUCTION, candidates=())
-
-
-def test_chinese_is_asked_in_chinese(tmp_path: Path) -> None:
-    model = FakeModel(lambda prompt: json.dumps({"C1": rate("低")}))
-    with judge_of(model, tmp_path) as judge:
-        score_candidates(
-            judge, ["低"], instruction="说说声音", references=["他平静"], language="zh"
-        )
-    assert '{"C1": "低"}' in model.prompts[0]
-    assert "遵循指令" in model.prompts[0]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_clips_come_in_the_order_of_the_references(tmp_path):
     hypotheses = written(
         tmp_path,
         "h.jsonl",
-        '{"id": "b", "caption": "一位女性。"}',
+        '{"id": "b", "caption": "女。"}',
         "",
         '{"id": "a", "caption": "", "x": 1}',
     )
@@ -47,10 +47,10 @@ def test_clips_come_in_the_order_of_the_references(tmp_path):
         '{"id": "a", "captions": ["Sad.", "Unhappy."], "file": "deep/a.wav", "emotion": "sadness"}',
         '\ufeff{"id": "b", "captions": ["女性。"]}',
     )
-    a, b = clips_of(read_hypotheses(hypotheses), read_references(references))
-    assert (a.id, a.hypothesis, a.references) == ("a", "", ("Sad.", "Unhappy."))
-    assert (a.file, a.emotion) == (tmp_path / "deep" / "a.wav", "sad")
-    assert (b.id, b.hypothesis, b.file, b.emotion) == ("b", "一位女性。", None, None)
+    assert clips_of(read_hypotheses(hypotheses), read_references(references)) == [
+        ScoredClip("a", "", ("Sad.", "Unhappy."), tmp_path / "deep" / "a.wav", "sad"),
+        ScoredClip("b", "女。", ("女性。",)),
+    ]
 
 
 def test_what_caption_writes_is_read_by_the_stem_of_its_file(tmp_path):
@@ -77,10 +77,8 @@ MISTAKES = [
     ('{"id": 3, "caption": "x", "captions": ["x"]}', "'id' is 3; write it as text in quotes"),
     (GOOD, "clip 'good' is in line 1 already; keep one of the two"),
     ("[1]", "holds a list; write one JSON object a line"),
-    ("null", "holds a NoneType; write one JSON object a line"),
     ('{"id": "x"', "not JSON (Expecting ',' delimiter); write one object a line"),
     ('{"id": "x", "n": NaN}', "holds NaN, which is not JSON; write a number or null"),
-    ('{"id": "x", "n": -Infinity}', "holds -Infinity, which is not JSON; write a number or null"),
     ("[" * 100_000, "not JSON that can be read; write one object a line"),
 ]
 
@@ -202,43 +200,34 @@ def test_the_order_of_clips_does_not_matter():
     assert scores(CLIPS[::-1]) == pytest.approx(scores(CLIPS), nan_ok=True)
 
 
-def test_a_line_for_each_metric_with_interval_and_signature():
+def test_each_metric_has_a_score_with_interval_and_signature_and_a_baseline():
     names = ["distinct2", "clue-f1", "hallucination/pitch"]
-    lines = list(evaluate(CLIPS, names, MetricOptions(), resampling=FEW))
-    assert [line.score.name for line in lines] == names
-    diversity, f1, pitch = (line.score for line in lines)
-    assert diversity.low is None
-    assert diversity.signature.startswith("distinct2:of-set|tok:coco-en|refs:1|n:3|")
-    assert f1.low is not None
-    assert f1.high is not None
-    assert f1.low <= f1.value <= f1.high
-    assert f1.signature.startswith("clue-f1:micro+nearest|lang:en|refs:1|n:3|boot:50|seed:0|")
-    assert (pitch.low, pitch.high) == (None, None)  # nobody speaks of pitch
-
-
-def test_a_baseline_is_scored_and_compared():
-    names = ["clue-f1", "repeated"]
-    f1, repeated = evaluate(SAME, names, MetricOptions(), resampling=FEW, baseline=CLIPS)
-    assert f1.baseline is not None
-    assert f1.difference is not None
+    results = list(evaluate(SAME, names, MetricOptions(), resampling=FEW, baseline=CLIPS))
+    assert [one.score.name for one in results] == names
+    distinct, f1, pitch = results
+    assert distinct.score.low is None
+    assert distinct.score.signature.startswith("distinct2:of-set|tok:coco-en|refs:1|n:3|")
+    assert distinct.baseline is not None
+    assert distinct.difference is None
+    signature = "clue-f1:micro+nearest|lang:en|refs:1|n:3|boot:50|seed:0|"
+    assert f1.score.signature.startswith(signature)
+    assert f1.baseline.low <= f1.baseline.value <= f1.baseline.high
     assert f1.difference.delta == pytest.approx(100 - f1.baseline.value)
-    assert repeated.baseline is not None
-    assert repeated.difference is None
+    assert (pitch.score.low, pitch.score.high) == (None, None)  # no caption is about pitch
 
 
 def test_the_papers_way_is_given_where_asked_for():
     clips = [ScoredClip(str(n), "A sad man.", ("A sad man.",)) for n in range(30)]
     few = Resampling(draws=10, paper25=True)
-    line, diversity = evaluate(clips, ["clue-f1", "distinct1"], MetricOptions(), resampling=few)
-    assert line.paper25 is not None
-    assert (line.paper25.mean, line.paper25.sd) == (100, 0)
-    assert diversity.paper25 is None
+    f1, distinct = evaluate(clips, ["clue-f1", "distinct1"], MetricOptions(), resampling=few)
+    assert (f1.paper25.mean, f1.paper25.sd) == (100, 0)
+    assert distinct.paper25 is None
 
 
 @pytest.mark.parametrize(
     ("name", "error"), [("clue-f2", UnknownNameError), ("similarity", MissingModelError)]
 )
-def test_what_cannot_be_opened_is_said_before_anything_is_measured(name, error):
+def test_what_cannot_be_opened_is_an_error_before_anything_is_measured(name, error):
     clip = ScoredClip("c", "Loud.", ("Loud.",), file=Path("absent.wav"))
     with pytest.raises(error):
         next(evaluate([clip], ["hallucination-signal", name], MetricOptions(), resampling=FEW))
@@ -255,20 +244,14 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_without_every_trait():
         scores(CLIPS, ["hallucination/pitsch"])
 
 
-def test_the_signal_is_asked_where_every_clip_has_a_recording():
+def test_which_metrics_and_language_clips_have_by_default():
     recorded = [ScoredClip("a", "", ("A.",), file=Path("a.wav"))]
     assert "hallucination-signal" in default_metrics(recorded)
     assert default_metrics([*recorded, *CLIPS]) == list(DEFAULT_METRICS)
     assert set(DEFAULT_METRICS) <= METRICS.keys() | SET_METRICS.keys()
-
-
-def test_splits_stand_behind_their_whole_once():
     found = with_splits(["clue-f1", "hallucination", "hallucination/pitch", "clue-f1"])
     assert found[:3] == ["clue-f1", "hallucination", "hallucination/emotion"]
     assert len(found) == len(set(found)) == 10
-
-
-def test_the_language_is_that_of_most_references():
     chinese = [ScoredClip("a", "", ("她很高兴。", "高兴的女性。"))]
     assert majority_language(chinese) == "zh"
     assert majority_language([*chinese, *CLIPS]) == "en"
