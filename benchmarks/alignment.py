@@ -30,7 +30,7 @@ from steps import (
     measured,
 )
 
-from aligncap.alignment.settings import TeacherSettings
+from aligncap.alignment.kd import TeacherSettings
 
 CAPTIONS = (1, 5)
 VOCABULARIES = (8_192 + SPEECH_IDS, 32_000 + SPEECH_IDS)

@@ -15,7 +15,6 @@ from plain_kd import plain_kd_loss
 from steps import Case, Ids, Measured, follow, optimizer_of, random_llama, random_rows
 
 from aligncap.alignment.examples import Example
-from aligncap.alignment.stage import CaptionObjective, TaskBatch
 from aligncap.alignment.teacher import (
     AdapterOffTeacher,
     Distributions,
@@ -24,6 +23,7 @@ from aligncap.alignment.teacher import (
     shared_rows,
     top_k_of,
 )
+from aligncap.alignment.trainer import CaptionObjective, TaskBatch
 from aligncap.captioner.model import CaptionModel, add_adapter, seeded
 from aligncap.captioner.prompts import SharedPromptRow, collate
 
@@ -59,7 +59,7 @@ def student_and_teacher(case: Case, *, lora: bool) -> tuple[CaptionModel, Captio
     return student.train(), student
 
 
-class Lesson:
+class KdTask:
     """A student, its teacher's cache, and the loss on one batch, as a stage has them."""
 
     def __init__(self, case: Case, *, lora: bool, top_k: int | None) -> None:
@@ -67,8 +67,8 @@ class Lesson:
         self.rows, self.examples = clips_of(case)
         self.student, model = student_and_teacher(case, lora=lora)
         self.teacher = AdapterOffTeacher(self.student) if lora else FrozenTeacher(model)
-        kept = top_k or self.teacher.text_rows
-        self._folder = tempfile.TemporaryDirectory()  # as long as the lesson
+        kept = top_k or self.teacher.text_vocab_size
+        self._folder = tempfile.TemporaryDirectory()  # as long as the task
         root = Path(self._folder.name)
         self.cache = TeacherCache(root, self.teacher, self.examples, top_k=kept)
         self._objective = CaptionObjective(kl_weight=1.0, ce_weight=0.0)
@@ -76,28 +76,28 @@ class Lesson:
     def loss(self, said: Distributions | None = None) -> torch.Tensor:
         """The mean over the batch; what the teacher said is looked up if not given."""
         # What `fit` does for each batch: rows are put together, the teacher's words looked up.
-        beside = said or self.cache.lookup(self.examples)
+        targets = said or self.cache.lookup(self.examples)
         shared = collate(self.rows, pad_id=0)
-        batch: TaskBatch[Distributions | None] = TaskBatch(shared, beside)
+        batch: TaskBatch[Distributions | None] = TaskBatch(shared, targets)
         return self._objective.training_losses(self.student, batch)["loss"]
 
     def as_said(self) -> Distributions:
         """What the teacher says over the whole vocabulary: nothing is rounded."""
         alone = [[example] for example in self.examples]
-        return top_k_of(self.teacher.text_logits(shared_rows(alone)), self.teacher.text_rows)
+        return top_k_of(self.teacher.text_logits(shared_rows(alone)), self.teacher.text_vocab_size)
 
 
 def ours(case: Case, *, lora: bool, top_k: int | None) -> Measured:
     """A step of ours; the outcome is the seconds that the teacher took, once."""
-    lesson = Lesson(case, lora=lora, top_k=top_k)
-    optimizer = optimizer_of(lesson.student)
+    task = KdTask(case, lora=lora, top_k=top_k)
+    optimizer = optimizer_of(task.student)
 
     def fill() -> float:
         started = time.process_time()
-        lesson.cache.fill(lesson.examples)
+        task.cache.fill(task.examples)
         return time.process_time() - started
 
-    return Measured(step=lambda: follow(lesson.loss(), optimizer), outcome=fill)
+    return Measured(step=lambda: follow(task.loss(), optimizer), outcome=fill)
 
 
 def plain_loss(case: Case, *, lora: bool) -> tuple[CaptionModel, Callable[[], torch.Tensor]]:
@@ -146,10 +146,8 @@ def differences(case: Case, lora: bool) -> tuple[float, Difference, Difference]:
     student, loss = plain_loss(case, lora=lora)
     value, expected = gradient_of(student, loss)
     largest = max(float(np.abs(g).max()) for g in expected.values())
-    lesson = Lesson(case, lora=lora, top_k=None)
-    found = [
-        gradient_of(lesson.student, partial(lesson.loss, said)) for said in (lesson.as_said(), None)
-    ]
+    task = KdTask(case, lora=lora, top_k=None)
+    found = [gradient_of(task.student, partial(task.loss, said)) for said in (task.as_said(), None)]
     exact, kept = (
         Difference(
             abs(one - value),

@@ -37,7 +37,7 @@ from steps import (
 )
 from trl_rival import inputs_of, open_trainer
 
-from aligncap.alignment.stage import TaskBatch
+from aligncap.alignment.trainer import TaskBatch
 from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.prompts import SharedPromptRow, collate

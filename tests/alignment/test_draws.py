@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from aligncap.alignment.examples import (
+    BatchSettings,
     BucketBatchSampler,
+    DataSettings,
     Sample,
     TrainingRow,
     sampling_probabilities,
     stated_emotion,
     systematic_resampling,
-    validation_draws,
+    validation_samples,
 )
-from aligncap.alignment.settings import BatchSettings, DataSettings
 from aligncap.errors import DataError
 from alignment.tiny_rows import tiny_rows
 
@@ -39,11 +40,11 @@ def plan(
 
 def test_a_batch_depends_on_its_number_and_seed_alone() -> None:
     rows = tiny_rows(50)
-    forward = [plan(rows).draws_at(number) for number in range(40)]
+    forward = [plan(rows).samples_at(number) for number in range(40)]
     one = plan(rows)
-    backward = [one.draws_at(number) for number in reversed(range(40))]
+    backward = [one.samples_at(number) for number in reversed(range(40))]
     assert forward == backward[::-1]
-    assert forward != [plan(rows, seed=1).draws_at(number) for number in range(40)]
+    assert forward != [plan(rows, seed=1).samples_at(number) for number in range(40)]
 
 
 def test_every_training_row_is_drawn_once_an_epoch_and_no_validation_row() -> None:
@@ -51,7 +52,7 @@ def test_every_training_row_is_drawn_once_an_epoch_and_no_validation_row() -> No
     training = {place for place, row in enumerate(rows) if row.split == "train"}
     one = plan(rows)
     for epoch in range(2):
-        batches = [one.draws_at(epoch * 14 + number) for number in range(14)]
+        batches = [one.samples_at(epoch * 14 + number) for number in range(14)]
         assert {len(batch) for batch in batches} == {4}
         assert Counter(d.row for batch in batches for d in batch) == Counter(training)
 
@@ -69,7 +70,7 @@ def test_weights_say_how_often() -> None:
     rows = [replace(row, weight=3.0 if place < 10 else 1.0, split="train")
             for place, row in enumerate(tiny_rows(40))]  # fmt: skip
     one = plan(rows)
-    drawn = Counter(d.row < 10 for number in range(100) for d in one.draws_at(number))
+    drawn = Counter(d.row < 10 for number in range(100) for d in one.samples_at(number))
     assert drawn[True] / drawn.total() == pytest.approx(30 / 60, abs=0.01)
 
 
@@ -103,13 +104,13 @@ def test_balance_evens_corpora_out(balance: float, expected: float) -> None:
     rows = [replace(row, corpus="small" if place % 5 == 0 else "big", split="train")
             for place, row in enumerate(tiny_rows(50))]  # fmt: skip
     one = plan(rows, balance=balance)
-    corpora = Counter(rows[d.row].corpus for number in range(120) for d in one.draws_at(number))
+    corpora = Counter(rows[d.row].corpus for number in range(120) for d in one.samples_at(number))
     assert corpora["big"] / corpora.total() == pytest.approx(expected, abs=0.02)
 
 
 def test_languages_are_mixed_as_asked_and_captions_are_different() -> None:
     one = plan(tiny_rows(60), languages={"en": 3.0, "zh": 1.0})
-    draws = [d for number in range(200) for d in one.draws_at(number)]
+    draws = [d for number in range(200) for d in one.samples_at(number)]
     english = [d for d in draws if d.language == "en"]
     assert len(english) / len(draws) == pytest.approx(0.75, abs=0.05)
     # Two captions where there are two, in both orders; one where there is one.
@@ -124,7 +125,7 @@ def test_buckets_pad_less_than_chance() -> None:
         one = plan(rows, batch=BatchSettings(rows=8, captions=1, bucket=bucket))
         fed = padded = 0
         for number in range(50):
-            lengths = [length_of(rows, d) for d in one.draws_at(number)]
+            lengths = [length_of(rows, d) for d in one.samples_at(number)]
             fed += sum(lengths)
             padded += 8 * max(lengths)
         waste.append(1 - fed / padded)
@@ -134,7 +135,7 @@ def test_buckets_pad_less_than_chance() -> None:
 
 def test_validation_draws_are_fixed_spread_and_leave_nothing_to_chance() -> None:
     rows = tiny_rows(100)
-    draws = validation_draws(rows, limit=10, data=DataSettings(rows=(Path("x"),)), captions=1)
+    draws = validation_samples(rows, limit=10, data=DataSettings(rows=(Path("x"),)), captions=1)
     assert len(draws) == 20  # ten rows in two languages
     assert {rows[d.row].split for d in draws} == {"validation"}
     assert max(d.row for d in draws) - min(d.row for d in draws) > 80

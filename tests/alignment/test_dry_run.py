@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
-from aligncap.alignment import stages
-from aligncap.alignment.dry_run import KNOWN_BACKBONES, meta_model, plan_stage
-from aligncap.alignment.settings import DataSettings, ModelSettings, SizeSettings
-from aligncap.alignment.stages import CeSettings
+from aligncap.alignment import kd
+from aligncap.alignment.examples import DataSettings
+from aligncap.alignment.init_model import KNOWN_BACKBONES, ModelSettings, SizeSettings, meta_model
+from aligncap.alignment.kd import CeSettings, plan_stage
 from aligncap.captioner.model import (
     AdapterSettings,
     CaptionModel,
@@ -34,7 +34,7 @@ PARTS = {"loads", "parameters", "memory_bytes", "disk_bytes", "assumed", "notes"
 
 def planned(rows: Path, model: ModelSettings) -> dict[str, Any]:
     settings = CeSettings(data=DataSettings(rows=(rows,)), training=FIT, model=model)
-    plan = dict(plan_stage(settings))
+    plan = dict(plan_stage(settings, rows.parent))
     assert set(plan) == PARTS
     json.dumps(plan)
     return plan
@@ -149,12 +149,12 @@ def test_what_is_not_known_is_null(model: ModelSettings, tmp_path: Path) -> None
 
 
 def test_a_new_model_is_counted_by_hand(tmp_path: Path) -> None:
-    settings = stages.WarmupSettings(
+    settings = kd.WarmupSettings(
         data=DataSettings(rows=(write_tiny(tmp_path),)),
         training=FIT,
         model=ModelSettings(new=SizeSettings(hidden=64, layers=2, heads=2, text_vocabulary=300)),
     )
-    plan: Any = stages.plan_warmup(settings, tmp_path)
+    plan: Any = plan_stage(settings, tmp_path)
     # Rows, two layers of 4 h² + 3 h f + 2 norms, and the last norm; f = 192.
     count = (300 + 2 + 12) * 64 + 2 * (4 * 64**2 + 3 * 64 * 192 + 2 * 64) + 64
     assert plan["parameters"] == {
@@ -174,19 +174,19 @@ def test_a_checkpoint_holds_what_trains_its_moments_and_the_average() -> None:
 
 def test_a_teacher_of_its_own_takes_its_weights(tmp_path: Path) -> None:
     rows, base = write_tiny(tmp_path), pretrained("gpt2", tmp_path / "base")
-    shared = stages.KdSettings(
+    shared = kd.KdSettings(
         data=DataSettings(rows=(rows,)),
         training=FIT,
         model=ModelSettings(base=str(base), lora=AdapterSettings()),
     )
-    assert stages.plan_kd(shared, tmp_path)["memory_bytes"]["frozen"] == 0  # type: ignore[index]
-    own = stages.KdSettings(
+    assert plan_stage(shared, tmp_path)["memory_bytes"]["frozen"] == 0  # type: ignore[index]
+    own = kd.KdSettings(
         data=shared.data,
         training=FIT,
         model=shared.model,
-        teacher=stages.TeacherSettings(model=tmp_path / "teacher"),
+        teacher=kd.TeacherSettings(model=tmp_path / "teacher"),
     )
-    plan: Any = stages.plan_kd(own, tmp_path)
+    plan: Any = plan_stage(own, tmp_path)
     assert plan["memory_bytes"]["frozen"] == plan["memory_bytes"]["weights"]
     assert {"what": "teacher", "present": False}.items() <= plan["loads"][-1].items()
 

@@ -7,14 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligncap.alignment.settings import (
-    DataSettings,
-    ModelSettings,
-    SizeSettings,
-    StageSettings,
-    check_layout,
-)
-from aligncap.alignment.stage import checkpoint_layers
+from aligncap.alignment.examples import DataSettings
+from aligncap.alignment.init_model import ModelSettings, SizeSettings, checkpoint_layers
+from aligncap.alignment.trainer import StageSettings, check_layout
 from aligncap.captioner.model import AdapterSettings, CaptionModel, adapter_disabled, add_adapter
 from aligncap.captioner.prompts import collate, to_torch
 from aligncap.errors import MissingModelError, RecipeError, UnknownNameError

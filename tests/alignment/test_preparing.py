@@ -237,7 +237,7 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
 
     monkeypatch.setattr(rows, "measured", lambda path: features())
     monkeypatch.setattr(rows, "measure_all", lambda cache, paths: [facts() for _ in paths])
-    monkeypatch.setattr(rows, "open_tokenizer", lambda path: Tokenizer())
+    monkeypatch.setattr(rows, "open_builtin", lambda path: Tokenizer())
     monkeypatch.setattr(rows, "load_encoder", lambda path: encoder())
     settings = replace(SETTINGS, data=(manifest,), features=tmp_path / "features", views=3)
     assert rows.make_rows(settings, tmp_path / "one", resume=False) == {

@@ -15,15 +15,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from aligncap.alignment import stages
-from aligncap.alignment.settings import (
-    BatchSettings,
-    DataSettings,
-    ModelSettings,
-    TeacherSettings,
-    ValidationSettings,
-)
-from aligncap.alignment.stages import KdSettings
+from aligncap.alignment import kd
+from aligncap.alignment.examples import BatchSettings, DataSettings
+from aligncap.alignment.init_model import ModelSettings
+from aligncap.alignment.kd import KdSettings, TeacherSettings
+from aligncap.alignment.trainer import ValidationSettings
 from aligncap.captioner.checkpoint import load_torch, read_meta
 from aligncap.captioner.model import AdapterSettings
 from aligncap.captioner.vocabulary import train_text_tokenizer
@@ -74,7 +70,7 @@ def test_a_pretrained_model_is_distilled_through_an_adapter(kind: str, tmp_path:
     )
     output = tmp_path / "run"
     output.mkdir()
-    summary = stages.train_kd(settings, output, resume=False)
+    summary = kd.train_kd(settings, output, resume=False)
     assert "LoRA" in str(summary["trained"])
     assert "new token rows" in str(summary["trained"])
     divergences = [line["validation_kl"] for line in read_log(output) if "validation_kl" in line]
@@ -84,14 +80,14 @@ def test_a_pretrained_model_is_distilled_through_an_adapter(kind: str, tmp_path:
     # The folder alone brings back what was validated last: base, adapter and new rows.
     student = load_torch(folder)
     assert student.vocabulary.size == student.vocabulary.speech_base + 12
-    again = stages.Stage(
+    again = kd.StageTrainer(
         settings,
         tmp_path / "again",
         kind="kd",
-        data=stages.read_training_rows(settings.data.rows, needs_speech=True),
+        data=kd.read_training_rows(settings.data.rows, needs_speech=True),
     )
-    lesson = stages.kd_task(settings, again, output / stages.CACHE_FOLDER)
-    means = again.validation(lesson, student)()
+    task = kd.kd_task(settings, again, output / kd.CACHE_FOLDER)
+    means = again.validator(task, student)()
     assert means["validation_kl"] == pytest.approx(divergences[-1], rel=1e-3)
 
 

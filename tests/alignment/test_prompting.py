@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from aligncap.alignment.examples import Prompter, Sample
-from aligncap.alignment.settings import StudentSettings
+from aligncap.alignment.examples import Prompter, Sample, StudentSettings
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
 from alignment.tiny_rows import tiny_rows

@@ -4,15 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.alignment.settings import (
-    BatchSettings,
-    DataSettings,
-    LossSettings,
-    ModelSettings,
-    StudentSettings,
-    TeacherSettings,
-)
-from aligncap.alignment.stages import WarmupSettings
+from aligncap.alignment.examples import BatchSettings, DataSettings, StudentSettings
+from aligncap.alignment.init_model import ModelSettings
+from aligncap.alignment.kd import LossSettings, TeacherSettings, WarmupSettings
 from aligncap.captioner.model import AdapterSettings
 from aligncap.errors import RecipeError, UnknownNameError
 from aligncap.training.settings import FitSettings

@@ -10,20 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aligncap.alignment import stages
-from aligncap.alignment.examples import write_rows
+from aligncap.alignment import kd
+from aligncap.alignment.examples import BatchSettings, DataSettings, StudentSettings, write_rows
+from aligncap.alignment.init_model import ModelSettings, SizeSettings
+from aligncap.alignment.kd import KdSettings, TeacherSettings, WarmupSettings
 from aligncap.alignment.losses import caption_cross_entropy, kl_to_teacher
-from aligncap.alignment.settings import (
-    BatchSettings,
-    DataSettings,
-    ModelSettings,
-    SizeSettings,
-    StudentSettings,
-    TeacherSettings,
-    ValidationSettings,
-)
-from aligncap.alignment.stage import Stage, read_training_rows
-from aligncap.alignment.stages import KdSettings, WarmupSettings
+from aligncap.alignment.trainer import StageTrainer, ValidationSettings, read_training_rows
 from aligncap.captioner.checkpoint import ModelNotes, load_torch, read_meta, write_meta
 from aligncap.captioner.model import AdapterSettings
 from aligncap.errors import DataError, RecipeError
@@ -55,7 +47,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory, rows: Path) -> Path:
         batch=BatchSettings(rows=8, captions=2),
         validation=VALIDATION,
     )
-    summary = stages.train_warmup(settings, output, resume=False)
+    summary = kd.train_warmup(settings, output, resume=False)
     # Which of two English wordings is a coin toss; the rest follows from the clues.
     assert float(summary["validation_ce"]) < 0.4  # type: ignore[arg-type]
     return Path(str(summary["model"]))
@@ -76,7 +68,7 @@ def kd_settings(rows: Path, warm: Path, **changes: object) -> KdSettings:
 def run_kd(settings: KdSettings, output: Path, *, resume: bool = False) -> dict[str, float]:
     """The last number of everything that was logged."""
     output.mkdir(exist_ok=True)
-    summary = stages.train_kd(settings, output, resume=resume)
+    summary = kd.train_kd(settings, output, resume=resume)
     return {name: value for name, value in summary.items() if isinstance(value, int | float)}
 
 
@@ -116,14 +108,14 @@ def test_the_first_loss_is_that_of_the_equations(
         warm,
         training=replace(FIT, steps=1, log_every=1, ema_decay=None),
         teacher=TeacherSettings(top_k=10**6, temperature=temperature),
-        loss=stages.LossSettings(kl_weight=0.75, ce_weight=0.25),
+        loss=kd.LossSettings(kl_weight=0.75, ce_weight=0.25),
     )
     run_kd(settings, tmp_path / "run")
     logged = trace(tmp_path / "run")[0]
-    stage = Stage(
+    trainer = StageTrainer(
         settings, tmp_path / "again", kind="kd", data=read_training_rows([rows], needs_speech=True)
     )
-    lesson = stages.kd_task(settings, stage, tmp_path / "cache")
+    task = kd.kd_task(settings, trainer, tmp_path / "cache")
     model = load_torch(warm)
 
     def logits(prompt: Iterable[int], said: tuple[int, ...]) -> torch.Tensor:
@@ -133,9 +125,9 @@ def test_the_first_loss_is_that_of_the_equations(
         return whole[-len(said) - 1 : -1, : model.vocabulary.text_rows]
 
     student, teacher, targets = [], [], []
-    for draw in stage.plan(lesson.length_of).draws_at(0):
-        heard = stage.prompter.student_row(draw, settings.student)
-        for example in stage.prompter.teacher_examples(draw, "act"):
+    for draw in trainer.sampler(task.length_of).samples_at(0):
+        heard = trainer.prompter.student_row(draw, settings.student)
+        for example in trainer.prompter.teacher_examples(draw, "act"):
             student.append(logits(heard.prompt_ids, example.response_ids))
             teacher.append(logits(example.prompt_ids, example.response_ids))
             targets += example.response_ids
@@ -166,7 +158,7 @@ def test_a_killed_distillation_goes_on_with_the_same_losses(
     shutil.rmtree(killed / "checkpoint-9")
     shutil.rmtree(killed / "model")
     if not cache_survives:
-        shutil.rmtree(killed / stages.CACHE_FOLDER)
+        shutil.rmtree(killed / kd.CACHE_FOLDER)
     run_kd(settings, killed, resume=True)
     assert trace(killed) == trace(tmp_path / "whole")
     whole, resumed = (
@@ -203,7 +195,7 @@ def test_the_rival_sees_the_same_batches_and_learns_too(
     tmp_path: Path, rows: Path, warm: Path
 ) -> None:
     settings = kd_settings(rows, warm)
-    rival = stages.CeSettings(
+    rival = kd.CeSettings(
         data=settings.data,
         training=replace(FIT, steps=100, save_every=100),
         model=settings.model,
@@ -211,22 +203,24 @@ def test_the_rival_sees_the_same_batches_and_learns_too(
         validation=ValidationSettings(every=50, rows=30),
     )
     both = [
-        Stage(s, tmp_path / kind, kind=kind, data=read_training_rows([rows], needs_speech=True))
+        StageTrainer(
+            s, tmp_path / kind, kind=kind, data=read_training_rows([rows], needs_speech=True)
+        )
         for kind, s in (("kd", settings), ("ce", rival))
     ]
     lessons = [
-        stages.kd_task(settings, both[0], tmp_path / "cache"),
-        stages.ce_task(rival, both[1]),
+        kd.kd_task(settings, both[0], tmp_path / "cache"),
+        kd.ce_task(rival, both[1]),
     ]
     for number in (0, 5, 40):
         mine, theirs = (
-            lesson.batch(stage.plan(lesson.length_of).draws_at(number)).shared
-            for stage, lesson in zip(both, lessons, strict=True)
+            task.batch(trainer.sampler(task.length_of).samples_at(number)).shared
+            for trainer, task in zip(both, lessons, strict=True)
         )
         np.testing.assert_array_equal(mine.input_ids, theirs.input_ids)
         np.testing.assert_array_equal(mine.target_ids, theirs.target_ids)
     (tmp_path / "run").mkdir()
-    summary = stages.train_ce(rival, tmp_path / "run", resume=False)
+    summary = kd.train_ce(rival, tmp_path / "run", resume=False)
     assert "kl" not in summary
     found = validations(tmp_path / "run", "validation_ce")
     assert found[-1] < found[0]
@@ -280,7 +274,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path, rows: Path, 
         training=replace(FIT, steps=1),
         model=ModelSettings(new=replace(NEW, text_vocabulary=300)),
     )
-    other = Path(str(stages.train_warmup(settings, output, resume=False)["model"]))
+    other = Path(str(kd.train_warmup(settings, output, resume=False)["model"]))
     with pytest.raises(RecipeError, match="not the student's"):
         run_kd(kd_settings(rows, warm, teacher=TeacherSettings(model=other)), tmp_path / "run")
 
@@ -307,5 +301,5 @@ def test_a_stage_keeps_the_notes_of_its_start_but_not_its_scores(
             model=ModelSettings(start=start),
             notes=own,
         )
-        summary = stages.train_warmup(settings, tmp_path / f"run-{own.summary}", resume=False)
+        summary = kd.train_warmup(settings, tmp_path / f"run-{own.summary}", resume=False)
         assert read_meta(Path(str(summary["model"]))).notes == expected

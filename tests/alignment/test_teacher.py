@@ -58,7 +58,7 @@ class CountingTeacher:
 
     def __init__(self, teacher: FrozenTeacher) -> None:
         self._teacher = teacher
-        self.fingerprint, self.text_rows = teacher.fingerprint, teacher.text_rows
+        self.fingerprint, self.text_vocab_size = teacher.fingerprint, teacher.text_vocab_size
         self.asked: list[SharedPromptRow] = []
 
     def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
@@ -130,7 +130,7 @@ def test_another_teacher_prompt_caption_or_setting_has_another_place(tmp_path: P
 
     def place(**changes: object) -> Path:
         given = {"teacher": teacher, "examples": examples, "top_k": 5, **changes}
-        return TeacherCache(tmp_path, **given).store.folder  # type: ignore[arg-type]
+        return TeacherCache(tmp_path, **given).folder  # type: ignore[arg-type]
 
     other_caption = [*examples[:-1], Example(examples[-1].prompt_ids, (5, 6))]
     other_prompt = [*examples[:-1], Example((7, 8), examples[-1].response_ids)]
@@ -156,12 +156,12 @@ def test_top_k_by_hand() -> None:
 
 def test_a_remainder_of_nothing_survives_float16(tmp_path: Path) -> None:
     examples = some_examples(2)
-    store = TeacherCache(tmp_path, counting(), examples, top_k=2).store
+    cache = TeacherCache(tmp_path, counting(), examples, top_k=2)
     tokens = len(examples[0].response_ids)
     certain = np.tile(np.array([[0.0, -200.0]], dtype=np.float32), (tokens, 1))
     nothing = np.full(tokens, -np.inf, dtype=np.float32)
-    store.put(examples[0], Distributions(np.zeros((tokens, 2), np.int64), certain, nothing))
-    found = store.get(examples[:1])
+    cache.put(examples[0], Distributions(np.zeros((tokens, 2), np.int64), certain, nothing))
+    found = cache.lookup(examples[:1])
     assert np.isfinite(found.log_probs).all()
     assert np.isfinite(found.log_rest).all()
     np.testing.assert_allclose(np.exp(found.log_probs[:, 0]), 1.0)

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from aligncap.alignment.settings import ValidationSettings
+from aligncap.alignment.trainer import ValidationSettings
 from aligncap.preference import dpo, ppo
 from aligncap.preference.ppo import PpoLossSettings
 from preference import test_dpo, test_ppo

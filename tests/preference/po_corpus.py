@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from aligncap.alignment import stages
-from aligncap.alignment.examples import TrainingRow, write_rows
-from aligncap.alignment.settings import BatchSettings, DataSettings, ModelSettings, SizeSettings
-from aligncap.alignment.stages import WarmupSettings
+from aligncap.alignment import kd
+from aligncap.alignment.examples import BatchSettings, DataSettings, TrainingRow, write_rows
+from aligncap.alignment.init_model import ModelSettings, SizeSettings
+from aligncap.alignment.kd import WarmupSettings
 from aligncap.preference.examples import PreferenceRow, write_preference_rows
 from aligncap.prosody.facts import write_facts
 from aligncap.training.settings import FitSettings
@@ -81,7 +81,7 @@ def train_start(folder: Path) -> Path:
         batch=BatchSettings(rows=4, captions=3),
     )
     (folder / "run").mkdir()
-    return Path(str(stages.train_warmup(settings, folder / "run", resume=False)["model"]))
+    return Path(str(kd.train_warmup(settings, folder / "run", resume=False)["model"]))
 
 
 def write_corpus(folder: Path, start: Path, *, count: int = 30) -> Path:

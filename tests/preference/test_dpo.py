@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aligncap.alignment.examples import Example
-from aligncap.alignment.settings import DataSettings, ModelSettings, ValidationSettings
-from aligncap.alignment.stage import TaskBatch
+from aligncap.alignment.examples import DataSettings, Example
+from aligncap.alignment.init_model import ModelSettings
+from aligncap.alignment.trainer import TaskBatch, ValidationSettings
 from aligncap.captioner.checkpoint import load_torch, read_meta
 from aligncap.captioner.model import AdapterSettings, CaptionModel
 from aligncap.captioner.prompts import SharedPromptRow, collate

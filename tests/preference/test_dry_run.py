@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from aligncap.alignment.settings import DataSettings, ModelSettings
+from aligncap.alignment.examples import DataSettings
+from aligncap.alignment.init_model import ModelSettings
 from aligncap.errors import DataError
 from aligncap.preference import ppo
 from aligncap.preference.examples import read_preferences, write_preference_rows

@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aligncap.alignment.settings import DataSettings, ModelSettings, ValidationSettings
+from aligncap.alignment.examples import DataSettings
+from aligncap.alignment.init_model import ModelSettings
+from aligncap.alignment.trainer import ValidationSettings
 from aligncap.captioner.checkpoint import CaptionLimits, load_torch
 from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.model import AdapterSettings, CaptionModel

@@ -22,7 +22,7 @@ class Frozen:
 
     fingerprint: str
     logits: tuple[float, ...]
-    text_rows: int = 5
+    text_vocab_size: int = 5
     asked: list[int] = field(default_factory=list)
 
     def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from aligncap.alignment.settings import DataSettings, ModelSettings, ValidationSettings
+from aligncap.alignment.examples import DataSettings
+from aligncap.alignment.init_model import ModelSettings
+from aligncap.alignment.trainer import ValidationSettings
 from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
 from aligncap.errors import MissingModelError, RecipeError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from aligncap.alignment.stage import TaskBatch
+from aligncap.alignment.trainer import TaskBatch
 from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.prompts import collate
 from aligncap.preference.dpo import PairLossSettings, PairObjective

@@ -1,5 +1,6 @@
-"""Speech-text alignment (§3.1): caption-only warm-up, KD-Regularization, and plain cross-entropy.
+"""Speech-text alignment (§3.1): KD-Regularization (Eq. 5), its warm-up, and plain cross-entropy.
 
-`losses` are the equations; `data` is what is learnt from; `warmup`, `kd` and `ce` are the stages
-that recipes name. Everything but `data` needs torch, so nothing is imported here.
+Read `losses` (the equations), `teacher`, and `kd` (the recipes) in this order. `examples` has the
+training rows, the sampler and the prompts; `init_model` the language model; `trainer` what a run
+of any stage does; `rows` makes training rows from corpora.
 """

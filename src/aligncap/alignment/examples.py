@@ -1,8 +1,6 @@
-"""Files of rows as JSON lines: a first line about all of them, then a row a line, as a stream.
+"""What the stages of alignment are trained on: rows, the samples of a batch, and their token ids.
 
-Training rows: what warm-up and distillation learn from, as JSON lines read as a stream.
-
-The first line says whose codes the rows hold:
+Training rows are JSON lines, read as a stream. The first line names whose codes the rows hold:
 
     {"training_rows": 1, "tokenizer": {"name": "builtin", "fingerprint": "3f9c…",
      "frame_rate_hz": 12.5, "codebooks": 1, "codebook_size": 512, "options": {}}}
@@ -15,14 +13,11 @@ and each further line is one view of a clip (augmented views of a clip are rows 
      "captions": {"en": ["…", "…"], "zh": ["…"]},
      "act": {"en": "Feeling sad, low, and slow"},     P_act of its captions (Eq. 1): the teacher's
      "measured": {"en": "Feeling low and slow"},      P_act that the signal supports: the student's
-     "heard": {"en": "Feeling sad, low, and slow"},   the same with what the tokenizer's heads hear
+     "heard": {"en": "Feeling sad, low, and slow"},   the same with the tokenizer's readout
      "transcript": "…"}
 
-Only id, corpus and captions are required.
-
-Which rows and captions a batch holds: a pure function of its number and the seed.
-
-Draws as rows of ids: what student, teacher and warm-up read of a clip, and are to say.
+Only id, corpus and captions are required. `BucketBatchSampler` gives the samples of each batch as a
+pure function of its number and the seed; `Prompter` turns a sample into prompts and responses.
 """
 
 import json
@@ -32,72 +27,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeFloat, model_validator
 
-from aligncap.alignment.settings import BatchSettings, DataSettings, StudentSettings
-from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, TeacherPromptParts
+from aligncap.captioner.prompts import (
+    ACOUSTIC_PROMPT_SOURCES,
+    PromptBuilder,
+    SharedPromptRow,
+    TeacherPromptParts,
+)
 from aligncap.clues import emotion_of, find_clues
 from aligncap.errors import AlignCapError, DataError, UnknownNameError
+from aligncap.recipes import Count, Share, one_of, recipe_section
 from aligncap.storage import atomic_file
 from aligncap.training.settings import seed_of
 from aligncap.values import LANGUAGES, SpeechTokenizer, SpeechTokens
 
-Head = TypeVar("Head")
-Row = TypeVar("Row")
+Parsed = TypeVar("Parsed")
 
 Table = Mapping[str, Any]
 """One line of a file."""
-
-
-def read_head(path: Path, parse: Callable[[Table], Head]) -> Head:
-    """What the first line of a file says; DataError where it is empty or damaged."""
-    for number, line in _lines(path):
-        return _parsed(path, number, line, parse)
-    raise DataError(f"{path}: is empty; make it again")
-
-
-def read_rest(path: Path, parse: Callable[[Table], Row]) -> Iterator[Row]:
-    """The rows after the first line, one at a time; DataError names file and line."""
-    for number, line in _lines(path):
-        if number > 1:
-            yield _parsed(path, number, line, parse)
-
-
-def write_lines(path: Path, head: Table, rows: Iterable[Table]) -> int:
-    """Write a file of rows, whole or not at all; returns how many rows."""
-    count = 0
-    with atomic_file(path) as file:
-        file.write(json.dumps(head) + "\n")
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-    return count
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        file = path.open(encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); make it first: training rows by a recipe "
-            "of kind 'token-rows' or 'rows', preference rows with aligncap prefer rows"
-        ) from error
-    with file:
-        yield from enumerate(file, start=1)
-
-
-def _parsed(path: Path, number: int, line: str, parse: Callable[[Table], Row]) -> Row:
-    try:
-        return parse(json.loads(line))
-    except (AlignCapError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"lacks {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
-        if number == 1:
-            reason += "; the first line says what rows these are and whose speech tokens they hold"
-        raise DataError(f"{path}:{number}: {reason}") from error
-
 
 FORMAT = 1
 SPLITS = ("train", "validation")
@@ -107,6 +59,52 @@ ROW_KEYS = frozenset(
         *("act", "measured", "heard", "transcript"),
     }
 )
+
+
+@recipe_section
+class DataSettings:
+    """Which rows are trained on, and how they are mixed."""
+
+    rows: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Files of training rows."""
+    languages: Mapping[Annotated[str, one_of(LANGUAGES)], NonNegativeFloat] = field(
+        default_factory=lambda: dict.fromkeys(LANGUAGES, 1.0)
+    )
+    """How often captions are sampled in each language, among those a row has."""
+    balance: Share = 0.0
+    """0 samples corpora by their rows, 1 all equally often."""
+    rarity: Share = 0.0
+    """The same of emotions, before corpora are balanced."""
+
+    @model_validator(mode="after")
+    def _some_language(self) -> Self:
+        if not sum(self.languages.values()) > 0:
+            raise ValueError("languages asks for no language")
+        return self
+
+
+@recipe_section
+class BatchSettings:
+    """What one batch holds."""
+
+    rows: Count = 16
+    """Clips; the paper's effective batch (decision 12)."""
+    captions: Count = 3
+    """Captions of a clip that share its prompt."""
+    bucket: Count = 50
+    """Batches that are sorted by length together: more pads less, and mixes less."""
+
+
+@recipe_section
+class StudentSettings:
+    """The student's prompt."""
+
+    act_mode: Annotated[str, one_of(ACOUSTIC_PROMPT_SOURCES)] = "none"
+    """Where its P_act comes from: "none" (Eq. 4), "measured" or "heard" (decision 5)."""
+    act_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of prompts without P_act, so that it can be left out when captioning."""
+    speech_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of speech frames that are left out, sampled anew each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +130,7 @@ class SpeechSource:
         codebooks: int = 1,
         options: Mapping[str, int] = MappingProxyType({}),
     ) -> "SpeechSource":
-        """An open tokenizer as files name it, with what it was opened with."""
+        """An open tokenizer as files name it, with the options it was opened with."""
         return cls(
             name=tokenizer.name,
             fingerprint=tokenizer.fingerprint,
@@ -155,13 +153,13 @@ class TrainingRow:
     """Codes [codebooks, frames]."""
     split: str = "train"
     weight: float = 1.0
-    """How often it is drawn, relative to other rows."""
+    """How often it is sampled, relative to other rows."""
     act: Mapping[str, str] = field(default_factory=dict)
     """P_act by language, from the captions (Eq. 1)."""
     measured: Mapping[str, str] = field(default_factory=dict)
     """P_act by language, from the signal (decision 5)."""
     heard: Mapping[str, str] = field(default_factory=dict)
-    """P_act by language, from the signal and the tokenizer's heads (decision 5)."""
+    """P_act by language, from the signal and the tokenizer's readout (decision 5)."""
     transcript: str = ""
 
     def __post_init__(self) -> None:
@@ -181,10 +179,10 @@ class TrainingRow:
         if codes is not None and (codes.ndim != 2 or codes.size == 0 or codes.min() < 0):
             raise DataError(f"{self.id}: speech is codes of 0 or more, [codebooks, frames]")
 
-    def student_act(self, mode: str, language: str) -> str:
-        """The student's P_act for one of the act modes; "" where the row has none of the kind."""
-        acts = {"measured": self.measured, "heard": self.heard}.get(mode, {})
-        return acts.get(language, "")
+    def acoustic_prompt(self, source: str, language: str) -> str:
+        """The student's P_act from one of the `ACOUSTIC_PROMPT_SOURCES`; "" without one."""
+        prompts = {"measured": self.measured, "heard": self.heard}.get(source, {})
+        return prompts.get(language, "")
 
 
 def read_source(path: Path) -> SpeechSource:
@@ -210,12 +208,12 @@ def read_rows(path: Path) -> Iterator[TrainingRow]:
 
 
 def write_rows(path: Path, source: SpeechSource, rows: Iterable[TrainingRow]) -> int:
-    """Write a file of training rows, whole or not at all; returns how many."""
+    """Write a file of training rows atomically; returns how many."""
     return write_lines(path, head_of("training_rows", source), map(table_of, rows))
 
 
 def head_of(kind: str, source: SpeechSource) -> Table:
-    """The first line of a file of rows: what kind they are, and whose codes they hold."""
+    """The first line of a file of rows: their kind, and whose codes they hold."""
     return {kind: FORMAT, "tokenizer": asdict(source)}
 
 
@@ -268,9 +266,60 @@ def row_of(table: Table) -> TrainingRow:
     )
 
 
+def read_head(path: Path, parse: Callable[[Table], Parsed]) -> Parsed:
+    """The first line of a file of rows; DataError where it is empty or damaged."""
+    for head in _parsed_lines(path, parse, lambda number: number == 1):
+        return head
+    raise DataError(f"{path}: is empty; make it again")
+
+
+def read_rest(path: Path, parse: Callable[[Table], Parsed]) -> Iterator[Parsed]:
+    """The rows after the first line, one at a time; DataError names file and line."""
+    return _parsed_lines(path, parse, lambda number: number > 1)
+
+
+def write_lines(path: Path, head: Table, rows: Iterable[Table]) -> int:
+    """Write a file of rows atomically; returns how many rows."""
+    count = 0
+    with atomic_file(path) as file:
+        file.write(json.dumps(head) + "\n")
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def _parsed_lines(
+    path: Path, parse: Callable[[Table], Parsed], wanted: Callable[[int], bool]
+) -> Iterator[Parsed]:
+    """The lines of a file whose number (from 1) is wanted."""
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); make it first: training rows by a recipe "
+            "of kind 'token-rows' or 'rows', preference rows with aligncap prefer rows"
+        ) from error
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not wanted(number):
+                continue
+            try:
+                parsed = parse(json.loads(line))
+            except (AlignCapError, ValueError, TypeError, KeyError, AttributeError) as error:
+                reason = f"lacks {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+                if number == 1:
+                    reason += (
+                        "; the first line says what rows these are and whose speech tokens they "
+                        "hold"
+                    )
+                raise DataError(f"{path}:{number}: {reason}") from error
+            yield parsed
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One clip of a batch, with the captions that are asked of it."""
+    """One clip of a batch and the captions that are its targets."""
 
     row: int
     """Its place in the list of rows."""
@@ -278,15 +327,15 @@ class Sample:
     captions: tuple[int, ...]
     """Places in the row's captions of that language."""
     seed: int | None
-    """Of everything else that is random about it; None leaves nothing to chance (validation)."""
+    """Of everything else that is random about it; None: nothing is (validation)."""
 
 
 class BucketBatchSampler:
-    """Deals rows into batches of about one length, epoch by epoch.
+    """Batches of samples of about one length, epoch by epoch.
 
-    An epoch has about as many draws as there are training rows; a row is drawn as often as its
+    An epoch has about as many samples as there are training rows; a row is sampled as often as its
     weight says, to the next whole number (systematic sampling). Batches are cut from `bucket`
-    batches' worth of draws sorted by length, then shuffled.
+    batches' worth of samples sorted by length, then shuffled.
     """
 
     def __init__(
@@ -300,50 +349,41 @@ class BucketBatchSampler:
     ) -> None:
         self._rows, self._data, self._batch, self._seed = rows, data, batch, seed
         self._length_of = length_of
-        self._shares = sampling_probabilities(rows, data)
-        self._per_epoch = max(1, round(np.count_nonzero(self._shares) / batch.rows))
+        self._probabilities = sampling_probabilities(rows, data)
+        self._per_epoch = max(1, round(np.count_nonzero(self._probabilities) / batch.rows))
         self._epochs: dict[int, list[tuple[Sample, ...]]] = {}
 
-    def draws_at(self, number: int) -> tuple[Sample, ...]:
-        """The draws of batch `number` (from 0)."""
+    def samples_at(self, number: int) -> tuple[Sample, ...]:
+        """The samples of batch `number` (from 0)."""
         epoch, place = divmod(number, self._per_epoch)
         if epoch not in self._epochs:
             # One epoch is kept: training goes through them in order.
-            self._epochs = {epoch: self._deal(epoch)}
+            self._epochs = {epoch: self._batches_of(epoch)}
         return self._epochs[epoch][place]
 
-    def _deal(self, epoch: int) -> list[tuple[Sample, ...]]:
-        chance = np.random.default_rng(seed_of(self._seed, 1, epoch))
+    def _batches_of(self, epoch: int) -> list[tuple[Sample, ...]]:
+        rng = np.random.default_rng(seed_of(self._seed, 1, epoch))
         size = self._batch.rows
-        places = systematic_resampling(self._shares, self._per_epoch * size, chance)
-        seeds = chance.integers(2**62, size=len(places))
-        draws = [
-            sample_of(
-                self._rows[place],
-                place,
-                languages=self._data.languages,
-                captions=self._batch.captions,
-                seed=int(seed),
-            )
+        places = systematic_resampling(self._probabilities, self._per_epoch * size, rng)
+        seeds = rng.integers(2**62, size=len(places))
+        samples = [
+            self._sample(place, int(seed))
             for place, seed in zip(places.tolist(), seeds, strict=True)
         ]
         batches: list[tuple[Sample, ...]] = []
-        for start in range(0, len(draws), size * self._batch.bucket):
-            bucket = sorted(draws[start : start + size * self._batch.bucket], key=self._length_of)
+        for start in range(0, len(samples), size * self._batch.bucket):
+            bucket = sorted(samples[start : start + size * self._batch.bucket], key=self._length_of)
             batches += [tuple(bucket[i : i + size]) for i in range(0, len(bucket), size)]
-        return [batches[i] for i in chance.permutation(len(batches))]
+        return [batches[i] for i in rng.permutation(len(batches))]
 
-
-def sample_of(
-    row: TrainingRow, place: int, *, languages: Mapping[str, float], captions: int, seed: int
-) -> Sample:
-    """A language of a row and some of its captions, by `seed`; fewer where it has fewer."""
-    chance = random.Random(seed)
-    names = sorted(set(row.captions) & set(languages))
-    (language,) = chance.choices(names, [languages[name] for name in names])
-    there = len(row.captions[language])
-    chosen = chance.sample(range(there), min(captions, there))
-    return Sample(place, language, tuple(chosen), chance.getrandbits(62))
+    def _sample(self, place: int, seed: int) -> Sample:
+        """A language of a row and some of its captions, by `seed`; fewer where it has fewer."""
+        rng, row, languages = random.Random(seed), self._rows[place], self._data.languages
+        names = sorted(set(row.captions) & set(languages))
+        (language,) = rng.choices(names, [languages[name] for name in names])
+        count = len(row.captions[language])
+        chosen = rng.sample(range(count), min(self._batch.captions, count))
+        return Sample(place, language, tuple(chosen), rng.getrandbits(62))
 
 
 def sampling_probabilities(rows: Sequence[TrainingRow], data: DataSettings) -> NDArray[np.float64]:
@@ -361,8 +401,8 @@ def sampling_probabilities(rows: Sequence[TrainingRow], data: DataSettings) -> N
         raise DataError("no training row with a weight and a caption in a language asked for")
     if data.rarity:
         weights = reweight(weights, [str(stated_emotion(row)) for row in rows], data.rarity)
-    shares = reweight(weights, [row.corpus for row in rows], data.balance)
-    normalised: NDArray[np.float64] = shares / shares.sum()
+    weights = reweight(weights, [row.corpus for row in rows], data.balance)
+    normalised: NDArray[np.float64] = weights / weights.sum()
     return normalised
 
 
@@ -373,8 +413,8 @@ def reweight(
     names, index = np.unique(groups, return_inverse=True)
     totals = np.bincount(index, weights, minlength=len(names))
     factors = np.where(totals > 0, np.maximum(totals, 1e-300) ** -power, 0.0)
-    shares: NDArray[np.float64] = weights * factors[index]
-    return shares
+    reweighted: NDArray[np.float64] = weights * factors[index]
+    return reweighted
 
 
 def stated_emotion(row: TrainingRow) -> str | None:
@@ -387,21 +427,21 @@ def stated_emotion(row: TrainingRow) -> str | None:
 
 
 def systematic_resampling(
-    shares: NDArray[np.float64], count: int, chance: np.random.Generator
+    probabilities: NDArray[np.float64], count: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """`count` places drawn by `shares`, each as often as its share says ±1, in random order."""
-    order = chance.permutation(len(shares))
-    edges = np.cumsum(shares[order])
-    points = (np.arange(count) + chance.random()) / count * edges[-1]
-    found = np.searchsorted(edges, points, side="right").clip(max=len(shares) - 1)
-    places: NDArray[np.int64] = chance.permutation(order[found])
+    """`count` places, each as often as its probability says ±1, in random order."""
+    order = rng.permutation(len(probabilities))
+    edges = np.cumsum(probabilities[order])
+    points = (np.arange(count) + rng.random()) / count * edges[-1]
+    found = np.searchsorted(edges, points, side="right").clip(max=len(probabilities) - 1)
+    places: NDArray[np.int64] = rng.permutation(order[found])
     return places
 
 
-def validation_draws(
+def validation_samples(
     rows: Sequence[TrainingRow], *, limit: int, data: DataSettings, captions: int
 ) -> list[Sample]:
-    """Fixed draws from the validation rows: `limit` of them, evenly spread, in each language."""
+    """Fixed samples of the validation rows: `limit` of them, evenly spread, in each language."""
     places = [place for place, row in enumerate(rows) if row.split == "validation"]
     step = max(1.0, len(places) / max(1, limit))
     chosen = [places[int(i * step)] for i in range(min(limit, len(places)))]
@@ -415,19 +455,14 @@ def validation_draws(
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and one response to it, as ids: what a teacher is asked about."""
+    """A prompt and one response to it, as ids: an input of a frozen model."""
 
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
 
 
-def readable(row: TrainingRow, teacher_prompt: str) -> str:
-    """The prompt itself, but "act" for a row that lacks the transcript it asks for."""
-    return "act" if "transcript" in teacher_prompt and not row.transcript else teacher_prompt
-
-
 class Prompter:
-    """Builds prompts and responses for draws from one list of rows."""
+    """Builds prompts and responses for samples of one list of rows."""
 
     def __init__(self, builder: PromptBuilder, rows: Sequence[TrainingRow]) -> None:
         self._builder, self._rows = builder, rows
@@ -436,101 +471,88 @@ class Prompter:
         self._responses: dict[str, tuple[int, ...]] = {}
         self._prompts: dict[tuple[str, str, TeacherPromptParts], tuple[int, ...]] = {}
 
-    def student_row(self, draw: Sample, student: StudentSettings) -> SharedPromptRow:
-        """[bos] P_act? <speech> … </speech> P_instruct, and the captions drawn (Eq. 4).
+    def student_row(self, sample: Sample, student: StudentSettings) -> SharedPromptRow:
+        """[bos] P_act? <speech> … </speech> P_instruct, and the sample's captions (Eq. 4).
 
         P_act and speech frames are left out at random as the settings say. DataError where the
         row has no speech.
         """
-        row, chance = self._rows[draw.row], random.Random(draw.seed or 0)
-        dropped = draw.seed is not None and chance.random() < student.act_dropout
-        act = "" if dropped else row.student_act(student.act_mode, draw.language)
-        speech = _thinned(row, 0.0 if draw.seed is None else student.speech_dropout, chance)
-        prompt = self._builder.student(speech, language=draw.language, act=act)
-        return SharedPromptRow(prompt.ids, self._said(draw))
+        row, rng = self._rows[sample.row], random.Random(sample.seed or 0)
+        if row.speech is None:
+            raise DataError(f"{row.id}: has no speech; the student needs speech tokens")
+        dropped = sample.seed is not None and rng.random() < student.act_dropout
+        act = "" if dropped else row.acoustic_prompt(student.act_mode, sample.language)
+        codes = row.speech
+        if sample.seed is not None and student.speech_dropout > 0:
+            frames = range(codes.shape[1])
+            kept = [frame for frame in frames if rng.random() >= student.speech_dropout]
+            codes = np.ascontiguousarray(codes[:, kept or [rng.randrange(len(frames))]])
+        prompt = self._builder.student(SpeechTokens(codes), language=sample.language, act=act)
+        return SharedPromptRow(prompt.ids, self._response_ids(sample))
 
-    def teacher_examples(self, draw: Sample, teacher_prompt: str) -> list[Example]:
-        """For each caption drawn, what the text teacher reads and the caption (Eq. 2).
+    def teacher_examples(self, sample: Sample, teacher_prompt: str) -> list[Example]:
+        """The teacher's prompt for each of the sample's captions, and the caption (Eq. 2).
 
-        With P_sem each caption has a prompt of its own: the caption itself (decision 4). Of a row
-        without a transcript "act" is read in place of "act+transcript".
+        With P_sem each caption has a prompt of its own: the caption itself (decision 4). A row
+        without a transcript has "act" in place of "act+transcript".
         """
-        row = self._rows[draw.row]
-        teacher_prompt = readable(row, teacher_prompt)
-        return [
-            Example(self._text_prompt(row, draw.language, teacher_prompt, caption), response)
-            for caption, response in zip(self._texts(draw), self._said(draw), strict=True)
-        ]
+        row, language = self._rows[sample.row], sample.language
+        kind = "act" if "transcript" in teacher_prompt and not row.transcript else teacher_prompt
+        examples = []
+        for place, response in zip(sample.captions, self._response_ids(sample), strict=True):
+            parts = TeacherPromptParts(
+                act=row.act.get(language, ""),
+                sem=row.captions[language][place] if kind == "act+sem" else "",
+                transcript=row.transcript if kind == "act+transcript" else "",
+            )
+            key = (language, kind, parts)
+            if key not in self._prompts:
+                prompt = self._builder.teacher(parts, language=language, teacher_prompt=kind)
+                self._prompts[key] = tuple(self._ids[i] for i in prompt.ids)
+            examples.append(Example(self._prompts[key], response))
+        return examples
 
     def all_examples(self, teacher_prompt: str) -> list[Example]:
-        """What the teacher may be asked about: every caption of every row, each once."""
+        """The teacher's examples of every caption of every row, each once."""
         found: dict[Example, None] = {}
         seen: set[object] = set()
         for place, row in enumerate(self._rows):
             for language, captions in row.captions.items():
-                # Views of one clip ask the same.
+                # Views of one clip have the same examples.
                 key = (captions, row.act.get(language), row.transcript, language)
                 if key not in seen:
                     seen.add(key)
-                    draw = Sample(place, language, tuple(range(len(captions))), None)
-                    found.update(dict.fromkeys(self.teacher_examples(draw, teacher_prompt)))
+                    sample = Sample(place, language, tuple(range(len(captions))), None)
+                    found.update(dict.fromkeys(self.teacher_examples(sample, teacher_prompt)))
         return list(found)
 
     def warmup_rows(
-        self, draw: Sample, *, prompts: Mapping[str, float], act_dropout: float
+        self, sample: Sample, *, prompts: Mapping[str, float], act_dropout: float
     ) -> list[SharedPromptRow]:
-        """The captions drawn after a text prompt, whose kind is drawn from `prompts` (Eq. 2)."""
-        row, chance = self._rows[draw.row], random.Random(draw.seed or 0)
-        (kind,) = chance.choices(list(prompts), list(prompts.values()))
-        if draw.seed is None:
+        """The sample's captions after a text prompt, whose kind is sampled from `prompts` (Eq. 2).
+
+        A validation sample has the first kind.
+        """
+        row, rng = self._rows[sample.row], random.Random(sample.seed or 0)
+        (kind,) = rng.choices(list(prompts), list(prompts.values()))
+        if sample.seed is None:
             kind = next(iter(prompts))
-        kind = readable(row, kind)
-        dropped = draw.seed is not None and chance.random() < act_dropout
-        if kind == "act" and dropped:
+        without_transcript = "transcript" in kind and not row.transcript
+        dropped = sample.seed is not None and rng.random() < act_dropout
+        if dropped and (kind == "act" or without_transcript):
             prompt = self._builder.teacher(
-                TeacherPromptParts(), language=draw.language, teacher_prompt="act"
+                TeacherPromptParts(), language=sample.language, teacher_prompt="act"
             )
-            return [SharedPromptRow(prompt.ids, self._said(draw))]
-        examples = self.teacher_examples(draw, kind)
+            return [SharedPromptRow(prompt.ids, self._response_ids(sample))]
         by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-        for example in examples:
+        for example in self.teacher_examples(sample, kind):
             by_prompt.setdefault(example.prompt_ids, []).append(example.response_ids)
-        return [SharedPromptRow(ids, tuple(said)) for ids, said in by_prompt.items()]
+        return [SharedPromptRow(ids, tuple(responses)) for ids, responses in by_prompt.items()]
 
-    def _text_prompt(
-        self, row: TrainingRow, language: str, teacher_prompt: str, caption: str
-    ) -> tuple[int, ...]:
-        reading = TeacherPromptParts(
-            act=row.act.get(language, ""),
-            sem=caption if teacher_prompt == "act+sem" else "",
-            transcript=row.transcript if teacher_prompt == "act+transcript" else "",
-        )
-        key = (language, teacher_prompt, reading)
-        if key not in self._prompts:
-            prompt = self._builder.teacher(
-                reading, language=language, teacher_prompt=teacher_prompt
-            )
-            self._prompts[key] = tuple(self._ids[i] for i in prompt.ids)
-        return self._prompts[key]
-
-    def _texts(self, draw: Sample) -> list[str]:
-        captions = self._rows[draw.row].captions[draw.language]
-        return [captions[place] for place in draw.captions]
-
-    def _said(self, draw: Sample) -> tuple[tuple[int, ...], ...]:
-        for text in (texts := self._texts(draw)):
+    def _response_ids(self, sample: Sample) -> tuple[tuple[int, ...], ...]:
+        captions = self._rows[sample.row].captions[sample.language]
+        texts = [captions[place] for place in sample.captions]
+        for text in texts:
             if text not in self._responses:
-                said = self._builder.response(text)
-                self._responses[text] = tuple(self._ids[i] for i in said)
+                self._responses[text] = tuple(self._ids[i] for i in self._builder.response(text))
         return tuple(self._responses[text] for text in texts)
-
-
-def _thinned(row: TrainingRow, dropout: float, chance: random.Random) -> SpeechTokens:
-    if row.speech is None:
-        raise DataError(f"{row.id}: has no speech; the student needs speech tokens")
-    if dropout == 0.0:
-        return SpeechTokens(row.speech)
-    frames = row.speech.shape[1]
-    kept = [place for place in range(frames) if chance.random() >= dropout]
-    kept = kept or [chance.randrange(frames)]
-    return SpeechTokens(np.ascontiguousarray(row.speech[:, kept]))

@@ -1,39 +1,35 @@
-"""The losses of KD-Regularization as pure functions of logits at response positions.
+"""The losses of alignment as pure functions of logits at response positions (Eq. 5, Eq. 2).
 
-Every function takes one row of logits for each response token (N of them: prompt, speech and
-padding positions are never given) and returns the mean over those tokens (decision 1). Student and
-teacher share the text rows; the student has speech rows besides, so logits are sliced to the first
-`text_rows` before the softmax.
+Every function takes one row of text-vocabulary logits for each response token (N of them: prompt,
+speech and padding positions are never given) and returns the mean over those tokens (decision 1).
 """
 
 from torch import Tensor
 from torch.nn import functional
 
 
-def kl_to_teacher(
-    student: Tensor, teacher: Tensor, *, text_rows: int | None = None, temperature: float = 1.0
-) -> Tensor:
+def kl_to_teacher(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
     """KL(teacher ‖ student), mean over response tokens, in nats (Eq. 5 as meant; decision 1).
 
-    `student` [N, ≥ text_rows] and `teacher` [N, ≥ text_rows] are logits; both are divided by
-    `temperature`. The teacher gets no gradient. Returns a scalar, at least 0.
+    `student` [N, V] and `teacher` [N, V] are logits; both are divided by `temperature`. The
+    teacher gets no gradient. Returns a scalar, at least 0.
     """
-    p = _log_softmax(teacher.detach(), text_rows, temperature)
-    q = _log_softmax(student, text_rows, temperature)
+    p = (teacher.detach().float() / temperature).log_softmax(-1)
+    q = (student.float() / temperature).log_softmax(-1)
     return functional.kl_div(q, p, reduction="batchmean", log_target=True)
 
 
 def cross_entropy_to_teacher(
-    student: Tensor, teacher: Tensor, *, text_rows: int | None = None, temperature: float = 1.0
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
     """-Σ p_teacher log p_student, mean over response tokens: Eq. 5 as printed.
 
     Shapes as in `kl_to_teacher`, from which it differs by the teacher's entropy: the gradients
     are the same (decision 1).
     """
-    p = _log_softmax(teacher.detach(), text_rows, temperature)
-    q = _log_softmax(student, text_rows, temperature)
-    return -(p.exp() * q).sum(-1).mean()
+    p = (teacher.detach().float() / temperature).softmax(-1)
+    q = (student.float() / temperature).log_softmax(-1)
+    return -(p * q).sum(-1).mean()
 
 
 def kl_to_cached_teacher(
@@ -42,17 +38,16 @@ def kl_to_cached_teacher(
     top_log_probs: Tensor,
     rest_log_prob: Tensor,
     *,
-    text_rows: int | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
     """KL(teacher ‖ student) where of the teacher only the top k are known (decision 2).
 
-    `student` [N, ≥ text_rows] logits; `top_ids` [N, k]; `top_log_probs` [N, k] and
-    `rest_log_prob` [N], the log of the mass of all other tokens, come from a teacher at the same
-    temperature and sum to 1. All other tokens count as one outcome, so this is a lower bound of
-    `kl_to_teacher`, tight as the remainder goes to 0, and equal to it where k is the vocabulary.
+    `student` [N, V] logits; `top_ids` [N, k]; `top_log_probs` [N, k] and `rest_log_prob` [N], the
+    log of the mass of all other tokens, come from a teacher at the same temperature and sum to 1.
+    All other tokens count as one outcome, so this is a lower bound of `kl_to_teacher`, tight as
+    the remainder goes to 0, and equal to it where k is V.
     """
-    logits = _text(student, text_rows, temperature)
+    logits = student.float() / temperature
     top = logits.gather(1, top_ids)
     total = top.logsumexp(1)
     p = top_log_probs.exp()
@@ -67,21 +62,10 @@ def kl_to_cached_teacher(
     return (total - expected - entropy).mean()
 
 
-def caption_cross_entropy(
-    student: Tensor, target_ids: Tensor, *, text_rows: int | None = None
-) -> Tensor:
+def caption_cross_entropy(student: Tensor, target_ids: Tensor) -> Tensor:
     """-log p_student(caption token), mean over response tokens: maximum likelihood (Eq. 2).
 
-    `student` [N, ≥ text_rows] logits, `target_ids` [N]. The loss of the warm-up and of the rival
-    that has no teacher.
+    `student` [N, V] logits, `target_ids` [N]. The loss of the warm-up, and of the baseline without
+    a teacher.
     """
-    return functional.cross_entropy(_text(student, text_rows, 1.0), target_ids)
-
-
-def _text(logits: Tensor, text_rows: int | None, temperature: float) -> Tensor:
-    logits = (logits if text_rows is None else logits[:, :text_rows]).float()
-    return logits if temperature == 1.0 else logits / temperature
-
-
-def _log_softmax(logits: Tensor, text_rows: int | None, temperature: float) -> Tensor:
-    return _text(logits, text_rows, temperature).log_softmax(-1)
+    return functional.cross_entropy(student.float(), target_ids)

@@ -82,7 +82,7 @@ def score_run(run: Path, rows: Sequence[TrainingRow]) -> Score:
     prompts = []
     for row in rows:
         assert row.speech is not None, "rows without speech are left out"
-        act = row.student_act(meta.act_mode, "en")
+        act = row.acoustic_prompt(meta.act_mode, "en")
         tokens = SpeechTokens(row.speech)
         prompts.append(builder.student(tokens, language="en", act=act).ids)
     rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids(meta.limits.stop_characters))

@@ -231,7 +231,7 @@ class RowClip:
     def spoken(self, act_mode: str, language: str) -> Spoken:
         """What a captioner reads of it."""
         assert self.row.speech is not None, "rows without speech are left out"
-        return SpeechTokens(self.row.speech), self.row.student_act(act_mode, language)
+        return SpeechTokens(self.row.speech), self.row.acoustic_prompt(act_mode, language)
 
 
 def read_row_clips(settings: RowClipSettings) -> tuple[list[RowClip], SpeechSource]:

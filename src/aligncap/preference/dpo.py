@@ -24,8 +24,6 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from aligncap.alignment.examples import Example, Sample
-from aligncap.alignment.settings import StageSettings
-from aligncap.alignment.stage import CaptionObjective, Stage, TaskBatch, TrainingTask
 from aligncap.alignment.teacher import (
     Distributions,
     FrozenCache,
@@ -34,6 +32,13 @@ from aligncap.alignment.teacher import (
     batch_of,
     fingerprint_of,
     shared_rows,
+)
+from aligncap.alignment.trainer import (
+    CaptionObjective,
+    StageSettings,
+    StageTrainer,
+    TaskBatch,
+    TrainingTask,
 )
 from aligncap.captioner.model import CaptionModel, TorchBatch, target_log_probs
 from aligncap.captioner.prompts import SharedPromptRow, to_torch
@@ -106,7 +111,7 @@ class StartingPolicy:
     def __init__(self, model: CaptionModel) -> None:
         self._model = model.to(training_device())
         self.fingerprint = fingerprint_of(model.named_parameters())
-        self.text_rows = model.vocabulary.text_rows
+        self.text_vocab_size = model.vocabulary.text_rows
 
     def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
         """Logits [N, text_rows] of every token of every response."""
@@ -208,7 +213,7 @@ class PairObjective:
         The rewards are implicit, β (log π - log π_ref); a pair is right where the chosen
         response has the higher one, and the margin is by how much.
         """
-        settings, pairs = self.settings, batch.beside
+        settings, pairs = self.settings, batch.targets
         assert pairs.reference is not None
         shared = to_torch(batch.shared, model.device)
         chosen, rejected, reference = (
@@ -238,7 +243,7 @@ class PairObjective:
 
     def count(self, batch: TaskBatch[Pairs]) -> int:
         """Pairs."""
-        return len(batch.beside.chosen)
+        return len(batch.targets.chosen)
 
 
 def plan(settings: DpoSettings, _: Path) -> Mapping[str, object]:
@@ -250,27 +255,29 @@ def train_dpo(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[s
     """Optimise the policy by the pairs; the model folder is `output`/model."""
     every, source = read_preferences(settings.data.rows)
     rows = with_pairs(every, candidates=settings.batch.captions)
-    stage = Stage(settings, output, kind="dpo", data=([row.clip for row in rows], source))
+    trainer = StageTrainer(settings, output, kind="dpo", data=([row.clip for row in rows], source))
     root = settings.reference or output / CACHE_FOLDER
     act_mode = start_act_mode(settings)
-    book = PairDataset(stage.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode)
-    lesson, drift = dpo_task(settings, stage, book, root)
-    captioner = RowCaptioner(stage.model, stage.prompter, settings.limits, act_mode)
+    book = PairDataset(
+        trainer.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode
+    )
+    task, drift = dpo_task(settings, trainer, book, root)
+    captioner = RowCaptioner(trainer.model, trainer.prompter, settings.limits, act_mode)
     check = CaptionCheck(captioner, rows, settings.check)
-    return stage.run(
-        lesson,
-        act_mode=act_mode,
+    return trainer.run(
+        task,
+        acoustic_prompt_source=act_mode,
         resume=resume,
-        also=lambda: {**drift(), **check()},
+        extra_metrics=lambda: {**drift(), **check()},
     )
 
 
 def dpo_task(
-    settings: DpoSettings, stage: Stage, book: PairDataset, root: Path
+    settings: DpoSettings, trainer: StageTrainer, book: PairDataset, root: Path
 ) -> tuple[TrainingTask[Pairs], Callable[[], Mapping[str, float]]]:
     """The pairs beside the reference's log-probabilities, and what tells how far the policy is
     from the reference: {"validation_kl": KL(π_ref ‖ π) a response token of validation rows}."""
-    start = StartingPolicy(stage.model)
+    start = StartingPolicy(trainer.model)
     cache = ReferenceCache(root, start, book.examples(book.all_draws()))
     cache.fill()
 
@@ -278,18 +285,18 @@ def dpo_task(
         pairs = book.pairs_of(draws)
         return Pairs(pairs.chosen, pairs.rejected, cache.lookup(book.examples(draws)))
 
-    lesson = TrainingTask(
+    task = TrainingTask(
         rows_of=lambda draw: [book.row_of(draw)],
         objective=PairObjective(settings.loss),
-        beside=beside,
+        targets=beside,
     )
-    return lesson, _drift(stage, book, start, root)
+    return task, _drift(trainer, book, start, root)
 
 
 def _drift(
-    stage: Stage, book: PairDataset, start: StartingPolicy, root: Path
+    trainer: StageTrainer, book: PairDataset, start: StartingPolicy, root: Path
 ) -> Callable[[], Mapping[str, float]]:
-    examples = book.examples(stage.validation_draws())
+    examples = book.examples(trainer.validation_samples())
     if not examples:
         return dict
     cache = TeacherCache(root, start, examples, top_k=TOP_K)
@@ -297,14 +304,14 @@ def _drift(
         cache.fill(examples)
 
     def said(draws: Sequence[Sample]) -> Distributions | None:
-        return cache.store.get(book.examples(draws))
+        return cache.lookup(book.examples(draws))
 
-    lesson = TrainingTask(
+    task = TrainingTask(
         rows_of=lambda draw: [book.row_of(draw)],
         objective=CaptionObjective(kl_weight=1.0, ce_weight=0.0),
-        beside=said,
+        targets=said,
     )
-    means = stage.validation(lesson, stage.model)
+    means = trainer.validator(task, trainer.model)
     return lambda: {"validation_kl": means()["validation_kl"]}
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from aligncap.alignment.dry_run import plan_training
 from aligncap.alignment.examples import SPLITS, read_rows, read_source
-from aligncap.alignment.settings import StageSettings
+from aligncap.alignment.trainer import StageSettings, plan_training
 from aligncap.captioner.model import CaptionModel
 from aligncap.preference.candidates import CandidateOptions, RowClipSettings, is_as_it_is
 from aligncap.preference.examples import read_preferences, with_pairs

@@ -35,10 +35,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.alignment.examples import (
+    BatchSettings,
     Example,
     Prompter,
     Sample,
     SpeechSource,
+    StudentSettings,
     Table,
     TrainingRow,
     head_of,
@@ -52,7 +54,7 @@ from aligncap.alignment.examples import (
     table_of,
     write_lines,
 )
-from aligncap.alignment.settings import BatchSettings, StageSettings, StudentSettings
+from aligncap.alignment.trainer import StageSettings
 from aligncap.captioner.checkpoint import read_meta
 from aligncap.captioner.prompts import SharedPromptRow
 from aligncap.errors import DataError, UnknownNameError
@@ -173,7 +175,7 @@ def _table(row: PreferenceRow) -> Mapping[str, object]:
     return {
         **{key: clip[key] for key in ("id", "corpus", "split", "weight", "speech")},
         "language": language,
-        **{act: row.clip.student_act(act, language) for act in ACTS},
+        **{act: row.clip.acoustic_prompt(act, language) for act in ACTS},
         "candidates": list(row.candidates),
         "pairs": [list(pair) for pair in row.pairs],
         "facts": None if row.facts is None else table_of_facts(row.facts),

@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 
-from aligncap.alignment.dry_run import plan_model
-from aligncap.alignment.settings import BatchSettings, ModelSettings, StageSettings
-from aligncap.alignment.stage import Stage, TaskBatch
+from aligncap.alignment.examples import BatchSettings
+from aligncap.alignment.init_model import ModelSettings, plan_model
 from aligncap.alignment.teacher import AdapterOffTeacher, FrozenTeacher, Teacher, batch_of
+from aligncap.alignment.trainer import StageSettings, StageTrainer, TaskBatch
 from aligncap.captioner.checkpoint import load_torch
 from aligncap.captioner.model import CaptionModel, target_log_probs
 from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
@@ -251,7 +251,7 @@ class Rollouts:
     def __init__(
         self,
         settings: PpoSettings,
-        stage: Stage,
+        trainer: StageTrainer,
         policy: PolicyWithValue,
         rows: Sequence[PreferenceRow],
         *,
@@ -261,9 +261,9 @@ class Rollouts:
         self._settings, self._policy, self._rows = settings, policy, rows
         self._reference, self._reward = reference, reward
         act_mode = start_act_mode(settings)
-        self._captioner = RowCaptioner(stage.model, stage.prompter, settings.limits, act_mode)
-        self._folder, self._output = stage.output / PHASES_FOLDER, stage.output
-        self._plan = stage.plan(
+        self._captioner = RowCaptioner(trainer.model, trainer.prompter, settings.limits, act_mode)
+        self._folder, self._output = trainer.output / PHASES_FOLDER, trainer.output
+        self._sampler = trainer.sampler(
             lambda draw: len(self._captioner.prompt_ids(draw.row, rows[draw.row]))
         )
         self._phase: tuple[int, Phase] | None = None
@@ -351,7 +351,7 @@ class Rollouts:
         """Rows of prompts and responses drawn, the reward of each, and 1 where one was cut off."""
         settings, captioner = self._settings, self._captioner
         limits = settings.limits
-        places = [draw.row for draw in self._plan.draws_at(turn)]
+        places = [draw.row for draw in self._sampler.samples_at(turn)]
         prompts = [captioner.prompt_ids(place, self._rows[place]) for place in places]
         # Drawn from the policy as it is: another temperature would be another policy's.
         options = DecodeOptions(
@@ -382,7 +382,7 @@ class PpoObjective:
         self, policy: PolicyWithValue, batch: TaskBatch[PpoTokens]
     ) -> dict[str, Tensor]:
         """{"loss", "policy_loss", "value_loss", "clipped", "entropy"} and what the round was."""
-        settings, known = self.settings, batch.beside
+        settings, known = self.settings, batch.targets
         said = policy(to_torch(batch.shared, policy.device))
         old, values, advantages, returns = (
             tensor.to(policy.device)
@@ -439,39 +439,39 @@ def follow(
 ) -> Mapping[str, object]:
     """`run` for a reward of one's own, such as a judge."""
     rows, source = read_preferences(settings.data.rows)
-    stage = Stage(settings, output, kind="ppo", data=([row.clip for row in rows], source))
-    stage.model.to(training_device())
-    policy = PolicyWithValue(stage.model, coefficient=settings.ppo.kl_coefficient)
+    trainer = StageTrainer(settings, output, kind="ppo", data=([row.clip for row in rows], source))
+    trainer.model.to(training_device())
+    policy = PolicyWithValue(trainer.model, coefficient=settings.ppo.kl_coefficient)
     rollouts = Rollouts(
         settings,
-        stage,
+        trainer,
         policy.to(training_device()),
         rows,
-        reference=open_reference(settings, stage),
+        reference=open_reference(settings, trainer),
         reward=reward,
     )
     if latest_checkpoint(output) is None:
         drop_phases(output / PHASES_FOLDER, before=2**62)
     objective = PpoObjective(settings.ppo)
     act_mode = start_act_mode(settings)
-    captioner = RowCaptioner(stage.model, stage.prompter, settings.limits, act_mode)
+    captioner = RowCaptioner(trainer.model, trainer.prompter, settings.limits, act_mode)
     validate: Callable[[], Mapping[str, float]] = CaptionCheck(
         captioner, rows, settings.check, reward=reward
     )
-    return stage.train(
+    return trainer.train(
         policy,
         lambda batch: objective.training_losses(policy, batch),
         rollouts.batch_at,
         validate=validate,
-        act_mode=act_mode,
+        acoustic_prompt_source=act_mode,
         resume=resume,
     )
 
 
-def open_reference(settings: PpoSettings, stage: Stage) -> Teacher:
+def open_reference(settings: PpoSettings, trainer: StageTrainer) -> Teacher:
     """π_ref: the model under a fresh adapter, or else a frozen copy of the start."""
     if not has_own_reference(settings):
-        return AdapterOffTeacher(stage.model)
+        return AdapterOffTeacher(trainer.model)
     assert settings.model.start is not None
     start = load_torch(
         settings.model.start, device=str(training_device()), dtype=settings.model.dtype

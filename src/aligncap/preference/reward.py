@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from aligncap.alignment.examples import Prompter, Sample
-from aligncap.alignment.settings import StageSettings
-from aligncap.alignment.stage import Stage, TaskBatch, TrainingTask
 from aligncap.alignment.teacher import batch_of
+from aligncap.alignment.trainer import StageSettings, StageTrainer, TaskBatch, TrainingTask
 from aligncap.captioner.checkpoint import CaptionLimits, load_torch, read_meta
 from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.model import CaptionModel, TorchBatch, seeded
@@ -244,7 +243,7 @@ class BradleyTerryObjective:
         rewards = model(to_torch(batch.shared, model.device))
         chosen, rejected = (
             rewards[torch.from_numpy(places).to(model.device)]
-            for places in (batch.beside.chosen, batch.beside.rejected)
+            for places in (batch.targets.chosen, batch.targets.rejected)
         )
         return {
             "loss": bradley_terry(chosen, rejected).mean(),
@@ -258,7 +257,7 @@ class BradleyTerryObjective:
 
     def count(self, batch: TaskBatch[Pairs]) -> int:
         """Pairs."""
-        return len(batch.beside.chosen)
+        return len(batch.targets.chosen)
 
 
 def plan(settings: RewardModelSettings, _: Path) -> Mapping[str, object]:
@@ -272,16 +271,19 @@ def train_reward_model(
     """Fit the reward model; `output`/model holds its body and its head."""
     every, source = read_preferences(settings.data.rows)
     rows = with_pairs(every, candidates=settings.batch.captions)
-    stage = Stage(settings, output, kind="reward", data=([row.clip for row in rows], source))
+    data = [row.clip for row in rows], source
+    trainer = StageTrainer(settings, output, kind="reward", data=data)
     act_mode = start_act_mode(settings)
-    book = PairDataset(stage.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode)
-    lesson = TrainingTask(
+    book = PairDataset(
+        trainer.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode
+    )
+    task = TrainingTask(
         rows_of=lambda draw: [with_last_token(book.row_of(draw))],
         objective=BradleyTerryObjective(),
-        beside=book.pairs_of,
+        targets=book.pairs_of,
     )
-    model = RewardModel(stage.model, seed=settings.training.seed)
-    summary = stage.run(lesson, act_mode=act_mode, resume=resume, module=model)
+    model = RewardModel(trainer.model, seed=settings.training.seed)
+    summary = trainer.run(task, acoustic_prompt_source=act_mode, resume=resume, module=model)
     draws = [draw for draw in book.all_draws() if rows[draw.row].clip.split == "train"]
     model.standardise([book.row_of(draw) for draw in draws[:: -(-len(draws) // SCALE_ROWS)]])
     if is_first_process():

@@ -1,0 +1,398 @@
+"""The language model that a stage trains: an earlier stage's, a pretrained one, or a new one.
+
+`init_model` makes it; `plan_model` builds it on torch's meta device for a dry run, which counts it
+without reading a weight: what is missing is named, and what is here and does not fit is raised as
+training would before its first step.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from aligncap.alignment.examples import SpeechSource, TrainingRow
+from aligncap.captioner.backbones import open_backbone, pretrained_vocabulary, small_config
+from aligncap.captioner.checkpoint import (
+    ADAPTER_FOLDER,
+    META_FILE,
+    TOKENIZER_FILE,
+    load_torch,
+    load_vocabulary,
+    read_meta,
+)
+from aligncap.captioner.model import (
+    AdapterSettings,
+    CaptionModel,
+    add_adapter,
+    add_speech_tokens,
+    has_adapter,
+    set_speech_rows,
+    small_llama,
+)
+from aligncap.captioner.prompts import PromptTemplate
+from aligncap.captioner.vocabulary import Vocabulary, read_tokenizer, train_text_tokenizer
+from aligncap.errors import DataError, MissingModelError, RecipeError
+from aligncap.recipes import one_of, recipe_section
+from aligncap.storage import write_atomic
+from aligncap.tokenizers.builtin import open_builtin
+from aligncap.tokenizers.encoder import load_encoder
+from aligncap.training.devices import first_process_first
+from aligncap.training.dry_run import Needed, needed_path
+from aligncap.training.pretrained import QUANTIZATIONS, load_config
+
+TEXT_ONLY = "warmup"
+"""The stage that trains no speech token: its model fits any tokenizer of the same size."""
+
+
+@recipe_section
+class SizeSettings:
+    """A LLaMA that is made new, with a text vocabulary of its own."""
+
+    hidden: int = 256
+    layers: int = 4
+    heads: int = 4
+    dropout: float = 0.0
+    """Of attention weights."""
+    max_positions: int = 2048
+    text_vocabulary: int = 4096
+    """Byte-level BPE tokens, trained on the rows' texts."""
+
+
+@recipe_section
+class ModelSettings:
+    """The language model that is trained: an earlier stage's, a pretrained one, or a new one."""
+
+    start: Path | None = None
+    """Model folder of an earlier stage."""
+    base: str | None = None
+    """Folder or name of a pretrained causal LM."""
+    lora: AdapterSettings | None = None
+    """Train a LoRA adapter and the new ids only; an adapter that `start` has goes on. Without it
+    every weight is trained."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights; "bfloat16" suits a large frozen base under LoRA."""
+    quantization: Annotated[str, one_of(QUANTIZATIONS)] | None = None
+    """"nf4" stores the matrices of a frozen base in 4 bits and computes in `dtype` (QLoRA); it
+    needs a CUDA GPU and bitsandbytes."""
+    gradient_checkpointing: bool = False
+    """Keep the inputs of layers only and compute each layer again in the backward pass: the same
+    gradients for about a third more time and far less memory."""
+    attention: str | None = None
+    """transformers' name of an implementation, or None for the model's own choice; on a CPU in
+    bfloat16 "eager" is quicker than torch's fused attention for short sequences."""
+    codebook: Path | None = None
+    """Folder of the built-in encoder whose codebook the speech embeddings are initialised from:
+    tokens that sound alike begin alike. For a start that was trained on no speech yet."""
+    new: SizeSettings = field(default_factory=SizeSettings)
+    """Used where neither `start` nor `base` is given."""
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        rules = {
+            "give start or base, not both": self.start is None or self.base is None,
+            f"weights of {self.dtype} are too coarse to be trained whole; add a LoRA adapter, or "
+            "set training.precision instead": self.dtype == "float32" or self.lora is not None,
+            f"weights in {self.quantization} cannot be trained; add a LoRA adapter": (
+                self.quantization is None or self.lora is not None
+            ),
+            "a LoRA adapter needs a model to stand on: give start or base": (
+                self.lora is None or bool(self.start or self.base)
+            ),
+        }
+        for message, holds in rules.items():
+            if not holds:
+                raise ValueError(message)
+        return self
+
+
+def init_model(
+    settings: ModelSettings,
+    *,
+    rows: Sequence[TrainingRow],
+    source: SpeechSource,
+    output: Path,
+    seed: int,
+) -> tuple[CaptionModel, PromptTemplate]:
+    """The model to train, and the template of its prompts.
+
+    A new model's text tokenizer is trained on the rows' texts and kept in `output`, so that a
+    resumed run has the same one. DataError where an earlier stage's model is for other speech
+    tokens.
+    """
+    template = PromptTemplate()
+    if settings.start is not None:
+        template = check_start(settings.start, source)
+        model = load_torch(
+            settings.start,
+            dtype=settings.dtype,
+            quantization=settings.quantization,
+            trainable=True,
+        )
+    elif settings.base is not None:
+        causal_lm, vocabulary = open_backbone(
+            settings.base,
+            codebook_size=source.codebook_size,
+            codebooks=source.codebooks,
+            dtype=settings.dtype,
+            quantization=settings.quantization,
+        )
+        add_speech_tokens(causal_lm, vocabulary)
+        model = CaptionModel(causal_lm, vocabulary)
+    else:
+        model = _new_model(settings.new, rows, source, template, output / TOKENIZER_FILE, seed)
+    if settings.attention is not None:
+        model.bare.set_attn_implementation(settings.attention)
+    if settings.codebook is not None:
+        set_speech_rows(model, codebook_of(settings.codebook, source), seed=seed)
+    if settings.lora is not None and has_adapter(model):
+        ranks = {config.r for config in model.causal_lm.peft_config.values()}
+        if ranks != {settings.lora.rank}:
+            raise RecipeError(
+                f"the adapter that model.start has is of rank {max(ranks)}, not "
+                f"{settings.lora.rank}; set model.lora.rank to go on with it"
+            )
+    elif settings.lora is not None:
+        model = add_adapter(model, settings.lora)
+    if settings.gradient_checkpointing:
+        checkpoint_layers(model)
+    return model.train(), template
+
+
+def check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
+    """The prompt template of an earlier stage's model; DataError where its speech tokens are not
+    those of the rows."""
+    meta = read_meta(folder)
+    sizes = meta.vocabulary.codebooks, meta.vocabulary.codebook_size
+    same = meta.tokenizer.fingerprint == source.fingerprint
+    if sizes != (source.codebooks, source.codebook_size) or not (
+        same or meta.provenance.get("kind") == TEXT_ONLY
+    ):
+        raise DataError(
+            f"{folder}: is for speech tokens of {meta.tokenizer.name} "
+            f"({meta.tokenizer.fingerprint[:12]}, {sizes[0]} x {sizes[1]}), the rows hold those of "
+            f"{source.name} ({source.fingerprint[:12]}, {source.codebooks} x "
+            f"{source.codebook_size}); make the rows again or start from another model"
+        )
+    return meta.prompts
+
+
+@torch.no_grad()
+def codebook_of(folder: Path, source: SpeechSource) -> Tensor:
+    """The entries of a built-in encoder's codebook after its output projection, [codes, width].
+
+    DataError where the rows were made with another tokenizer.
+    """
+    if open_builtin(folder).fingerprint != source.fingerprint:
+        raise DataError(
+            f"{folder}: is not the {source.name} ({source.fingerprint[:12]}) of the rows; name the "
+            "encoder they were made with"
+        )
+    quantizer = load_encoder(folder).quantizer
+    vectors: Tensor = quantizer.leave(quantizer.codebook)
+    return vectors
+
+
+def checkpoint_layers(model: CaptionModel) -> None:
+    """Have each layer keep its input only in training, and compute it again in the backward pass.
+
+    Not reentrant: under a frozen embedding that would find no input to give a gradient to.
+    """
+    # Older releases of transformers know the second name only; newer ones warn of it.
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(found for name in names if (found := getattr(model.bare, name, None)))
+    enable({"use_reentrant": False})
+
+
+def _new_model(
+    sizes: SizeSettings,
+    rows: Iterable[TrainingRow],
+    source: SpeechSource,
+    template: PromptTemplate,
+    tokenizer_file: Path,
+    seed: int,
+) -> CaptionModel:
+    """A LLaMA with random weights, and a text tokenizer that is trained where the file is not."""
+    with first_process_first():
+        if not tokenizer_file.exists():
+            texts = [*template.instructions.values(), *dict.fromkeys(_training_texts(rows))]
+            tokenizer = train_text_tokenizer(texts, sizes.text_vocabulary)
+            write_atomic(tokenizer_file, tokenizer.to_str(pretty=True))
+    vocabulary = Vocabulary.of(
+        read_tokenizer(tokenizer_file),
+        codebook_size=source.codebook_size,
+        codebooks=source.codebooks,
+    )
+    options = {k: v for k, v in asdict(sizes).items() if k != "text_vocabulary"}
+    return CaptionModel(small_llama(vocabulary, seed=seed, **options), vocabulary)
+
+
+def _training_texts(rows: Iterable[TrainingRow]) -> Iterator[str]:
+    for row in rows:
+        if row.split == "train":
+            for captions in row.captions.values():
+                yield from captions
+            for prompts in (row.act, row.measured, row.heard):
+                yield from prompts.values()
+            if row.transcript:
+                yield row.transcript
+
+
+CODEBOOKS = MappingProxyType({"codebooks": 1, "codebook_size": 1024})
+"""Of the speech tokenizer where no rows are here: SpeechTokenizer's first layer (the paper's)."""
+
+
+_OPT_1B = {"hidden_size": 2048, "word_embed_proj_dim": 2048, "ffn_dim": 8192}
+_OPT_1B |= {"num_hidden_layers": 24, "num_attention_heads": 32}
+_QWEN2 = {"vocab_size": 151936, "num_key_value_heads": 2, "tie_word_embeddings": True}
+_QWEN2_05B = {"hidden_size": 896, "intermediate_size": 4864}
+_QWEN2_05B |= {"num_hidden_layers": 24, "num_attention_heads": 14}
+_QWEN2_15B = {"hidden_size": 1536, "intermediate_size": 8960}
+_QWEN2_15B |= {"num_hidden_layers": 28, "num_attention_heads": 12}
+
+KNOWN_BACKBONES: Mapping[str, tuple[str, int, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "huggyllama/llama-7b": ("llama", 32000, {}),
+        "openai-community/gpt2": ("gpt2", 50257, {}),
+        "openai-community/gpt2-large": (
+            "gpt2", 50257, {"n_embd": 1280, "n_layer": 36, "n_head": 20}
+        ),
+        "facebook/opt-1.3b": ("opt", 50265, _OPT_1B),
+        "Qwen/Qwen2.5-0.5B": ("qwen2", 151665, _QWEN2 | _QWEN2_05B),
+        "Qwen/Qwen2.5-1.5B": ("qwen2", 151665, _QWEN2 | _QWEN2_15B),
+    }
+)  # fmt: skip
+"""Published models that can be counted without being here, by name on the hub: transformers'
+`model_type`, ids of the tokenizer, and what config.json has beyond that type's defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """The model of a recipe on the meta device; None where it is not known."""
+
+    model: CaptionModel | None
+    needed: Sequence[Needed] = ()
+    assumed: Mapping[str, object] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def plan_model(settings: ModelSettings, source: SpeechSource | None) -> PlannedModel:
+    """The model that a recipe trains; DataError where it goes on from one for other codes."""
+    if settings.start is not None:
+        if source is not None and settings.start.exists():
+            check_start(settings.start, source)
+        return _plan_start(settings, settings.start)
+    codes = {name: getattr(source, name) for name in CODEBOOKS} if source else dict(CODEBOOKS)
+    assumed = {} if source else codes
+    if settings.base is not None:
+        return _plan_base(settings, settings.base, codes, assumed)
+    sizes = asdict(settings.new)
+    text = sizes.pop("text_vocabulary")
+    vocabulary = _sizes(text, **codes)
+    model = meta_model(small_config(vocabulary.size, **sizes), vocabulary, dtype=settings.dtype)
+    return PlannedModel(model, (), assumed, ("made new, with random weights",))
+
+
+def meta_model(
+    config: Any, vocabulary: Any, lora: AdapterSettings | None = None, *, dtype: str = "float32"
+) -> CaptionModel:
+    """The model that training makes of a backbone's config, on the meta device, without weights.
+
+    RecipeError where the kind of model has no known LoRA targets and `lora` names none.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = type(config).from_dict(config.to_dict())
+    # Unused rows of the embedding are used before it grows, as in add_speech_tokens.
+    config.vocab_size = max(config.vocab_size, vocabulary.size)
+    with torch.device("meta"):
+        causal_lm = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=getattr(torch, dtype)
+        )
+        model = CaptionModel(causal_lm, vocabulary)
+        return add_adapter(model, lora) if lora else model
+
+
+def _plan_start(settings: ModelSettings, folder: Path) -> PlannedModel:
+    """The model folder of an earlier stage."""
+    hint = "train it with its recipe, or give another model folder"
+    needed, name, lora = (
+        [needed_path("model to start from", folder, hint=hint)],
+        None,
+        settings.lora,
+    )
+    config = None
+    if folder.exists():
+        meta = read_meta(folder)
+        name = meta.base or str(folder)
+        if meta.base:
+            needed.append(_needed_model(meta.base))
+            saved = json.loads((folder / ADAPTER_FOLDER / "adapter_config.json").read_text("utf-8"))
+            lora = AdapterSettings(rank=saved["r"], targets=tuple(saved["target_modules"]))
+        config = _config_of(name)
+    if config is None:
+        note = f"{name or folder}: not here, so its size is unknown"
+        return PlannedModel(None, needed, notes=(note,))
+    model = meta_model(config, load_vocabulary(folder, meta), lora, dtype=settings.dtype)
+    return PlannedModel(model, needed)
+
+
+def _plan_base(
+    settings: ModelSettings, base: str, codes: Mapping[str, int], assumed: Mapping[str, object]
+) -> PlannedModel:
+    """A model of the hub, as it is published where it is not here."""
+    needed, notes = _needed_model(base), []
+    vocabulary: Any = None
+    if not needed.hint:
+        try:
+            vocabulary = pretrained_vocabulary(base, **codes)
+        except MissingModelError as error:
+            needed = Needed(needed.what, needed.name, _hint_of(error))
+    if vocabulary is None and base in KNOWN_BACKBONES:
+        vocabulary = _sizes(KNOWN_BACKBONES[base][1], **codes)
+        notes.append(f"{base}: not here; counted by its published configuration")
+    config = _config_of(base)
+    if vocabulary is None or config is None:
+        notes.append(f"{base}: not here, so its size is unknown")
+        return PlannedModel(None, (needed,), assumed, notes)
+    model = meta_model(config, vocabulary, settings.lora, dtype=settings.dtype)
+    return PlannedModel(model, (needed,), assumed, notes)
+
+
+def _needed_model(name: str) -> Needed:
+    if (Path(name) / META_FILE).is_file():
+        return Needed("language model", name)
+    try:
+        load_config(name)
+    except MissingModelError as error:
+        return Needed("language model and tokenizer", name, _hint_of(error))
+    return Needed("language model and tokenizer", name)
+
+
+def _hint_of(error: MissingModelError) -> str:
+    # The message begins with the libraries' reasons and ends with what to do.
+    return str(error).rpartition("; ")[2]
+
+
+def _config_of(name: str) -> Any:
+    """The configuration of a model that is here or known, else None."""
+    from transformers import AutoConfig
+
+    try:
+        return load_config(name)
+    except MissingModelError:
+        if name not in KNOWN_BACKBONES:
+            return None
+        kind, _, config = KNOWN_BACKBONES[name]
+        return AutoConfig.for_model(kind, **config)
+
+
+def _sizes(text: int, *, codebooks: int, codebook_size: int) -> Any:
+    """The sizes of a `Vocabulary` over `text` ids whose tokenizer is not here."""
+    size = text + 2 + codebooks * codebook_size
+    return SimpleNamespace(text_rows=text, size=size, new_ids=range(text, size))

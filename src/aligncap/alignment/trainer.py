@@ -1,0 +1,480 @@
+"""Training a stage: its recipe, its batches and their losses, and its run (§3.1, §4.2).
+
+A `TrainingTask` makes batches of samples with their targets, an `Objective` gives the losses on a
+batch, and `StageTrainer` reads the model, trains it with `fit`, validates, and writes a model
+folder. The recipes of warm-up, KD and CE are in `kd`; those of `preference` use the same trainer.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
+
+import torch
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt, model_validator
+from torch import Tensor, nn
+
+from aligncap.alignment.examples import (
+    BatchSettings,
+    BucketBatchSampler,
+    DataSettings,
+    Prompter,
+    Sample,
+    SpeechSource,
+    TrainingRow,
+    one_source,
+    read_rows,
+    read_source,
+    validation_samples,
+)
+from aligncap.alignment.init_model import ModelSettings, init_model, plan_model
+from aligncap.alignment.losses import caption_cross_entropy, kl_to_cached_teacher
+from aligncap.alignment.teacher import Distributions
+from aligncap.captioner.checkpoint import (
+    RUN_MODEL_FOLDER,
+    CaptionLimits,
+    ModelMeta,
+    ModelNotes,
+    SpeechTokenizerMeta,
+    read_meta,
+    save,
+)
+from aligncap.captioner.model import CaptionModel, trainable_summary, trained_groups
+from aligncap.captioner.prompts import (
+    PromptBuilder,
+    SharedPromptBatch,
+    SharedPromptRow,
+    collate,
+    to_torch,
+)
+from aligncap.errors import DataError, RecipeError
+from aligncap.recipes import Count, one_of, recipe_section
+from aligncap.training import dry_run
+from aligncap.training.checkpoints import WeightAverage, trained
+from aligncap.training.devices import first_process_first, is_first_process
+from aligncap.training.loop import BatchAt, BestWeights, Hook, Step, evaluating, fit
+from aligncap.training.settings import FitSettings
+from aligncap.values import LANGUAGES
+
+LOG = logging.getLogger(__name__)
+
+Targets = TypeVar("Targets")
+
+SCORES = {
+    **dict.fromkeys(("loss", "ce", "kl", "contradicted"), False),
+    **dict.fromkeys(("accuracy", "margin", "reward"), True),
+}
+"""Validation scores by which the best model can be chosen, and whether higher is better."""
+
+ENCODER_HINT = "train it with a recipe of kind 'encoder'"
+
+
+@recipe_section
+class ValidationSettings:
+    """Losses on the rows of split "validation"."""
+
+    every: Count = 500
+    """Steps between; the last step always has one."""
+    rows: NonNegativeInt = 256
+    """Rows used, spread over all there are."""
+    best: Annotated[str, one_of(SCORES)] | None = None
+    """A validation score, such as "loss": the model that did best in it is kept, not the last."""
+    patience: NonNegativeInt = 0
+    """Validations in a row without a better one after which training stops; 0 = never."""
+
+    @model_validator(mode="after")
+    def _patience_has_a_score(self) -> Self:
+        if self.best is None and self.patience:
+            raise ValueError("patience needs a score: give best")
+        return self
+
+
+@recipe_section
+class OutputSettings:
+    """The model folder that a run ends with, `<output>/model`."""
+
+    name: str = "aligncap"
+    encoder: Path | None = None
+    """Folder of the built-in speech tokenizer, copied into the model folder."""
+
+
+@recipe_section
+class StageSettings:
+    """The sections that the recipes of all stages have."""
+
+    data: DataSettings
+    training: FitSettings
+    model: ModelSettings = field(default_factory=ModelSettings)
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+    limits: CaptionLimits = field(default_factory=CaptionLimits)
+    """Kept in the model folder: where its captions end."""
+    notes: ModelNotes = field(default_factory=ModelNotes)
+    """Kept in the model folder: what its card says."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBatch(Generic[Targets]):
+    """Prompts with their responses, and the targets of the loss."""
+
+    shared: SharedPromptBatch[NDArray[Any]]
+    targets: Targets
+    """The teacher's distributions of the N response tokens, which responses are pairs, …"""
+
+
+class Objective(Protocol[Targets]):
+    """The losses of a task."""
+
+    def training_losses(self, model: Any, batch: TaskBatch[Targets]) -> dict[str, Tensor]:
+        """{"loss", and its parts}: means over the batch."""
+
+    def validation_losses(self, model: Any, batch: TaskBatch[Targets]) -> dict[str, Tensor]:
+        """The same, and whatever else can be measured on rows that are not trained on."""
+
+    def count(self, batch: TaskBatch[Targets]) -> int:
+        """What the losses are means over: response tokens, or pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionObjective:
+    """kl_weight · KL(teacher ‖ student) + ce_weight · caption cross-entropy."""
+
+    kl_weight: float = 0.0
+    ce_weight: float = 1.0
+    temperature: float = 1.0
+    """That of the teacher's distributions; the student's logits are divided by it too."""
+
+    def training_losses(
+        self, model: CaptionModel, batch: TaskBatch[Distributions | None]
+    ) -> dict[str, Tensor]:
+        """{"loss", and "kl" and "ce" as far as they have a weight}: means per response token."""
+        return self._losses(model, batch, kl=self.kl_weight > 0, ce=self.ce_weight > 0)
+
+    def validation_losses(
+        self, model: CaptionModel, batch: TaskBatch[Distributions | None]
+    ) -> dict[str, Tensor]:
+        """The same with "ce", and "kl" where there is a teacher, whatever their weights."""
+        return self._losses(model, batch, kl=batch.targets is not None, ce=True)
+
+    def _losses(
+        self, model: CaptionModel, batch: TaskBatch[Distributions | None], *, kl: bool, ce: bool
+    ) -> dict[str, Tensor]:
+        logits = model.text_logits(to_torch(batch.shared, model.device))
+        parts = {}
+        if kl:
+            teacher = batch.targets
+            assert teacher is not None
+            ids, top, rest = (
+                torch.from_numpy(array).to(logits.device)
+                for array in (teacher.ids, teacher.log_probs, teacher.log_rest)
+            )
+            parts["kl"] = kl_to_cached_teacher(logits, ids, top, rest, temperature=self.temperature)
+        if ce:
+            captions = torch.from_numpy(batch.shared.target_ids).to(logits.device)
+            parts["ce"] = caption_cross_entropy(logits, captions)
+        weights = {"kl": self.kl_weight, "ce": self.ce_weight}
+        loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+        return {"loss": loss, **parts}
+
+    def count(self, batch: TaskBatch[Distributions | None]) -> int:
+        """Response tokens."""
+        return len(batch.shared.target_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTask(Generic[Targets]):
+    """How samples become batches, and the losses on them."""
+
+    rows_of: Callable[[Sample], Sequence[SharedPromptRow]]
+    objective: Objective[Targets]
+    targets: Callable[[Sequence[Sample]], Targets]
+    """Of the samples' responses, in order: a teacher's distributions, which are pairs, …"""
+
+    def batch(self, samples: Sequence[Sample]) -> TaskBatch[Targets]:
+        """The batch of some samples."""
+        rows = [row for sample in samples for row in self.rows_of(sample)]
+        # Any id pads: nothing ever attends to it.
+        return TaskBatch(collate(rows, pad_id=0), self.targets(samples))
+
+    def length_of(self, sample: Sample) -> int:
+        """Tokens of a sample's longest row: what batches are sorted by."""
+        return max(row.length for row in self.rows_of(sample))
+
+
+class StageTrainer:
+    """The rows and the model of one run of a stage, and how it is trained."""
+
+    def __init__(
+        self,
+        settings: StageSettings,
+        output: Path,
+        *,
+        kind: str,
+        data: tuple[Sequence[TrainingRow], SpeechSource],
+    ) -> None:
+        """`data` are the rows, and whose speech tokens they hold."""
+        check_layout(settings)
+        self.settings, self.output, self._kind = settings, output, kind
+        self.rows, self._source = data
+        self.model, self._template = init_model(
+            settings.model,
+            rows=self.rows,
+            source=self._source,
+            output=output,
+            seed=settings.training.seed,
+        )
+        self.prompter = Prompter(PromptBuilder(self.model.vocabulary, self._template), self.rows)
+
+    def sampler(self, length_of: Callable[[Sample], int]) -> BucketBatchSampler:
+        """The samples of each batch; batches are sorted by `length_of`."""
+        return BucketBatchSampler(
+            self.rows,
+            data=self.settings.data,
+            batch=self.settings.batch,
+            seed=self.settings.training.seed,
+            length_of=length_of,
+        )
+
+    def validation_samples(self) -> list[Sample]:
+        """The samples of every validation, always the same."""
+        settings = self.settings
+        return validation_samples(
+            self.rows,
+            limit=settings.validation.rows,
+            data=settings.data,
+            captions=settings.batch.captions,
+        )
+
+    def run(
+        self,
+        task: TrainingTask[Any],
+        *,
+        acoustic_prompt_source: str,
+        resume: bool,
+        module: nn.Module | None = None,
+        extra_metrics: Callable[[], Mapping[str, float]] = dict,
+    ) -> Mapping[str, object]:
+        """Train, validate, and write the model folder; returns its path and the last losses.
+
+        `module` is trained in place of the model where it has more parts than the model;
+        `extra_metrics` are logged at every validation.
+        """
+        module = self.model if module is None else module
+        sampler = self.sampler(task.length_of)
+        return self.train(
+            module,
+            lambda batch: task.objective.training_losses(module, batch),
+            lambda number: task.batch(sampler.samples_at(number)),
+            validate=self.validator(task, module, extra_metrics=extra_metrics),
+            acoustic_prompt_source=acoustic_prompt_source,
+            resume=resume,
+        )
+
+    def validator(
+        self,
+        task: TrainingTask[Any],
+        module: nn.Module,
+        *,
+        extra_metrics: Callable[[], Mapping[str, float]] = dict,
+    ) -> Callable[[], Mapping[str, float]]:
+        """A function that returns {"validation_loss", …}: means over the validation rows, each
+        batch counted as `Objective.count` says, and the extra metrics."""
+        samples = sorted(self.validation_samples(), key=task.length_of)
+        size, objective = self.settings.batch.rows, task.objective
+
+        def validate() -> Mapping[str, float]:
+            sums: dict[str, float] = {}
+            total = 0
+            with evaluating(module):
+                for start in range(0, len(samples), size):
+                    # Made anew each time: kept, the batches would hold a mask each.
+                    batch = task.batch(samples[start : start + size])
+                    count = objective.count(batch)
+                    total += count
+                    for name, value in objective.validation_losses(module, batch).items():
+                        sums[name] = sums.get(name, 0.0) + float(value) * count
+            means = {f"validation_{name}": value / total for name, value in sums.items()}
+            return {**means, **extra_metrics()}
+
+        return validate
+
+    def train(
+        self,
+        module: nn.Module,
+        step: Step,
+        batch_at: BatchAt,
+        *,
+        validate: Callable[[], Mapping[str, float]],
+        acoustic_prompt_source: str,
+        resume: bool,
+    ) -> Mapping[str, object]:
+        """`run` with batches and validation of the caller's own."""
+        training, validation = self.settings.training, self.settings.validation
+        average = None if training.ema_decay is None else WeightAverage(module, training.ema_decay)
+        described = trainable_summary(module)
+        every, last_step = validation.every, training.steps
+        hook = Hook(
+            due=lambda number: number % every == 0 or number == last_step,
+            call=lambda *_: validate(),
+        )
+        best = None
+        if validation.best is not None:
+            best = BestWeights(
+                self.output,
+                score=f"validation_{validation.best}",
+                higher=SCORES[validation.best],
+                patience=validation.patience,
+                # Of the average where there is one: that is what a hook sees.
+                weights=lambda: trained(module),
+            )
+        history = fit(
+            module,
+            step,
+            batch_at,
+            training,
+            self.output,
+            resume=resume,
+            hooks=[hook if best is None else best.watch(hook)],
+            average=average,
+            should_stop=best.should_stop if best is not None else lambda: False,
+        )
+        best_step = None if best is None else best.restore(module)
+        if average is not None and best_step is None:
+            average.copy_to_model()
+        folder = self.output / RUN_MODEL_FOLDER
+        # The other processes may begin from the folder next.
+        with first_process_first():
+            if is_first_process():
+                meta = self._meta(acoustic_prompt_source, described)
+                save(folder, self.model, meta, encoder=self.settings.output.encoder)
+        last: dict[str, float] = {}
+        for line in history.log:
+            last.update(line)
+        found = {} if best_step is None else {"best_step": best_step}
+        return {"model": str(folder), "trained": described, **last, **found}
+
+    def _meta(self, acoustic_prompt_source: str, described: str) -> ModelMeta:
+        source, settings, model = self._source, self.settings, self.settings.model
+        started = None if model.start is None else read_meta(model.start)
+        base, notes = "", settings.notes
+        if model.lora is not None:
+            base = (started.base if started else "") or str(model.base or model.start)
+        if started is not None and notes == ModelNotes():
+            notes = replace(started.notes, scores={})  # the scores of the start are not its own
+        return ModelMeta(
+            name=settings.output.name,
+            languages=tuple(
+                language
+                for language in LANGUAGES
+                if settings.data.languages.get(language, 0) > 0
+                and any(language in row.captions for row in self.rows)
+            ),
+            tokenizer=SpeechTokenizerMeta(
+                name=source.name,
+                fingerprint=source.fingerprint,
+                frame_rate_hz=source.frame_rate_hz,
+                options=source.options,
+            ),
+            vocabulary=self.model.vocabulary.shape,
+            prompts=self._template,
+            limits=settings.limits,
+            act_mode=acoustic_prompt_source,
+            base=base,
+            weights="adapter" if model.lora else "full",
+            notes=notes,
+            provenance={
+                "kind": self._kind,
+                "seed": str(settings.training.seed),
+                "steps": str(settings.training.steps),
+                "rows": str(len(self.rows)),
+                "trained": described,
+            },
+        )
+
+
+def read_training_rows(
+    paths: Sequence[Path], *, needs_speech: bool
+) -> tuple[list[TrainingRow], SpeechSource]:
+    """The rows of several files, which must hold the codes of one speech tokenizer.
+
+    With `needs_speech` rows of captions alone are left out. DataError where the tokenizers differ
+    or nothing is left to train on.
+    """
+    source = one_source({path: read_source(path) for path in paths})
+    every = [row for path in paths for row in read_rows(path)]
+    rows = [row for row in every if row.speech is not None or not needs_speech]
+    if not any(row.split == "train" for row in rows):
+        raise DataError(f"{', '.join(map(str, paths))}: no row of split 'train' to learn from")
+    LOG.info("%d rows, %d without speech left out", len(rows), len(every) - len(rows))
+    return rows, source
+
+
+def check_layout(settings: StageSettings) -> None:
+    """RecipeError where 4-bit weights would have to be sharded over processes."""
+    sharding, quantization = settings.training.sharding, settings.model.quantization
+    if quantization is not None and sharding in ("fsdp", "zero3"):
+        raise RecipeError(
+            f"model.quantization {quantization} packs weights in a way that training.sharding "
+            f"{sharding} cannot share out; use none, zero1 or zero2",
+        )
+
+
+def plan_training(
+    settings: StageSettings,
+    source: SpeechSource | None,
+    *,
+    rows: Iterable[dry_run.Needed],
+    more: Iterable[dry_run.Needed] = (),
+    wrap: Callable[[CaptionModel], nn.Module] | None = None,
+    frozen: Callable[[CaptionModel], int] | None = None,
+    notes: Iterable[str] = (),
+) -> dict[str, object]:
+    """The dry run of a stage on rows that hold the codes of `source`, None where none are here.
+
+    `wrap` puts a head on the model that is trained; `frozen` gives the bytes of further models.
+    """
+    check_layout(settings)
+    planned = plan_model(settings.model, source)
+    encoders = {
+        "built-in encoder": settings.model.codebook,
+        "encoder to keep": settings.output.encoder,
+    }
+    folders = [
+        dry_run.needed_path(what, path, hint=ENCODER_HINT)
+        for what, path in encoders.items()
+        if path
+    ]
+    needed, notes = [*rows, *planned.needed, *folders, *more], [*planned.notes, *notes]
+    captioner = planned.model
+    if captioner is None:
+        return dry_run.plan_table(needed, assumed=planned.assumed, notes=notes)
+    with torch.device("meta"):
+        model = wrap(captioner) if wrap else captioner
+    average = settings.training.ema_decay is not None
+    groups = trained_groups(captioner)
+    if wrap:
+        groups["head"] = sum(p.numel() for p in set(model.parameters()) - {*captioner.parameters()})
+    trained_bytes = dry_run.trained_bytes(model)
+    disk: dict[str, int | None] = {
+        "checkpoints": dry_run.checkpoints_bytes(model, average=average),
+        "model": trained_bytes if "LoRA" in groups else dry_run.weight_bytes(model),
+    }
+    if settings.validation.best is not None:
+        disk["best"] = 2 * trained_bytes  # the old one is removed after the new is written
+    memory = dry_run.training_memory(
+        model,
+        average=average,
+        frozen=frozen(captioner) if frozen else 0,
+        quantized=settings.model.quantization is not None,
+    )
+    return dry_run.plan_table(
+        needed,
+        parameters=dry_run.count_parameters(groups, model),
+        memory=memory,
+        disk=disk,
+        assumed=planned.assumed,
+        notes=notes,
+    )
