@@ -11,17 +11,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from aligncap.alignment import rows as making
 from aligncap.alignment.examples import read_rows
 from aligncap.alignment.rows import (
     RowsSettings,
     View,
-    ended,
     moved_facts,
     plan_row_making,
     rows_of,
     tokens_of,
     training_row,
     view_of,
+    with_full_stop,
 )
 from aligncap.clues import emotion_of, find_clues
 from aligncap.data.manifest import Utterance
@@ -184,7 +185,7 @@ def test_where_nothing_is_known_there_is_no_row():
     [("Sad", "Sad."), ("Sad! ", "Sad!"), ("难过", "难过。"), ("难过。", "难过。")],
 )
 def test_sentences_end(written, whole):
-    assert ended(written) == whole
+    assert with_full_stop(written) == whole
 
 
 def test_codes_are_those_of_each_clip_alone_whatever_is_read_with_it():
@@ -222,8 +223,6 @@ def test_settings_out_of_range_are_refused(change):
 
 
 def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, monkeypatch):
-    from aligncap.alignment import rows
-
     people = ["ravdess_01", "ravdess_05", "ravdess_02"]
     lines = [
         {"id": f"c{n}", "file": f"c{n}.wav", "corpus": "ravdess", "speaker": who, "emotion": "sad"}
@@ -235,17 +234,17 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
     class Tokenizer:
         name, fingerprint, frame_rate_hz, codebook_size = "builtin", "f" * 16, 12.5, 32
 
-    monkeypatch.setattr(rows, "measured", lambda path: features())
-    monkeypatch.setattr(rows, "measure_all", lambda cache, paths: [facts() for _ in paths])
-    monkeypatch.setattr(rows, "open_builtin", lambda path: Tokenizer())
-    monkeypatch.setattr(rows, "load_encoder", lambda path: encoder())
+    monkeypatch.setattr(making, "measure_file", lambda path: features())
+    monkeypatch.setattr(making, "measure_all", lambda cache, paths: [facts() for _ in paths])
+    monkeypatch.setattr(making, "open_builtin", lambda path: Tokenizer())
+    monkeypatch.setattr(making, "load_encoder", lambda path: encoder())
     settings = replace(SETTINGS, data=(manifest,), features=tmp_path / "features", views=3)
-    assert rows.make_rows(settings, tmp_path / "one", resume=False) == {
+    assert making.make_rows(settings, tmp_path / "one", resume=False) == {
         "rows": 7,
         "plain": 2,
         "even": 2,
     }
-    rows.make_rows(settings, tmp_path / "other", resume=False)
+    making.make_rows(settings, tmp_path / "other", resume=False)
     rows = list(read_rows(tmp_path / "one" / "rows.jsonl"))
     assert [r.id for r in rows] == ["c0#0", "c0#1", "c0#2", "c1#0", "c2#0", "c2#1", "c2#2"]
     assert [r.id for r in rows if r.split == "validation"] == ["c1#0"]
@@ -263,7 +262,7 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
             assert set(named) == {emotion}
     files = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("one", "other")]
     assert files[0] == files[1]
-    assert rows.make_rows(settings, tmp_path / "one", resume=True) == {
+    assert making.make_rows(settings, tmp_path / "one", resume=True) == {
         "rows": 0,
         "plain": 0,
         "even": 0,
