@@ -321,23 +321,18 @@ def meta_model(
 def _plan_start(settings: ModelSettings, folder: Path) -> PlannedModel:
     """The model folder of an earlier stage."""
     hint = "train it with its recipe, or give another model folder"
-    needed, name, lora = (
-        [needed_path("model to start from", folder, hint=hint)],
-        None,
-        settings.lora,
-    )
-    config = None
-    if folder.exists():
-        meta = read_meta(folder)
-        name = meta.base or str(folder)
-        if meta.base:
-            needed.append(_needed_model(meta.base))
-            saved = json.loads((folder / ADAPTER_FOLDER / "adapter_config.json").read_text("utf-8"))
-            lora = AdapterSettings(rank=saved["r"], targets=tuple(saved["target_modules"]))
-        config = _config_of(name)
+    needed = [needed_path("model to start from", folder, hint=hint)]
+    if not folder.exists():
+        return PlannedModel(None, needed, notes=(f"{folder}: not here, so its size is unknown",))
+    meta, lora = read_meta(folder), settings.lora
+    if meta.base:
+        needed.append(_needed_model(meta.base))
+        saved = json.loads((folder / ADAPTER_FOLDER / "adapter_config.json").read_text("utf-8"))
+        lora = AdapterSettings(rank=saved["r"], targets=tuple(saved["target_modules"]))
+    name = meta.base or str(folder)
+    config = _config_of(name)
     if config is None:
-        note = f"{name or folder}: not here, so its size is unknown"
-        return PlannedModel(None, needed, notes=(note,))
+        return PlannedModel(None, needed, notes=(f"{name}: not here, so its size is unknown",))
     model = meta_model(config, load_vocabulary(folder, meta), lora, dtype=settings.dtype)
     return PlannedModel(model, needed)
 
