@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from aligncap.preference.store import PreferenceStore
 from support.killer import kill_leftovers
 
 # One thread, here and in the processes that tests start: with several, the last digits of sums
@@ -49,3 +50,10 @@ def speech_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the recordings of ../shared/data/speech")
     return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[PreferenceStore]:
+    """An empty store of preferences."""
+    with PreferenceStore(tmp_path / "s.sqlite") as opened:
+        yield opened

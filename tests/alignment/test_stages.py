@@ -22,6 +22,7 @@ from aligncap.errors import DataError, RecipeError
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
 from alignment.tiny_rows import SOURCE, tiny_rows, write_tiny
+from support.rows import trace
 
 NEW = SizeSettings(hidden=32, layers=2, heads=2, text_vocabulary=330)
 FIT = FitSettings(
@@ -70,10 +71,6 @@ def run_kd(settings: KdSettings, output: Path, *, resume: bool = False) -> dict[
     output.mkdir(exist_ok=True)
     summary = kd.train_kd(settings, output, resume=resume)
     return {name: value for name, value in summary.items() if isinstance(value, int | float)}
-
-
-def trace(output: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in line.items() if k != "elapsed_s"} for line in read_log(output)]
 
 
 def validations(output: Path, name: str) -> list[float]:

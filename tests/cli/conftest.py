@@ -26,6 +26,12 @@ def open_fake() -> Callable[[str], FakeCaptioner]:
     return _open_fake
 
 
+@pytest.fixture(scope="session")
+def clip(example_clips: list[Path]) -> Path:
+    """A recording that peaks at full scale."""
+    return next(clip for clip in example_clips if clip.stem == "man-loud-fast")
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command came to."""

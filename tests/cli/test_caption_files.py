@@ -17,11 +17,6 @@ def noise(seconds: float, *, channels: int = 1, rate_hz: int = RATE_HZ) -> np.nd
 
 
 @pytest.fixture(scope="module")
-def clip(example_clips: list[Path]) -> Path:
-    return next(clip for clip in example_clips if clip.stem == "woman-plain")
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
     """Nine bad files, two good ones, and two that are no recordings."""
     folder = tmp_path_factory.mktemp("clips")

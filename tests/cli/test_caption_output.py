@@ -5,15 +5,8 @@ import io
 import json
 from pathlib import Path
 
-import pytest
-
 KEYS = ["file", "duration_s", "language", "caption", "clues", "emotion", "arousal", "valence"]
 KEYS += ["gender", "pitch", "loudness", "pace", "confidence", "model"]
-
-
-@pytest.fixture
-def clip(example_clips: list[Path]) -> Path:
-    return next(clip for clip in example_clips if clip.stem == "man-loud-fast")
 
 
 def test_a_jsonl_line_has_what_is_promised(aligncap, clip: Path) -> None:

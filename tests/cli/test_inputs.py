@@ -8,11 +8,6 @@ import pytest
 
 
 @pytest.fixture
-def clip(example_clips: list[Path]) -> Path:
-    return example_clips[0]
-
-
-@pytest.fixture
 def tree(tmp_path: Path, clip: Path) -> Path:
     for name in ("b.ogg", "a/c.ogg", "a/deep/d.OGG", "a/.hidden.ogg", "a/notes.txt"):
         file = tmp_path / name

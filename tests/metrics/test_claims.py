@@ -23,6 +23,7 @@ from aligncap.metrics.scores import (
 )
 from aligncap.prosody import measure
 from aligncap.values import Facts
+from support.rows import clip
 
 SCORES = ("clue-precision", "clue-recall", "clue-f1")
 
@@ -33,10 +34,6 @@ def value(name: str, *clips: ScoredClip, language: str = "en") -> float:
 
 def values(*clips: ScoredClip, language: str = "en") -> tuple[float, ...]:
     return tuple(value(name, *clips, language=language) for name in SCORES)
-
-
-def clip(hypothesis: str, *references: str, **more: object) -> ScoredClip:
-    return ScoredClip("c", hypothesis, references, **more)
 
 
 # Claims: female, sad, slow.

@@ -9,8 +9,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from aligncap.errors import DataError, MissingModelError
-from aligncap.metrics.scores import MetricOptions, ScoredClip, open_metric
+from aligncap.metrics.scores import MetricOptions, open_metric
 from aligncap.metrics.similarity import fingerprint, pooling_of
+from support.rows import clip
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "man", "woman", "sad", "fast", "speaks"]
 
@@ -31,10 +32,6 @@ def make_encoder(folder: Path, *, seed: int = 0) -> Path:
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_encoder(tmp_path_factory.mktemp("models") / "tiny encoder")
-
-
-def clip(hypothesis: str, *references: str) -> ScoredClip:
-    return ScoredClip("c", hypothesis, references)
 
 
 def embedding(folder: Path, text: str, *, cls: bool = False) -> np.ndarray:

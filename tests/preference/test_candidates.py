@@ -1,6 +1,5 @@
 """Candidates: what a model is asked, what is kept, what a second run does."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +20,6 @@ from aligncap.preference.store import PreferenceStore
 from preference.small import FakeModel
 
 ALIKE = ("He is sad.", "he is SAD", "", "He is sad and slow.", "…", "He is calm.", "He is low.")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[PreferenceStore]:
-    with PreferenceStore(tmp_path / "s.sqlite") as opened:
-        yield opened
 
 
 def utterance(folder: Path, name: str, **more: str) -> Utterance:

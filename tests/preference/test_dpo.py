@@ -27,9 +27,9 @@ from aligncap.preference.dpo import (
 )
 from aligncap.preference.examples import PairBatchSettings, Pairs
 from aligncap.preference.reward import CheckSettings
-from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
+from support.rows import trace
 
 FIT = FitSettings(steps=40, learning_rate=5e-3, log_every=5, save_every=20, schedule="constant")
 
@@ -50,10 +50,6 @@ def settings_of(preferences: Path, start: Path, **changes: object) -> DpoSetting
 def run(settings: DpoSettings, output: Path, *, resume: bool = False) -> dict[str, Any]:
     output.mkdir(exist_ok=True)
     return dict(dpo.train_dpo(settings, output, resume=resume))
-
-
-def trace(output: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in line.items() if k != "elapsed_s"} for line in read_log(output)]
 
 
 def random_pairs(seed: int = 0) -> tuple[CaptionModel, list[SharedPromptRow], Pairs]:

@@ -1,7 +1,6 @@
 """Pairs for other trainers: the rows they read, exact round trips, files made elsewhere."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,12 +85,11 @@ def test_the_round_trip_is_exact(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[PreferenceStore]:
-    with PreferenceStore(tmp_path / "s.sqlite") as opened:
-        fill(opened, 3)
-        list(judge_all(opened, FakeJudge()))
-        list(pair_all(opened, PairOptions(least_margin=0)))
-        yield opened
+def store(store: PreferenceStore) -> PreferenceStore:
+    fill(store, 3)
+    list(judge_all(store, FakeJudge()))
+    list(pair_all(store, PairOptions(least_margin=0)))
+    return store
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,6 @@ from aligncap.preference.judges import (
 from aligncap.preference.store import PreferenceStore
 from metrics.small import FakeModel, judge_of
 from preference.small import SOURCE, FakeJudge, candidate, fill, finding
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[PreferenceStore]:
-    with PreferenceStore(tmp_path / "s.sqlite") as opened:
-        yield opened
 
 
 def test_judges_are_opened_by_name() -> None:

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from aligncap.training.checkpoints import latest_checkpoint
 from preference.killed_run import STEPS, run
-from preference.test_dpo import trace
 from support import killer
+from support.rows import trace
 
 PROGRAM = Path(__file__).with_name("killed_run.py")
 

@@ -1,8 +1,5 @@
 """Pairs: worked by hand, and laws of the best against each of the rest."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,12 +62,6 @@ def test_laws(by_text: dict[str, int], least: int) -> None:
     far = [score for score in by_text.values() if best - score >= max(least, 1)]
     assert sorted(one.margin for one in pairs) == sorted((best - score) / 4 for score in far)
     assert len({one.rejected.key for one in pairs}) == len(pairs)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[PreferenceStore]:
-    with PreferenceStore(tmp_path / "s.sqlite") as opened:
-        yield opened
 
 
 def test_pairing_again_changes_nothing_and_more_candidates_more(store: PreferenceStore) -> None:

@@ -33,11 +33,11 @@ from aligncap.preference.ppo import (
     save_phase,
 )
 from aligncap.preference.reward import EMPTY_REWARD, CheckSettings, EvidenceReward
-from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
 from aligncap.values import SpeechTokens
 from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
 from preference.po_corpus import preference_rows
+from support.rows import trace
 
 FIT = FitSettings(steps=60, learning_rate=2e-3, log_every=4, save_every=60, schedule="constant")
 BEST = "She sounds happy and fast."
@@ -65,10 +65,6 @@ def settings_of(preferences: Path, start: Path, **changes: object) -> PpoSetting
 def run(settings: PpoSettings, output: Path, *, resume: bool = False) -> dict[str, Any]:
     output.mkdir(exist_ok=True)
     return dict(ppo.follow(settings, output, reward=names_the_best, resume=resume))
-
-
-def trace(output: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in line.items() if k != "elapsed_s"} for line in read_log(output)]
 
 
 def test_the_reward_rises_to_its_optimum_near_the_reference(

@@ -1,7 +1,6 @@
 """The store: what is kept is read back, nothing counts twice, versions are checked."""
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +17,6 @@ from aligncap.preference import (
 )
 from aligncap.preference.store import PreferenceStore, open_store
 from preference.small import FAST_LOUD_WOMAN, SOURCE, FakeJudge, candidate, fill, finding
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[PreferenceStore]:
-    with PreferenceStore(tmp_path / "s.sqlite") as opened:
-        yield opened
 
 
 def test_a_clip_comes_back_as_it_was(store: PreferenceStore) -> None:

@@ -57,12 +57,6 @@ def audio(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[PreferenceStore]:
-    with PreferenceStore(tmp_path / "s.sqlite") as opened:
-        yield opened
-
-
 def add(store: PreferenceStore, name: str, file: str, texts: tuple[str, ...]) -> None:
     candidates = tuple(Candidate(name, "en", text, method="beam") for text in texts)
     store.add_findings([(ClipCandidates(Clip(name, file), "en", candidates), SOURCE)])

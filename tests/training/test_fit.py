@@ -20,13 +20,10 @@ from aligncap.training.checkpoints import (
 from aligncap.training.loop import Hook, evaluating, every, fit, read_log
 from aligncap.training.settings import FitSettings
 from support.killer import finish, kill, start, wait_until
+from support.rows import trace
 from training.tiny_run import SETTINGS, batch_at, run, tiny_model
 
 PROGRAM = Path(__file__).with_name("tiny_run.py")
-
-
-def quantities(output: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in line.items() if k != "elapsed_s"} for line in read_log(output)]
 
 
 @pytest.mark.slow
@@ -39,7 +36,7 @@ def test_a_killed_and_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_p
     assert stopped is not None
     assert int(stopped.name.rpartition("-")[2]) < SETTINGS.steps
     run(tmp_path / "killed", resume=True)
-    assert quantities(tmp_path / "killed") == quantities(tmp_path / "whole")
+    assert trace(tmp_path / "killed") == trace(tmp_path / "whole")
     for name in ("weights", "optimizer", "average"):
         ends = [tmp_path / d / "checkpoint-40" / f"{name}.safetensors" for d in ("whole", "killed")]
         whole, killed = map(load_file, ends)
@@ -61,7 +58,7 @@ def test_a_stop_saves_says_how_to_go_on_and_loses_nothing(
     assert InterruptedRunError.__name__ in error
     assert "--resume" in error
     run(tmp_path / "stopped", resume=True)
-    assert quantities(tmp_path / "stopped") == quantities(tmp_path / "whole")
+    assert trace(tmp_path / "stopped") == trace(tmp_path / "whole")
 
 
 def test_the_loop_is_plain_adamw_with_accumulated_gradients(tmp_path: Path) -> None:
