@@ -12,7 +12,7 @@
     ├── LostProcessError    a run of several processes of which one died
     └── InterruptedRunError a run stopped by the user, with what is done kept
 
-Each message is one line that names the thing, the place and the cure.
+Each message is one line that names the thing, the place and what to do.
 """
 
 from collections.abc import Iterable

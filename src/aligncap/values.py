@@ -1,4 +1,4 @@
-"""What the parts hand to each other: frozen values, checked at birth.
+"""What the parts pass on to each other: frozen values, checked when they are made.
 
 The data's way: file → Waveform → SpeechTokens → prompt → response → caption → Clue → Evidence →
 Caption. Nothing here reads a file or needs more than numpy.
@@ -131,7 +131,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A clue beside the measurement that bears on it."""
+    """A clue and the measurement that bears on it."""
 
     clue: Clue
     verdict: Verdict
@@ -181,7 +181,7 @@ class SpeechTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption of one utterance with everything that is known beside it."""
+    """A caption of one utterance, its evidence, and what was estimated of the voice."""
 
     text: str
     language: str

@@ -1,4 +1,4 @@
-"""`aligncap corpus`: prepare, split and the doctor, as they are typed."""
+"""corpus, tokens, train, merge, export: what is printed, and one line for what goes wrong."""
 
 import json
 import signal
@@ -134,3 +134,26 @@ def test_ctrl_c_keeps_what_was_read(aligncap, tmp_path: Path) -> None:
         assert book.execute("SELECT count(*) FROM sounds").fetchone() == (30,)
     (source / "30.wav").unlink()
     assert "30 clips" in aligncap("corpus", "folder", source, "-o", out).out
+
+
+def test_an_unknown_tokenizer_names_the_nearest(aligncap, tmp_path) -> None:
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.touch()
+    ran = aligncap("tokens", manifest, "--tokenizer", "mimo", "--output", tmp_path / "tokens")
+    assert ran.code == 2
+    assert "did you mean 'mimi'" in ran.err
+
+
+@pytest.mark.parametrize("verb", ["export", "merge"])
+def test_a_model_that_is_not_there(aligncap, tmp_path, verb) -> None:
+    ran = aligncap(verb, tmp_path / "nowhere", tmp_path / "out")
+    assert ran.code == 2
+    assert ran.err.startswith("aligncap: ")
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_train_of_a_recipe_that_is_not_there(aligncap, tmp_path) -> None:
+    ran = aligncap("train", tmp_path / "no.toml")
+    assert ran.code == 2
+    assert "no.toml" in ran.err
+    assert len(ran.err.splitlines()) == 1

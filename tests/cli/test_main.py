@@ -1,7 +1,6 @@
-"""The command line as a process of its own: how soon it starts, and that its page is up to date."""
+"""The command line as a whole: its start, its page, its exit codes."""
 
 import re
-import resource
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,21 +8,7 @@ from pathlib import Path
 
 import pytest
 
-
-def test_help_takes_little_processor_time() -> None:
-    def seconds() -> float:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    taken = []
-    for _ in range(3):
-        before = seconds()
-        subprocess.run(
-            [sys.executable, "-m", "aligncap", "--help"], check=True, capture_output=True
-        )
-        taken.append(seconds() - before)
-    # Processor time, so that a busy machine does not fail it.
-    assert min(taken) < 0.4
+import aligncap as package
 
 
 def test_the_page_of_the_command_line_is_up_to_date(repository: Path) -> None:
@@ -50,3 +35,38 @@ def test_a_full_disk_is_one_line(repository: Path) -> None:
     ran = subprocess.run(command, shell=True, cwd=repository, capture_output=True, text=True)
     assert ran.returncode == 2
     assert ran.stderr == "aligncap: writing: No space left on device\n"
+
+
+WITHOUT_TORCH = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+sys.meta_path.insert(0, Absent())
+from aligncap.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_torch_export_names_the_extra(tmp_path) -> None:
+    (tmp_path / "model").mkdir()
+    command = [sys.executable, "-c", WITHOUT_TORCH, "export"]
+    command += [str(tmp_path / "model"), str(tmp_path / "out")]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+    assert "pip install 'aligncap[train]'" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["caption"], ["caption", "a.wav", "--language", "fr"], ["dance"], ["caption", "--no-such"]],
+)
+def test_wrong_usage_is_exit_code_2(aligncap, arguments: list[str]) -> None:
+    assert aligncap(*arguments).code == 2
+
+
+def test_version(aligncap, capsys) -> None:
+    assert aligncap("--version").code == 0
+    assert capsys.readouterr().out == f"aligncap {package.__version__}\n"

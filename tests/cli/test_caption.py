@@ -1,0 +1,330 @@
+"""aligncap caption: each good file is captioned, each bad one is a line, a stopped run goes on."""
+
+import csv
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from aligncap.values import RATE_HZ
+from support.killer import Process, finish, kill, start, wait_until
+
+KEYS = ["file", "duration_s", "language", "caption", "clues", "emotion", "arousal", "valence"]
+KEYS += ["gender", "pitch", "loudness", "pace", "confidence", "model"]
+
+REASONS = {
+    "dangling.wav": "does not exist",
+    "directory.wav": "folder",
+    "empty.wav": "empty",
+    "nan.wav": "NaN",
+    "one-sample.wav": "nobody speaks",
+    "phone.m4a": "m4a",
+    "silence.wav": "nobody speaks",
+    "text.wav": "text",
+    "truncated.flac": "cut short",
+}
+"""Bad file → what is said of it."""
+GOOD = ["good.ogg", "six-channels.wav"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    """Nine bad files, two good ones, and two that are no recordings."""
+    folder = tmp_path_factory.mktemp("clips")
+    shutil.copy(clip, folder / "good.ogg")
+    samples, rate_hz = soundfile.read(clip, dtype="float32")
+    six = np.repeat(np.repeat(samples, 4)[:, None], 6, axis=1)
+    soundfile.write(folder / "six-channels.wav", six, 96_000, subtype="FLOAT")
+
+    (folder / "empty.wav").touch()
+    (folder / "text.wav").write_text("Dear Ada, the train was late again.\n")
+    soundfile.write(folder / "whole.flac", samples, rate_hz)
+    flac = (folder / "whole.flac").read_bytes()
+    (folder / "whole.flac").unlink()
+    (folder / "truncated.flac").write_bytes(flac[: len(flac) // 3])
+    soundfile.write(folder / "one-sample.wav", np.zeros(1, np.float32), RATE_HZ)
+    soundfile.write(folder / "silence.wav", np.zeros(3 * RATE_HZ, np.float32), RATE_HZ)
+    broken = np.random.default_rng(1).normal(0, 0.1, 2 * RATE_HZ).astype(np.float32)
+    broken[1000:1010] = np.nan
+    soundfile.write(folder / "nan.wav", broken, RATE_HZ, subtype="FLOAT")
+    (folder / "directory.wav").mkdir()
+    (folder / "dangling.wav").symlink_to(folder / "nowhere.wav")
+    (folder / "phone.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A " + bytes(200))
+    (folder / "notes.txt").write_text("not a recording, and not called one: passed over")
+    (folder / "paper.pdf").write_bytes(b"%PDF-1.7\n")
+    return folder
+
+
+def test_good_files_are_captioned_and_bad_ones_are_a_line_each(aligncap, folder: Path) -> None:
+    ran = aligncap("caption", folder)
+    assert ran.code == 1
+    captioned = [line for line in ran.out.splitlines() if line and not line.startswith(" ")]
+    assert [Path(line.split("  ")[0]).name for line in captioned] == GOOD
+    *errors, summary = ran.err.splitlines()
+    for name, line in zip(REASONS, errors, strict=True):
+        assert line.startswith("aligncap: ")
+        assert str(folder / name) in line
+        assert REASONS[name] in line.partition(name)[2]
+    bad, every = len(REASONS), len(REASONS) + len(GOOD)
+    assert summary == f"aligncap: {bad} of {every} files could not be captioned"
+
+
+def test_jsonl_has_a_line_for_every_recording_in_order(aligncap, folder: Path) -> None:
+    ran = aligncap("caption", folder, "--format", "jsonl")
+    records = [json.loads(line) for line in ran.out.splitlines()]
+    assert [Path(record["file"]).name for record in records] == sorted([*REASONS, *GOOD])
+    failed = [record for record in records if "error" in record]
+    assert [Path(record["file"]).name for record in failed] == list(REASONS)
+    assert all(set(record) == {"file", "error"} for record in failed)
+
+
+@pytest.mark.parametrize("name", ["empty.wav", "paper.pdf", "absent.wav"])
+def test_one_bad_file_alone_is_one_line_without_a_summary(aligncap, folder: Path, name) -> None:
+    ran = aligncap("caption", folder / name)
+    assert ran.code == 1
+    assert len(ran.err.splitlines()) == 1
+    assert name in ran.err
+
+
+def test_all_good_is_exit_code_0_and_nothing_on_stderr(aligncap, clip: Path) -> None:
+    ran = aligncap("caption", clip)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == f"{clip}  (2.5 s)\n  Somebody speaks loudly.\n"
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "DOUBLE"])
+def test_wav_of_any_width_is_captioned(aligncap, clip: Path, tmp_path: Path, subtype: str) -> None:
+    samples, rate_hz = soundfile.read(clip)
+    file = tmp_path / "clip.wav"
+    soundfile.write(file, samples, rate_hz, subtype=subtype)
+    assert aligncap("caption", file).code == 0
+
+
+def test_a_missing_model_is_our_error_and_stops_before_any_file(aligncap, clip: Path) -> None:
+    ran = aligncap("caption", clip, "--model", "maxi", "--output", clip.with_name("never.jsonl"))
+    assert ran.code == 2
+    assert ran.err == "aligncap: maxi: no such model; built in: mini\n"
+    assert not clip.with_name("never.jsonl").exists()
+
+
+def test_a_jsonl_line_has_what_is_promised(aligncap, clip: Path) -> None:
+    record = json.loads(aligncap("caption", clip, "--format", "jsonl").out)
+    assert list(record) == KEYS
+    assert record["clues"] == [
+        {"word": "loud", "trait": "volume", "verdict": "supported", "evidence": "peak 1.0"}
+    ]
+    assert record["emotion"] == {"angry": 0.7, "happy": 0.3}
+    assert record["valence"] is None
+
+
+def test_candidates_and_language_are_passed_on(aligncap, clip: Path) -> None:
+    arguments = ("--format", "jsonl", "--candidates", "3", "--language", "zh")
+    record = json.loads(aligncap("caption", clip, *arguments).out)
+    assert record["caption"] == "一个人大声说话。"
+    assert record["candidates"] == ["Candidate 1.", "Candidate 2."]
+
+
+def test_csv_is_a_table_that_reads_back(aligncap, clip: Path, tmp_path: Path) -> None:
+    ran = aligncap("caption", clip, tmp_path / "absent.wav", "--format", "csv")
+    good, bad = csv.DictReader(io.StringIO(ran.out))
+    assert list(good) == [*KEYS, "part_s", "candidates", "error"]
+    assert good["clues"] == "loud=supported"
+    assert good["emotion"] == "angry=0.70; happy=0.30"
+    assert (good["valence"], good["error"]) == ("", "")
+    assert (bad["file"], bad["caption"]) == (str(tmp_path / "absent.wav"), "")
+    assert "absent.wav" in bad["error"]
+
+
+def test_text_with_evidence_shows_mark_clue_and_measurement(aligncap, clip: Path) -> None:
+    lines = aligncap("caption", clip, "--evidence", "--candidates", "2").out.splitlines()
+    assert lines[1:] == [
+        "  Somebody speaks loudly.",
+        "  or: Candidate 1.",
+        "    ✓ loud  volume  peak 1.0",
+    ]
+
+
+def test_the_suffix_of_the_output_chooses_the_format(aligncap, clip: Path, tmp_path: Path) -> None:
+    for suffix, begins in ((".jsonl", "{"), (".csv", "file,"), (".txt", str(clip))):
+        output = tmp_path / f"out{suffix}"
+        assert aligncap("caption", clip, "--output", output).code == 0
+        assert output.read_text().startswith(begins)
+
+
+def test_an_output_in_the_way_is_left_alone(aligncap, clip: Path, tmp_path: Path) -> None:
+    output = tmp_path / "thesis.jsonl"
+    output.write_text("years of work\n")
+    ran = aligncap("caption", clip, "--output", output)
+    assert ran.code == 2
+    assert str(output) in ran.err
+    assert output.read_text() == "years of work\n"
+
+
+def test_an_output_that_cannot_be_written(aligncap, clip: Path, tmp_path: Path) -> None:
+    ran = aligncap("caption", clip, "--output", tmp_path / "no" / "such" / "folder.jsonl")
+    assert ran.code == 2
+    assert "folder.jsonl" in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_a_name_that_is_not_utf8_survives_jsonl(aligncap, clip: Path, tmp_path: Path) -> None:
+    name = tmp_path / "caf\udce9.ogg"
+    name.write_bytes(clip.read_bytes())
+    output = tmp_path / "out.jsonl"
+    assert aligncap("caption", name, "--output", output).code == 0
+    assert json.loads(output.read_text(encoding="utf-8"))["file"] == str(name)
+    again = aligncap("caption", name, "--output", output, "--resume")
+    assert again.code == 0
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 1
+
+
+@pytest.fixture
+def clips(example_clips: list[Path]) -> list[Path]:
+    return example_clips[:6]
+
+
+def files_in(output: Path) -> list[str]:
+    return [json.loads(line)["file"] for line in output.read_text().splitlines()]
+
+
+def test_resume_skips_what_is_there_and_mends_a_torn_line(aligncap, clips, tmp_path) -> None:
+    output = tmp_path / "out.jsonl"
+    aligncap("caption", *clips[:3], "--output", output)
+    whole = output.read_text()
+    output.write_text(whole[:-40])  # killed in the middle of the third line
+    ran = aligncap("caption", *clips, "--output", output, "--resume")
+    assert ran.code == 0
+    assert files_in(output) == [str(clip) for clip in clips]
+    assert output.read_text().startswith(whole)
+
+
+def test_resume_of_a_csv_writes_one_heading(aligncap, clips, tmp_path) -> None:
+    output = tmp_path / "out.csv"
+    aligncap("caption", *clips[:2], "--output", output)
+    output.write_text(output.read_text() + str(clips[2]) + ",3.1,en,Somebo")
+    aligncap("caption", *clips, "--output", output, "--resume")
+    lines = output.read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["file", *map(str, clips)]
+
+
+def test_resume_starts_anew_where_there_is_nothing(aligncap, clips, tmp_path) -> None:
+    output = tmp_path / "out.jsonl"
+    assert aligncap("caption", *clips, "--output", output, "--resume").code == 0
+    assert len(files_in(output)) == len(clips)
+
+
+def test_resume_remembers_that_some_failed(aligncap, clips, tmp_path) -> None:
+    output = tmp_path / "out.jsonl"
+    paths = [*clips, tmp_path / "absent.wav"]
+    assert aligncap("caption", *paths, "--output", output).code == 1
+    before = output.read_text()
+    ran = aligncap("caption", *paths, "--output", output, "--resume")
+    assert ran.code == 1
+    assert ran.err == f"aligncap: 1 of {len(paths)} files could not be captioned\n"
+    assert output.read_text() == before
+
+
+@pytest.mark.parametrize("arguments", [["--resume"], ["--resume", "--output", "out.txt"]])
+def test_resume_needs_a_file_that_can_be_read_back(aligncap, clips, arguments) -> None:
+    ran = aligncap("caption", *clips, *arguments)
+    assert ran.code == 2
+    assert "--output FILE.jsonl" in ran.err
+
+
+def test_resume_refuses_a_file_of_something_else(aligncap, clips, tmp_path) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_text("a shopping list\neggs\n")
+    ran = aligncap("caption", *clips, "--output", output, "--resume")
+    assert ran.code == 2
+    assert output.read_text() == "a shopping list\neggs\n"
+
+
+HELD_RUN = """
+import sys
+from aligncap.cli.main import main
+from aligncap.cli.console import Console
+from support.killer import hold
+from support.models import FakeCaptioner
+
+class Held(FakeCaptioner):
+    def caption_many(self, sources, **options):
+        for number, outcome in enumerate(super().caption_many(sources, **options)):
+            if number == 2:
+                hold()
+            yield outcome
+
+sys.exit(main(sys.argv[1:], console=Console(load_model=lambda name, **_: Held(name))))
+"""
+
+
+def start_held_run(clips: list[Path], output: Path) -> Process:
+    """A captioning process that has written two lines and waits before the third."""
+    process = start("-c", HELD_RUN, "caption", *clips, "--output", output)
+    wait_until(lambda: output.exists() and output.read_text().count("\n") == 2, process)
+    return process
+
+
+@pytest.mark.slow
+def test_a_killed_run_keeps_what_is_done_and_goes_on(aligncap, clips, tmp_path) -> None:
+    output = tmp_path / "out.jsonl"
+    kill(start_held_run(clips, output))
+    before = output.read_text()
+    assert aligncap("caption", *clips, "--output", output, "--resume").code == 0
+    assert output.read_text().startswith(before)
+    assert files_in(output) == [str(clip) for clip in clips]
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(clips, tmp_path) -> None:
+    output = tmp_path / "out.jsonl"
+    process = start_held_run(clips, output)
+    process.send_signal(signal.SIGINT)
+    _, err = finish(process, 130)
+    assert files_in(output) == [str(clip) for clip in clips[:2]]
+    assert err == (
+        f"aligncap: stopped; 2 files are in {output}; the same command with --resume goes on\n"
+    )
+
+
+MINI = Path(__file__).resolve().parents[2] / "src" / "aligncap" / "models" / "mini"
+needs_mini = pytest.mark.skipif(not MINI.is_dir(), reason="the model mini is not in this checkout")
+CAPTION = """
+import sys
+from aligncap.cli.main import main
+code = main(["caption", *sys.argv[1:]])
+heavy = [name for name in ("torch", "transformers") if name in sys.modules]
+sys.exit(f"imported {heavy}" if heavy else code)
+"""
+
+
+def caption_without_torch(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", CAPTION, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@needs_mini
+def test_the_example_clips_are_captioned_without_torch(repository: Path) -> None:
+    ran = caption_without_torch(repository / "examples" / "clips", "--format", "jsonl")
+    records = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert ran.returncode == 0, ran.stderr
+    assert len(records) == 12
+    assert all(record["caption"].endswith(".") for record in records)
+    assert all(abs(sum(record["emotion"].values()) - 1) < 0.01 for record in records)
+    assert len({record["caption"] for record in records}) > 6
+    assert all(record["model"] for record in records)
+
+
+@needs_mini
+def test_a_recording_in_which_nobody_speaks(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, 32_000)
+    soundfile.write(tmp_path / "room.wav", noise, 16_000)
+    ran = caption_without_torch(tmp_path / "room.wav", "--format", "jsonl")
+    assert ran.returncode == 1
+    assert json.loads(ran.stdout).keys() == {"file", "error"}
