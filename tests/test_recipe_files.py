@@ -50,7 +50,8 @@ def without(table: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(FOLDER).as_posix())
 def test_a_recipe_holds_only_what_differs_from_the_defaults(path: Path) -> None:
     table = tomllib.loads(path.read_text("utf-8"))
-    kind = import_module(TRAINERS[table.pop("kind")]).SETTINGS
+    module, _, name = TRAINERS[table.pop("kind")].partition(":")
+    kind = getattr(import_module(module), name).settings
 
     def same_without(leaf: tuple[str, ...]) -> bool:
         try:

@@ -29,24 +29,24 @@ def values(*clips: ScoredClip) -> dict[str, float]:
 
 
 def test_claims_are_counted() -> None:
-    told = values(
+    found = values(
         clip("a", "A man sounds angry and loud, but slow."),
         clip("b", "A woman sounds happy."),
     )
     # Six claims: man, angry, loud, slow; woman, happy. The signal can tell of loud and slow.
-    assert told["contradicted by the signal"] == pytest.approx(50.0)
-    assert told["clues a caption"] == pytest.approx(3.0)
-    assert told["contradicted"] == pytest.approx(100 * 2 / 6)
-    assert told["not borne out"] == pytest.approx(100 * 2 / 6)
-    assert told["names an emotion"] == pytest.approx(100.0)
-    assert told["emotion-recall"] == pytest.approx(50.0)
-    assert told["tokens a caption"] == pytest.approx(6.0)
+    assert found["contradicted by the signal"] == pytest.approx(50.0)
+    assert found["clues a caption"] == pytest.approx(3.0)
+    assert found["contradicted"] == pytest.approx(100 * 2 / 6)
+    assert found["not borne out"] == pytest.approx(100 * 2 / 6)
+    assert found["names an emotion"] == pytest.approx(100.0)
+    assert found["emotion-recall"] == pytest.approx(50.0)
+    assert found["tokens a caption"] == pytest.approx(6.0)
 
 
 def test_a_claim_that_nothing_bears_on_is_not_borne_out() -> None:
-    told = values(clip("a", "A man with a breathy voice."))
-    assert told["contradicted"] == 0.0
-    assert told["not borne out"] == pytest.approx(50.0)
+    found = values(clip("a", "A man with a breathy voice."))
+    assert found["contradicted"] == 0.0
+    assert found["not borne out"] == pytest.approx(50.0)
 
 
 def test_who_says_nothing_has_no_rate() -> None:

@@ -9,7 +9,7 @@ from preference.po_corpus import train_start, write_corpus
 def test_it_writes_tables_and_makes_nothing_twice(tmp_path: Path) -> None:
     start = train_start(tmp_path)
     corpus = write_corpus(tmp_path, start)
-    wish = Options(
+    options = Options(
         start=start,
         rows=corpus / "rows.jsonl",
         facts=corpus / "facts.jsonl",
@@ -24,7 +24,7 @@ def test_it_writes_tables_and_makes_nothing_twice(tmp_path: Path) -> None:
         ppo=[],
         corpora=("odd", "even"),
     )
-    page = report(wish, 2)
+    page = report(options, 2)
     rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("|")]
     heads = [[cell.strip() for cell in row] for row in rows]
     assert heads[0] == ["", "KD", "KD + DPO", "KD + PPO"]
@@ -32,7 +32,7 @@ def test_it_writes_tables_and_makes_nothing_twice(tmp_path: Path) -> None:
     names = [row[0] for row in heads]
     for name in ("contradicted by the signal", "not borne out", "emotion-recall", "cider-d"):
         assert names.count(name) == 2
-    made = {path: path.stat().st_mtime_ns for path in wish.runs.rglob("*.safetensors")}
+    made = {path: path.stat().st_mtime_ns for path in options.runs.rglob("*.safetensors")}
     assert len([path for path in made if "model" in path.parts]) >= 4
-    assert report(wish, 2) == page
-    assert made == {path: path.stat().st_mtime_ns for path in wish.runs.rglob("*.safetensors")}
+    assert report(options, 2) == page
+    assert made == {path: path.stat().st_mtime_ns for path in options.runs.rglob("*.safetensors")}

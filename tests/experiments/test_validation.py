@@ -7,7 +7,7 @@ import pytest
 from aligncap.clues import clue_of
 from aligncap.data.manifest import Utterance
 from aligncap.experiments.validation import (
-    RIVALS,
+    LABELLED,
     Captioned,
     claim_lines,
     distinct_line,
@@ -52,10 +52,10 @@ def test_the_emotion_table_tells_words_from_probabilities_and_lists_rivals():
         said("She sounds angry.", label="angry", likeliest="sad"),
     ]
     table = emotion_table(
-        dict.fromkeys(RIVALS, rows), {("emodb", "rbf"): ["sad", "sad", "angry"]}, "mini"
+        dict.fromkeys(LABELLED, rows), {("emodb", "rbf"): ["sad", "sad", "angry"]}, "mini"
     )
     found = {tuple(cells(line)[:2]): cells(line) for line in table[2:]}
-    assert len(found) == 2 * len(RIVALS) + 1
+    assert len(found) == 2 * len(LABELLED) + 1
     # Named: sad 1 of 2, angry 1 of 1. Likeliest: sad 2 of 2, angry 0 of 1.
     assert found["emodb", "mini, named in its caption"][2:4] == ["3", "0.750"]
     assert found["emodb", "mini, likeliest emotion"][2:4] == ["3", "0.500"]
@@ -72,7 +72,7 @@ def test_a_stated_gender_is_right_or_wrong_and_an_unstated_one_neither():
         said("…"),
         said("…", gender=None, claims=(wrong,)),
     ]
-    nobody = {corpus: [] for corpus in RIVALS}
+    nobody = {corpus: [] for corpus in LABELLED}
     lines = gender_lines({**nobody, "ased": rows})
     found = {cells(line)[0]: cells(line)[1:] for line in lines[2:]}
     assert found["ased"] == ["4", "75.0%", "0.667"]

@@ -4,7 +4,7 @@
         --start runs/mini/warmup/model --output docs/results/alignment.md
 
 Every arm has the same start, rows, batches, steps and seeds. What is scored are greedy captions
-of the validation rows: speakers that neither the speech encoder nor the language model heard.
+of the validation rows: speakers that neither speech encoder nor language model was trained on.
 Runs that are there already are not repeated.
 """
 

@@ -3,8 +3,8 @@
     python -m aligncap.experiments.preference --start runs/mini/final/model \\
         --rows runs/mini/rows/rows.jsonl --facts runs/mini/features-all/facts.jsonl
 
-Each seed draws candidates of its own, which are judged by evidence and paired; DPO learns from the
-pairs, and PPO follows the same evidence as its reward on the same clips. Steps that are done
+Each seed samples candidates of its own, which are judged by evidence and paired; DPO is trained on
+the pairs, and PPO with the same evidence as its reward on the same clips. Steps that are done
 already are not repeated.
 """
 
@@ -37,7 +37,7 @@ KD, DPO, PPO = "KD", "KD + DPO", "KD + PPO"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the experiment is made of."""
+    """The settings of the experiment."""
 
     start: Path
     rows: Path
@@ -62,22 +62,22 @@ class Options:
         return self.runs / hash_of("|".join(parts))[:12]
 
 
-def train(wish: Options, seed: int) -> dict[str, Path]:
+def train(options: Options, seed: int) -> dict[str, Path]:
     """The model folders of one seed by arm, trained as far as they are not there."""
-    folder = wish.folder / f"seed-{seed}"
-    dpo = [f"training.steps={wish.steps}", f"training.seed={seed}", *wish.dpo]
+    folder = options.folder / f"seed-{seed}"
+    dpo = [f"training.steps={options.steps}", f"training.seed={seed}", *options.dpo]
     summary = run_recipe(
-        wish.recipes / "prefer.toml",
+        options.recipes / "prefer.toml",
         overrides=[
-            f'start="{wish.start}"',
+            f'start="{options.start}"',
             "exported=none",  # the recipe's is of its own start
-            f'data.rows="{wish.rows}"',
-            f'data.facts="{wish.facts}"',
-            f"data.clips={wish.clips}",
+            f'data.rows="{options.rows}"',
+            f'data.facts="{options.facts}"',
+            f"data.clips={options.clips}",
             f"candidates.seed={seed}",
-            f'learn.recipes="{wish.recipes}"',
+            f'learn.recipes="{options.recipes}"',
             f"learn.dpo={json.dumps(dpo)}",
-            *wish.change,
+            *options.change,
         ],
         output=folder / "dpo",
         resume=True,
@@ -85,33 +85,40 @@ def train(wish: Options, seed: int) -> dict[str, Path]:
     rows, written = folder / "dpo" / "round-1" / ROWS_FILE, folder / "ppo" / SUMMARY_FILE
     if not written.exists():
         # The reward is the judge that DPO's pairs are from.
-        weights = [f"reward.{one}" for one in wish.change if one.startswith("evidence.")]
-        ppo = [f"training.steps={wish.ppo_steps}", f"training.seed={seed}", *weights, *wish.ppo]
+        weights = [f"reward.{one}" for one in options.change if one.startswith("evidence.")]
+        ppo = [
+            f"training.steps={options.ppo_steps}",
+            f"training.seed={seed}",
+            *weights,
+            *options.ppo,
+        ]
         found = learn_once(
-            "ppo", wish.recipes, folder / "ppo", rows=rows, start=wish.start, overrides=ppo
+            "ppo", options.recipes, folder / "ppo", rows=rows, start=options.start, overrides=ppo
         )
         write_atomic(written, json.dumps(found, default=str))
     return {DPO: Path(str(summary["model"])), PPO: folder / "ppo" / "model"}
 
 
-def validation_clips(wish: Options) -> list[RowClip]:
+def validation_clips(options: Options) -> list[RowClip]:
     """The validation rows of the scored corpora, as training knows them."""
-    manifests = [Path(one) for one in read_toml(wish.recipes / "prefer.toml")["data"]["manifests"]]
+    manifests = [
+        Path(one) for one in read_toml(options.recipes / "prefer.toml")["data"]["manifests"]
+    ]
     kept = [
         row
-        for row in read_rows(wish.rows)
+        for row in read_rows(options.rows)
         if row.split == "validation"
-        and row.corpus in wish.corpora
+        and row.corpus in options.corpora
         and row.speech is not None
         and is_as_it_is(row)
     ]
     if not kept:
-        raise DataError(f"{wish.rows}: no validation row of {', '.join(wish.corpora)}")
-    return join(kept, manifests, wish.facts)
+        raise DataError(f"{options.rows}: no validation row of {', '.join(options.corpora)}")
+    return join(kept, manifests, options.facts)
 
 
 def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path) -> list[str]:
-    """What a model says of each clip, by a beam search; kept in `cache`."""
+    """The model's caption of each clip, by a beam search; kept in `cache`."""
     names = "|".join(one.clip.utterance for one in clips)
     key = hash_of(f"{model_fingerprint(model)}|{beam}|{names}")[:20]
     path = cache / f"captions-{key}.json"
@@ -121,41 +128,41 @@ def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path
     spoken = [one.spoken(writer.meta.act_mode, LANGUAGE) for one in clips]
     found = writer.write(spoken, language=LANGUAGE, options=writer.options(beam))
     # A caption is one line; the runs of a clip are joined by line.
-    texts = [" ".join(wordings[0].text.split()) for wordings in found]
+    texts = [" ".join(hypotheses[0].text.split()) for hypotheses in found]
     write_atomic(path, json.dumps(texts, ensure_ascii=False))
     return texts
 
 
-def report(wish: Options, seeds: int) -> str:
+def report(options: Options, seeds: int) -> str:
     """Train every arm with every seed, caption, score; the page in markdown."""
-    clips = validation_clips(wish)
-    cache = wish.runs / "captions"
-    said: dict[str, list[list[str]]] = {
-        KD: [captions_of(wish.start, clips, beam=wish.beam, cache=cache)]
+    clips = validation_clips(options)
+    cache = options.runs / "captions"
+    captions: dict[str, list[list[str]]] = {
+        KD: [captions_of(options.start, clips, beam=options.beam, cache=cache)]
     }
     for seed in range(seeds):
-        for name, model in train(wish, seed).items():
-            found = captions_of(model, clips, beam=wish.beam, cache=cache)
-            said.setdefault(name, []).append(found)
-    vocabulary = load_vocabulary(wish.start, read_meta(wish.start))
+        for name, model in train(options, seed).items():
+            found = captions_of(model, clips, beam=options.beam, cache=cache)
+            captions.setdefault(name, []).append(found)
+    vocabulary = load_vocabulary(options.start, read_meta(options.start))
     metrics = measures(
         {one.clip.utterance: one.clip.knowledge for one in clips},
         language=LANGUAGE,
         tokens=lambda text: len(vocabulary.encode_text(text)),
     )
-    changes = {"prefer": wish.change, "dpo": wish.dpo, "ppo": wish.ppo}
+    changes = {"prefer": options.change, "dpo": options.dpo, "ppo": options.ppo}
     changed = [f"{name} {list(own)}" for name, own in changes.items() if own]
     made = (
         f"Made by `python -m aligncap.experiments.preference`; do not edit. Signature: aligncap "
-        f"{aligncap.__version__} · {wish.clips} training clips · DPO {wish.steps} steps · PPO "
-        f"{wish.ppo_steps} steps · {seeds} seeds, mean ± sd · beam {wish.beam}, English captions "
-        f"of {len(clips)} validation clips ({', '.join(wish.corpora)}) · {REFERENCES} references "
-        f"of the paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares in per cent; "
-        "intervals are of 95 %, by a bootstrap over clips, the runs of a clip together. What the "
-        "rows mean stands in `aligncap.experiments.tables`."
+        f"{aligncap.__version__} · {options.clips} training clips · DPO {options.steps} steps · "
+        f"PPO {options.ppo_steps} steps · {seeds} seeds, mean ± sd · beam {options.beam}, English "
+        f"captions of {len(clips)} validation clips ({', '.join(options.corpora)}) · {REFERENCES} "
+        f"references of the paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares "
+        "in per cent; intervals are of 95 %, by a bootstrap over clips, the runs of a clip "
+        "together. What the rows mean stands in `aligncap.experiments.tables`."
     )
     head = "# Preferences: KD, KD + DPO, KD + PPO"
-    return "\n".join([head, "", made, "", *tables(metrics, clips, said, language=LANGUAGE), ""])
+    return "\n".join([head, "", made, "", *tables(metrics, clips, captions, language=LANGUAGE), ""])
 
 
 def main(
@@ -179,7 +186,7 @@ def main(
     ppo: Annotated[list[str] | None, typer.Option("--ppo-set", help="Of ppo.toml.")] = None,
 ) -> None:
     """Train every arm with every seed, score it, and write the table."""
-    wish = Options(
+    options = Options(
         start=start,
         rows=rows,
         facts=facts,
@@ -193,7 +200,7 @@ def main(
         dpo=dpo or (),
         ppo=ppo or (),
     )
-    text = report(wish, seeds)
+    text = report(options, seeds)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
     print(text)

@@ -1,13 +1,8 @@
-"""The bootstrap interval of macro recall, class by class.
+"""Measures of captions with their confidence intervals, the SVM baseline, and tables of both.
 
-What captions are measured by where a clip's facts and labels are known, and tables of that.
-
-The rival that needs no captioner: openSMILE's eGeMAPS functionals and a support vector machine.
-
-Trained and tested on the same speakers as the captioner, corpus by corpus; the penalty is chosen
-by cross-validation over training speakers. Needs the `dev` extra.
-
-Tables of what a model said of utterances: pure functions from captions to markdown lines.
+The baseline needs no captioner: openSMILE's eGeMAPS functionals and a support vector machine,
+trained and tested on the same speakers as the captioner, corpus by corpus; the penalty is chosen by
+cross-validation over training speakers. It needs the `dev` extra.
 """
 
 from collections import Counter
@@ -46,14 +41,14 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The 95 % percentile interval of macro recall over clips drawn with replacement, class by
     class, so that every class stays as large as it is."""
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     hits = np.array([a == b for a, b in zip(truth, named, strict=True)])
     labels = np.array(truth)
     recalls = np.zeros(draws)
     classes = np.unique(labels)
     for label in classes:
         own = hits[labels == label]
-        picks = random.integers(0, len(own), (draws, len(own)))
+        picks = rng.integers(0, len(own), (draws, len(own)))
         recalls += own[picks].mean(axis=1)
     low, high = np.percentile(recalls / len(classes), [2.5, 97.5])
     return float(low), float(high)
@@ -107,15 +102,15 @@ class OverRuns:
 
     def measure(self, clips: list[ScoredClip]) -> Statistics:
         """As `Metric`."""
-        told = [clip.hypothesis.split("\n") for clip in clips]
+        by_run = [clip.hypothesis.split("\n") for clip in clips]
         runs = [
             self.metric.measure(
                 [
                     replace(clip, hypothesis=texts[run])
-                    for clip, texts in zip(clips, told, strict=True)
+                    for clip, texts in zip(clips, by_run, strict=True)
                 ]
             )
-            for run in range(len(told[0]))
+            for run in range(len(by_run[0]))
         ]
         total = np.sum([one.per_clip for one in runs], axis=0)
         return replace(runs[0], per_clip=total)
@@ -191,32 +186,33 @@ def scored(
 def tables(
     metrics: Sequence[Metric],
     clips: Sequence[RowClip],
-    said: Mapping[str, Sequence[Sequence[str]]],
+    captions: Mapping[str, Sequence[Sequence[str]]],
     *,
     language: str,
 ) -> list[str]:
     """Markdown: each arm's mean ± sd over its runs, then paired differences to the first arm."""
-    lines = [f"| | {' | '.join(said)} |", "|" + " --- |" * (len(said) + 1)]
+    lines = [f"| | {' | '.join(captions)} |", "|" + " --- |" * (len(captions) + 1)]
     for metric in metrics:
         cells = []
-        for runs in said.values():
+        for runs in captions.values():
             every = [metric.measure(scored(clips, [run], language=language)) for run in runs]
             values = [one.scale * one.value for one in every]
             spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.2f}{spread}")
         lines.append(f"| {metric.name} | {' | '.join(cells)} |")
     distinct = [
-        f"{np.mean([100 * len(set(run)) / len(run) for run in runs]):.2f}" for runs in said.values()
+        f"{np.mean([100 * len(set(run)) / len(run) for run in runs]):.2f}"
+        for runs in captions.values()
     ]
     lines.append(f"| distinct captions | {' | '.join(distinct)} |")
-    first, *others = said
-    told = {name: scored(clips, runs, language=language) for name, runs in said.items()}
+    first, *others = captions
+    runs_of = {name: scored(clips, runs, language=language) for name, runs in captions.items()}
     heads = [f"{name} less {first}" for name in others]
     lines += ["", f"| difference | {' | '.join(heads)} |", "|" + " --- |" * (len(others) + 1)]
     for metric in metrics:
         cells = []
         for name in others:
-            delta = difference(OverRuns(metric), told[name], told[first])
+            delta = difference(OverRuns(metric), runs_of[name], runs_of[first])
             bounds = f"{delta.low:+.2f} … {delta.high:+.2f}" if delta.low is not None else "–"
             cells.append(f"{delta.delta:+.2f} [{bounds}]")
         lines.append(f"| {metric.name} | {' | '.join(cells)} |")
@@ -283,7 +279,7 @@ def svm_answers(
 
 
 CORPORA = ("ravdess", "emodb", "ased", "nemo", "secap")
-RIVALS = ("ravdess", "emodb", "ased", "nemo")
+LABELLED = ("ravdess", "emodb", "ased", "nemo")
 """Corpora with labels, on which a classifier can be trained."""
 MEASURED_TRAITS = ("pitch", "volume", "pace")
 DISTINCT_OVER = 500
@@ -291,7 +287,7 @@ DISTINCT_OVER = 500
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """A validation clip with what the model said of it."""
+    """A validation clip with the model's caption of it."""
 
     utterance: Utterance
     caption: Caption
@@ -321,7 +317,7 @@ def emotion_row(
 
 def emotion_table(
     captioned: Mapping[str, Sequence[Captioned]],
-    rivals: Mapping[tuple[str, str], Sequence[str]],
+    baselines: Mapping[tuple[str, str], Sequence[str]],
     model: str,
 ) -> list[str]:
     """Markdown lines: the emotion named in the caption against eGeMAPS with an SVM."""
@@ -329,15 +325,17 @@ def emotion_table(
         "| corpus | system | clips | macro recall | 95 % interval |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for corpus in RIVALS:
+    for corpus in LABELLED:
         rows = captioned[corpus]
         truth = [str(row.utterance.emotion) for row in rows]
         named = [row.emotion for row in rows]
         lines.append(emotion_row(corpus, f"{model}, named in its caption", len(rows), truth, named))
-        heard = [max(row.caption.emotion, key=row.caption.emotion.__getitem__) for row in rows]
-        lines.append(emotion_row(corpus, f"{model}, likeliest emotion", len(rows), truth, [*heard]))
+        likeliest = [max(row.caption.emotion, key=row.caption.emotion.__getitem__) for row in rows]
+        lines.append(
+            emotion_row(corpus, f"{model}, likeliest emotion", len(rows), truth, [*likeliest])
+        )
         for kernel in KERNELS:
-            if answers := rivals.get((corpus, kernel)):
+            if answers := baselines.get((corpus, kernel)):
                 system = f"eGeMAPS + SVM ({kernel})"
                 lines.append(emotion_row(corpus, system, len(rows), truth, [*answers]))
     return lines
@@ -349,17 +347,17 @@ def gender_lines(captioned: Mapping[str, Sequence[Captioned]]) -> list[str]:
         "| corpus | clips with a label | stated | right where stated |",
         "| --- | --- | --- | --- |",
     ]
-    everywhere: list[bool] = []
-    for corpus in RIVALS:
+    matches: list[bool] = []
+    for corpus in LABELLED:
         rows = [row for row in captioned[corpus] if trusted_gender(row.utterance)]
         right = [row.stated_gender == row.utterance.gender for row in rows if row.stated_gender]
-        everywhere += right
+        matches += right
         share = f"{sum(right) / len(right):.3f}" if right else "–"
         lines.append(f"| {corpus} | {len(rows)} | {len(right) / max(1, len(rows)):.1%} | {share} |")
-    total = sum(len([r for r in captioned[c] if trusted_gender(r.utterance)]) for c in RIVALS)
+    total = sum(len([r for r in captioned[c] if trusted_gender(r.utterance)]) for c in LABELLED)
     lines.append(
-        f"| all | {total} | {len(everywhere) / max(1, total):.1%} | "
-        f"{sum(everywhere) / max(1, len(everywhere)):.3f} |"
+        f"| all | {total} | {len(matches) / max(1, total):.1%} | "
+        f"{sum(matches) / max(1, len(matches)):.3f} |"
     )
     return lines
 

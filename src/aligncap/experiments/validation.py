@@ -3,7 +3,7 @@
     python -m aligncap.experiments.validation --model mini --data ../shared/data/speech \\
         --output docs/results/validation.md
 
-Every speaker is one that the model was never trained on (`corpora.validation_split`).
+Every speaker is one that the model was never trained on (`data.splits.validation_split`).
 """
 
 import json
@@ -22,7 +22,7 @@ from aligncap.errors import AlignCapError
 from aligncap.experiments.tables import (
     CORPORA,
     KERNELS,
-    RIVALS,
+    LABELLED,
     Captioned,
     bootstrap_interval,
     claim_lines,
@@ -50,7 +50,7 @@ def caption_all(model: str, utterances: Sequence[Utterance], *, language: str) -
 def card_scores(rows: Sequence[Captioned]) -> dict[str, str]:
     """What the model card says: macro recalls of the emotion named in English captions."""
     scores = {}
-    for corpus in RIVALS:
+    for corpus in LABELLED:
         own = [row for row in rows if row.utterance.corpus == corpus]
         truth, named = [str(row.utterance.emotion) for row in own], [row.emotion for row in own]
         low, high = bootstrap_interval(truth, named)
@@ -69,7 +69,7 @@ def report(model: str, data: Path, cache: Path, *, rivals: bool) -> tuple[str, l
     chinese = caption_all(model, validation, language="zh")
     by_corpus = {c: [row for row in english if row.utterance.corpus == c] for c in CORPORA}
     chinese_by = {c: [row for row in chinese if row.utterance.corpus == c] for c in CORPORA}
-    answers = rival_answers(train, validation, cache) if rivals else {}
+    answers = svm_baselines(train, validation, cache) if rivals else {}
     lines = [
         f"# {model} on validation speakers",
         "",
@@ -107,12 +107,12 @@ def report(model: str, data: Path, cache: Path, *, rivals: bool) -> tuple[str, l
     return "\n".join(lines) + "\n", [*english, *chinese]
 
 
-def rival_answers(
+def svm_baselines(
     train: Sequence[Utterance], validation: Sequence[Utterance], cache: Path
 ) -> dict[tuple[str, str], list[str]]:
-    """What each support vector machine names, by (corpus, kernel)."""
+    """The emotions that each support vector machine predicts, by (corpus, kernel)."""
     found = {}
-    for corpus in RIVALS:
+    for corpus in LABELLED:
         own = [one for one in train if one.corpus == corpus]
         kept = [one for one in validation if one.corpus == corpus]
         values = functionals([*own, *kept], cache)
