@@ -77,7 +77,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_every_kind_of_value_is_read() -> None:
+def test_every_kind_of_value_is_read():
     cake = read(
         {"oven": {"heat_c": 180}, "eggs": 2, "book": "a/b", "layers": [1, 2],
          "parts": {"flour": 1, "milk": 0.5}, "minutes": "none"}
@@ -106,32 +106,30 @@ def test_every_kind_of_value_is_read() -> None:
         ({"oven": {"heat_c": 300, "fan": True}}, r"cake\.toml \[oven\]: with the fan 250"),
     ],
 )
-def test_a_wrong_value_is_named_with_file_section_and_rule(
-    table: dict[str, object], message: str
-) -> None:
+def test_a_wrong_value_is_named_with_file_section_and_rule(table, message):
     with pytest.raises(RecipeError, match=message):
         read(table)
 
 
-def test_a_choice_names_the_nearest() -> None:
+def test_a_choice_names_the_nearest():
     with pytest.raises(UnknownNameError, match=r"icing \(cake\.toml\) called 'lemmon'.*'lemon'"):
         read({"oven": {"heat_c": 1}, "icing": "lemmon"})
     with pytest.raises(UnknownNameError, match=r"choice of mode called 'topp'.*'top'"):
         Oven(heat_c=1.0, mode="topp")  # type: ignore[arg-type]
 
 
-def test_settings_made_by_hand_are_checked_alike() -> None:
+def test_settings_made_by_hand_are_checked_alike():
     with pytest.raises(RecipeError, match=r"^heat_c is 301\.0, must be at most 300$"):
         Oven(heat_c=301.0)
     with pytest.raises(UnknownNameError, match="setting in Oven called 'heat'"):
         Oven(heat=1.0)  # type: ignore[call-arg]
 
 
-def test_none_stands_for_null_inside_sections_too() -> None:
+def test_none_stands_for_null_inside_sections_too():
     assert read({"oven": {"heat_c": 1, "shelf": "none"}}).oven.shelf is None
 
 
-def test_an_unknown_key_names_the_nearest() -> None:
+def test_an_unknown_key_names_the_nearest():
     with pytest.raises(UnknownNameError, match=r"cake\.toml \[oven\] called 'heat'.*'heat_c'"):
         read({"oven": {"heat": 180}})
 
@@ -146,21 +144,19 @@ def test_an_unknown_key_names_the_nearest() -> None:
         ("parts.milk=1", {"oven": {"heat_c": 1, "fan": True}, "parts": {"milk": 1}}),
     ],
 )
-def test_an_override_changes_one_value(override: str, expected: dict[str, object]) -> None:
+def test_an_override_changes_one_value(override, expected):
     table: dict[str, object] = {"oven": {"heat_c": 1, "fan": True}}
     apply_override(table, override)
     assert table == expected
 
 
 @pytest.mark.parametrize("override", ["oven", "=3", "a..b=3", "eggs.x=1"])
-def test_an_override_that_says_nothing_is_refused(override: str) -> None:
+def test_an_override_that_says_nothing_is_refused(override):
     with pytest.raises(RecipeError, match="--set"):
         apply_override({"eggs": 3}, override)
 
 
-def test_a_recipe_runs_its_trainer_and_is_signed(
-    bakery: list[tuple[Cake, Path, bool]], tmp_path: Path
-) -> None:
+def test_a_recipe_runs_its_trainer_and_is_signed(bakery, tmp_path):
     path = write(tmp_path, 'kind = "cake"\n[oven]\nheat_c = 180\n')
     summary = run_recipe(path, overrides=["eggs=5"], output=tmp_path / "run")
     assert summary == {"cakes": 1}
@@ -172,7 +168,7 @@ def test_a_recipe_runs_its_trainer_and_is_signed(
     }  # fmt: skip
 
 
-def test_a_dry_run_does_nothing(bakery: list[tuple[Cake, Path, bool]], tmp_path: Path) -> None:
+def test_a_dry_run_does_nothing(bakery, tmp_path):
     path = write(tmp_path, 'kind = "cake"\n[oven]\nheat_c = 180\n')
     described = run_recipe(path, output=tmp_path / "run", dry_run=True)
     assert described["kind"] == "cake"
@@ -181,9 +177,7 @@ def test_a_dry_run_does_nothing(bakery: list[tuple[Cake, Path, bool]], tmp_path:
     assert not (tmp_path / "run").exists()
 
 
-def test_resuming_with_another_setting_is_refused_but_more_steps_are_not(
-    bakery: list[tuple[Cake, Path, bool]], tmp_path: Path
-) -> None:
+def test_resuming_with_another_setting_is_refused_but_more_steps_are_not(bakery, tmp_path):
     path = write(tmp_path, 'kind = "cake"\n[oven]\nheat_c = 180\n')
     run_recipe(path, output=tmp_path / "run")
     run_recipe(path, overrides=["steps=9"], output=tmp_path / "run", resume=True)
@@ -192,9 +186,7 @@ def test_resuming_with_another_setting_is_refused_but_more_steps_are_not(
     assert len(bakery) == 2
 
 
-def test_a_folder_with_a_run_is_not_overwritten(
-    bakery: list[tuple[Cake, Path, bool]], tmp_path: Path
-) -> None:
+def test_a_folder_with_a_run_is_not_overwritten(bakery, tmp_path):
     path = write(tmp_path, 'kind = "cake"\n[oven]\nheat_c = 180\n')
     run_recipe(path, output=tmp_path / "run")
     (tmp_path / "run" / "checkpoint-3").mkdir()
@@ -210,21 +202,17 @@ def test_a_folder_with_a_run_is_not_overwritten(
         ("kind = \n", RecipeError, "is no TOML"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused(
-    bakery: object, tmp_path: Path, text: str, error: type[Exception], message: str
-) -> None:
+def test_a_file_that_is_no_recipe_is_refused(bakery, tmp_path, text, error, message):
     with pytest.raises(error, match=message):
         run_recipe(write(tmp_path, text))
 
 
-def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_recipe_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RecipeError, match=r"none\.toml: .*No such file"):
         run_recipe(tmp_path / "none.toml")
 
 
-def test_without_the_train_extra_the_message_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_the_train_extra_the_message_says_what_to_install(monkeypatch, tmp_path):
     (tmp_path / "needs_torch_here.py").write_text("import torch\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(recipes.TRAINERS, "cake", "needs_torch_here")

@@ -51,7 +51,7 @@ def names(database: Database) -> list[str]:
     return [name for (name,) in database.rows("SELECT name FROM things ORDER BY name")]
 
 
-def test_a_transaction_is_all_or_nothing(database: Database) -> None:
+def test_a_transaction_is_all_or_nothing(database):
 
     def interrupted() -> None:
         with database.transaction() as connection:
@@ -66,7 +66,7 @@ def test_a_transaction_is_all_or_nothing(database: Database) -> None:
     assert names(database) == ["b"]
 
 
-def test_each_thread_has_a_connection_and_a_reader_does_not_wait(database: Database) -> None:
+def test_each_thread_has_a_connection_and_a_reader_does_not_wait(database):
     seen: list[list[str]] = []
     with database.transaction() as connection:
         connection.execute("INSERT INTO things VALUES ('a')")
@@ -77,7 +77,7 @@ def test_each_thread_has_a_connection_and_a_reader_does_not_wait(database: Datab
     assert names(database) == ["a"]
 
 
-def test_several_processes_make_and_fill_one_file(tmp_path: Path) -> None:
+def test_several_processes_make_and_fill_one_file(tmp_path):
     code = (
         "import sys; from pathlib import Path; from test_storage import open_database\n"
         "database = open_database(Path(sys.argv[1])).__enter__()\n"
@@ -92,27 +92,27 @@ def test_several_processes_make_and_fill_one_file(tmp_path: Path) -> None:
         assert len(names(database)) == 80
 
 
-def test_a_file_that_is_none_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_a_file_that_is_none_is_refused_with_the_cure(tmp_path):
     (tmp_path / "a.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(DataError, match=r"no store of things .*; begin another"):
         open_database(tmp_path / "a.sqlite").__enter__()
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="see that the disk has room"):
         open_database(tmp_path / "folder").__enter__()
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
-def test_the_journal_is_as_asked_for(tmp_path: Path, journal: str) -> None:
+def test_the_journal_is_as_asked_for(tmp_path, journal):
     with open_database(tmp_path / "a.sqlite", journal):
         connection = sqlite3.connect(tmp_path / "a.sqlite")
         assert connection.execute("PRAGMA journal_mode").fetchone() == (journal,)
         connection.close()
 
 
-def test_meta_of_something_else_is_refused(database: Database) -> None:
+def test_meta_of_something_else_is_refused(database):
     database.check_meta({"things": "1"})
     with pytest.raises(DataError, match="was made with things '1', not '2'"):
         database.check_meta({"things": "2"})
@@ -137,7 +137,7 @@ with atomic_folder(Path(sys.argv[1])) as partial:
 """
 
 
-def test_a_file_appears_whole(tmp_path: Path) -> None:
+def test_a_file_appears_whole(tmp_path):
     path = tmp_path / "new" / "a.txt"
     with atomic_file(path) as file:
         file.write("é")
@@ -149,7 +149,7 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["a.txt"]
 
 
-def test_what_goes_wrong_leaves_the_old_file(tmp_path: Path) -> None:
+def test_what_goes_wrong_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     write_atomic(path, "old")
 
@@ -164,7 +164,7 @@ def test_what_goes_wrong_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_kill_before_the_move_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_kill_before_the_move_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     write_atomic(path, "old")
     finish(run(KILLED_IN_A_FILE, path), -signal.SIGKILL)
@@ -175,7 +175,7 @@ def test_a_kill_before_the_move_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_kill_before_the_move_leaves_the_old_folder(tmp_path: Path) -> None:
+def test_a_kill_before_the_move_leaves_the_old_folder(tmp_path):
     folder = tmp_path / "a"
     with atomic_folder(folder) as partial:
         (partial / "old").write_text("old")
@@ -187,14 +187,14 @@ def test_a_kill_before_the_move_leaves_the_old_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_folder_that_is_there_can_stay(tmp_path: Path) -> None:
+def test_a_folder_that_is_there_can_stay(tmp_path):
     for name in ("first", "second"):
         with atomic_folder(tmp_path / "a", replace=False) as partial:
             (partial / name).mkdir()
     assert [one.name for one in (tmp_path / "a").iterdir()] == ["first"]
 
 
-def test_two_processes_write_one_file(tmp_path: Path) -> None:
+def test_two_processes_write_one_file(tmp_path):
     path = tmp_path / "a.txt"
     code = "for _ in range(50): write_atomic(Path(sys.argv[1]), sys.argv[2] * 100_000)"
     running = [run(code, path, letter) for letter in "ab"]
@@ -205,7 +205,7 @@ def test_two_processes_write_one_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_fingerprints_are_as_earlier_versions_made_them(tmp_path: Path) -> None:
+def test_fingerprints_are_as_earlier_versions_made_them(tmp_path):
     for name in ("a.json", "b.txt"):
         (tmp_path / name).write_text(name)
     arrays = [("w", np.arange(6, dtype=np.float32).reshape(2, 3)), ("b", np.zeros(2, np.int64))]
@@ -218,7 +218,7 @@ def test_fingerprints_are_as_earlier_versions_made_them(tmp_path: Path) -> None:
     assert fingerprint_of_folder(tmp_path, files) == expected.hexdigest()
 
 
-def test_arrays_are_kept_under_what_they_depend_on(tmp_path: Path) -> None:
+def test_arrays_are_kept_under_what_they_depend_on(tmp_path):
     shapes: dict[str, tuple[type, tuple[int, ...]]] = {"a": (np.uint8, (3,))}
     folder, arrays = open_arrays(tmp_path, "model 1", shapes)
     arrays["a"][1] = 7
@@ -230,7 +230,7 @@ def test_arrays_are_kept_under_what_they_depend_on(tmp_path: Path) -> None:
     assert not empty["a"].any()
 
 
-def test_two_processes_open_the_same_arrays(tmp_path: Path) -> None:
+def test_two_processes_open_the_same_arrays(tmp_path):
     code = """
 import numpy as np
 place = int(sys.argv[2])

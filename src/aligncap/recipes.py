@@ -1,12 +1,12 @@
-"""Recipes: TOML files that say what is trained, read into typed frozen values.
+"""Recipes: TOML files that describe a training run, read into frozen dataclasses.
 
     kind = "kd"               # which trainer, a name of TRAINERS
 
     [training]                # a section of that trainer's settings: only what differs
     steps = 4000
 
-An unknown key is an error that names the nearest; types and ranges are those that the settings
-classes declare (`recipe_section`). Paths are taken from the working folder.
+An unknown key is an error that names the nearest; types and ranges are declared by the settings
+classes (`recipe_section`). Paths are relative to the working folder.
 """
 
 import json
@@ -49,8 +49,7 @@ TRAINERS = {
     "ppo": "aligncap.preference.ppo:PPO",
     "prefer": "aligncap.preference.pipeline:PREFER",
 }
-"""What a recipe can train: kind → module and the name of its `Trainer`; imported on use, since it
-brings torch."""
+"""Kind of recipe → module and name of its `Trainer`; imported on use, since it needs torch."""
 
 TRAIN_EXTRA = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 
@@ -66,18 +65,18 @@ is laid out on devices."""
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """What a kind of recipe stands for."""
+    """How a kind of recipe is read, planned and trained."""
 
     settings: type[Any]
     """The class of its sections."""
     plan: Callable[[Any, Path], Mapping[str, object]]
-    """plan(settings, output) is what a dry run says."""
+    """plan(settings, output) returns what a dry run prints."""
     run: Callable[..., Mapping[str, object]]
     """run(settings, output, *, resume) trains and returns a summary."""
 
 
 RECIPE_FILE = "recipe.json"
-"""In the folder of a run: the kind and every setting that it was trained with."""
+"""In the folder of a run: its kind and every setting."""
 
 
 def run_recipe(
@@ -88,11 +87,11 @@ def run_recipe(
     resume: bool = False,
     dry_run: bool = False,
 ) -> Mapping[str, object]:
-    """Train what a recipe describes, in the folder `output` (`runs/<recipe>` by default).
+    """Train a recipe in the folder `output` (`runs/<recipe>` by default).
 
-    Returns the trainer's summary; with `dry_run` the kind, output, every setting and what it would
-    load and take; nothing is trained or written then. Raises RecipeError or UnknownNameError
-    naming the setting.
+    Returns the trainer's summary; with `dry_run` nothing is trained or written, and the kind,
+    output, every setting and the trainer's plan are returned. RecipeError or UnknownNameError
+    names the setting.
     """
     output = output or Path("runs") / path.stem
     table = read_toml(path)
@@ -103,13 +102,13 @@ def run_recipe(
         raise RecipeError(f"{path}: says no kind; begin with kind = one of {', '.join(TRAINERS)}")
     if kind not in TRAINERS:
         raise UnknownNameError(f"kind of recipe ({path})", str(kind), TRAINERS)
-    table.pop("estimate", None)  # of older recipes: what dry runs once assumed, read by nothing
+    table.pop("estimate", None)  # a section of older recipes without use
     trainer = _trainer(kind)
     settings = read_section(trainer.settings, table, file=str(path))
     described = {"kind": kind, "settings": as_table(settings)}
     if dry_run:
         return {"output": str(output), **described, "plan": trainer.plan(settings, output)}
-    _sign(output, described, resume=resume)
+    _write_settings(output, described, resume=resume)
     return trainer.run(settings, output, resume=resume)
 
 
@@ -126,7 +125,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:
-    """Change `table` as "section.key=value" says; the value is TOML, or else plain text."""
+    """Set "section.key=value" in `table`; the value is TOML, or else plain text."""
     key, equals, text = override.partition("=")
     *sections, name = [part.strip() for part in key.split(".")]
     if not equals or not name or not all(sections):
@@ -149,9 +148,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field, Field))
 def recipe_section(cls: type[T]) -> type[T]:
-    """A frozen dataclass of keywords whose values are held to the ranges of their annotations.
+    """A frozen keyword-only dataclass whose values are checked against their annotations.
 
-    Made with wrong ones it raises RecipeError or UnknownNameError, one line for the first.
+    Wrong values raise RecipeError or UnknownNameError, one line for the first.
     """
     made: Any = pydantic_dataclass(cls, frozen=True, kw_only=True, config=CONFIG)
     checked = made.__init__
@@ -185,7 +184,7 @@ def read_section(kind: type[T], table: Mapping[str, Any], *, file: str) -> T:
 
     RecipeError or UnknownNameError names file, section and key.
     """
-    # As JSON, in which a list is a tuple and a text a path, and nothing else is converted.
+    # As JSON, where pydantic takes lists for tuples and text for paths, and converts nothing else.
     text = json.dumps(_with_none(kind, table), default=str)
     try:
         return TypeAdapter(kind).validate_json(text)
@@ -209,7 +208,7 @@ def _with_none(kind: Any, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _one_line(error: ValidationError, kind: Any, file: str = "") -> AlignCapError:
-    """What is wrong first, where it is, and what may stand there."""
+    """One line for the first error: its place, the value, and what is allowed."""
     unknown = "unexpected_keyword_argument"  # often the cause of the others
     first = min(error.errors(include_url=False), key=lambda one: one["type"] != unknown)
     loc, fault = first["loc"], first["type"]
@@ -241,7 +240,7 @@ def _one_line(error: ValidationError, kind: Any, file: str = "") -> AlignCapErro
 
 
 def _annotation(kind: Any, loc: Sequence[str | int]) -> tuple[Any, list[Any]]:
-    """The type that stands at a place in a settings class, and the rules of its values."""
+    """The type at a location in a settings class, and the rules of its values."""
     kind, rules = _bare(kind)
     of_keys: Any = str
     for part in loc:
@@ -259,7 +258,7 @@ def _annotation(kind: Any, loc: Sequence[str | int]) -> tuple[Any, list[Any]]:
 
 
 def _bare(kind: Any) -> tuple[Any, list[Any]]:
-    """A type without its rules and without None, and the rules."""
+    """A type without annotations and None, and the rules among the annotations."""
     rules: list[Any] = []
     while (origin := get_origin(kind)) in (Annotated, Union, UnionType):
         if origin is Annotated:
@@ -319,8 +318,8 @@ def _trainer(kind: str) -> Trainer:
         ) from error
 
 
-def _sign(output: Path, described: Mapping[str, Any], *, resume: bool) -> None:
-    """Keep the settings beside the run; a resumed run must have the same ones."""
+def _write_settings(output: Path, described: Mapping[str, Any], *, resume: bool) -> None:
+    """Write recipe.json; RecipeError where a resumed run would have other settings."""
     path = output / RECIPE_FILE
     if resume and path.exists():
         before = dict(_leaves(json.loads(path.read_text(encoding="utf-8"))))
@@ -335,7 +334,7 @@ def _sign(output: Path, described: Mapping[str, Any], *, resume: bool) -> None:
         raise RecipeError(
             f"{output}: holds a run already; go on with --resume or give another --output"
         )
-    # Each of several processes comes here: none may read what another has half written.
+    # Several processes may do this at once.
     write_atomic(path, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
 
 

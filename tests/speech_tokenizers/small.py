@@ -31,7 +31,7 @@ CONFIG = {
 
 
 def noise(samples: int, seed: int = 0) -> Waveform:
-    """Noise at a tenth of full scale, its loudness moving as speech's does."""
+    """Noise at a tenth of full scale, its loudness varying as in speech."""
     rng = np.random.default_rng(seed)
     swell = 0.1 * (1.1 + np.sin(np.arange(samples) / 2000))
     return Waveform((swell * rng.standard_normal(samples)).clip(-1, 1).astype(np.float32))
@@ -107,11 +107,11 @@ def draw_codebooks(frames: Any, *, depth: int, entries: int) -> Any:
     return torch.stack(books)
 
 
-def official_state(config: dict[str, Any], *, heard_s: int = 6) -> dict[str, Any]:
+def official_state(config: dict[str, Any], *, noise_s: int = 6) -> dict[str, Any]:
     """The encoder and codebooks of a checkpoint of random weights, as their authors name them.
 
     Made without their package, so that only the comparison with it needs it. The codebooks are
-    drawn from what the encoder gives of `heard_s` of noise.
+    drawn from what the encoder gives of `noise_s` of noise.
     """
     import torch
 
@@ -129,7 +129,7 @@ def official_state(config: dict[str, Any], *, heard_s: int = 6) -> dict[str, Any
         elif isinstance(layer, torch.nn.LSTM):
             state |= {f"encoder.model.{name}.{key}": v for key, v in layer.state_dict().items()}
     with torch.no_grad():
-        frames = encoder(torch.from_numpy(noise(heard_s * RATE_HZ, 99).samples)[None, None])[0].T
+        frames = encoder(torch.from_numpy(noise(noise_s * RATE_HZ, 99).samples)[None, None])[0].T
     books = draw_codebooks(frames, depth=config["n_q"], entries=config["codebook_size"])
     for number, book in enumerate(books):
         state[f"quantizer.vq.layers.{number}._codebook.embed"] = book.clone()

@@ -1,7 +1,10 @@
-"""The token cache: what is kept, what is found again, and what is said when it cannot be."""
+"""The token cache: what it keeps and finds again, its errors, and SIGKILL."""
 
 import os
+import random
 import shutil
+import signal
+import sqlite3
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,15 +23,14 @@ from aligncap.errors import DataError
 from aligncap.tokenizers.cache import TokenCache, tokenize_manifest
 from aligncap.values import RATE_HZ, SpeechTokens, Waveform
 from speech_tokenizers.small import Clip, FakeTokenizer, noise
+from support.killer import finish, kill, start, wait_until
 
 SIZES = [2, 256, 1024, 1 << 16, (1 << 16) + 1, 1 << 20]
 
 WriteClips = Callable[[int], list[Clip]]
 
 
-def test_what_comes_back_is_what_the_tokenizer_gave(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_what_comes_back_is_what_the_tokenizer_gave(write_clips, tokenizer, tmp_path):
     clips = write_clips(3)
     with TokenCache(tmp_path / "tokens", tokenizer) as cache:
         summary = cache.fill(clips)
@@ -45,9 +47,7 @@ def test_what_comes_back_is_what_the_tokenizer_gave(
                 assert found.readout == expected.readout
 
 
-def test_a_second_fill_encodes_nothing(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_a_second_fill_encodes_nothing(write_clips, tokenizer, tmp_path):
     clips = write_clips(3)
     tokenize_manifest(clips[:2], tokenizer, tmp_path)
     tokenizer.asked.clear()
@@ -58,9 +58,7 @@ def test_a_second_fill_encodes_nothing(
     assert seen == [1, 2, 3]
 
 
-def test_the_same_sound_is_encoded_once_wherever_it_lies(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_the_same_sound_is_encoded_once_wherever_it_lies(write_clips, tokenizer, tmp_path):
     first, second = write_clips(2)
     shutil.copyfile(first.path, second.path)
     moved = tmp_path / "moved.wav"
@@ -73,9 +71,7 @@ def test_the_same_sound_is_encoded_once_wherever_it_lies(
         np.testing.assert_array_equal(cache.get(moved).codes, cache.get(second.id).codes)
 
 
-def test_a_file_that_changed_is_encoded_again_and_a_touched_one_is_not(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_a_changed_file_is_encoded_again_and_a_touched_one_is_not(write_clips, tokenizer, tmp_path):
     changed, touched = write_clips(2)
     with TokenCache(tmp_path, tokenizer) as cache:
         cache.fill([changed, touched])
@@ -90,9 +86,7 @@ def test_a_file_that_changed_is_encoded_again_and_a_touched_one_is_not(
         )
 
 
-def test_bad_files_are_listed_and_the_rest_goes_on(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_bad_files_are_listed_and_the_rest_goes_on(write_clips, tokenizer, tmp_path):
     clips = write_clips(6)
     clips[0].path.unlink()
     clips[2].path.write_bytes(b"")
@@ -108,9 +102,7 @@ def test_bad_files_are_listed_and_the_rest_goes_on(
         assert list(cache) == ["clip1", "clip5"]
 
 
-def test_one_id_for_two_sounds_is_refused(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_one_id_for_two_sounds_is_refused(write_clips, tokenizer, tmp_path):
     first, second = write_clips(2)
     summary = tokenize_manifest([first, Clip(first.id, second.path)], tokenizer, tmp_path)
     assert summary.added == 1
@@ -121,9 +113,7 @@ def test_one_id_for_two_sounds_is_refused(
         )
 
 
-def test_another_tokenizer_finds_nothing_of_it(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_another_tokenizer_finds_nothing_of_it(write_clips, tokenizer, tmp_path):
     clips = write_clips(1)
     tokenize_manifest(clips, tokenizer, tmp_path)
     other = replace(tokenizer, fingerprint="0" * 64, codebooks=1)
@@ -134,9 +124,7 @@ def test_another_tokenizer_finds_nothing_of_it(
                 cache.get(key)
 
 
-def test_a_file_of_another_tokenizer_under_this_name_is_refused(
-    tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_a_file_of_another_tokenizer_under_this_name_is_refused(tokenizer, tmp_path):
     other = replace(tokenizer, fingerprint="0" * 64)
     with TokenCache(tmp_path, tokenizer) as cache, TokenCache(tmp_path, other) as theirs:
         shutil.copyfile(cache.path, theirs.path)
@@ -145,9 +133,7 @@ def test_a_file_of_another_tokenizer_under_this_name_is_refused(
 
 
 @pytest.mark.parametrize("keep_bytes", [None, 100, 4096, 9000])
-def test_a_damaged_file_is_one_clear_line(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path, keep_bytes: int | None
-) -> None:
+def test_a_damaged_file_is_one_clear_line(write_clips, tokenizer, tmp_path, keep_bytes):
     with TokenCache(tmp_path, tokenizer) as cache:
         cache.fill(write_clips(20))
     content = cache.path.read_bytes()
@@ -158,30 +144,19 @@ def test_a_damaged_file_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-def test_an_interrupt_keeps_what_was_done(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
-    def interrupt(number: int) -> None:
-        if number == 2:
-            raise KeyboardInterrupt
-
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), DataError("manifest.jsonl:3: not JSON")])
+def test_an_interrupt_or_a_broken_manifest_keeps_what_was_done(
+    write_clips, tokenizer, tmp_path, error
+):
     clips = write_clips(4)
-    with pytest.raises(KeyboardInterrupt):
-        tokenize_manifest(clips, tokenizer, tmp_path, progress=interrupt)
-    assert tokenize_manifest(clips, tokenizer, tmp_path).present == 2
 
-
-def test_a_broken_manifest_keeps_what_was_done(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
     def manifest() -> Iterator[Clip]:
-        yield from write_clips(2)
-        raise DataError("manifest.jsonl:3: not JSON")
+        yield from clips[:2]
+        raise error
 
-    with pytest.raises(DataError, match=r"manifest.jsonl:3"):
+    with pytest.raises(type(error)):
         tokenize_manifest(manifest(), tokenizer, tmp_path)
-    with TokenCache(tmp_path, tokenizer) as cache:
-        assert len(cache) == 2
+    assert tokenize_manifest(clips, tokenizer, tmp_path).present == 2
 
 
 @dataclass
@@ -196,9 +171,7 @@ class Replying(FakeTokenizer):
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), size=st.sampled_from(SIZES), books=st.integers(1, 8))
-def test_any_codes_come_back_as_they_were(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, size: int, books: int
-) -> None:
+def test_any_codes_come_back_as_they_were(tmp_path_factory, data, size, books):
     shape = (books, data.draw(st.integers(0, 30)))
     codes = data.draw(arrays(np.int64, shape, elements=st.integers(0, size - 1)))
     folder = tmp_path_factory.mktemp("store")
@@ -212,9 +185,7 @@ def test_any_codes_come_back_as_they_were(
 @pytest.mark.parametrize(
     "codes", [[[0, 4]], [[-1, 0]], [[0], [1]]], ids=["too large", "negative", "too many codebooks"]
 )
-def test_codes_out_of_range_are_refused(
-    write_clips: WriteClips, tmp_path: Path, codes: list[list[int]]
-) -> None:
+def test_codes_out_of_range_are_refused(write_clips, tmp_path, codes):
     tokenizer = Replying(codebook_size=4, codebooks=1, codes=np.array(codes, np.int64))
     with TokenCache(tmp_path, tokenizer) as cache:
         (failure,) = cache.fill(write_clips(1)).failures
@@ -222,15 +193,13 @@ def test_codes_out_of_range_are_refused(
         assert len(cache) == 0
 
 
-def test_a_folder_that_cannot_be_written_is_named(tokenizer: FakeTokenizer, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(tokenizer, tmp_path):
     (tmp_path / f"fake-{'f' * 16}.sqlite").mkdir()
     with pytest.raises(DataError, match=r"f.sqlite: unable to open"):
         TokenCache(tmp_path, tokenizer)
 
 
-def test_a_forked_reader_opens_its_own_connection(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_a_forked_reader_opens_its_own_connection(write_clips, tokenizer, tmp_path):
     with TokenCache(tmp_path, tokenizer) as cache:
         cache.fill(write_clips(2))
         if (child := os.fork()) == 0:
@@ -243,9 +212,7 @@ def test_a_forked_reader_opens_its_own_connection(
         assert cache.get("clip0").codes.shape == (2, 13)
 
 
-def test_readers_go_on_while_another_process_writes(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_readers_go_on_while_another_process_writes(write_clips, tokenizer, tmp_path):
     with TokenCache(tmp_path, tokenizer) as writer, TokenCache(tmp_path, tokenizer) as reader:
         clips = write_clips(3)
         writer.fill(clips[:1])
@@ -255,9 +222,7 @@ def test_readers_go_on_while_another_process_writes(
         assert len(reader) == len(writer) == 3
 
 
-def test_memory_does_not_grow_with_the_corpus(
-    write_clips: WriteClips, tokenizer: FakeTokenizer, tmp_path: Path
-) -> None:
+def test_memory_does_not_grow_with_the_corpus(write_clips, tokenizer, tmp_path):
     (clip,) = write_clips(1)
     held: dict[int, int] = {}
 
@@ -277,3 +242,90 @@ def test_memory_does_not_grow_with_the_corpus(
     finally:
         tracemalloc.stop()
     assert held[640] - held[128] < 20_000  # bytes, for 512 clips more
+
+
+FILL = """
+import sys
+from pathlib import Path
+from aligncap.tokenizers import cache
+from speech_tokenizers.small import Clip, FakeTokenizer
+from support.killer import hold
+
+cache._FLUSH_CLIPS = 3
+folder = Path(sys.argv[1])
+clips = [Clip(path.stem, path) for path in sorted(folder.glob("*.wav"))]
+most = int(sys.argv[3])
+cache.tokenize_manifest(
+    clips, FakeTokenizer(), sys.argv[2], progress=lambda done: hold() if done >= most else None
+)
+"""
+
+DIE_INSIDE_A_TRANSACTION = """
+import os, signal, sys
+from aligncap.tokenizers.cache import TokenCache
+from speech_tokenizers.small import FakeTokenizer
+
+cache = TokenCache(sys.argv[1], FakeTokenizer())
+with cache._database.transaction() as connection:
+    connection.execute("PRAGMA cache_size = 1")  # so that half-done pages reach the file
+    for number in range(2000):
+        connection.execute("INSERT INTO tokens VALUES (?, ?, '{}')", (str(number), b"x" * 999))
+    connection.execute("DELETE FROM clips")
+    print(os.path.getsize(cache.path), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def check_whole(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+@pytest.mark.slow
+def test_a_fill_killed_again_and_again_ends_with_every_clip(write_clips, tokenizer, tmp_path):
+    clips = write_clips(40)
+    out = tmp_path / "tokens"
+    moments, done = random.Random(5), [0]
+    for _ in range(4):
+        process = start("-c", FILL, clips[0].path.parent, out, done[-1] + 9)
+        wait_until(lambda: _grown(out, tokenizer, beyond=done[-1]), process)
+        kill(process, after_s=moments.uniform(0, 0.1))
+        with TokenCache(out, tokenizer) as cache:
+            done.append(len(cache))
+            check_whole(cache.path)
+            for clip_id in cache:
+                assert cache.get(clip_id).codes.shape[0] == 2
+    assert done == sorted(done)
+    assert 0 < done[1] < done[-1] < 40
+    with TokenCache(out, tokenizer) as cache:
+        summary = cache.fill(clips)
+        assert (summary.added, summary.present) == (40 - done[-1], done[-1])
+        for clip in clips:
+            expected = tokenizer.encode(load(clip.path)).codes
+            np.testing.assert_array_equal(cache.get(clip.id).codes, expected)
+
+
+def _grown(out: Path, tokenizer: FakeTokenizer, *, beyond: int) -> bool:
+    if not out.is_dir() or not any(out.iterdir()):
+        return False
+    with TokenCache(out, tokenizer) as cache:
+        return len(cache) > beyond
+
+
+@pytest.mark.slow
+def test_a_transaction_cut_by_a_kill_leaves_no_trace(write_clips, tokenizer, tmp_path):
+    clips = write_clips(3)
+    with TokenCache(tmp_path, tokenizer) as cache:
+        cache.fill(clips)
+    written, _ = finish(start("-c", DIE_INSIDE_A_TRANSACTION, tmp_path), -signal.SIGKILL)
+    assert int(written) > 1_000_000  # the half-done work had reached the file
+    with TokenCache(tmp_path, tokenizer) as cache:
+        assert cache.fill(clips).present == 3
+        np.testing.assert_array_equal(
+            cache.get("clip2").codes, tokenizer.encode(load(clips[2].path)).codes
+        )
+        check_whole(cache.path)
+        with sqlite3.connect(cache.path) as connection:
+            assert connection.execute("SELECT count(*) FROM tokens").fetchone() == (3,)
+        connection.close()

@@ -1,12 +1,14 @@
-"""The built-in encoder's network: shapes, padding, and which streams it hears."""
+"""The built-in encoder's network: shapes, padding, streams, and its codebook."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from aligncap.prosody.measurement import MELS
 from aligncap.tokenizers.builtin import FRAMES_A_TOKEN, PROSODY, VIEWS, EncoderInput
@@ -15,8 +17,9 @@ from aligncap.tokenizers.encoder import (
     EncoderOutput,
     SpeechEncoder,
     TransformerLayer,
+    VectorQuantizer,
 )
-from aligncap.tokenizers.encoder_training import UNKNOWN, EncoderExample, make_batch
+from aligncap.tokenizers.encoder_training import UNKNOWN, EncoderBatch, EncoderExample, make_batch
 
 SIZE = EncoderConfig(width=16, channels=2, convolutions=2, layers=1, heads=2, codebook_size=32,
                      code_width=8)  # fmt: skip
@@ -41,17 +44,20 @@ def clip_of(frames: int, seed: int) -> EncoderInput:
     return EncoderInput(views[0].numpy(), prosody[0].numpy())
 
 
-def read(model: SpeechEncoder, inputs: Sequence[EncoderInput]) -> EncoderOutput:
+def batch_of(inputs: Sequence[EncoderInput]) -> EncoderBatch:
     unknown = EncoderExample("made up", UNKNOWN, UNKNOWN)
-    batch = make_batch(inputs, [unknown] * len(inputs), [math.nan] * len(inputs))
+    return make_batch(inputs, [unknown] * len(inputs), [math.nan] * len(inputs))
+
+
+def read(model: SpeechEncoder, inputs: Sequence[EncoderInput]) -> EncoderOutput:
+    batch = batch_of(inputs)
     with torch.no_grad():
         return model(batch.views, batch.prosody, batch.mask)
 
 
 def vectors(model: SpeechEncoder, inputs: Sequence[EncoderInput]) -> Tensor:
-    """What the transformer hears, before codes round small differences away."""
-    unknown = EncoderExample("made up", UNKNOWN, UNKNOWN)
-    batch = make_batch(inputs, [unknown] * len(inputs), [math.nan] * len(inputs))
+    """The input of the transformer, before quantisation hides small differences."""
+    batch = batch_of(inputs)
     with torch.no_grad():
         return model._convolve(batch.views, batch.prosody, batch.mask[:, :: FRAMES_A_TOKEN // 2])
 
@@ -65,7 +71,7 @@ def test_a_token_is_eight_frames():
     assert 0 <= reading.codes.min() <= reading.codes.max() < SIZE.codebook_size
 
 
-def test_in_a_batch_of_like_length_each_clip_reads_as_alone():
+def test_in_a_batch_of_like_length_each_clip_is_encoded_as_alone():
     model, clips = encoder(), [clip_of(72, seed) for seed in range(3)]
     together = read(model, clips)
     for row, clip in enumerate(clips):
@@ -76,7 +82,7 @@ def test_in_a_batch_of_like_length_each_clip_reads_as_alone():
 
 def test_before_attention_padding_reaches_the_last_three_tokens_and_no_other():
     """It is not exact: past a clip's end the first convolutions see normalised padding where a
-    clip alone has none. `alignment.preparing.tokens_of` therefore batches clips of like length."""
+    clip alone has none. `alignment.rows.tokens_of` therefore batches clips of like length."""
     model, clip = encoder(), clip_of(96, 2)
     alone = vectors(model, [clip])[0]
     padded = vectors(model, [clip, clip_of(160, 3)])[0, : len(alone)]
@@ -92,11 +98,11 @@ def test_how_long_the_padding_is_does_not_matter():
     torch.testing.assert_close(short.emotion[0], long.emotion[0], atol=1e-5, rtol=1e-4)
 
 
-def test_attention_hears_no_padding():
+def test_attention_ignores_padding():
     torch.manual_seed(0)
     layer = TransformerLayer(8, 2, 0.0).eval()
-    x, heard = torch.randn(1, 6, 8), torch.tensor([[1.0, 1, 1, 1, 0, 0]])
-    torch.testing.assert_close(layer(x, heard)[:, :4], layer(x[:, :4], heard[:, :4]))
+    x, mask = torch.randn(1, 6, 8), torch.tensor([[1.0, 1, 1, 1, 0, 0]])
+    torch.testing.assert_close(layer(x, mask)[:, :4], layer(x[:, :4], mask[:, :4]))
 
 
 def test_attention_agrees_with_torchs_own():
@@ -109,28 +115,28 @@ def test_attention_agrees_with_torchs_own():
     )
     apart = torch.tensor([[abs(i - j) for j in range(5)] for i in range(5)], dtype=torch.float32)
     bias = -apart * torch.tensor([0.0, 0.3])[:, None, None]
-    attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     middle = x + layer.output(attended.transpose(1, 2).reshape(2, 5, 8))
     expected = middle + layer.feedforward(layer.feedforward_norm(middle))
     torch.testing.assert_close(layer(x, torch.ones(2, 5)), expected)
 
 
-def test_pooling_is_a_weighted_mean_and_deviation_of_what_is_heard():
+def test_pooling_is_a_weighted_mean_and_deviation_without_padding():
     model = encoder()
-    x, heard = torch.randn(1, 5, SIZE.width), torch.tensor([[1.0, 1, 1, 0, 0]])
+    x, mask = torch.randn(1, 5, SIZE.width), torch.tensor([[1.0, 1, 1, 0, 0]])
     kept = x[0, :3].detach().numpy()
     with torch.no_grad():
         scores = model.attend(x)[0, :3, 0].numpy()
-        pooled = model._pool(x, heard)[0].numpy()
+        pooled = model._pool(x, mask)[0].numpy()
     weights = np.exp(scores) / np.exp(scores).sum()
     mean = np.average(kept, axis=0, weights=weights)
     deviation = np.sqrt(np.average((kept - mean) ** 2, axis=0, weights=weights).clip(1e-4))
     np.testing.assert_allclose(pooled, np.concatenate((mean, deviation)), atol=1e-4)
 
 
-@pytest.mark.parametrize("heard", [True, False])
-def test_a_stream_that_is_switched_off_is_not_heard(heard):
-    model = encoder(EncoderConfig(**{**_plain(SIZE), "prosody": heard, "band_view": heard}))
+@pytest.mark.parametrize("used", [True, False])
+def test_a_stream_that_is_switched_off_is_not_used(used):
+    model = encoder(replace(SIZE, prosody=used, band_view=used))
     views, prosody = random_inputs(1, 64)
     other = views.clone()
     other[:, 1] = 0.0
@@ -138,9 +144,83 @@ def test_a_stream_that_is_switched_off_is_not_heard(heard):
         one = model._convolve(views, prosody, torch.ones(1, 16))
         without_prosody = model._convolve(views, torch.zeros_like(prosody), torch.ones(1, 16))
         without_view = model._convolve(other, prosody, torch.ones(1, 16))
-    assert torch.equal(one, without_prosody) is not heard
-    assert torch.equal(one, without_view) is not heard
+    assert torch.equal(one, without_prosody) is not used
+    assert torch.equal(one, without_view) is not used
 
 
-def _plain(config: EncoderConfig) -> dict[str, float]:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+def quantizer(width: int = 6, size: int = 16, code_width: int = 4) -> VectorQuantizer:
+    torch.manual_seed(0)
+    return VectorQuantizer(width, size, code_width)
+
+
+def test_each_vector_gets_the_nearest_entry():
+    book = quantizer().eval()
+    x, mask = torch.randn(3, 7, 6), torch.ones(3, 7)
+    out, codes, commitment = book(x, mask)
+    vectors = functional.layer_norm(book.enter(x), (4,))
+    distances = torch.cdist(vectors.flatten(0, 1), book.codebook)
+    assert codes.flatten().tolist() == distances.argmin(1).tolist()
+    torch.testing.assert_close(out, book.leave(book.codebook[codes]))
+    torch.testing.assert_close(commitment, distances.min(1).values.square().mean() / 4)
+
+
+def test_padding_does_not_count_in_the_commitment():
+    book = quantizer().eval()
+    x, mask = torch.randn(1, 5, 6), torch.tensor([[1.0, 1, 1, 0, 0]])
+    torch.testing.assert_close(book(x, mask)[2], book(x[:, :3], mask[:, :3])[2])
+
+
+def test_the_gradient_passes_straight_through():
+    """Rounded or not, the projection in front gets the same gradient."""
+    x, mask, slope = torch.randn(2, 5, 6), torch.ones(2, 5), torch.randn(2, 5, 6)
+    gradients = []
+    for rounding in (True, False):
+        book = quantizer().eval()
+        (book(x, mask, rounding=rounding)[0] * slope).sum().backward()
+        gradients.append(book.enter.weight.grad)
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().sum() > 0
+
+
+def test_without_rounding_the_vectors_pass_as_they_are():
+    book = quantizer().eval()
+    x, mask = torch.randn(1, 3, 6), torch.ones(1, 3)
+    expected = book.leave(functional.layer_norm(book.enter(x), (4,)))
+    torch.testing.assert_close(book(x, mask, rounding=False)[0], expected)
+
+
+def test_entries_move_to_the_running_mean_of_their_vectors():
+    book = quantizer(size=2, code_width=2)
+    book.codebook.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
+    book.sums.copy_(book.codebook)
+    vectors = torch.tensor([[2.0, 0.0], [4.0, -2.0]])
+    book._update_codebook(vectors, torch.tensor([0, 0]))
+    # counts: 0.98 * 1 + 0.02 * 2 and 0.98 * 1; sums: 0.98 * old + 0.02 * (6, -2) and 0.98 * old.
+    torch.testing.assert_close(book.counts, torch.tensor([1.02, 0.98]))
+    torch.testing.assert_close(book.sums, torch.tensor([[1.10, -1.02], [-0.98, 0.98]]))
+    torch.testing.assert_close(book.codebook[0], torch.tensor([1.10, -1.02]) / 1.021)
+
+
+def test_unused_entries_are_given_one_of_the_batch():
+    book = quantizer(size=4, code_width=2)
+    book.counts.copy_(torch.tensor([1.0, 0.05, 1.0, 1.0]))
+    vectors = torch.tensor([[5.0, 6.0], [7.0, 8.0]])
+    book._update_codebook(vectors, torch.tensor([0, 0]))
+    assert book.codebook[1].tolist() in vectors.tolist()
+    assert book.counts[1] == 1.0
+    torch.testing.assert_close(book.sums[1], book.codebook[1])
+    assert all(entry not in vectors.tolist() for entry in book.codebook[2:].tolist())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_codebook_moves_in_training_only_and_not_by_padding(training):
+    book = quantizer().train(training)
+    before = book.codebook.clone()
+    x = torch.randn(1, 6, 6)
+    mask = torch.tensor([[1.0, 1, 1, 0, 0, 0]])
+    book(x, mask)
+    assert torch.equal(before, book.codebook) is not training
+    other = quantizer().train(training)
+    x[:, 3:] = 100.0
+    other(x, mask)
+    torch.testing.assert_close(book.codebook, other.codebook)

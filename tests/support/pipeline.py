@@ -49,7 +49,7 @@ def save_speech_tokenizer(folder: Path) -> Path:
     Of the checkpoint's eight codebooks of 1024 entries each is drawn around what its encoder
     gives: a random codebook would name every frame alike.
     """
-    state: dict[str, Any] = official_state(OFFICIAL | {"n_q": 1, "codebook_size": 60}, heard_s=2)
+    state: dict[str, Any] = official_state(OFFICIAL | {"n_q": 1, "codebook_size": 60}, noise_s=2)
     drawn = state["quantizer.vq.layers.0._codebook.embed"]
     chance = torch.Generator().manual_seed(0)
     spread = 0.2 * drawn.std(0)

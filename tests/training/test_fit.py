@@ -1,10 +1,11 @@
-"""The one loop: what it learns, what it saves, and that a killed run is not a different run."""
+"""The training loop: its steps, log and checkpoints, and that a killed run resumes exactly."""
 
 import math
 import random
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from aligncap.training.checkpoints import (
     checkpoints,
     latest_checkpoint,
 )
-from aligncap.training.loop import Hook, evaluating, every, fit, read_log
+from aligncap.training.loop import History, Hook, evaluating, every, fit, read_log
 from aligncap.training.settings import FitSettings
 from support.killer import finish, kill, start, wait_until
 from support.rows import trace
@@ -26,8 +27,17 @@ from training.tiny_run import SETTINGS, batch_at, run, tiny_model
 PROGRAM = Path(__file__).with_name("tiny_run.py")
 
 
+def fit_square(model: nn.Module, settings: FitSettings, output: Path, **more: Any) -> History:
+    """Fit the mean square of a model's output to 0."""
+
+    def step(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": model(batch).square().mean()}
+
+    return fit(model, step, batch_at, settings, output, resume=False, **more)
+
+
 @pytest.mark.slow
-def test_a_killed_and_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_path):
     run(tmp_path / "whole", resume=False)
     process = start(PROGRAM, tmp_path / "killed", SETTINGS.steps - 5, tmp_path / "never")
     wait_until(lambda: latest_checkpoint(tmp_path / "killed") is not None, process)
@@ -45,14 +55,12 @@ def test_a_killed_and_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_saves_says_how_to_go_on_and_loses_nothing(
-    tmp_path: Path, told: signal.Signals
-) -> None:
+@pytest.mark.parametrize("received", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_names_resume_and_loses_nothing(tmp_path, received):
     run(tmp_path / "whole", resume=False)
     process = start(PROGRAM, tmp_path / "stopped", SETTINGS.steps - 5, tmp_path / "gate")
     wait_until(lambda: latest_checkpoint(tmp_path / "stopped") is not None, process)
-    process.send_signal(told)
+    process.send_signal(received)
     (tmp_path / "gate").touch()
     _, error = finish(process, 1)
     assert InterruptedRunError.__name__ in error
@@ -61,14 +69,13 @@ def test_a_stop_saves_says_how_to_go_on_and_loses_nothing(
     assert trace(tmp_path / "stopped") == trace(tmp_path / "whole")
 
 
-def test_the_loop_is_plain_adamw_with_accumulated_gradients(tmp_path: Path) -> None:
+def test_the_loop_is_plain_adamw_with_accumulated_gradients(tmp_path):
     """By another road: torch's own AdamW on the mean loss of both halves of each step."""
     settings = FitSettings(steps=5, learning_rate=0.05, accumulation=2, clip_norm=None,
                            weight_decay=0.1, decay_all=True, schedule="constant")  # fmt: skip
     model, oracle = nn.Linear(4, 1), nn.Linear(4, 1)
     oracle.load_state_dict(model.state_dict())
-    fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at, settings,
-        tmp_path, resume=False)  # fmt: skip
+    fit_square(model, settings, tmp_path)  # fmt: skip
     optimizer = torch.optim.AdamW(oracle.parameters(), lr=0.05, weight_decay=0.1)
     for number in range(5):
         optimizer.zero_grad()
@@ -89,17 +96,14 @@ def test_the_loop_is_plain_adamw_with_accumulated_gradients(tmp_path: Path) -> N
         ("constant", [0.03, 0.06, 0.06, 0.06, 0.06, 0.06]),
     ],
 )
-def test_each_step_moves_the_weights_at_its_own_learning_rate(
-    tmp_path: Path, schedule: str, rates: list[float]
-) -> None:
+def test_each_step_moves_the_weights_at_its_own_learning_rate(tmp_path, schedule, rates):
     """By another road: torch's own AdamW with the rate of each step set by hand."""
     settings = FitSettings(steps=6, learning_rate=0.06, warmup_steps=2, final_share=0.0,
                            schedule=schedule, weight_decay=0.0, clip_norm=None,
                            log_every=1)  # fmt: skip
     model, oracle = nn.Linear(4, 1), nn.Linear(4, 1)
     oracle.load_state_dict(model.state_dict())
-    fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at, settings,
-        tmp_path, resume=False)  # fmt: skip
+    fit_square(model, settings, tmp_path)  # fmt: skip
     optimizer = torch.optim.AdamW(oracle.parameters(), lr=1.0, weight_decay=0.0)
     for number, rate in enumerate(rates):
         optimizer.param_groups[0]["lr"] = rate
@@ -110,27 +114,24 @@ def test_each_step_moves_the_weights_at_its_own_learning_rate(
     assert [line["learning_rate"] for line in read_log(tmp_path)] == pytest.approx(rates, abs=1e-6)
 
 
-def test_only_two_checkpoints_stay_and_none_is_pickled(tmp_path: Path) -> None:
+def test_only_two_checkpoints_stay_and_none_is_pickled(tmp_path):
     run(tmp_path, resume=False)
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-36", "checkpoint-40"]
     files = {p.suffix for folder in checkpoints(tmp_path) for p in folder.iterdir()}
     assert files == {".safetensors", ".json"}
 
 
-def test_a_log_line_is_the_mean_of_its_steps(tmp_path: Path) -> None:
+def test_a_log_line_is_the_mean_of_its_steps(tmp_path):
     seen: list[float] = []
     model = nn.Linear(4, 1)
-    fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at,
-        FitSettings(steps=6, learning_rate=0.1, log_every=3), tmp_path, resume=False,
+    fit_square(model, FitSettings(steps=6, learning_rate=0.1, log_every=3), tmp_path,
         hooks=[Hook(lambda _: True, lambda _, report: seen.append(report["loss"]))])  # fmt: skip
     logged = [line["loss"] for line in read_log(tmp_path)]
     assert logged == pytest.approx([sum(seen[:3]) / 3, sum(seen[3:]) / 3])
 
 
 @pytest.mark.parametrize("disturbed", [False, True])
-def test_what_a_hook_returns_is_logged_and_does_not_change_training(
-    tmp_path: Path, disturbed: bool
-) -> None:
+def test_what_a_hook_returns_is_logged_and_does_not_change_training(tmp_path, disturbed):
     model = tiny_model()
 
     def disturb() -> dict[str, float]:
@@ -152,7 +153,7 @@ def test_what_a_hook_returns_is_logged_and_does_not_change_training(
     assert first == read_log(tmp_path / "plain")[0]["loss"]
 
 
-def test_evaluating_gives_every_module_its_mode_back() -> None:
+def test_evaluating_gives_every_module_its_mode_back():
     model = tiny_model()
     model[1].eval()
     with evaluating(model):
@@ -161,7 +162,7 @@ def test_evaluating_gives_every_module_its_mode_back() -> None:
     assert [module.training for module in model] == [True, False, True, True, True]
 
 
-def test_an_average_of_weights_is_the_recursion_by_hand() -> None:
+def test_an_average_of_weights_is_the_recursion_by_hand():
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
     average = WeightAverage(model, decay=0.5)
@@ -178,23 +179,22 @@ def test_an_average_of_weights_is_the_recursion_by_hand() -> None:
     assert model.weight.item() == 7.0
 
 
-def test_frozen_weights_are_neither_changed_nor_stored(tmp_path: Path) -> None:
+def test_frozen_weights_are_neither_changed_nor_stored(tmp_path):
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
     model[0].requires_grad_(requires_grad=False)
     before = model[0].weight.clone()
-    history = fit(model, lambda b: {"loss": model(b).square().mean()}, batch_at,
-                  FitSettings(steps=3, learning_rate=0.1), tmp_path, resume=False)  # fmt: skip
+    history = fit_square(model, FitSettings(steps=3, learning_rate=0.1), tmp_path)  # fmt: skip
     assert torch.equal(model[0].weight, before)
     assert set(load_file(history.checkpoint / "weights.safetensors")) == {"1.weight", "1.bias"}
 
 
-def test_another_run_in_the_folder_is_refused_without_resume(tmp_path: Path) -> None:
+def test_another_run_in_the_folder_is_refused_without_resume(tmp_path):
     run(tmp_path, resume=False)
     with pytest.raises(RecipeError, match="--resume"):
         run(tmp_path, resume=False)
 
 
-def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+def test_resuming_with_other_settings_is_refused_by_name(tmp_path):
     run(tmp_path, resume=False)
     model = tiny_model()
     with pytest.raises(RecipeError, match=r"learning_rate = 0\.01, not 0\.5"):
@@ -202,7 +202,7 @@ def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None
             replace(SETTINGS, learning_rate=0.5), tmp_path, resume=True)  # fmt: skip
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     model = nn.Linear(4, 1)
     with pytest.raises(RecipeError, match="at step 1; lower learning_rate"):
         fit(model, lambda b: {"loss": model(b).mean() * math.nan}, batch_at,

@@ -8,18 +8,18 @@ from typing import Any
 from aligncap.errors import MissingModelError
 
 QUANTIZATIONS = ("nf4",)
-"""Ways of holding a frozen base's weights in fewer bits."""
+"""Formats of a frozen base's weights in fewer bits."""
 
 
 def load_causal_lm(name: str, *, dtype: str = "auto", quantization: str | None = None) -> Any:
     """A causal LM from a folder or the local Hugging Face cache, safetensors only.
 
-    With `quantization` "nf4" its matrices are put into 4 bits as they are read, on this process's
-    GPU. MissingModelError says what to fetch, or what 4 bits need.
+    With `quantization` "nf4" its matrices are quantised to 4 bits as they are loaded, on this
+    process's GPU. MissingModelError says what to fetch, or what 4 bits need.
     """
     from transformers import AutoModelForCausalLM
 
-    packed = {} if quantization is None else _packed(name, dtype)
+    more = {} if quantization is None else _quantization(name, dtype)
     try:
         causal_lm = AutoModelForCausalLM.from_pretrained(
             folder_of(name),
@@ -27,17 +27,17 @@ def load_causal_lm(name: str, *, dtype: str = "auto", quantization: str | None =
             use_safetensors=True,
             dtype=dtype,
             attn_implementation="sdpa",
-            **packed,
+            **more,
         )
     except (OSError, ValueError) as error:
         raise _missing(name, "weights", error) from error
-    # An adapter remembers its base by this: a name, not a place in this machine's cache.
+    # An adapter stores its base by this: the name, not a path in this machine's cache.
     causal_lm.config.name_or_path = name
     return causal_lm
 
 
-def _packed(name: str, dtype: str) -> dict[str, Any]:
-    """What else is asked of transformers for 4 bits; MissingModelError where they cannot be had."""
+def _quantization(name: str, dtype: str) -> dict[str, Any]:
+    """transformers' options for 4 bits; MissingModelError where GPU or library are missing."""
     import torch
 
     missing = [
@@ -83,7 +83,7 @@ def load_tokenizer(name: str) -> Any:
 
 
 def load_config(name: str) -> Any:
-    """The configuration of that model, likewise; of its weights nothing is needed."""
+    """The configuration of that model, likewise; its weights need not be here."""
     from transformers import AutoConfig
 
     try:
@@ -93,10 +93,9 @@ def load_config(name: str) -> Any:
 
 
 def folder_of(name: str) -> str:
-    """Where a model lies on this machine.
+    """The folder of a model on this machine; OSError or ValueError where it is not here.
 
-    Looked up by us: transformers asks the network for an adapter even of local files, and waits.
-    OSError or ValueError where it is not here.
+    transformers itself would ask the network for an adapter even of local files, and wait.
     """
     from huggingface_hub import snapshot_download
 
@@ -106,16 +105,16 @@ def folder_of(name: str) -> str:
 def _missing(name: str, what: str, error: Exception) -> MissingModelError:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if isinstance(error, LocalEntryNotFoundError):  # its own words are about the library's options
+    if isinstance(error, LocalEntryNotFoundError):  # its text is about the library's options
         reason = "not in this machine's Hugging Face cache"
     else:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return MissingModelError(
-        f"language model {name!r}: no usable {what} here ({reason}); {_cure(name)}"
+        f"language model {name!r}: no usable {what} here ({reason}); {_hint(name)}"
     )
 
 
-def _cure(name: str) -> str:
+def _hint(name: str) -> str:
     with suppress(OSError, ValueError):
         folder = Path(folder_of(name))
         if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):

@@ -1,4 +1,4 @@
-"""How long, how fast and how often: the settings of a training run, without torch."""
+"""The settings of a training run (§4.2), without torch."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ from aligncap.recipes import Count, Share, recipe_section
 
 @recipe_section
 class FitSettings:
-    """Settings of one run of `fit`; out-of-range values raise RecipeError at birth."""
+    """Settings of one run of `fit`; values out of range raise RecipeError."""
 
     steps: Count
     """Optimiser steps."""
@@ -24,7 +24,7 @@ class FitSettings:
     decay_all: bool = False
     """Decay norms, biases and embeddings as well as matrices."""
     accumulation: Count = 1
-    """Batches whose gradients make one step, of all processes together: they share them."""
+    """Batches whose gradients make one step, shared by all processes."""
     clip_norm: PositiveFloat | None = 1.0
     """Largest gradient norm; None leaves gradients as they are."""
     seed: NonNegativeInt = 0
@@ -43,10 +43,10 @@ class FitSettings:
     precision: Literal["float32", "bfloat16"] = "float32"
     """"bfloat16" runs the step under autocast; weights stay float32."""
     sharding: Literal["none", "fsdp", "zero1", "zero2", "zero3"] = "none"
-    """What several processes share out of the model beside the batches: nothing ("none": DDP),
-    all of it ("fsdp", "zero3"), AdamW's moments ("zero1"), or these and gradients ("zero2")."""
+    """What is sharded over several processes: nothing ("none": DDP), all of the model's state
+    ("fsdp", "zero3"), AdamW's moments ("zero1"), or these and gradients ("zero2")."""
     deepspeed: Path | None = None
-    """DeepSpeed's JSON for what the settings here do not say, such as buckets and offloading."""
+    """DeepSpeed's JSON for further settings, such as buckets and offloading."""
 
     @model_validator(mode="after")
     def _sharding_fits(self) -> Self:
@@ -79,5 +79,5 @@ def learning_rate_at(number: int, settings: FitSettings) -> float:
 
 
 def seed_of(*numbers: int) -> int:
-    """One 63-bit seed from several numbers (seed, step, rank …), well spread for near ones."""
+    """One 63-bit seed from several numbers (seed, step, rank …); near ones give distant seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
