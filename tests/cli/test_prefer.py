@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.preference import Annotation, Clip, ClipCandidates, Provenance
-from aligncap.preference.store import PreferenceStore
+from aligncap.preference.store import Annotation, Clip, ClipCandidates, PreferenceStore, Provenance
 from cli.conftest import Aligncap
 from preference.small import candidate
 from support.killer import finish, start

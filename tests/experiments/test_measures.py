@@ -5,7 +5,7 @@ import pytest
 
 from aligncap.experiments.tables import OverRuns, Share, measures
 from aligncap.metrics.scores import ScoredClip, difference
-from aligncap.preference.values import Clip
+from aligncap.preference.store import Clip
 from preference.small import facts_of
 
 LOUD_AND_FAST = facts_of(loudness_db=-15.0, pace_syllables_per_s=6.1)

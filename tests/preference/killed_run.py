@@ -33,7 +33,7 @@ def run(kind: str, preferences: Path, start: Path, output: Path, *, resume: bool
             ppo=PpoLossSettings(epochs=2, minibatches=2, kl_coefficient=0.05),
             **changes,
         )
-        ppo.follow(rlhf, output, reward=test_ppo.names_the_best, resume=resume)
+        ppo.maximise(rlhf, output, reward=test_ppo.names_the_best, resume=resume)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aligncap.preference import Annotation
 from aligncap.preference.judges import judge_all
 from aligncap.preference.pairs import PairOptions, pair_all
-from aligncap.preference.store import PreferenceStore
+from aligncap.preference.store import Annotation, PreferenceStore
 from preference.small import FakeJudge, fill
 from support.killer import hold, wait_until
 

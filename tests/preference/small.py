@@ -11,9 +11,16 @@ from aligncap.captioner.captioner import CaptionCandidates, CaptionHypothesis
 from aligncap.captioner.captioner import PreparedSpeech as Listened
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.errors import AlignCapError, AudioError
-from aligncap.preference import Candidate, Clip, ClipCandidates, Judgement, Provenance
-from aligncap.preference.store import PreferenceStore
-from aligncap.preference.values import Asked, digest
+from aligncap.preference.evidence import Asked
+from aligncap.preference.store import (
+    Candidate,
+    Clip,
+    ClipCandidates,
+    Judgement,
+    PreferenceStore,
+    Provenance,
+    digest,
+)
 from aligncap.values import Fact, Facts, SpeechTokens
 
 SOURCE = Provenance(model="fake", fingerprint="0123", method="beam", options={"count": 3})
@@ -63,7 +70,7 @@ class FakeJudge:
 
     name: str = "evidence"
     scores: Mapping[str, float] = field(default_factory=dict)
-    at_once: int = 1
+    batch_size: int = 1
 
     @property
     def signature(self) -> str:

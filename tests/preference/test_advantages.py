@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aligncap.preference.losses import (
+from aligncap.preference.ppo import (
     advantages_of,
     clipped_policy_loss,
     clipped_value_loss,

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from aligncap.errors import MissingModelError
-from aligncap.preference import Annotation
-from aligncap.preference.agreement import (
+from aligncap.preference.judges import (
     accuracy_against,
     kendall_tau_b,
     krippendorff_alpha,
     ratings_of,
 )
+from aligncap.preference.store import Annotation
 
 N = None
 KRIPPENDORFF_2011 = [

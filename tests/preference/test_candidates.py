@@ -8,7 +8,6 @@ import pytest
 from aligncap.captioner.runtimes import DecodeOptions
 from aligncap.data.manifest import Utterance
 from aligncap.errors import AlignCapError, AudioError, RecipeError, UnknownNameError
-from aligncap.preference import ClipCandidates
 from aligncap.preference.candidates import (
     CandidateOptions,
     decode_options,
@@ -16,7 +15,7 @@ from aligncap.preference.candidates import (
     provenance_of,
     stored_file,
 )
-from aligncap.preference.store import PreferenceStore
+from aligncap.preference.store import ClipCandidates, PreferenceStore
 from preference.small import FakeModel
 
 ALIKE = ("He is sad.", "he is SAD", "", "He is sad and slow.", "…", "He is calm.", "He is low.")

@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aligncap.errors import DataError, UnknownNameError
-from aligncap.preference import Candidate, PreferencePair, normal_form
 from aligncap.preference.judges import judge_all
 from aligncap.preference.pairs import (
     FORMATS,
@@ -18,7 +17,7 @@ from aligncap.preference.pairs import (
     read_pairs,
     write_pairs,
 )
-from aligncap.preference.store import PreferenceStore
+from aligncap.preference.store import Candidate, PreferencePair, PreferenceStore, normal_form
 from preference.small import FakeJudge, candidate, fill
 
 PAIR = PreferencePair(candidate("He is calm."), candidate("He is angry."), 0.25)

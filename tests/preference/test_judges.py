@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from aligncap.errors import DataError, JudgeError, RecipeError, UnknownNameError
-from aligncap.preference import Annotation, Clip, ClipCandidates, Judgement, Provenance
 from aligncap.preference.judges import (
     HumanJudge,
     JudgeOptions,
@@ -16,7 +15,14 @@ from aligncap.preference.judges import (
     judge_all,
     open_judge,
 )
-from aligncap.preference.store import PreferenceStore
+from aligncap.preference.store import (
+    Annotation,
+    Clip,
+    ClipCandidates,
+    Judgement,
+    PreferenceStore,
+    Provenance,
+)
 from metrics.small import FakeModel, judge_of
 from preference.small import SOURCE, FakeJudge, candidate, fill, finding
 
@@ -31,9 +37,9 @@ def test_judges_are_opened_by_name() -> None:
         open_judge("llm", JudgeOptions())
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 64])
-def test_only_what_is_missing_is_judged(store: PreferenceStore, at_once: int) -> None:
-    judge = FakeJudge(at_once=at_once)
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_only_what_is_missing_is_judged(store: PreferenceStore, batch_size: int) -> None:
+    judge = FakeJudge(batch_size=batch_size)
     fill(store, 5)
     assert sum(judge_all(store, judge)) == 15
     assert list(judge_all(store, judge)) == [0] * 5

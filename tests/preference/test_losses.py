@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligncap.preference.losses import (
+from aligncap.preference.dpo import (
     LOSSES,
     cdpo,
     dpo,

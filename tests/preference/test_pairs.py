@@ -5,10 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligncap.errors import DataError, RecipeError
-from aligncap.preference import Judgement, PreferencePair
 from aligncap.preference.judges import judge_all
 from aligncap.preference.pairs import PairOptions, best_against_rest, gold_against_best, pair_all
-from aligncap.preference.store import PreferenceStore
+from aligncap.preference.store import Judgement, PreferencePair, PreferenceStore
 from preference.small import SOURCE, FakeJudge, candidate, fill, finding
 
 

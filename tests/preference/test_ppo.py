@@ -22,10 +22,10 @@ from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, collate, 
 from aligncap.captioner.runtimes import ResponseRules
 from aligncap.errors import RecipeError
 from aligncap.preference import ppo
-from aligncap.preference.dpo import PolicyWithValue
 from aligncap.preference.examples import PreferenceRow
 from aligncap.preference.ppo import (
     Phase,
+    PolicyWithValue,
     PpoLossSettings,
     PpoSettings,
     RolloutBatchSettings,
@@ -64,7 +64,7 @@ def settings_of(preferences: Path, start: Path, **changes: object) -> PpoSetting
 
 def run(settings: PpoSettings, output: Path, *, resume: bool = False) -> dict[str, Any]:
     output.mkdir(exist_ok=True)
-    return dict(ppo.follow(settings, output, reward=names_the_best, resume=resume))
+    return dict(ppo.maximise(settings, output, reward=names_the_best, resume=resume))
 
 
 def test_the_reward_rises_to_its_optimum_near_the_reference(
@@ -222,7 +222,7 @@ def test_a_response_cut_off_costs_the_penalty_and_advantages_are_whitened(
     )
     output = tmp_path / "run"
     output.mkdir()
-    ppo.follow(settings, output, reward=lambda row, texts: [0.0] * len(texts), resume=False)
+    ppo.maximise(settings, output, reward=lambda row, texts: [0.0] * len(texts), resume=False)
     phase = load_phase(output / ppo.PHASES_FOLDER / "phase-0.npz")
     said = [response for row in phase.rows for response in row.responses]
     stops = set(load_torch(start).vocabulary.stop_ids())

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from aligncap.errors import DataError
-from aligncap.preference import (
+from aligncap.preference.store import (
     Annotation,
     Clip,
     ClipCandidates,
     Judgement,
     PreferencePair,
+    PreferenceStore,
     Provenance,
+    open_store,
 )
-from aligncap.preference.store import PreferenceStore, open_store
 from preference.small import FAST_LOUD_WOMAN, SOURCE, FakeJudge, candidate, fill, finding
 
 
@@ -87,7 +88,7 @@ def test_the_latest_judge_is_the_one_that_began_last(store: PreferenceStore) -> 
         signature = "evidence|old"
 
     for judge in (FakeJudge(), Old(), FakeJudge(), FakeJudge("llm")):
-        store.begin_judging(judge)
+        store.begin_judging(judge.name, judge.signature)
     assert store.latest_judge("evidence") == "evidence|fake"
     assert store.judge_names() == ["evidence", "llm"]
 

@@ -11,8 +11,7 @@ import torch
 from aligncap.alignment.trainer import TaskBatch
 from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.prompts import collate
-from aligncap.preference.dpo import PairLossSettings, PairObjective
-from aligncap.preference.losses import LOSSES
+from aligncap.preference.dpo import LOSSES, PairLossSettings, PairObjective
 from preference.test_dpo import random_pairs
 
 pytest.importorskip("trl", reason="needs trl, of the dev extra, as an oracle")

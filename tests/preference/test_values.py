@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligncap.errors import DataError, UnknownNameError
-from aligncap.preference import (
+from aligncap.preference.store import (
     Annotation,
     Candidate,
     Judgement,

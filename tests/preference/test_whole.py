@@ -12,8 +12,7 @@ from aligncap.preference.candidates import RowClipSettings, join, read_row_clips
 from aligncap.preference.evidence import EvidenceJudge
 from aligncap.preference.examples import read_preferences
 from aligncap.preference.pipeline import LearnSettings
-from aligncap.preference.store import PreferenceStore
-from aligncap.preference.values import Candidate
+from aligncap.preference.store import Candidate, PreferenceStore
 from aligncap.recipes import run_recipe
 from alignment.test_dry_run import PARTS
 from alignment.tiny_rows import FEELINGS, SOURCE

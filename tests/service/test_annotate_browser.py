@@ -20,11 +20,10 @@ pytest.importorskip("uvicorn", reason="needs the serve extra")
 from aligncap.alignment.examples import read_rows, read_source
 from aligncap.cli.console import Console
 from aligncap.cli.main import main
-from aligncap.preference import Candidate, Clip, ClipCandidates
 from aligncap.preference.candidates import GOLD
 from aligncap.preference.examples import PreferenceRow, write_preference_rows
 from aligncap.preference.pairs import read_pairs
-from aligncap.preference.store import PreferenceStore
+from aligncap.preference.store import Candidate, Clip, ClipCandidates, PreferenceStore
 from preference.po_corpus import train_start, write_corpus
 from preference.small import SOURCE
 from service.browsing import Sitting, open_browser, served, sitting

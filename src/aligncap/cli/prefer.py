@@ -323,7 +323,12 @@ def agreement(
 
 def agreement_record(store: "PreferenceStore") -> Record:
     """Tau-b of each two judges, alpha among people, each judge's accuracy against people."""
-    from aligncap.preference import agreement
+    from aligncap.preference.judges import (
+        accuracy_against,
+        kendall_tau_b,
+        krippendorff_alpha,
+        ratings_of,
+    )
 
     judges = {name: store.latest_judge(name) for name in store.judge_names()}
     clips = [  # for each clip, the scores of each judge by candidate
@@ -342,17 +347,17 @@ def agreement_record(store: "PreferenceStore") -> Record:
             keys = sorted(first.keys() & second.keys())
             both.append(([first[key] for key in keys], [second[key] for key in keys]))
         compared = sum(len(scores) > 1 for scores, _ in both)
-        tau = _rounded(agreement.kendall_tau_b(both))
+        tau = _rounded(kendall_tau_b(both))
         correlations.append({"judges": list(pair), "clips": compared, "tau_b": tau})
     choices = store.annotations.all()
     accuracies = []
     for name in judges:
         if name != "human":
             by_key = {key: one for clip in clips for key, one in clip.get(name, {}).items()}
-            right = agreement.accuracy_against(choices, by_key)
+            right = accuracy_against(choices, by_key)
             accuracy = _rounded(right.value)
             accuracies.append({"judge": name, "choices": right.compared, "accuracy": accuracy})
-    ratings = agreement.ratings_of(choices)
+    ratings = ratings_of(choices)
     shared = sum(sum(one is not None for one in unit) > 1 for unit in zip(*ratings, strict=True))
     return {
         "judges": judges,
@@ -361,8 +366,8 @@ def agreement_record(store: "PreferenceStore") -> Record:
             "annotators": len(ratings),
             "choices": len(choices),
             "shared_pairs": shared,
-            "alpha_ordinal": _rounded(agreement.krippendorff_alpha(ratings, "ordinal")),
-            "alpha_nominal": _rounded(agreement.krippendorff_alpha(ratings, "nominal")),
+            "alpha_ordinal": _rounded(krippendorff_alpha(ratings, "ordinal")),
+            "alpha_nominal": _rounded(krippendorff_alpha(ratings, "nominal")),
         },
         "accuracy": accuracies,
     }

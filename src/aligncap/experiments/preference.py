@@ -22,7 +22,7 @@ from aligncap.captioner.checkpoint import load_vocabulary, read_meta
 from aligncap.captioner.loading import model_fingerprint, open_generator
 from aligncap.errors import DataError
 from aligncap.experiments.tables import REFERENCES, measures, tables
-from aligncap.preference.candidates import RowClip, is_as_it_is, join
+from aligncap.preference.candidates import RowClip, is_unchanged, join
 from aligncap.preference.pipeline import ROWS_FILE, SUMMARY_FILE, learn_once
 from aligncap.recipes import read_toml, run_recipe
 from aligncap.storage import hash_of, write_atomic
@@ -110,7 +110,7 @@ def validation_clips(options: Options) -> list[RowClip]:
         if row.split == "validation"
         and row.corpus in options.corpora
         and row.speech is not None
-        and is_as_it_is(row)
+        and is_unchanged(row)
     ]
     if not kept:
         raise DataError(f"{options.rows}: no validation row of {', '.join(options.corpora)}")

@@ -1,31 +1,7 @@
-"""Preferences (§3.2): candidates of a clip, judges of them, the pairs that follow, and what is
-learnt from those: direct preference optimisation, a reward model, and PPO.
+"""Preferences (§3.2, decisions 11 to 13): candidates of a clip, judges, pairs, and what is trained
+on them: direct preference optimisation, a reward model, and PPO.
 
-A store keeps all of it: `candidates` asks a model for captions, `judges` opens a judge that gives
-each a score with its reasons, `pairs` sets the best against the rest, `exchange` writes them for
-other trainers. None of that needs torch; `dpo`, `reward` and `ppo`, which learn, do.
+`candidates` asks a model for captions, `judges` score them with reasons, `pairs` sets the best
+against the rest and writes pairs for other trainers; a `store` keeps all of it. `examples` makes
+preference rows, from which `dpo`, `reward` and `ppo` train; `pipeline` is all of it in one recipe.
 """
-
-from aligncap.preference.store import Annotation
-from aligncap.preference.values import (
-    Candidate,
-    Clip,
-    ClipCandidates,
-    Judge,
-    Judgement,
-    PreferencePair,
-    Provenance,
-    normal_form,
-)
-
-__all__ = [
-    "Annotation",
-    "Candidate",
-    "Clip",
-    "ClipCandidates",
-    "Judge",
-    "Judgement",
-    "PreferencePair",
-    "Provenance",
-    "normal_form",
-]

@@ -1,14 +1,9 @@
 """Several captions of each clip, from one model, into a store (decision 11).
 
-The model encodes a clip's prompt once for all of them. Captions that say the same in their normal
-form count once; each keeps its token ids and log-probability.
-
-Clips of training rows: their tokens are there already, so nobody listens to them again.
-
-A training row has tokens and P_act, a manifest labels and people's captions, the cache of facts
-what was measured: together they are all that candidates, judges and preference rows need.
-
-Candidates of the clips of training rows, many prompts at a time.
+The model encodes a clip's prompt once for all of them. Captions that are the same in their normal
+form count once; each keeps its token ids and log-probability. `find_candidates` reads recordings;
+`find_row_candidates` takes clips of training rows, whose speech tokens are there already: a row has
+tokens and P_act, a manifest labels and people's captions, the cache of facts what was measured.
 """
 
 import os
@@ -36,12 +31,12 @@ from aligncap.clues import detect_language
 from aligncap.data.captions import write_captions
 from aligncap.data.manifest import Utterance, read_manifest, trusted_gender
 from aligncap.errors import AlignCapError, DataError
-from aligncap.preference.store import PreferenceStore
-from aligncap.preference.values import (
-    SEARCHED,
+from aligncap.preference.store import (
+    METHODS,
     Candidate,
     Clip,
     ClipCandidates,
+    PreferenceStore,
     Provenance,
     normal_form,
 )
@@ -51,37 +46,37 @@ from aligncap.training.settings import seed_of
 from aligncap.values import LANGUAGES, Facts, SpeechTokens
 
 
-class Model(Protocol):
-    """What is asked for captions; a `Captioner` is one."""
+class CaptionSource(Protocol):
+    """What candidates come from; a `Captioner` is one."""
 
     options: DecodeOptions
-    """How it captions by itself."""
+    """Its own decode options."""
 
     def hear_many(
         self, sources: Iterable[Path], *, language: str, options: DecodeOptions
     ) -> Iterator[CaptionCandidates | AlignCapError]:
-        """For each recording all that is asked for, best first, or what is wrong with it."""
+        """For each recording the captions asked for, best first, or what is wrong with it."""
 
 
 @recipe_section
 class CandidateOptions:
-    """How candidates are looked for."""
+    """How candidates are generated."""
 
     count: Annotated[int, Field(ge=2)] = 5
     """Candidates of a clip, at most."""
-    method: Annotated[str, one_of(SEARCHED)] = "beam"
+    method: Annotated[str, one_of(METHODS[:3])] = "beam"
     """"beam": the best of a beam search; "diverse": the best of as many groups of beams, which
-    needs the torch runtime; "sample": drawn."""
+    needs the torch runtime; "sample": sampled."""
     diversity: float = 0.5
     """What a token costs for each earlier group that has just chosen it."""
     temperature: float = 1.0
     top_p: float = 0.95
-    """Samples are drawn from the fewest tokens whose probability exceeds it."""
+    """Samples are of the fewest tokens whose probability exceeds it."""
     seed: int = 0
 
 
 def decode_options(options: CandidateOptions, base: DecodeOptions) -> DecodeOptions:
-    """How the model searches; `base` is how it captions by itself."""
+    """Decode options for all candidates of a clip at once; `base` are the model's own."""
     count = options.count
     if options.method == "sample":
         sampling = Sampling(temperature=options.temperature, top_p=options.top_p, seed=options.seed)
@@ -115,7 +110,7 @@ decision 11."""
 
 def find_candidates(
     utterances: Iterable[Utterance],
-    model: Model,
+    model: CaptionSource,
     store: PreferenceStore,
     *,
     options: CandidateOptions,
@@ -138,13 +133,13 @@ def find_candidates(
                 yield utterance.path
 
     decoding = decode_options(options, model.options)
-    for heard in model.hear_many(files(), language=language, options=decoding):
+    for result in model.hear_many(files(), language=language, options=decoding):
         utterance = waiting.popleft()
-        if isinstance(heard, AlignCapError):
-            yield heard
+        if isinstance(result, AlignCapError):
+            yield result
             continue
-        clip = clip_of(utterance, heard.utterance.facts, root=root)
-        found = ClipCandidates(clip, language, distinct(clip, language, heard.wordings, options))
+        clip = clip_of(utterance, result.utterance.facts, root=root)
+        found = ClipCandidates(clip, language, distinct(clip, language, result.wordings, options))
         gold = ClipCandidates(clip, language, gold_of(utterance, clip, language))
         try:
             store.add_findings([(found, provenance), (gold, GOLD)])
@@ -173,24 +168,24 @@ def clip_of(utterance: Utterance, facts: Facts, *, root: Path) -> Clip:
 def stored_file(path: Path, root: Path) -> str:
     """A file as a store names it: relative to `root` where it is inside of it, else absolute."""
     # Links are left as they are: whoever serves the file decides whether to follow them.
-    whole = Path(os.path.abspath(path))  # noqa: PTH100
+    full = Path(os.path.abspath(path))  # noqa: PTH100
     folder = Path(os.path.abspath(root))  # noqa: PTH100
-    return (whole.relative_to(folder) if whole.is_relative_to(folder) else whole).as_posix()
+    return (full.relative_to(folder) if full.is_relative_to(folder) else full).as_posix()
 
 
 def distinct(
-    clip: Clip, language: str, wordings: Sequence[CaptionHypothesis], options: CandidateOptions
+    clip: Clip, language: str, captions: Sequence[CaptionHypothesis], options: CandidateOptions
 ) -> tuple[Candidate, ...]:
-    """The first `count` that say something, and something else than those before them."""
+    """The first `count` captions that are not empty and differ from those before them."""
     once: dict[str, Candidate] = {}
-    for wording in wordings:
-        if normal_form(wording.text):
+    for caption in captions:
+        if normal_form(caption.text):
             one = Candidate(
                 utterance=clip.utterance,
                 language=language,
-                text=wording.text,
-                token_ids=wording.hypothesis.ids,
-                log_probability=wording.hypothesis.log_probability,
+                text=caption.text,
+                token_ids=caption.hypothesis.ids,
+                log_probability=caption.hypothesis.log_probability,
                 method=options.method,
             )
             once.setdefault(one.key, one)
@@ -208,7 +203,7 @@ class RowClipSettings:
     """Which clips get candidates."""
 
     rows: Path
-    """Training rows; of each clip the row of the clip as it is counts (`…#0`)."""
+    """Training rows; of each clip only the unchanged view counts (`…#0`)."""
     manifests: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Of the corpora that the rows are of."""
     facts: Path
@@ -216,30 +211,30 @@ class RowClipSettings:
     clips: NonNegativeInt = 1000
     """Training clips, as many of each corpus as there are; 0 = all."""
     validation_clips: NonNegativeInt = 200
-    """Clips of validation speakers, the same way: what the implicit reward is validated on."""
+    """Clips of validation speakers, chosen alike: what the implicit reward is validated on."""
     languages: Annotated[tuple[str, ...], Field(min_length=1)] = LANGUAGES
 
 
 @dataclass(frozen=True, slots=True)
 class RowClip:
-    """A clip as training knows it."""
+    """A clip of a training row, with its manifest's utterance."""
 
     row: TrainingRow
     utterance: Utterance
     clip: Clip
 
     def spoken(self, act_mode: str, language: str) -> Spoken:
-        """What a captioner reads of it."""
+        """Its speech tokens and P_act, as a captioner takes them."""
         assert self.row.speech is not None, "rows without speech are left out"
         return SpeechTokens(self.row.speech), self.row.acoustic_prompt(act_mode, language)
 
 
 def read_row_clips(settings: RowClipSettings) -> tuple[list[RowClip], SpeechSource]:
-    """The clips that are asked for, and whose tokens they have.
+    """The clips that the settings ask for, and the tokenizer of their codes.
 
     DataError where a row's clip is in none of the manifests.
     """
-    kept = [row for row in read_rows(settings.rows) if row.speech is not None and is_as_it_is(row)]
+    kept = [row for row in read_rows(settings.rows) if row.speech is not None and is_unchanged(row)]
     limits = dict(zip(SPLITS, (settings.clips, settings.validation_clips), strict=True))
     rows = [
         row
@@ -267,7 +262,7 @@ def join(rows: Sequence[TrainingRow], manifests: Iterable[Path], facts: Path) ->
 
 
 def spread(rows: Sequence[TrainingRow], limit: int, *, seed: int = 0) -> list[TrainingRow]:
-    """At most `limit` rows (0 = all), drawn from each corpus as equally as they last."""
+    """At most `limit` random rows (0 = all), as many of each corpus as far as it has them."""
     if not limit:
         return list(rows)
     by_corpus: dict[str, list[TrainingRow]] = defaultdict(list)
@@ -285,13 +280,13 @@ def utterance_of(row: TrainingRow) -> str:
     return name or row.id
 
 
-def is_as_it_is(row: TrainingRow) -> bool:
-    """Whether a row is of the clip itself, not of another view of it."""
+def is_unchanged(row: TrainingRow) -> bool:
+    """Whether a row is of the clip itself, not of an augmented view."""
     return "#" not in row.id or row.id.endswith("#0")
 
 
-TOGETHER = 64
-"""Clips that are written of, and kept, at once."""
+BATCH_SIZE = 64
+"""Clips that are captioned, and kept, at once."""
 
 
 def find_row_candidates(
@@ -305,29 +300,25 @@ def find_row_candidates(
 ) -> Iterator[int]:
     """Keep the candidates of each clip that has none of this provenance yet.
 
-    Gives how many clips are done, once they are in the store. Clips are always written of in the
-    same company, so a run that was killed draws what it would have drawn.
+    Gives how many clips are done, once they are in the store. Clips are always captioned in the
+    same batches, so a run that was killed samples what it would have sampled.
     """
     done = store.found(provenance)
     base = decode_options(options, writer.options(max(1, options.count)))
-    for number, start in enumerate(range(0, len(clips), TOGETHER)):
-        group = clips[start : start + TOGETHER]
-        if any((one.clip.utterance, language) not in done for one in group):
-            spoken = [one.spoken(writer.meta.act_mode, language) for one in group]
-            wordings = writer.write(spoken, language=language, options=_seeded(base, number))
+    for number, start in enumerate(range(0, len(clips), BATCH_SIZE)):
+        batch = clips[start : start + BATCH_SIZE]
+        if any((one.clip.utterance, language) not in done for one in batch):
+            decoding = base
+            if base.sampling is not None:
+                sampling = replace(base.sampling, seed=seed_of(base.sampling.seed, number))
+                decoding = replace(base, sampling=sampling)
+            spoken = [one.spoken(writer.meta.act_mode, language) for one in batch]
+            captions = writer.write(spoken, language=language, options=decoding)
             kept = []
-            for one, said in zip(group, wordings, strict=True):
-                found = distinct(one.clip, language, said, options)
+            for one, texts in zip(batch, captions, strict=True):
+                found = distinct(one.clip, language, texts, options)
                 gold = gold_of(one.utterance, one.clip, language)
                 kept.append((ClipCandidates(one.clip, language, found), provenance))
                 kept.append((ClipCandidates(one.clip, language, gold), GOLD))
             store.add_findings(kept)
-        yield len(group)
-
-
-def _seeded(options: DecodeOptions, number: int) -> DecodeOptions:
-    """Each group of clips with draws of its own."""
-    if options.sampling is None:
-        return options
-    seed = seed_of(options.sampling.seed, number)
-    return replace(options, sampling=replace(options.sampling, seed=seed))
+        yield len(batch)

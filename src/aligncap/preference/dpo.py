@@ -1,19 +1,19 @@
-"""The policy of PPO: the captioner with a value head on its hidden states.
+"""PO-Regularization (§3.2, Eq. 6): the policy learns from pairs directly (decision 12).
 
-π_ref: the policy as it was before its first step, whose log-probabilities are constants.
+Each pair loss is a pure function of margins [pairs],
 
-They are computed once, with the very weights that training is about to change, and kept on disk:
-no second copy of the model is loaded, and an adapter that is trained further needs no care
-(switching it off would take its learnt speech rows away as well; decision 12).
+    h = (log π(c) - log π_ref(c)) - (log π(r) - log π_ref(r)),
 
-PO-Regularization (§3.2, Eq. 6): the policy learns what a judge preferred, directly.
-
-All candidates of a clip share its prompt, which is encoded once; the reference's log-probabilities
-are computed before the first step and kept (decision 12).
+c the chosen and r the rejected response, log-probabilities summed over the response's tokens (or
+their mean, if `length_normalised`). All candidates of a clip share its prompt, which is encoded
+once. π_ref is the policy before its first step: its log-probabilities are computed once, with the
+very weights that training is about to change, and kept on disk. No second copy of the model is
+loaded, and an adapter that is trained further needs no care (switching it off would take its
+learnt speech rows away as well).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from aligncap.alignment.examples import Example, Sample
 from aligncap.alignment.teacher import (
@@ -40,73 +41,82 @@ from aligncap.alignment.trainer import (
     TaskBatch,
     TrainingTask,
 )
-from aligncap.captioner.model import CaptionModel, TorchBatch, target_log_probs
+from aligncap.captioner.model import CaptionModel, target_log_probs
 from aligncap.captioner.prompts import SharedPromptRow, to_torch
-from aligncap.preference.dry_run import plan_preference
 from aligncap.preference.examples import (
     PairBatchSettings,
     PairDataset,
     Pairs,
+    plan_preference,
     read_preferences,
     require_start,
     start_act_mode,
     with_pairs,
 )
-from aligncap.preference.losses import LOSSES, log_ratio_margins
 from aligncap.preference.reward import CaptionCheck, CheckSettings, RowCaptioner
 from aligncap.recipes import Trainer, one_of, recipe_section
 from aligncap.training.devices import first_process_first, training_device
 from aligncap.training.loop import evaluating
 
-
-@dataclass(frozen=True, slots=True)
-class TokenScores:
-    """What the policy says of the N tokens of a batch's responses."""
-
-    log_probs: Tensor
-    """[N]"""
-    values: Tensor
-    """[N]; the reward still to come, as seen before the token."""
-    entropy: Tensor
-    """[N], in nats."""
+PairLoss = Callable[[Tensor, float, float], Tensor]
+"""(margins [pairs], β, smoothing) → losses [pairs]."""
 
 
-class PolicyWithValue(nn.Module):
-    """One body, two heads: which token next, and what the response will be worth.
+def log_ratio_margins(
+    policy: Tensor, reference: Tensor, chosen: Tensor, rejected: Tensor
+) -> Tensor:
+    """h of each pair, [pairs].
 
-    The KL coefficient is a buffer, so that checkpoints keep it.
+    `policy` and `reference` [responses] are log-probabilities of all responses of a batch,
+    `chosen` and `rejected` [pairs] are places among them. The reference gets no gradient.
     """
+    ratios = policy - reference.detach()
+    return ratios[chosen] - ratios[rejected]
 
-    coefficient: Tensor
 
-    def __init__(self, captioner: CaptionModel, *, coefficient: float) -> None:
-        super().__init__()
-        self.captioner = captioner
-        self.value = nn.Linear(captioner.width, 1)
-        # Nothing is known of values at first: 0 is as good a guess as any, and biases nothing.
-        nn.init.zeros_(self.value.weight)
-        nn.init.zeros_(self.value.bias)
-        self.register_buffer("coefficient", torch.tensor(coefficient, dtype=torch.float64))
+def dpo(margins: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
+    """-log σ(β h): direct preference optimisation (Rafailov et al. 2023, Eq. 7).
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.captioner.device
+    What Eq. 6 must mean (decision 12). `smoothing` has no part in it.
+    """
+    del smoothing
+    return -logsigmoid(beta * margins)
 
-    def forward(self, batch: TorchBatch) -> TokenScores:
-        """Log-probability, value and entropy of each token, from one pass."""
-        logits, states = self.captioner.text_logits_and_states(batch)
-        logits = logits.float()
-        log_probs = target_log_probs(logits, batch.target_ids)
-        values = self.value(states.float()).squeeze(-1)
-        with torch.no_grad():
-            spread = logits.detach().log_softmax(-1)
-            entropy = -(spread.exp() * spread).sum(-1)
-        return TokenScores(log_probs, values, entropy)
+
+def paper_eq6(margins: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
+    """-β log σ(h): Eq. 6 as printed but for its sign, which would make chosen captions unlikely.
+
+    β scales the loss instead of the margin: with AdamW, which divides by the gradient's size, it
+    has next to no effect.
+    """
+    del smoothing
+    return -beta * logsigmoid(margins)
+
+
+def ipo(margins: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
+    """(h - 1/(2β))²: identity preference optimisation (Azar et al. 2024, Eq. 17; τ is β here).
+
+    Its authors take mean log-probabilities: use it with `length_normalised`.
+    """
+    del smoothing
+    return (margins - 1 / (2 * beta)).square()
+
+
+def cdpo(margins: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
+    """-(1-ε) log σ(β h) - ε log σ(-β h): DPO where a share ε of the pairs is the wrong way round.
+
+    Conservative DPO (Mitchell 2023); ε is `smoothing`, and 0 makes it `dpo`.
+    """
+    scaled = beta * margins
+    return -(1 - smoothing) * logsigmoid(scaled) - smoothing * logsigmoid(-scaled)
+
+
+LOSSES: dict[str, PairLoss] = {"dpo": dpo, "paper_eq6": paper_eq6, "ipo": ipo, "cdpo": cdpo}
+"""What a recipe of kind "dpo" can minimise, by name."""
 
 
 class StartingPolicy:
-    """A model that is about to be trained, as a teacher: to be asked before the first step only."""
+    """A model that is about to be trained, as a teacher: valid until its first step only."""
 
     def __init__(self, model: CaptionModel) -> None:
         self._model = model.to(training_device())
@@ -157,10 +167,10 @@ class ReferenceCache:
 
 
 CACHE_FOLDER = "reference"
-"""Of a run: what the reference says, where the recipe names no other folder."""
+"""Of a run: the reference's log-probabilities, where the recipe names no other folder."""
 
 TOP_K = 64
-"""Tokens of the reference's distributions that validation's KL is told by."""
+"""Tokens of the reference's distributions that validation's KL is computed from."""
 
 
 @recipe_section
@@ -168,15 +178,15 @@ class PairLossSettings:
     """What is minimised over the pairs."""
 
     name: Annotated[str, one_of(LOSSES)] = "dpo"
-    """One of `losses.LOSSES`: "dpo", "paper_eq6", "ipo" or "cdpo"."""
+    """One of `LOSSES`: "dpo", "paper_eq6", "ipo" or "cdpo"."""
     beta: PositiveFloat = 0.1
-    """How dear it is to leave the reference; §3.2 leaves it open (decision 12)."""
+    """Cost of leaving the reference; §3.2 leaves it open (decision 12)."""
     smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """"cdpo" only: the share of pairs thought to be the wrong way round."""
     length_normalised: bool = False
     """Mean instead of summed log-probabilities: a long caption weighs no more than a short one."""
     likelihood_weight: NonNegativeFloat = 0.0
-    """Weight of the chosen captions' own cross-entropy beside it; not in the paper."""
+    """Weight of the chosen captions' own cross-entropy, added to it; not in the paper."""
 
     @model_validator(mode="after")
     def _smoothing_is_of_cdpo(self) -> Self:
@@ -193,7 +203,8 @@ class DpoSettings(StageSettings):
     loss: PairLossSettings = field(default_factory=PairLossSettings)
     check: CheckSettings = field(default_factory=CheckSettings)
     reference: Path | None = None
-    """Folder of what the reference says, to share between runs; inside the run's if not given."""
+    """Folder of the reference's log-probabilities, to share between runs; in the run's if not
+    given."""
 
     @model_validator(mode="after")
     def _goes_on(self) -> Self:
@@ -203,7 +214,7 @@ class DpoSettings(StageSettings):
 
 @dataclass(frozen=True, slots=True)
 class PairObjective:
-    """A preference loss, and how far the policy prefers what was chosen."""
+    """A preference loss, and how far the policy prefers the chosen responses."""
 
     settings: PairLossSettings
 
@@ -247,7 +258,7 @@ class PairObjective:
 
 
 def plan(settings: DpoSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`dry_run`)."""
+    """The plan of a dry run."""
     return plan_preference(settings)
 
 
@@ -261,7 +272,9 @@ def train_dpo(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[s
     book = PairDataset(
         trainer.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode
     )
-    task, drift = dpo_task(settings, trainer, book, root)
+    start = StartingPolicy(trainer.model)
+    task = dpo_task(settings, book, start, root)
+    drift = reference_kl(trainer, book, start, root)
     captioner = RowCaptioner(trainer.model, trainer.prompter, settings.limits, act_mode)
     check = CaptionCheck(captioner, rows, settings.check)
     return trainer.run(
@@ -273,29 +286,27 @@ def train_dpo(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[s
 
 
 def dpo_task(
-    settings: DpoSettings, trainer: StageTrainer, book: PairDataset, root: Path
-) -> tuple[TrainingTask[Pairs], Callable[[], Mapping[str, float]]]:
-    """The pairs beside the reference's log-probabilities, and what tells how far the policy is
-    from the reference: {"validation_kl": KL(π_ref ‖ π) a response token of validation rows}."""
-    start = StartingPolicy(trainer.model)
-    cache = ReferenceCache(root, start, book.examples(book.all_draws()))
+    settings: DpoSettings, book: PairDataset, start: StartingPolicy, root: Path
+) -> TrainingTask[Pairs]:
+    """The pairs of a batch with the reference's log-probabilities, which are computed first."""
+    cache = ReferenceCache(root, start, book.examples(book.all_samples()))
     cache.fill()
 
-    def beside(draws: Sequence[Sample]) -> Pairs:
-        pairs = book.pairs_of(draws)
-        return Pairs(pairs.chosen, pairs.rejected, cache.lookup(book.examples(draws)))
+    def targets(samples: Sequence[Sample]) -> Pairs:
+        return replace(book.pairs_of(samples), reference=cache.lookup(book.examples(samples)))
 
-    task = TrainingTask(
-        rows_of=lambda draw: [book.row_of(draw)],
+    return TrainingTask(
+        rows_of=lambda sample: [book.row_of(sample)],
         objective=PairObjective(settings.loss),
-        targets=beside,
+        targets=targets,
     )
-    return task, _drift(trainer, book, start, root)
 
 
-def _drift(
+def reference_kl(
     trainer: StageTrainer, book: PairDataset, start: StartingPolicy, root: Path
 ) -> Callable[[], Mapping[str, float]]:
+    """What measures how far the policy is from the reference: {"validation_kl": KL(π_ref ‖ π) a
+    response token of validation rows}, or nothing where there are none."""
     examples = book.examples(trainer.validation_samples())
     if not examples:
         return dict
@@ -303,13 +314,13 @@ def _drift(
     with first_process_first():
         cache.fill(examples)
 
-    def said(draws: Sequence[Sample]) -> Distributions | None:
-        return cache.lookup(book.examples(draws))
+    def targets(samples: Sequence[Sample]) -> Distributions | None:
+        return cache.lookup(book.examples(samples))
 
     task = TrainingTask(
-        rows_of=lambda draw: [book.row_of(draw)],
+        rows_of=lambda sample: [book.row_of(sample)],
         objective=CaptionObjective(kl_weight=1.0, ce_weight=0.0),
-        targets=said,
+        targets=targets,
     )
     means = trainer.validator(task, trainer.model)
     return lambda: {"validation_kl": means()["validation_kl"]}

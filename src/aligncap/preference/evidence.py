@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from math import inf
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import Field
 
@@ -36,8 +36,34 @@ from aligncap.clues.claims import (
     claims_of,
     without_composure,
 )
-from aligncap.preference.values import Asked, Candidate, Judgement
+from aligncap.preference.store import Candidate, Clip, Judgement
 from aligncap.recipes import recipe_section
+
+Asked = tuple[Clip, Sequence[Candidate]]
+"""A clip and candidates of it in one language that are to be judged together."""
+
+
+class Judge(Protocol):
+    """Scores captions of a clip."""
+
+    @property
+    def name(self) -> str:
+        """ "evidence", "llm" or "human"."""
+
+    @property
+    def signature(self) -> str:
+        """Everything its scores depend on besides the clip: weights, vocabulary, model, version."""
+
+    @property
+    def batch_size(self) -> int:
+        """Clips of one call of `judge`, whose judgements are stored together."""
+
+    def judge(self, asked: Sequence[Asked]) -> list[list[Judgement]]:
+        """Judgements of the candidates of each clip, all of one language; some may be left out."""
+
+    def close(self) -> None:
+        """Close what it has open."""
+
 
 Weight = Annotated[float, Field(ge=0, lt=inf)]
 
@@ -86,7 +112,7 @@ class EvidenceJudge:
 
     weights: EvidenceWeights = field(default_factory=EvidenceWeights)
     name: str = "evidence"
-    at_once: int = 1
+    batch_size: int = 1
 
     @property
     def signature(self) -> str:

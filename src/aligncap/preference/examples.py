@@ -1,6 +1,6 @@
-"""Preference rows: what DPO, the reward model and PPO learn from, as JSON lines read as a stream.
+"""Preference rows: what DPO, the reward model and PPO learn from, as JSON lines.
 
-The first line says whose codes the rows hold, as in `alignment.data`:
+The first line names the tokenizer of the speech codes, as in `alignment.examples`:
 
     {"preference_rows": 1, "tokenizer": {"name": "builtin", "fingerprint": "3f9c…", …}}
 
@@ -8,8 +8,8 @@ and each further line is one clip in one language:
 
     {"id": "clip7", "corpus": "ravdess", "split": "train", "weight": 1.0, "language": "en",
      "speech": [17, 4, …],                 one list a codebook where there are several
-     "measured": "Feeling low and slow",   P_act of the prompt by the signal, and by what the
-     "heard": "Feeling sad and low",       tokenizer's heads hear as well; each may be left out
+     "measured": "Feeling low and slow",   P_act of the prompt by the signal, and by the
+     "heard": "Feeling sad and low",       tokenizer's heads as well; each may be left out
      "candidates": ["…", "…", "…"],
      "pairs": [[0, 1], [0, 2]],            (chosen, rejected), places among the candidates
      "facts": [3.2, 2.9, {"pitch_median_hz": [231.0, "Hz", 0.9, ""], …}],
@@ -19,20 +19,18 @@ and each further line is one clip in one language:
 Only id, corpus, language, speech and candidates are required: pairs are what DPO and the reward
 model learn from, facts, labels and references are what captions are checked against.
 
-From a store to preference rows: what DPO, the reward model and PPO learn from.
-
-Pairs as shared-prompt rows: all candidates of a clip behind one prompt, pairs as places.
-
-What every preference recipe goes on from: a captioner that was trained before.
+`PairDataset` makes shared-prompt rows of them: all candidates of a clip behind one prompt, and
+pairs as places among the responses of a batch.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from aligncap.alignment.examples import (
     BatchSettings,
@@ -54,15 +52,16 @@ from aligncap.alignment.examples import (
     table_of,
     write_lines,
 )
-from aligncap.alignment.trainer import StageSettings
+from aligncap.alignment.trainer import StageSettings, plan_training
 from aligncap.captioner.checkpoint import read_meta
+from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.prompts import SharedPromptRow
 from aligncap.errors import DataError, UnknownNameError
-from aligncap.preference.candidates import is_as_it_is, utterance_of
-from aligncap.preference.store import PreferenceStore
-from aligncap.preference.values import Clip, PreferencePair, Provenance
+from aligncap.preference.candidates import is_unchanged, utterance_of
+from aligncap.preference.store import Clip, PreferencePair, PreferenceStore, Provenance
 from aligncap.prosody.facts import facts_of, table_of_facts
 from aligncap.recipes import Count, recipe_section
+from aligncap.training.dry_run import Needed, needed_path
 from aligncap.values import EMOTIONS, LANGUAGES, Facts
 
 KIND = "preference_rows"
@@ -136,41 +135,34 @@ def read_preferences(paths: Sequence[Path]) -> tuple[list[PreferenceRow], Speech
 
 def read_preference_rows(path: Path) -> Iterator[PreferenceRow]:
     """The rows of a file, one at a time; DataError names file and line."""
-    return read_rest(path, _row)
+    return read_rest(path, _row_of_table)
 
 
 def write_preference_rows(path: Path, source: SpeechSource, rows: Iterable[PreferenceRow]) -> int:
     """Write a file of preference rows, whole or not at all; returns how many."""
-    return write_lines(path, head_of(KIND, source), map(_table, rows))
+    return write_lines(path, head_of(KIND, source), map(_table_of_row, rows))
 
 
-def _row(table: Table) -> PreferenceRow:
+def _row_of_table(table: Table) -> PreferenceRow:
     for key in table:
         if key not in ROW_KEYS:
             raise UnknownNameError("key of a preference row", key, ROW_KEYS)
-    language = table["language"]
+    language, facts = table["language"], table.get("facts")
     clip = {key: table[key] for key in ("id", "corpus", "speech")}
     clip |= {key: table[key] for key in ("split", "weight") if key in table}
-    facts = table.get("facts")
+    clip |= {key: {language: table[key]} for key in ACTS if table.get(key)}
+    clip["captions"] = {language: table["candidates"]}
     return PreferenceRow(
-        clip=row_of(
-            {
-                **clip,
-                "captions": {language: table["candidates"]},
-                **{key: {language: table[key]} for key in ACTS if table.get(key)},
-            }
-        ),
+        clip=row_of(clip),
         pairs=tuple((int(chosen), int(rejected)) for chosen, rejected in table.get("pairs", ())),
         facts=None if facts is None else facts_of(facts),
         emotion=table.get("emotion"),
         gender=table.get("gender"),
-        references={
-            language: tuple(texts) for language, texts in table.get("references", {}).items()
-        },
+        references={name: tuple(texts) for name, texts in table.get("references", {}).items()},
     )
 
 
-def _table(row: PreferenceRow) -> Mapping[str, object]:
+def _table_of_row(row: PreferenceRow) -> Mapping[str, object]:
     clip, language = table_of(row.clip), row.language
     return {
         **{key: clip[key] for key in ("id", "corpus", "split", "weight", "speech")},
@@ -195,21 +187,21 @@ def write_store_rows(
     """
     builder = store.pairs.latest()
     source = one_source({path: read_source(path) for path in training})
-    known = {clip.utterance: clip for clip in store.clips()}
-    heard = [
-        (row, known.pop(utterance_of(row)))
+    missing = {clip.utterance: clip for clip in store.clips()}
+    clips = [
+        (row, missing.pop(utterance_of(row)))
         for path in training
         for row in read_rows(path)
-        if row.speech is not None and is_as_it_is(row) and utterance_of(row) in known
+        if row.speech is not None and is_unchanged(row) and utterance_of(row) in missing
     ]
-    if not heard:
+    if not clips:
         raise DataError(
             f"{training[0]}: holds no clip of {store.path}; name the training rows that were made "
             "from the manifest of the candidates"
         )
-    rows = list(preference_rows(store, heard, builder=builder, source=None, languages=LANGUAGES))
+    rows = list(preference_rows(store, clips, builder=builder, source=None, languages=LANGUAGES))
     write_preference_rows(out, source, rows)
-    return len(rows), sum(len(row.pairs) for row in rows), len(known)
+    return len(rows), sum(len(row.pairs) for row in rows), len(missing)
 
 
 def preference_rows(
@@ -223,7 +215,7 @@ def preference_rows(
     """Each clip and language that has candidates of `source` (None: of any model), with the pairs
     of `builder`.
 
-    A clip without a pair has a row all the same: PPO reads clips, not pairs.
+    A clip without a pair has a row all the same: PPO needs clips, not pairs.
     """
     pairs: dict[tuple[str, str], list[PreferencePair]] = defaultdict(list)
     for pair in store.pairs.all(builder):
@@ -237,49 +229,36 @@ def preference_rows(
                 if candidate.method != "gold"
             }
             # The corpus' caption takes part only where it was paired.
-            texts |= {
-                side.key: side.text
-                for pair in own
-                for side in (pair.chosen, pair.rejected)
-                if side.key not in texts
-            }
+            for pair in own:
+                for side in (pair.chosen, pair.rejected):
+                    texts.setdefault(side.key, side.text)
+            place = {key: number for number, key in enumerate(texts)}
             if texts:
-                yield _preference_row(training, clip, language, texts, own)
+                yield PreferenceRow(
+                    clip=replace(
+                        training,
+                        captions={language: tuple(texts.values())},
+                        weight=1.0,
+                        act={},
+                        transcript="",
+                        measured=_only(training.measured, language),
+                        heard=_only(training.heard, language),
+                    ),
+                    pairs=tuple((place[one.chosen.key], place[one.rejected.key]) for one in own),
+                    facts=clip.facts,
+                    emotion=clip.emotion,
+                    gender=clip.gender,
+                    references=dict(clip.references),
+                )
 
 
-def _preference_row(
-    training: TrainingRow,
-    clip: Clip,
-    language: str,
-    texts: dict[str, str],
-    pairs: Sequence[PreferencePair],
-) -> PreferenceRow:
-    place = {key: number for number, key in enumerate(texts)}
-    return PreferenceRow(
-        clip=replace(
-            training,
-            captions={language: tuple(texts.values())},
-            weight=1.0,
-            act={},
-            measured=_of_language(training.measured, language),
-            heard=_of_language(training.heard, language),
-            transcript="",
-        ),
-        pairs=tuple((place[pair.chosen.key], place[pair.rejected.key]) for pair in pairs),
-        facts=clip.facts,
-        emotion=clip.emotion,
-        gender=clip.gender,
-        references=dict(clip.references),
-    )
+def _only(texts: Mapping[str, str], language: str) -> dict[str, str]:
+    return {name: text for name, text in texts.items() if name == language}
 
 
-def _of_language(acts: Mapping[str, str], language: str) -> dict[str, str]:
-    return {language: acts[language]} if language in acts else {}
-
-
-def reads(act_mode: str) -> StudentSettings:
-    """What the policy reads: P_act as it was trained with, as its candidates were made, nothing
-    left out at random."""
+def prompt_settings(act_mode: str) -> StudentSettings:
+    """The policy's prompts: P_act as in its earlier training and in generating its candidates,
+    without dropout."""
     return StudentSettings(act_mode=act_mode, act_dropout=0.0)
 
 
@@ -315,7 +294,7 @@ def with_pairs(rows: Sequence[PreferenceRow], *, candidates: int) -> list[Prefer
 
 
 class PairDataset:
-    """Draws from preference rows as rows of ids, and their pairs."""
+    """Preference rows as rows of ids, and their pairs; by samples (`alignment.examples`)."""
 
     def __init__(
         self,
@@ -326,36 +305,38 @@ class PairDataset:
         act_mode: str,
     ) -> None:
         """`prompter` is over the clips of the same rows; of each the first `candidates` count."""
-        self._reads = reads(act_mode)
+        self._settings = prompt_settings(act_mode)
         self._prompter, self._rows = prompter, rows
         self._pairs = [[p for p in row.pairs if max(p) < candidates] for row in rows]
 
-    def row_of(self, draw: Sample) -> SharedPromptRow:
+    def row_of(self, sample: Sample) -> SharedPromptRow:
         """The clip's prompt, and every candidate that is in a pair, in order."""
-        places = tuple(sorted({place for pair in self._pairs[draw.row] for place in pair}))
-        whole = Sample(draw.row, self._rows[draw.row].language, places, None)
-        return self._prompter.student_row(whole, self._reads)
+        places = tuple(self._paired(sample))
+        paired = Sample(sample.row, self._rows[sample.row].language, places, None)
+        return self._prompter.student_row(paired, self._settings)
 
-    def pairs_of(self, draws: Sequence[Sample]) -> Pairs:
-        """The pairs of a batch of these draws."""
+    def pairs_of(self, samples: Sequence[Sample]) -> Pairs:
+        """The pairs of a batch of these samples."""
         chosen: list[int] = []
         rejected: list[int] = []
         start = 0
-        for draw in draws:
-            pairs = self._pairs[draw.row]
-            places = sorted({place for pair in pairs for place in pair})
+        for sample in samples:
+            places = self._paired(sample)
             rank = {place: start + number for number, place in enumerate(places)}
-            chosen += [rank[one] for one, _ in pairs]
-            rejected += [rank[other] for _, other in pairs]
+            chosen += [rank[one] for one, _ in self._pairs[sample.row]]
+            rejected += [rank[other] for _, other in self._pairs[sample.row]]
             start += len(places)
         return Pairs(np.array(chosen, dtype=np.int64), np.array(rejected, dtype=np.int64))
 
-    def examples(self, draws: Sequence[Sample]) -> list[Example]:
-        """Prompt and response of each candidate, in the order of the batch's responses."""
-        rows = [self.row_of(draw) for draw in draws]
-        return [Example(row.prompt_ids, said) for row in rows for said in row.responses]
+    def _paired(self, sample: Sample) -> list[int]:
+        return sorted({place for pair in self._pairs[sample.row] for place in pair})
 
-    def all_draws(self) -> list[Sample]:
+    def examples(self, samples: Sequence[Sample]) -> list[Example]:
+        """Prompt and response of each candidate, in the order of the batch's responses."""
+        rows = [self.row_of(sample) for sample in samples]
+        return [Example(row.prompt_ids, ids) for row in rows for ids in row.responses]
+
+    def all_samples(self) -> list[Sample]:
         """Every row once."""
         return [Sample(place, row.language, (), None) for place, row in enumerate(self._rows)]
 
@@ -383,3 +364,29 @@ def start_act_mode(settings: StageSettings) -> str:
     """Where P_act comes from: as the model was trained before."""
     assert settings.model.start is not None
     return read_meta(settings.model.start).act_mode
+
+
+ROWS_HINT = "make it with a recipe of kind 'prefer', or as aligncap.preference.examples describes"
+
+
+def plan_preference(
+    settings: StageSettings,
+    *,
+    pairs: bool = True,
+    wrap: Callable[[CaptionModel], nn.Module] | None = None,
+    frozen: Callable[[CaptionModel], int] | None = None,
+    more: Iterable[Needed] = (),
+    notes: Iterable[str] = (),
+) -> dict[str, object]:
+    """`plan_training` on preference rows; DataError where none holds a pair though `pairs` are
+    learnt."""
+    paths = settings.data.rows
+    needed = [needed_path("preference rows", path, hint=ROWS_HINT) for path in paths]
+    source = None
+    if not any(one.hint for one in needed):
+        rows, source = read_preferences(paths)
+        if pairs:
+            with_pairs(rows, candidates=settings.batch.captions)
+    return plan_training(
+        settings, source, rows=needed, more=more, wrap=wrap, frozen=frozen, notes=notes
+    )

@@ -1,27 +1,28 @@
-"""The llm judge: P_score (Fig. 5) by a language model, which sees all candidates of a clip at once.
+"""The judges (decision 11): opened by name, combined by weight, and how far they agree.
 
-It reads, it does not listen: beside the instruction it is shown what people say of the clip or,
-where nobody has captioned it, the caption written from the corpus' labels. The score is P_score
-over its best, 10.
+"evidence" is in `preference.evidence`. "llm" is P_score (Fig. 5) by a language model, which sees
+all candidates of a clip at once: it does not listen, but is shown what people say of the clip or,
+where nobody has captioned it, the caption written from the corpus' labels; the score is P_score
+over its best, 10. "human" is what people chose on the annotation page: (wins - losses) /
+comparisons over all people and pairs of a candidate, a tie being neither.
 
-The human judge: what people chose on the annotation page, as scores.
-
-A candidate's score is (wins - losses) / comparisons, a tie being neither, over all people and all
-of its pairs: 1 where it always won. A candidate that nobody compared has no judgement.
-
-The table of judges, what they may need, and how the judgements of several become one.
+Agreement is Kendall's tau-b between judges, Krippendorff's alpha among people, and a judge's
+accuracy against people's choices; NaN where nothing can be said, such as of constant scores.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from logging import getLogger
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from aligncap import __version__
 from aligncap.captioner.prompts import INSTRUCTIONS
-from aligncap.errors import DataError, JudgeError, RecipeError, UnknownNameError
+from aligncap.errors import DataError, JudgeError, MissingModelError, RecipeError, UnknownNameError
 from aligncap.metrics.aes import (
     CONTRADICTION_PENALTY,
     MAX_P_RATING,
@@ -38,9 +39,16 @@ from aligncap.metrics.judge import (
     settings_hash,
 )
 from aligncap.metrics.scores import signature_text
-from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
-from aligncap.preference.store import Annotation, Group, PreferenceStore
-from aligncap.preference.values import Asked, Candidate, Clip, Judge, Judgement, digest
+from aligncap.preference.evidence import Asked, EvidenceJudge, EvidenceWeights, Judge
+from aligncap.preference.store import (
+    Annotation,
+    Candidate,
+    Clip,
+    Group,
+    Judgement,
+    PreferenceStore,
+    digest,
+)
 from aligncap.values import LANGUAGES
 
 if TYPE_CHECKING:
@@ -49,8 +57,8 @@ if TYPE_CHECKING:
 
 LOG = getLogger(__name__)
 
-AT_ONCE = 16
-"""Clips whose candidates are asked about together, so that several questions are under way."""
+BATCH_SIZE = 16
+"""Clips whose candidates are rated concurrently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class LlmJudge:
 
     client: JudgeClient
     name: str = "llm"
-    at_once: int = AT_ONCE
+    batch_size: int = BATCH_SIZE
 
     @property
     def signature(self) -> str:
@@ -140,7 +148,7 @@ class HumanJudge:
 
     annotations: tuple[Annotation, ...]
     name: str = "human"
-    at_once: int = 1
+    batch_size: int = 1
 
     @property
     def signature(self) -> str:
@@ -222,11 +230,11 @@ def judge_all(store: PreferenceStore, judge: Judge) -> Iterator[int]:
     """Let a judge judge every candidate of a store that it has not judged yet.
 
     Gives, for each clip, the number of its new judgements once they are in the store: those of
-    `judge.at_once` clips are one transaction.
+    `judge.batch_size` clips are one transaction.
     """
-    store.begin_judging(judge)
+    store.begin_judging(judge.name, judge.signature)
     for _, groups in groupby(store.groups(), key=lambda group: group[1]):
-        while batch := list(islice(groups, judge.at_once)):
+        while batch := list(islice(groups, judge.batch_size)):
             asked = [(group[0], _unjudged(store, judge, group)) for group in batch]
             found = iter(judge.judge([one for one in asked if one[1]]))
             each = [next(found) if candidates else [] for _, candidates in asked]
@@ -266,3 +274,74 @@ def combined(
                 reason="; ".join(each[name].reason for name in names if each[name].reason),
             )
     return found
+
+
+def kendall_tau_b(clips: Iterable[tuple[Sequence[float], Sequence[float]]]) -> float:
+    """Kendall's tau-b (Kendall, 1945) between two judges' scores of the candidates of each clip.
+
+    Over all pairs of candidates of one clip, as pairs of two clips are never made: the sum of
+    sign(a_i - a_j) sign(b_i - b_j), over its largest value without ties of both judges.
+    """
+    signs = [np.zeros((2, 0))]
+    for pair in clips:
+        first, second = np.asarray(pair, np.float64)
+        upper = np.triu_indices(len(first), k=1)
+        orders = [np.sign(np.subtract.outer(one, one))[upper] for one in (first, second)]
+        signs.append(np.array(orders))
+    a, b = np.concatenate(signs, axis=1)
+    scale = math.sqrt((a @ a) * (b @ b))
+    return float(a @ b) / scale if scale else math.nan
+
+
+def krippendorff_alpha(
+    ratings: Sequence[Sequence[float | None]], level: Literal["nominal", "ordinal"]
+) -> float:
+    """Krippendorff's alpha, 1 - observed / expected disagreement (Krippendorff, 2011).
+
+    `ratings` are one row a rater and one column a unit, None where a rater did not rate it. Units
+    that fewer than two rated say nothing. 1 is agreement in all, 0 that of chance.
+    """
+    table = np.array(ratings, dtype=np.float64, ndmin=2)
+    table = table[:, np.isfinite(table).sum(axis=0) > 1]
+    if len(np.unique(table[np.isfinite(table)])) < 2:
+        return math.nan
+    try:
+        from krippendorff import alpha
+    except ModuleNotFoundError as error:
+        raise MissingModelError(
+            "the agreement of people needs krippendorff, which is not installed; "
+            "run: pip install 'aligncap[serve]'"
+        ) from error
+    return float(alpha(table, level_of_measurement=level))
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How often a judge prefers what a person preferred."""
+
+    value: float
+    """A judge's tie counts half; NaN where nothing was compared."""
+    compared: int
+    """Choices that were no tie or skip, of candidates that the judge has judged."""
+
+
+def accuracy_against(choices: Iterable[Annotation], scores: Mapping[str, float]) -> Accuracy:
+    """The share of people's preferences that a judge's scores (by candidate) share."""
+    right = compared = 0.0
+    for choice in choices:
+        first, second = choice.pair
+        if choice.value and first in scores and second in scores:
+            compared += 1
+            sign = np.sign(scores[first] - scores[second])
+            right += 0.5 if sign == 0 else float(sign == choice.value)
+    return Accuracy(right / compared if compared else math.nan, int(compared))
+
+
+def ratings_of(choices: Iterable[Annotation]) -> list[list[float | None]]:
+    """People's choices as ratings: a row a person, a column for each pair that anybody judged."""
+    values: dict[str, dict[tuple[str, str], int]] = {}
+    for choice in choices:
+        if choice.value is not None:
+            values.setdefault(choice.annotator, {})[choice.pair] = choice.value
+    pairs = sorted({pair for row in values.values() for pair in row})
+    return [[row.get(pair) for pair in pairs] for _, row in sorted(values.items())]

@@ -28,13 +28,13 @@ from aligncap.captioner.prompts import INSTRUCTIONS
 from aligncap.clues import detect_language
 from aligncap.errors import AlignCapError, DataError, UnknownNameError
 from aligncap.preference.judges import combined
-from aligncap.preference.store import PreferenceStore
-from aligncap.preference.values import (
+from aligncap.preference.store import (
     Candidate,
     Clip,
     ClipCandidates,
     Judgement,
     PreferencePair,
+    PreferenceStore,
     Provenance,
 )
 from aligncap.recipes import recipe_section

@@ -1,7 +1,7 @@
 """All of preference optimisation in one recipe: candidates, judge, pairs, rows, training; again.
 
     <output>/prefer.sqlite          candidates, judgements and pairs of every round
-             round-1/rows.jsonl     what is learnt from
+             round-1/rows.jsonl     preference rows of the round
                      dpo/model      the policy that the round ends with
                      summary.json   written when the round is done
 
@@ -12,10 +12,12 @@ gives the candidates of the next, and is its reference.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
+from aligncap.alignment.examples import SPLITS, read_rows, read_source
 from aligncap.captioner.checkpoint import RUN_MODEL_FOLDER
 from aligncap.captioner.loading import model_fingerprint, open_generator
 from aligncap.errors import RecipeError
@@ -24,10 +26,10 @@ from aligncap.preference.candidates import (
     RowClipSettings,
     decode_options,
     find_row_candidates,
+    is_unchanged,
     provenance_of,
     read_row_clips,
 )
-from aligncap.preference.dry_run import plan_rounds
 from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
 from aligncap.preference.examples import preference_rows, write_preference_rows
 from aligncap.preference.judges import judge_all
@@ -36,18 +38,19 @@ from aligncap.preference.store import PreferenceStore
 from aligncap.recipes import Count, Trainer, one_of, recipe_section, run_recipe
 from aligncap.storage import write_atomic
 from aligncap.training.devices import is_distributed
+from aligncap.training.dry_run import MANIFEST_HINT, Needed, needed_path, plan_table
 
 METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"dpo": ("dpo",), "ppo": ("ppo",), "reward+ppo": ("reward", "ppo")}
 )
-"""How a round learns → the recipes that it runs, one after another; the last trains the policy."""
+"""How a round trains → the recipes that it runs, one after another; the last is the policy's."""
 
 STORE_FILE, ROWS_FILE, SUMMARY_FILE = "prefer.sqlite", "rows.jsonl", "summary.json"
 
 
 @recipe_section
 class LearnSettings:
-    """What learns from the preference rows."""
+    """What is trained on the preference rows."""
 
     method: Annotated[str, one_of(METHODS)] = "dpo"
     """One of `METHODS`."""
@@ -80,19 +83,61 @@ class PreferSettings:
 
 
 def plan(settings: PreferSettings, output: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`dry_run`): its first round stands for all."""
-    told = _each_step(settings, output / "round-1", settings.start, dry_run=True)
-    steps: dict[str, Any] = {kind: described["plan"] for kind, described in told}
-    folders = {"start from": settings.start}
-    if settings.exported is not None:
-        folders["write candidates"] = settings.exported
-    return plan_rounds(
-        settings.data,
-        settings.candidates,
-        steps,
-        folders=folders,
-        output=output,
-        rounds=settings.rounds,
+    """The plan of a dry run: each step's total, and "steps" with the plans of the first round.
+
+    What a round makes itself is not among what is loaded. Steps run one after another, so memory
+    is the largest step's; nothing of an earlier round is removed, so disk is the sum.
+    """
+    planned = _each_step(settings, output / "round-1", settings.start, dry_run=True)
+    steps: dict[str, Any] = {kind: described["plan"] for kind, described in planned}
+    models = {"start from": settings.start, "write candidates": settings.exported}
+    hint = "train it with its recipe, or give another model folder"
+    data = settings.data
+    needed = [
+        needed_path("training rows", data.rows, hint="make it with a recipe of kind 'rows'"),
+        *(needed_path("manifest", path, hint=MANIFEST_HINT) for path in data.manifests),
+        *(
+            needed_path(f"model to {what}", path, hint=hint)
+            for what, path in models.items()
+            if path
+        ),
+    ]
+    for one in chain.from_iterable(plan["loads"] for plan in steps.values()):
+        listed = one["name"] in {known.name for known in needed}
+        if not listed and not Path(one["name"]).is_relative_to(output):
+            needed.append(Needed(one["what"], one["name"], one["cure"] or ""))
+    last = list(steps.values())[-1]
+    disk, memory = (
+        None
+        if None in [plan[key] for plan in steps.values()]
+        else {kind: plan[key]["total"] for kind, plan in steps.items()}
+        for key in ("disk_bytes", "memory_bytes")
+    )
+    table = plan_table(
+        needed,
+        parameters=last["parameters"],
+        disk=disk and {kind: settings.rounds * total for kind, total in disk.items()},
+        assumed=last["assumed"],
+        notes=[*last["notes"], _clips_note(settings)],
+    )
+    most = memory and {**memory, "total": max(memory.values())}
+    return {**table, "memory_bytes": most, "steps": steps}
+
+
+def _clips_note(settings: PreferSettings) -> str:
+    data = settings.data
+    if not data.rows.exists():
+        return "the training rows are not here, so it is not known how many clips there are"
+    read_source(data.rows)  # raises where they are no training rows
+    found = dict.fromkeys(SPLITS, 0)
+    for row in read_rows(data.rows):
+        found[row.split] += row.speech is not None and is_unchanged(row)
+    limits = zip(found.values(), (data.clips, data.validation_clips), strict=True)
+    clips = sum(min(count, limit or count) for count, limit in limits)
+    captions = clips * len(data.languages) * settings.candidates.count
+    return (
+        f"{settings.rounds} x {clips:,} clips, each with candidates in as many languages as the "
+        f"model has: at most {captions:,} a round, written and judged before the steps"
     )
 
 
@@ -114,8 +159,8 @@ def run_rounds(settings: PreferSettings, output: Path, *, resume: bool) -> Mappi
             make_rows(
                 settings, output / STORE_FILE, folder / ROWS_FILE, start=start, first=number == 1
             )
-            summary = dict(_learn(settings, folder, start))
-            write_atomic(written, json.dumps(summary, default=str))
+            *_, (_, trained) = _each_step(settings, folder, start)
+            write_atomic(written, json.dumps(trained, default=str))
         summary = json.loads(written.read_text("utf-8"))
         start = Path(str(summary["model"]))
     return {"rounds": settings.rounds, **summary}
@@ -123,11 +168,11 @@ def run_rounds(settings: PreferSettings, output: Path, *, resume: bool) -> Mappi
 
 def make_rows(
     settings: PreferSettings, path: Path, rows: Path, *, start: Path, first: bool
-) -> Path:
+) -> None:
     """The preference rows of a round in the file `rows`: candidates of the policy `start`, judged
     and paired in the store at `path`. Nothing is done where they are there."""
     if rows.exists():
-        return rows
+        return
     clips, source = read_row_clips(settings.data)
     folder = (settings.exported or start) if first else start
     options, judge = settings.candidates, EvidenceJudge(settings.evidence)
@@ -158,12 +203,6 @@ def make_rows(
             languages=languages,
         )
         write_preference_rows(rows, source, found)
-    return rows
-
-
-def _learn(settings: PreferSettings, folder: Path, start: Path) -> Mapping[str, object]:
-    *_, (_, summary) = _each_step(settings, folder, start)
-    return summary
 
 
 def _each_step(
@@ -171,10 +210,13 @@ def _each_step(
 ) -> Iterator[tuple[str, Mapping[str, object]]]:
     """The recipes of a round, one after another, and what each gave."""
     learn = settings.learn
-    more = reward_overrides(settings.evidence) if learn.method == "ppo" else []
+    weights = asdict(settings.evidence).items()
+    # PPO's reward is the judge of DPO's pairs, or a model of that judge's preferences.
+    more = [f"reward.evidence.{name}={value}" for name, value in weights]
+    more = more if learn.method == "ppo" else []
     for kind in METHODS[learn.method]:
         output = folder / kind
-        told = learn_once(
+        summary = learn_once(
             kind,
             learn.recipes,
             output,
@@ -183,13 +225,8 @@ def _each_step(
             overrides=[*more, *getattr(learn, kind)],
             dry_run=dry_run,
         )
-        yield kind, told
+        yield kind, summary
         more = ["reward.name=model", f'reward.model="{output / RUN_MODEL_FOLDER}"']
-
-
-def reward_overrides(weights: EvidenceWeights) -> list[str]:
-    """What makes PPO's reward the judge of these weights."""
-    return [f"reward.evidence.{name}={value}" for name, value in asdict(weights).items()]
 
 
 def learn_once(

@@ -1,26 +1,20 @@
-"""The recipe of kind "ppo".
+"""RLHF by PPO (decision 13): the policy generates captions, and their rewards improve it.
 
-A round of PPO's rollouts, and how it is kept.
+The reward is a reward model's or the evidence judge's (`preference.reward`); the reference is the
+policy as it began, and what leaving it costs is steered so that the policy stays near. The prompt
+of a clip is encoded once for all its rollouts. One step of `fit` is one minibatch; minibatch
+`number` belongs to round number // (epochs · minibatches) of rollouts. A round depends on the
+weights, its number and the seed only, and is kept on disk until no checkpoint needs it any more: a
+run that was killed between two updates of a round goes on with the very same one.
 
-A phase depends on the weights, its number and the seed only, and is
-kept on disk until no checkpoint needs it any more: a run that was killed between two updates of a
-phase goes on with the very same one.
-
-Rollouts of PPO: what the policy says of some clips, what it was worth, and what follows.
-
-The prompt of a clip is encoded once for all its rollouts, when they are drawn and when they are
-scored.
-
-RLHF by PPO (decision 13): the policy says captions, is told what they were worth, and learns.
-
-The reward is a Bradley–Terry model or what signal and labels say; the reference is the policy as
-it began, and what leaving it costs is steered so that the policy stays near. One `fit` step is one
-minibatch; batch `number` belongs to round number // (epochs · minibatches).
+The arithmetic comes first, as pure functions over the N tokens of R responses in reading order;
+`lengths` [R] are the tokens of each response. Ziegler et al. 2019 for the rewards and the
+controller, Schulman et al. 2016 and 2017 for advantages and clipping.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,32 +22,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveFloat, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from aligncap.alignment.examples import BatchSettings
 from aligncap.alignment.init_model import ModelSettings, plan_model
 from aligncap.alignment.teacher import AdapterOffTeacher, FrozenTeacher, Teacher, batch_of
 from aligncap.alignment.trainer import StageSettings, StageTrainer, TaskBatch
 from aligncap.captioner.checkpoint import load_torch
-from aligncap.captioner.model import CaptionModel, target_log_probs
+from aligncap.captioner.model import CaptionModel, TorchBatch, target_log_probs
 from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
 from aligncap.captioner.runtimes import DecodeOptions, Sampling
-from aligncap.preference.dpo import PolicyWithValue
-from aligncap.preference.dry_run import plan_preference
 from aligncap.preference.examples import (
     PreferenceRow,
     has_own_reference,
+    plan_preference,
     read_preferences,
     require_start,
     start_act_mode,
-)
-from aligncap.preference.losses import (
-    advantages_of,
-    clipped_policy_loss,
-    clipped_value_loss,
-    next_coefficient,
-    token_rewards,
-    whitened,
 )
 from aligncap.preference.reward import (
     HEAD_FILE,
@@ -72,10 +57,132 @@ from aligncap.training.dry_run import Needed, weight_bytes
 from aligncap.training.loop import evaluating
 from aligncap.training.settings import seed_of
 
+Floats = NDArray[np.float64]
+
+
+def token_rewards(
+    scores: Floats, log_ratios: Floats, lengths: Sequence[int], *, coefficient: float
+) -> Floats:
+    """The reward of each token, [N]: -coefficient · (log π - log π_ref), at a response's last
+    token plus its score (Ziegler et al. 2019, Eq. 2).
+
+    `scores` [R] are of whole responses, `log_ratios` [N] of tokens.
+    """
+    rewards = -coefficient * log_ratios
+    rewards[np.cumsum(lengths) - 1] += scores
+    return rewards
+
+
+def advantages_of(
+    rewards: Floats, values: Floats, lengths: Sequence[int], *, discount: float, decay: float
+) -> Floats:
+    """Generalised advantage estimates, [N] (Schulman et al. 2016, Eq. 16).
+
+    δ_t = r_t + γ V_{t+1} - V_t and A_t = δ_t + γλ A_{t+1} within each response, whose end is worth
+    nothing further; γ is `discount`, λ is `decay`.
+    """
+    found = np.empty_like(rewards)
+    stop = 0
+    for length in lengths:
+        start, stop = stop, stop + length
+        ahead, value_ahead = 0.0, 0.0
+        for place in range(stop - 1, start - 1, -1):
+            delta = rewards[place] + discount * value_ahead - values[place]
+            ahead = delta + discount * decay * ahead
+            value_ahead = values[place]
+            found[place] = ahead
+    return found
+
+
+def whitened(values: Floats) -> Floats:
+    """The same with mean 0 and standard deviation 1."""
+    found: Floats = (values - values.mean()) / (values.std() + 1e-8)
+    return found
+
+
+def clipped_policy_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip: float
+) -> tuple[Tensor, Tensor]:
+    """-min(ρ A, clip(ρ, 1-ε, 1+ε) A), mean over tokens, and the share of tokens that were clipped
+    (Schulman et al. 2017, Eq. 7).
+
+    ρ = π/π_old of each token; `log_probs`, `old_log_probs` and `advantages` are [N], ε is `clip`.
+    """
+    ratios = (log_probs - old_log_probs).exp()
+    plain = ratios * advantages
+    held = ratios.clamp(1 - clip, 1 + clip) * advantages
+    return -torch.minimum(plain, held).mean(), (held < plain).float().mean()
+
+
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, *, clip: float
+) -> Tensor:
+    """½ max((V - R)², (V_clipped - R)²), mean over tokens; V moves from V_old by `clip` at most.
+
+    All are [N]. From the implementation of Ziegler et al. 2019.
+    """
+    held = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns).square(), (held - returns).square()).mean()
+
+
+def next_coefficient(coefficient: float, kl: float, *, target: float, rate: float) -> float:
+    """The KL coefficient after a batch whose responses were `kl` nats from the reference.
+
+    β ← β (1 + K clip((kl - target) / target, -0.2, 0.2)); K is `rate` (Ziegler et al. 2019, §2.2).
+    """
+    error = min(0.2, max(-0.2, (kl - target) / target))
+    return coefficient * (1 + rate * error)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """The policy's outputs for the N tokens of a batch's responses."""
+
+    log_probs: Tensor
+    """[N]"""
+    values: Tensor
+    """[N]; the reward still to come, as seen before the token."""
+    entropy: Tensor
+    """[N], in nats."""
+
+
+class PolicyWithValue(nn.Module):
+    """A captioner with a value head on its hidden states.
+
+    The KL coefficient is a buffer, so that checkpoints keep it.
+    """
+
+    coefficient: Tensor
+
+    def __init__(self, captioner: CaptionModel, *, coefficient: float) -> None:
+        super().__init__()
+        self.captioner = captioner
+        self.value = nn.Linear(captioner.width, 1)
+        # Values begin at 0, which biases nothing.
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+        self.register_buffer("coefficient", torch.tensor(coefficient, dtype=torch.float64))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.captioner.device
+
+    def forward(self, batch: TorchBatch) -> TokenScores:
+        """Log-probability, value and entropy of each token, from one pass."""
+        logits, states = self.captioner.text_logits_and_states(batch)
+        logits = logits.float()
+        log_probs = target_log_probs(logits, batch.target_ids)
+        values = self.value(states.float()).squeeze(-1)
+        with torch.no_grad():
+            spread = logits.detach().log_softmax(-1)
+            entropy = -(spread.exp() * spread).sum(-1)
+        return TokenScores(log_probs, values, entropy)
+
 
 @recipe_section
 class RolloutBatchSettings(BatchSettings):
-    """What one round of rollouts holds."""
+    """The size of a round of rollouts."""
 
     captions: Count = 4
     """Rollouts of a clip, which share its prompt."""
@@ -83,18 +190,18 @@ class RolloutBatchSettings(BatchSettings):
 
 @recipe_section
 class PpoLossSettings:
-    """How the policy follows its rewards."""
+    """PPO's own settings."""
 
     epochs: Count = 2
     """Passes over each round of rollouts."""
     minibatches: Count = 2
     """Batches of each pass; each is one of `training.steps` (times accumulation)."""
     clip: PositiveFloat = 0.2
-    """How far a token's probability may move from the one it was drawn with, as a share."""
+    """How far a token's probability may move from the one it was sampled with, as a share."""
     value_clip: PositiveFloat = 0.2
     value_weight: NonNegativeFloat = 0.1
     discount: Share = 1.0
-    """γ: a caption is worth the same whether it takes long to say or not."""
+    """γ: a caption is worth the same whether it is long or short."""
     decay: Share = 0.95
     """λ of generalised advantage estimation."""
     kl_coefficient: NonNegativeFloat = 0.2
@@ -108,7 +215,7 @@ class PpoLossSettings:
 
     @property
     def updates(self) -> int:
-        """Batches that learn from one round of rollouts."""
+        """Minibatches of one round of rollouts."""
         return self.epochs * self.minibatches
 
 
@@ -141,31 +248,28 @@ class PpoSettings(StageSettings):
         return self
 
 
-Floats = NDArray[np.float64]
-
-
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Rollouts of some clips, N tokens of R responses in reading order."""
+    """A round of rollouts: N tokens of R responses in reading order."""
 
     rows: tuple[SharedPromptRow, ...]
-    """The clips' prompts, and the responses that were drawn."""
+    """The clips' prompts, and the responses sampled for each."""
     log_probs: Floats
-    """[N]; of the policy that drew them."""
+    """[N]; of the policy that sampled them."""
     values: Floats
     """[N]"""
     advantages: Floats
     """[N], whitened over the phase."""
     returns: Floats
-    """[N]; what the value head is to say."""
+    """[N]; targets of the value head."""
     scores: Floats
     """[R]; the reward of each response, without what distance to the reference costs."""
     kl: float
     """log π - log π_ref of a response, mean over them, in nats."""
     coefficient: float
-    """What a nat cost."""
+    """KL coefficient: what a nat cost."""
     next_coefficient: float
-    """What it costs in the next phase."""
+    """That of the next phase."""
     unfinished: float
     """Share of responses that were cut off."""
 
@@ -181,9 +285,11 @@ def save_phase(phase: Phase, path: Path) -> None:
     arrays: dict[str, Any] = {
         field.name: getattr(phase, field.name) for field in fields(phase) if field.name != "rows"
     }
-    arrays["prompts"], arrays["prompt_lengths"] = _flat([row.prompt_ids for row in phase.rows])
-    said = [response for row in phase.rows for response in row.responses]
-    arrays["responses"], arrays["response_lengths"] = _flat(said)
+    prompts = [row.prompt_ids for row in phase.rows]
+    responses = [response for row in phase.rows for response in row.responses]
+    for name, lists in (("prompt", prompts), ("response", responses)):
+        arrays[f"{name}s"] = np.array(list(chain.from_iterable(lists)), dtype=np.int64)
+        arrays[f"{name}_lengths"] = np.array([len(one) for one in lists], dtype=np.int64)
     arrays["counts"] = np.array([len(row.responses) for row in phase.rows])
     with atomic_file(path, "wb") as file:
         np.savez(file, **arrays)
@@ -193,12 +299,19 @@ def load_phase(path: Path) -> Phase:
     """The phase that `save_phase` wrote; nothing is unpickled."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    prompts = _ragged(arrays.pop("prompts"), arrays.pop("prompt_lengths"))
-    said = iter(_ragged(arrays.pop("responses"), arrays.pop("response_lengths")))
-    counts = arrays.pop("counts").tolist()
+    prompts, responses = (
+        [
+            tuple(part.tolist())
+            for part in np.split(
+                arrays.pop(f"{name}s"), np.cumsum(arrays.pop(f"{name}_lengths"))[:-1]
+            )
+        ]
+        for name in ("prompt", "response")
+    )
+    waiting = iter(responses)
     rows = tuple(
-        SharedPromptRow(prompt, tuple(next(said) for _ in range(count)))
-        for prompt, count in zip(prompts, counts, strict=True)
+        SharedPromptRow(prompt, tuple(islice(waiting, count)))
+        for prompt, count in zip(prompts, arrays.pop("counts").tolist(), strict=True)
     )
     values: dict[str, Any] = {
         name: array if array.ndim else float(array) for name, array in arrays.items()
@@ -213,40 +326,24 @@ def drop_phases(folder: Path, *, before: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def phase_path(folder: Path, number: int) -> Path:
-    """Where a phase is kept."""
-    return folder / f"phase-{number}.npz"
-
-
-def _flat(
-    lists: Sequence[Sequence[int]],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    lengths = np.array([len(one) for one in lists], dtype=np.int64)
-    return np.array([i for one in lists for i in one], dtype=np.int64), lengths
-
-
-def _ragged(flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, ...]]:
-    return [tuple(part.tolist()) for part in np.split(flat, np.cumsum(lengths)[:-1])]
-
-
 PHASES_FOLDER = "rollouts"
 """Of a run: the rounds of rollouts that a checkpoint may still need."""
 
 
 @dataclass(frozen=True, slots=True)
 class PpoTokens:
-    """What a minibatch learns from, of its N tokens; and what its round was like."""
+    """Targets of a minibatch's N tokens, and scalars of its round."""
 
     log_probs: Tensor
     values: Tensor
     advantages: Tensor
     returns: Tensor
-    about: Mapping[str, float]
-    """Scalars of the round, logged as they are."""
+    round_means: Mapping[str, float]
+    """Logged as they are."""
 
 
 class Rollouts:
-    """Makes the rounds of one run, and cuts them into minibatches."""
+    """Makes the rounds of one run, and splits them into minibatches."""
 
     def __init__(
         self,
@@ -282,7 +379,7 @@ class Rollouts:
             torch.from_numpy(array[tokens]).float()
             for array in (phase.log_probs, phase.values, phase.advantages, phase.returns)
         )
-        about = {
+        means = {
             "reward": float(phase.scores.mean()),
             "kl": phase.kl,
             "kl_coefficient": phase.coefficient,
@@ -290,12 +387,12 @@ class Rollouts:
             "tokens": len(phase.log_probs) / len(phase.scores),
         }
         rows = [phase.rows[i] for i in chosen]
-        known = PpoTokens(log_probs, values, advantages, returns, about)
+        known = PpoTokens(log_probs, values, advantages, returns, means)
         return TaskBatch(collate(rows, pad_id=0), known)
 
     def _phase_at(self, turn: int) -> Phase:
         if self._phase is None or self._phase[0] != turn:
-            path = phase_path(self._folder, turn)
+            path = self._folder / f"phase-{turn}.npz"
             if path.exists():
                 # Begun before the run was stopped: its weights may be gone already.
                 phase = load_phase(path)
@@ -305,24 +402,22 @@ class Rollouts:
                 save_phase(phase, path)
             self._policy.coefficient.fill_(phase.next_coefficient)
             self._phase = turn, phase
-            self._forget()
+            checkpoint = latest_checkpoint(self._output)
+            if checkpoint is not None:
+                step = int(checkpoint.name.rpartition("-")[2])
+                done = step * self._settings.training.accumulation
+                drop_phases(self._folder, before=done // self._settings.ppo.updates)
         return self._phase[1]
-
-    def _forget(self) -> None:
-        found = latest_checkpoint(self._output)
-        if found is not None:
-            done = int(found.name.rpartition("-")[2]) * self._settings.training.accumulation
-            drop_phases(self._folder, before=done // self._settings.ppo.updates)
 
     def _roll_out(self, turn: int) -> Phase:
         ppo = self._settings.ppo
-        rows, scores, unfinished = self._say(turn)
+        rows, scores, unfinished = self._sample(turn)
         batch = batch_of(self._policy.captioner, rows)
-        said = self._policy(batch)
+        outputs = self._policy(batch)
         of_reference = target_log_probs(self._reference.text_logits(rows), batch.target_ids)
         log_probs, values, reference = (
             tensor.detach().double().cpu().numpy()
-            for tensor in (said.log_probs, said.values, of_reference)
+            for tensor in (outputs.log_probs, outputs.values, of_reference)
         )
         lengths = [len(response) for row in rows for response in row.responses]
         ratios: Floats = log_probs - reference
@@ -347,13 +442,13 @@ class Rollouts:
             unfinished=float(unfinished.mean()),
         )
 
-    def _say(self, turn: int) -> tuple[tuple[SharedPromptRow, ...], Floats, Floats]:
-        """Rows of prompts and responses drawn, the reward of each, and 1 where one was cut off."""
+    def _sample(self, turn: int) -> tuple[tuple[SharedPromptRow, ...], Floats, Floats]:
+        """Prompts with sampled responses, each response's reward, and 1 where it was cut off."""
         settings, captioner = self._settings, self._captioner
         limits = settings.limits
         places = [draw.row for draw in self._sampler.samples_at(turn)]
         prompts = [captioner.prompt_ids(place, self._rows[place]) for place in places]
-        # Drawn from the policy as it is: another temperature would be another policy's.
+        # From the policy as it is: another temperature would be another policy.
         options = DecodeOptions(
             captions=settings.batch.captions,
             min_length=limits.min_tokens,
@@ -361,14 +456,14 @@ class Rollouts:
             sampling=Sampling(seed=seed_of(settings.training.seed, 2, turn)),
         )
         found = captioner.runtime().generate(prompts, options)
-        said = [tuple(one.ids for one in hypotheses) for hypotheses in found]
+        sampled = [tuple(one.ids for one in hypotheses) for hypotheses in found]
         scores = [
             self._reward(self._rows[place], [captioner.text_of(ids) for ids in responses])
-            for place, responses in zip(places, said, strict=True)
+            for place, responses in zip(places, sampled, strict=True)
         ]
         stops = frozenset(captioner.model.vocabulary.stop_ids(settings.limits.stop_characters))
-        cut = [float(ids[-1] not in stops) for ids in chain.from_iterable(said)]
-        rows = tuple(SharedPromptRow(p, s) for p, s in zip(prompts, said, strict=True))
+        cut = [float(ids[-1] not in stops) for ids in chain.from_iterable(sampled)]
+        rows = tuple(SharedPromptRow(p, s) for p, s in zip(prompts, sampled, strict=True))
         return rows, np.array(list(chain.from_iterable(scores)), dtype=np.float64), np.array(cut)
 
 
@@ -381,30 +476,30 @@ class PpoObjective:
     def training_losses(
         self, policy: PolicyWithValue, batch: TaskBatch[PpoTokens]
     ) -> dict[str, Tensor]:
-        """{"loss", "policy_loss", "value_loss", "clipped", "entropy"} and what the round was."""
+        """{"loss", "policy_loss", "value_loss", "clipped", "entropy"} and the round's means."""
         settings, known = self.settings, batch.targets
-        said = policy(to_torch(batch.shared, policy.device))
+        outputs = policy(to_torch(batch.shared, policy.device))
         old, values, advantages, returns = (
             tensor.to(policy.device)
             for tensor in (known.log_probs, known.values, known.advantages, known.returns)
         )
         policy_loss, clipped = clipped_policy_loss(
-            said.log_probs, old, advantages, clip=settings.clip
+            outputs.log_probs, old, advantages, clip=settings.clip
         )
-        value_loss = clipped_value_loss(said.values, values, returns, clip=settings.value_clip)
+        value_loss = clipped_value_loss(outputs.values, values, returns, clip=settings.value_clip)
         return {
             "loss": policy_loss + settings.value_weight * value_loss,
             "policy_loss": policy_loss.detach(),
             "value_loss": value_loss.detach(),
             "clipped": clipped,
-            "entropy": said.entropy.mean(),
-            **{name: torch.tensor(value) for name, value in known.about.items()},
+            "entropy": outputs.entropy.mean(),
+            **{name: torch.tensor(value) for name, value in known.round_means.items()},
         }
 
 
 def plan(settings: PpoSettings, _: Path) -> Mapping[str, object]:
-    """What a dry run says of it (`dry_run`), with the reference and the reward model."""
-    needed, beside, notes = [], 0, []
+    """The plan of a dry run, with the reference and the reward model."""
+    needed, reward_bytes, notes = [], 0, []
     if settings.reward.model is not None:
         folder = settings.reward.model
         trained = (folder / HEAD_FILE).is_file()
@@ -414,10 +509,10 @@ def plan(settings: PpoSettings, _: Path) -> Mapping[str, object]:
         if judge is None:
             notes.append(f"{folder}: the reward model is not here, so its bytes are not counted")
         else:
-            beside = weight_bytes(judge)
+            reward_bytes = weight_bytes(judge)
 
     def frozen(policy: CaptionModel) -> int:
-        return beside + (weight_bytes(policy) if has_own_reference(settings) else 0)
+        return reward_bytes + (weight_bytes(policy) if has_own_reference(settings) else 0)
 
     return plan_preference(
         settings,
@@ -430,24 +525,31 @@ def plan(settings: PpoSettings, _: Path) -> Mapping[str, object]:
 
 
 def train_ppo(settings: PpoSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
-    """Follow the reward that the recipe names; the model folder is `output`/model."""
-    return follow(settings, output, reward=open_reward(settings.reward), resume=resume)
+    """Maximise the reward that the recipe names; the model folder is `output`/model."""
+    return maximise(settings, output, reward=open_reward(settings.reward), resume=resume)
 
 
-def follow(
+def maximise(
     settings: PpoSettings, output: Path, *, reward: RewardOf, resume: bool
 ) -> Mapping[str, object]:
-    """`run` for a reward of one's own, such as a judge."""
+    """`train_ppo` for any reward."""
     rows, source = read_preferences(settings.data.rows)
     trainer = StageTrainer(settings, output, kind="ppo", data=([row.clip for row in rows], source))
     trainer.model.to(training_device())
+    reference: Teacher = AdapterOffTeacher(trainer.model)
+    if has_own_reference(settings):
+        assert settings.model.start is not None
+        start = load_torch(
+            settings.model.start, device=str(training_device()), dtype=settings.model.dtype
+        )
+        reference = FrozenTeacher(start)
     policy = PolicyWithValue(trainer.model, coefficient=settings.ppo.kl_coefficient)
     rollouts = Rollouts(
         settings,
         trainer,
         policy.to(training_device()),
         rows,
-        reference=open_reference(settings, trainer),
+        reference=reference,
         reward=reward,
     )
     if latest_checkpoint(output) is None:
@@ -466,17 +568,6 @@ def follow(
         acoustic_prompt_source=act_mode,
         resume=resume,
     )
-
-
-def open_reference(settings: PpoSettings, trainer: StageTrainer) -> Teacher:
-    """π_ref: the model under a fresh adapter, or else a frozen copy of the start."""
-    if not has_own_reference(settings):
-        return AdapterOffTeacher(trainer.model)
-    assert settings.model.start is not None
-    start = load_torch(
-        settings.model.start, device=str(training_device()), dtype=settings.model.dtype
-    )
-    return FrozenTeacher(start)
 
 
 PPO = Trainer(PpoSettings, plan, train_ppo)

@@ -27,20 +27,20 @@ from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, to_torch
 from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import DataError, MissingModelError
-from aligncap.preference.dry_run import plan_preference
 from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
 from aligncap.preference.examples import (
     PairBatchSettings,
     PairDataset,
     Pairs,
     PreferenceRow,
+    plan_preference,
+    prompt_settings,
     read_preferences,
-    reads,
     require_start,
     start_act_mode,
     with_pairs,
 )
-from aligncap.preference.values import Candidate, Clip, normal_form
+from aligncap.preference.store import Candidate, Clip, normal_form
 from aligncap.recipes import Trainer, one_of, recipe_section
 from aligncap.training.devices import is_first_process, training_device
 from aligncap.training.loop import evaluating
@@ -197,7 +197,7 @@ class ModelReward:
         self._model, self._folder = load_reward_model(folder), folder
         meta = read_meta(folder)
         self._builder = PromptBuilder(self._model.body.vocabulary, meta.prompts)
-        self._student = reads(meta.act_mode)
+        self._student = prompt_settings(meta.act_mode)
 
     def __call__(self, row: PreferenceRow, texts: Sequence[str]) -> list[float]:
         """As `RewardOf`; the prompt is encoded once for all texts."""
@@ -278,14 +278,14 @@ def train_reward_model(
         trainer.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode
     )
     task = TrainingTask(
-        rows_of=lambda draw: [with_last_token(book.row_of(draw))],
+        rows_of=lambda sample: [with_last_token(book.row_of(sample))],
         objective=BradleyTerryObjective(),
         targets=book.pairs_of,
     )
     model = RewardModel(trainer.model, seed=settings.training.seed)
     summary = trainer.run(task, acoustic_prompt_source=act_mode, resume=resume, module=model)
-    draws = [draw for draw in book.all_draws() if rows[draw.row].clip.split == "train"]
-    model.standardise([book.row_of(draw) for draw in draws[:: -(-len(draws) // SCALE_ROWS)]])
+    samples = [one for one in book.all_samples() if rows[one.row].clip.split == "train"]
+    model.standardise([book.row_of(one) for one in samples[:: -(-len(samples) // SCALE_ROWS)]])
     if is_first_process():
         save_head(model, Path(str(summary["model"])))
     return summary
@@ -321,7 +321,7 @@ class RowCaptioner:
     def prompt_ids(self, place: int, row: PreferenceRow) -> tuple[int, ...]:
         """The prompt of a row, the one at `place` in the prompter's list."""
         sample = Sample(place, row.language, (0,), None)
-        return self.prompter.student_row(sample, reads(self.act_mode)).prompt_ids
+        return self.prompter.student_row(sample, prompt_settings(self.act_mode)).prompt_ids
 
     def text_of(self, ids: Sequence[int]) -> str:
         """A response in words."""

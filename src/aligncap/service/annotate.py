@@ -25,8 +25,7 @@ from pydantic import BaseModel, StringConstraints
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from aligncap.errors import AlignCapError, DataError, RecipeError
-from aligncap.preference.store import Annotation, Group, PreferenceStore
-from aligncap.preference.values import Candidate, digest
+from aligncap.preference.store import Annotation, Candidate, Group, PreferenceStore, digest
 
 
 @dataclass(frozen=True, slots=True)
