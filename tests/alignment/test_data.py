@@ -15,7 +15,7 @@ from aligncap.alignment.examples import (
     write_rows,
 )
 from aligncap.errors import DataError, UnknownNameError
-from alignment.tiny_rows import SOURCE, tiny_rows
+from support.rows import SOURCE, tiny_rows
 
 HEADER = json.dumps(
     {

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from aligncap.recipes import run_recipe
 from aligncap.training.checkpoints import latest_checkpoint
 from aligncap.training.loop import read_log
-from alignment.recipe_runs import PROGRAM
-from alignment.tiny_rows import write_tiny
 from support.killer import finish, torchrun, wait_until
+from support.recipe_runs import PROGRAM
+from support.rows import write_tiny
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "devices"
 

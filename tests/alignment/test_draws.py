@@ -19,7 +19,7 @@ from aligncap.alignment.examples import (
     validation_samples,
 )
 from aligncap.errors import DataError
-from alignment.tiny_rows import tiny_rows
+from support.rows import tiny_rows
 
 
 def length_of(rows: list[TrainingRow], draw: Sample) -> int:

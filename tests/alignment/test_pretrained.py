@@ -27,7 +27,7 @@ from aligncap.errors import MissingModelError
 from aligncap.training.loop import read_log
 from aligncap.training.pretrained import load_causal_lm
 from aligncap.training.settings import FitSettings
-from alignment.tiny_rows import FEELINGS, write_tiny
+from support.rows import FEELINGS, write_tiny
 
 TEXTS = [text for texts in FEELINGS.values() for text in texts] * 4
 

@@ -7,8 +7,8 @@ import pytest
 from aligncap.alignment.examples import Prompter, Sample, StudentSettings
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
-from alignment.tiny_rows import tiny_rows
 from captioner.tiny import tiny_vocabulary
+from support.rows import tiny_rows
 
 VOCABULARY = tiny_vocabulary()
 ROWS = tiny_rows(12)

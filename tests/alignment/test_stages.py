@@ -21,8 +21,7 @@ from aligncap.captioner.model import AdapterSettings
 from aligncap.errors import DataError, RecipeError
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
-from alignment.tiny_rows import SOURCE, tiny_rows, write_tiny
-from support.rows import trace
+from support.rows import SOURCE, tiny_rows, trace, write_tiny
 
 NEW = SizeSettings(hidden=32, layers=2, heads=2, text_vocabulary=330)
 FIT = FitSettings(

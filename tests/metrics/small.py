@@ -1,23 +1,11 @@
-"""Clips to score, from the paraphrase grammar and of real captions, and a judging model without a
-server."""
+"""Clips to score, from the paraphrase grammar and of real captions."""
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
-from threading import Lock
 
 from aligncap.data.captions import draw_captions
 from aligncap.data.grammar import Meaning
-from aligncap.metrics.aes import read_aes
-from aligncap.metrics.judge import (
-    JudgeClient,
-    JudgeSettings,
-    Question,
-    Reply,
-    ReplyCache,
-    open_judge_client,
-)
 from aligncap.metrics.scores import Metric, MetricOptions, ScoredClip, open_metric
 from aligncap.metrics.tokenise import open_tokeniser
 from aligncap.values import EMOTIONS
@@ -82,39 +70,3 @@ def metric(name: str, language: str = "en", **options: str) -> Metric:
 
 def _rows(file: Path) -> list[dict[str, list[str]]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-
-
-class FakeModel:
-    """Replies by a function of the prompt."""
-
-    def __init__(self, reply: Callable[[str], str], *, name: str = "fake") -> None:
-        self.name = name
-        self.settings: Mapping[str, object] = {"temperature": 0.0}
-        self.prompts: list[str] = []
-        self._reply, self._lock = reply, Lock()
-
-    def ask(self, prompt: str) -> Reply:
-        with self._lock:
-            self.prompts.append(prompt)
-        return Reply(text=self._reply(prompt))
-
-
-def judge_of(model: FakeModel, folder: Path, **options: object) -> JudgeClient:
-    cache = ReplyCache(folder / "replies.sqlite", model=model.name, settings=model.settings)
-    return JudgeClient(model, cache, **options)
-
-
-def rating(score: object, reason: object = "as heard") -> str:
-    return json.dumps({"reason": reason, "score": score})
-
-
-def clip(number: int, hypothesis: str | None = None) -> ScoredClip:
-    text = f"voice {number} is low" if hypothesis is None else hypothesis
-    return ScoredClip(f"clip{number}", text, (f"voice {number} is low and slow",))
-
-
-def ask_many(url: str, cache: Path) -> list[object]:
-    """Sixty questions to a judge at that URL, three at once."""
-    settings = JudgeSettings(model="small", url=url, cache=cache, concurrency=3)
-    with open_judge_client(settings) as judge:
-        return judge.ask([Question(f"clip{n}", f"rate {n}", read_aes) for n in range(60)])

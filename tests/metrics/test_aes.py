@@ -25,7 +25,7 @@ from aligncap.metrics.aes import (
 from aligncap.metrics.judge import JudgeFailure, MalformedReplyError
 from aligncap.metrics.scores import MetricOptions, ScoredClip, open_metric
 from aligncap.values import LANGUAGES
-from metrics.small import FakeModel, clip, judge_of, rating
+from support.models import FakeChatModel, judge_of, numbered_clip, rating
 
 INSTRUCTION = "Say how the person sounds."
 GOOD = '{"reason": "both are low", "score": 7}'
@@ -33,10 +33,10 @@ GOOD = '{"reason": "both are low", "score": 7}'
 
 def test_the_value_is_the_mean_rating_of_the_clips_that_could_be_rated(tmp_path: Path) -> None:
     replies = {"voice 0": rating(2), "voice 1": "no"}
-    model = FakeModel(lambda p: next((replies[v] for v in replies if v in p), rating(9)))
+    model = FakeChatModel(lambda p: next((replies[v] for v in replies if v in p), rating(9)))
     with judge_of(model, tmp_path) as judge:
         metric = open_metric("aes-c", MetricOptions(judge=judge))
-        statistics = metric.measure([clip(number) for number in range(4)])
+        statistics = metric.measure([numbered_clip(number) for number in range(4)])
         assert [failure.id for failure in judge.report.failures] == ["clip1"]
     assert statistics.value == pytest.approx((2 + 9 + 9) / 3)
     np.testing.assert_array_equal(statistics.clip_values, [2.0, np.nan, 9.0, 9.0])
@@ -44,20 +44,20 @@ def test_the_value_is_the_mean_rating_of_the_clips_that_could_be_rated(tmp_path:
 
 
 def test_an_empty_caption_has_the_lowest_rating_and_is_not_asked_about(tmp_path: Path) -> None:
-    model = FakeModel(lambda prompt: rating(7))
+    model = FakeChatModel(lambda prompt: rating(7))
     with judge_of(model, tmp_path) as judge:
         metric = open_metric("aes-c", MetricOptions(judge=judge))
-        assert metric.measure([clip(0, " "), clip(1, "")]).value == 1.0
+        assert metric.measure([numbered_clip(0, " "), numbered_clip(1, "")]).value == 1.0
         assert model.prompts == []
-        assert metric.measure([clip(0, ""), clip(1)]).value == 4.0
+        assert metric.measure([numbered_clip(0, ""), numbered_clip(1)]).value == 4.0
     assert len(model.prompts) == 1
 
 
 def test_a_judge_that_rates_no_clip_or_is_not_named_is_an_error(tmp_path: Path) -> None:
-    with judge_of(FakeModel(lambda prompt: "I am a parrot"), tmp_path) as judge:
+    with judge_of(FakeChatModel(lambda prompt: "I am a parrot"), tmp_path) as judge:
         metric = open_metric("aes-c", MetricOptions(judge=judge))
         with pytest.raises(JudgeError, match=r"fake could rate none of 2 clips .*no whole JSON"):
-            metric.measure([clip(0), clip(1)])
+            metric.measure([numbered_clip(0), numbered_clip(1)])
     with pytest.raises(MissingModelError, match="give --judge-url and --judge-model for a server"):
         open_metric("aes-c", MetricOptions())
 
@@ -67,7 +67,7 @@ def test_a_judge_that_rates_no_clip_or_is_not_named_is_an_error(tmp_path: Path) 
 def test_the_prompt_shows_prediction_and_every_reference(
     tmp_path: Path, name: str, language: str
 ) -> None:
-    model = FakeModel(lambda prompt: rating(7))
+    model = FakeChatModel(lambda prompt: rating(7))
     one = ScoredClip("a", '声音"低沉"', ("他很平静", "a calm man"))
     with judge_of(model, tmp_path) as judge:
         open_metric(name, MetricOptions(judge=judge, language=language)).measure([one])
@@ -81,7 +81,7 @@ def test_the_prompt_shows_prediction_and_every_reference(
 def test_the_signature_names_judge_prompt_settings_and_scale(tmp_path: Path) -> None:
     variants = set()
     for kind in ("one", "o|t her"):
-        with judge_of(FakeModel(str, name=kind), tmp_path) as judge:
+        with judge_of(FakeChatModel(str, name=kind), tmp_path) as judge:
             for name in ("aes-c", "aes-s"):
                 for language in LANGUAGES:
                     options = MetricOptions(judge=judge, language=language)
@@ -95,10 +95,10 @@ def test_prompts_of_ones_own_are_used_and_signed(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts"
     prompts.mkdir()
     (prompts / "aes-c.en.txt").write_text("Costs $$1. $references / $prediction", "utf-8")
-    model = FakeModel(lambda prompt: rating(7))
+    model = FakeChatModel(lambda prompt: rating(7))
     with judge_of(model, tmp_path, prompts=prompts) as judge:
         own = open_metric("aes-c", MetricOptions(judge=judge))
-        own.measure([clip(0)])
+        own.measure([numbered_clip(0)])
         built_in = open_metric("aes-s", MetricOptions(judge=judge)).variant
     assert model.prompts == ['Costs $1. ["voice 0 is low and slow"] / "voice 0 is low"']
     with judge_of(model, tmp_path) as judge:
@@ -162,7 +162,10 @@ def test_p_score_is_the_mean_less_a_penalty_for_each_contradicted_clue() -> None
 )
 @given(st.permutations(["low", "high", "slow", "calm", "low"]))
 def test_the_same_candidates_are_the_same_prompt(tmp_path: Path, captions: list[str]) -> None:
-    model, how = FakeModel(by_length), {"instruction": INSTRUCTION, "references": ["he is calm"]}
+    model, how = (
+        FakeChatModel(by_length),
+        {"instruction": INSTRUCTION, "references": ["he is calm"]},
+    )
     with judge_of(model, tmp_path) as judge:
         score_candidates(judge, ("calm", "low", "slow", "high"), **how)
         del model.prompts[:]
@@ -173,7 +176,7 @@ def test_the_same_candidates_are_the_same_prompt(tmp_path: Path, captions: list[
 
 
 def test_the_place_of_a_candidate_says_nothing_of_where_it_came_from(tmp_path: Path) -> None:
-    model = FakeModel(by_length)
+    model = FakeChatModel(by_length)
     captions = ("first", "second", "third", "4th")
     sets = [
         CandidateSet(
@@ -202,7 +205,7 @@ def test_the_place_of_a_candidate_says_nothing_of_where_it_came_from(tmp_path: P
     ],
 )
 def test_a_reply_that_leaves_a_doubt_is_refused(tmp_path: Path, spoil, complaint: str) -> None:
-    model = FakeModel(lambda prompt: json.dumps(spoil(json.loads(by_length(prompt)))))
+    model = FakeChatModel(lambda prompt: json.dumps(spoil(json.loads(by_length(prompt)))))
     with judge_of(model, tmp_path) as judge:
         with pytest.raises(DataError, match=complaint):
             score_candidates(judge, ["low", "high"], instruction=INSTRUCTION)
@@ -210,7 +213,7 @@ def test_a_reply_that_leaves_a_doubt_is_refused(tmp_path: Path, spoil, complaint
 
 
 def test_one_set_that_fails_leaves_the_others_and_an_empty_one_is_refused(tmp_path: Path) -> None:
-    model = FakeModel(lambda prompt: "?" if "bad" in prompt else by_length(prompt))
+    model = FakeChatModel(lambda prompt: "?" if "bad" in prompt else by_length(prompt))
     sets = [
         CandidateSet(id=word, instruction=INSTRUCTION, candidates=(word, "low"))
         for word in ("good", "bad")
@@ -220,7 +223,7 @@ def test_one_set_that_fails_leaves_the_others_and_an_empty_one_is_refused(tmp_pa
     assert [score.value for score in good] == [(4 + 27) / 4, (3 + 27) / 4]
     assert isinstance(bad, JudgeFailure)
     assert bad.id == "bad"
-    with judge_of(model := FakeModel(lambda prompt: '{"C1": {}}'), tmp_path / "zh") as judge:
+    with judge_of(model := FakeChatModel(lambda prompt: '{"C1": {}}'), tmp_path / "zh") as judge:
         score_candidate_sets(judge, sets[:1], language="zh")
     assert "遵循指令" in model.prompts[0]
     with pytest.raises(DataError, match="clip1: has no candidate to rate"):

@@ -27,8 +27,8 @@ from aligncap.metrics.judge import (
     open_local,
 )
 from aligncap.metrics.scores import MetricOptions, open_metric
-from metrics.small import FakeModel, ask_many, clip, judge_of, rating
 from support.killer import finish, kill, start, wait_until
+from support.models import FakeChatModel, ask_many, judge_of, numbered_clip, rating
 from support.server import SERVED, Answer, Asked, failing, saying, serving
 
 
@@ -108,7 +108,7 @@ def test_concurrency_is_a_limit_and_is_used(tmp_path: Path) -> None:
 
 
 def test_equal_questions_are_asked_once_and_progress_counts_them_once(tmp_path: Path) -> None:
-    model, seen = FakeModel(lambda prompt: rating(4)), []
+    model, seen = FakeChatModel(lambda prompt: rating(4)), []
     with judge_of(model, tmp_path, progress=lambda done, of: seen.append((done, of))) as judge:
         assert judge.ask(questions(2) * 5) == [4.0] * 10
     assert len(model.prompts) == 2
@@ -116,7 +116,7 @@ def test_equal_questions_are_asked_once_and_progress_counts_them_once(tmp_path: 
 
 
 def test_a_malformed_reply_is_asked_for_once_more_with_the_complaint(tmp_path: Path) -> None:
-    model = FakeModel(lambda prompt: rating(6) if "could not be used" in prompt else rating(60))
+    model = FakeChatModel(lambda prompt: rating(6) if "could not be used" in prompt else rating(60))
     # Both replies are in the cache, so the second judge asks nothing.
     for asked, cached in ((2, 0), (0, 2)):
         with judge_of(model, tmp_path) as judge:
@@ -129,7 +129,7 @@ def test_a_malformed_reply_is_asked_for_once_more_with_the_complaint(tmp_path: P
 
 
 def test_a_clip_with_two_malformed_replies_fails_and_the_others_do_not(tmp_path: Path) -> None:
-    model = FakeModel(lambda p: "I would rather not" if number_in(p) == 1 else rating(6))
+    model = FakeChatModel(lambda p: "I would rather not" if number_in(p) == 1 else rating(6))
     with judge_of(model, tmp_path, concurrency=2) as judge:
         first, second, third = judge.ask(questions(3))
     assert (first, third) == (6.0, 6.0)
@@ -192,7 +192,7 @@ def test_a_server_that_dies_or_refuses_the_key_ends_the_run(tmp_path: Path) -> N
 
 
 def test_ctrl_c_says_how_far_it_came_and_the_judge_can_go_on(tmp_path: Path) -> None:
-    model, interrupts = FakeModel(lambda prompt: rating(6)), [KeyboardInterrupt]
+    model, interrupts = FakeChatModel(lambda prompt: rating(6)), [KeyboardInterrupt]
 
     def progress(done: int, of: int) -> None:
         if done == 3 and interrupts:
@@ -206,7 +206,7 @@ def test_ctrl_c_says_how_far_it_came_and_the_judge_can_go_on(tmp_path: Path) -> 
 
 
 def test_texts_that_no_encoding_holds_are_no_crash(tmp_path: Path) -> None:
-    model = FakeModel(lambda prompt: '{"reason": "half \\udc80", "score": 5} \ud800')
+    model = FakeChatModel(lambda prompt: '{"reason": "half \\udc80", "score": 5} \ud800')
     with judge_of(model, tmp_path) as judge:
         assert judge.ask([Question("clip", "rate \udc80", read_aes)]) == [5.0]
     assert model.prompts == ["rate ?"]
@@ -217,7 +217,7 @@ def test_the_reply_of_the_process_that_was_first_stands(tmp_path: Path) -> None:
         other.put(prompt, Reply(text=rating(3)))
         return rating(9)
 
-    model = FakeModel(overtaken)
+    model = FakeChatModel(overtaken)
     other = ReplyCache(tmp_path / "replies.sqlite", model=model.name, settings=model.settings)
     with judge_of(model, tmp_path) as judge:
         assert judge.ask(questions(1)) == judge.ask(questions(1)) == [3.0]
@@ -260,7 +260,7 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:
 ASK = """
 import sys
 from pathlib import Path
-from metrics.small import ask_many
+from support.models import ask_many
 
 ask_many(sys.argv[1], Path(sys.argv[2]))
 """
@@ -336,7 +336,7 @@ def test_a_model_that_cannot_write_json_fails_clip_by_clip(tmp_path: Path) -> No
         metric = open_metric("aes-c", MetricOptions(judge=judge))
         assert metric.variant.startswith("aes-c|judge:tiny@")
         with pytest.raises(JudgeError, match=r"tiny@.* could rate none of 2 clips"):
-            metric.measure([clip(0), clip(1)])
+            metric.measure([numbered_clip(0), numbered_clip(1)])
         report = judge.report
         assert [failure.id for failure in report.failures] == ["clip0", "clip1"]
         assert (report.asked, report.malformed) == (4, 4)
@@ -344,7 +344,9 @@ def test_a_model_that_cannot_write_json_fails_clip_by_clip(tmp_path: Path) -> No
         assert report.prompt_tokens > 4 * 900
     with open_judge_client(settings) as judge:
         with pytest.raises(JudgeError):
-            open_metric("aes-c", MetricOptions(judge=judge)).measure([clip(0), clip(1)])
+            open_metric("aes-c", MetricOptions(judge=judge)).measure(
+                [numbered_clip(0), numbered_clip(1)]
+            )
         assert (judge.report.asked, judge.report.cached) == (0, 4)
 
 

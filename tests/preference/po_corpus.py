@@ -15,7 +15,7 @@ from aligncap.preference.examples import PreferenceRow, write_preference_rows
 from aligncap.prosody.facts import write_facts
 from aligncap.training.settings import FitSettings
 from aligncap.values import Fact, Facts
-from alignment.tiny_rows import FEELINGS, SOURCE
+from support.rows import FEELINGS, SOURCE
 
 DPO = """
 kind = "dpo"

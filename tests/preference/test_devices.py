@@ -8,9 +8,9 @@ import pytest
 from aligncap.errors import RecipeError
 from aligncap.recipes import run_recipe
 from aligncap.training.loop import read_log
-from alignment.recipe_runs import PROGRAM
 from preference.po_corpus import DPO, PPO, REWARD, train_start, write_preferences
 from support.killer import finish, torchrun
+from support.recipe_runs import PROGRAM
 
 WAYS = {"dpo": "fsdp", "reward": "fsdp", "ppo": "none"}
 """Kind of recipe → what is shared out. DPO's validation writes captions with shared-out weights."""

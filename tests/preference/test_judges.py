@@ -23,8 +23,8 @@ from aligncap.preference.store import (
     PreferenceStore,
     Provenance,
 )
-from metrics.small import FakeModel, judge_of
 from preference.small import SOURCE, FakeJudge, candidate, fill, finding
+from support.models import FakeChatModel, judge_of
 
 
 def test_judges_are_opened_by_name() -> None:
@@ -110,7 +110,7 @@ def test_a_language_model_judges_all_candidates_of_a_clip_together(
         corpus = Provenance(model="corpus", fingerprint="", method="gold")
         found = ClipCandidates(clip, "en", tuple(texts)), ClipCandidates(clip, "en", (gold,))
         store.add_findings([(found[0], SOURCE), (found[1], corpus)])
-    model = FakeModel(by_length)
+    model = FakeChatModel(by_length)
     judge = LlmJudge(judge_of(model, tmp_path))
     assert sum(judge_all(store, judge)) == 6
     assert len(model.prompts) == 2
@@ -131,7 +131,7 @@ def test_a_language_model_that_says_nothing_usable_is_an_error(
     store: PreferenceStore, tmp_path: Path
 ) -> None:
     fill(store, 2)
-    judge = LlmJudge(judge_of(FakeModel(lambda prompt: "I would rather not."), tmp_path))
+    judge = LlmJudge(judge_of(FakeChatModel(lambda prompt: "I would rather not."), tmp_path))
     with pytest.raises(JudgeError, match="judge fake could rate none of 2 clips"):
         list(judge_all(store, judge))
     judge.close()

@@ -23,9 +23,9 @@ from aligncap.preference.reward import (
     with_last_token,
 )
 from aligncap.training.settings import FitSettings
-from alignment.tiny_rows import SOURCE
 from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
 from preference.po_corpus import preference_rows
+from support.rows import SOURCE
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])

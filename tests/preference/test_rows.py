@@ -16,9 +16,9 @@ from aligncap.preference.examples import (
     with_pairs,
     write_preference_rows,
 )
-from alignment.tiny_rows import SOURCE
 from captioner.tiny import tiny_vocabulary
 from preference.po_corpus import preference_rows
+from support.rows import SOURCE
 
 
 def lines_of(path: Path) -> list[dict[str, object]]:

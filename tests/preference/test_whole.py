@@ -15,8 +15,8 @@ from aligncap.preference.pipeline import LearnSettings
 from aligncap.preference.store import Candidate, PreferenceStore
 from aligncap.recipes import run_recipe
 from alignment.test_dry_run import PARTS
-from alignment.tiny_rows import FEELINGS, SOURCE
 from preference.po_corpus import write_corpus
+from support.rows import FEELINGS, SOURCE
 
 COUNT = 30
 

@@ -1,12 +1,24 @@
 """Stand-ins for models."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from aligncap.audio import load
 from aligncap.errors import AlignCapError, NoSpeechError
+from aligncap.metrics.aes import read_aes
+from aligncap.metrics.judge import (
+    JudgeClient,
+    JudgeSettings,
+    Question,
+    Reply,
+    ReplyCache,
+    open_judge_client,
+)
+from aligncap.metrics.scores import ScoredClip
 from aligncap.values import Caption, Clue, Evidence, Verdict, Waveform
 
 
@@ -57,3 +69,39 @@ class FakeCaptioner:
             model=self.name,
             candidates=tuple(f"Candidate {number}." for number in range(1, candidates)),
         )
+
+
+class FakeChatModel:
+    """Replies by a function of the prompt."""
+
+    def __init__(self, reply: Callable[[str], str], *, name: str = "fake") -> None:
+        self.name = name
+        self.settings: Mapping[str, object] = {"temperature": 0.0}
+        self.prompts: list[str] = []
+        self._reply, self._lock = reply, Lock()
+
+    def ask(self, prompt: str) -> Reply:
+        with self._lock:
+            self.prompts.append(prompt)
+        return Reply(text=self._reply(prompt))
+
+
+def judge_of(model: FakeChatModel, folder: Path, **options: object) -> JudgeClient:
+    cache = ReplyCache(folder / "replies.sqlite", model=model.name, settings=model.settings)
+    return JudgeClient(model, cache, **options)
+
+
+def rating(score: object, reason: object = "as heard") -> str:
+    return json.dumps({"reason": reason, "score": score})
+
+
+def numbered_clip(number: int, hypothesis: str | None = None) -> ScoredClip:
+    text = f"voice {number} is low" if hypothesis is None else hypothesis
+    return ScoredClip(f"clip{number}", text, (f"voice {number} is low and slow",))
+
+
+def ask_many(url: str, cache: Path) -> list[object]:
+    """Sixty questions to a judge at that URL, three at once."""
+    settings = JudgeSettings(model="small", url=url, cache=cache, concurrency=3)
+    with open_judge_client(settings) as judge:
+        return judge.ask([Question(f"clip{n}", f"rate {n}", read_aes) for n in range(60)])
