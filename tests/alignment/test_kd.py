@@ -1,4 +1,4 @@
-"""The stages from recipe to model folder, on a made-up corpus that is learnt in seconds."""
+"""Warm-up, KD and CE from recipe to model folder, on a made-up corpus."""
 
 import shutil
 from collections.abc import Iterable
@@ -121,9 +121,9 @@ def test_the_first_loss_is_that_of_the_equations(
         return whole[-len(said) - 1 : -1, : model.vocabulary.text_rows]
 
     student, teacher, targets = [], [], []
-    for draw in trainer.sampler(task.length_of).samples_at(0):
-        heard = trainer.prompter.student_row(draw, settings.student)
-        for example in trainer.prompter.teacher_examples(draw, "act"):
+    for sample in trainer.sampler(task.length_of).samples_at(0):
+        heard = trainer.prompter.student_row(sample, settings.student)
+        for example in trainer.prompter.teacher_examples(sample, "act"):
             student.append(logits(heard.prompt_ids, example.response_ids))
             teacher.append(logits(example.prompt_ids, example.response_ids))
             targets += example.response_ids
@@ -204,14 +204,14 @@ def test_the_rival_sees_the_same_batches_and_learns_too(
         )
         for kind, s in (("kd", settings), ("ce", rival))
     ]
-    lessons = [
+    tasks = [
         kd.kd_task(settings, both[0], tmp_path / "cache"),
         kd.ce_task(rival, both[1]),
     ]
     for number in (0, 5, 40):
         mine, theirs = (
             task.batch(trainer.sampler(task.length_of).samples_at(number)).shared
-            for trainer, task in zip(both, lessons, strict=True)
+            for trainer, task in zip(both, tasks, strict=True)
         )
         np.testing.assert_array_equal(mine.input_ids, theirs.input_ids)
         np.testing.assert_array_equal(mine.target_ids, theirs.target_ids)
