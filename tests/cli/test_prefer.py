@@ -11,8 +11,8 @@ import pytest
 
 from aligncap.preference.store import Annotation, Clip, ClipCandidates, PreferenceStore, Provenance
 from cli.conftest import Aligncap
-from preference.small import candidate
 from support.killer import finish, start
+from support.preferences import candidate
 from support.server import saying, serving
 
 MINI = Path(__file__).resolve().parents[2] / "src" / "aligncap" / "models" / "mini"

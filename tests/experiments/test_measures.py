@@ -6,7 +6,7 @@ import pytest
 from aligncap.experiments.tables import OverRuns, Share, measures
 from aligncap.metrics.scores import ScoredClip, difference
 from aligncap.preference.store import Clip
-from preference.small import facts_of
+from support.preferences import facts_of
 
 LOUD_AND_FAST = facts_of(loudness_db=-15.0, pace_syllables_per_s=6.1)
 KNOWN = {

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from aligncap.experiments.preference import Options, report
-from preference.po_corpus import train_start, write_corpus
+from support.preferences import train_start, write_corpus
 
 
 def test_it_writes_tables_and_makes_nothing_twice(tmp_path: Path) -> None:

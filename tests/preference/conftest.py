@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from preference.po_corpus import train_start, write_preferences
+from support.preferences import train_start, write_preferences
 
 
 @pytest.fixture(scope="session")

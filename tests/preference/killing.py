@@ -17,8 +17,8 @@ from pathlib import Path
 from aligncap.preference.judges import judge_all
 from aligncap.preference.pairs import PairOptions, pair_all
 from aligncap.preference.store import Annotation, PreferenceStore
-from preference.small import FakeJudge, fill
 from support.killer import hold, wait_until
+from support.preferences import FakeJudge, fill
 
 CLIPS, EACH = 12, 4
 OPTIONS = PairOptions(least_margin=0)

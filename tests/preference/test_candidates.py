@@ -16,7 +16,7 @@ from aligncap.preference.candidates import (
     stored_file,
 )
 from aligncap.preference.store import ClipCandidates, PreferenceStore
-from preference.small import FakeModel
+from support.preferences import FakeSampler
 
 ALIKE = ("He is sad.", "he is SAD", "", "He is sad and slow.", "…", "He is calm.", "He is low.")
 
@@ -26,7 +26,7 @@ def utterance(folder: Path, name: str, **more: str) -> Utterance:
 
 
 def find(
-    store: PreferenceStore, model: FakeModel, folder: Path, *names: str, **options: object
+    store: PreferenceStore, model: FakeSampler, folder: Path, *names: str, **options: object
 ) -> list[ClipCandidates | AlignCapError]:
     chosen = CandidateOptions(count=3, **options)  # type: ignore[arg-type]
     return list(
@@ -45,7 +45,7 @@ def find(
 def test_different_captions_are_kept_with_ids_and_probabilities(
     store: PreferenceStore, tmp_path: Path
 ) -> None:
-    (found,) = find(store, FakeModel(ALIKE), tmp_path, "u1")
+    (found,) = find(store, FakeSampler(ALIKE), tmp_path, "u1")
     assert isinstance(found, ClipCandidates)
     assert [one.text for one in found.candidates] == [
         "He is sad.",
@@ -66,13 +66,13 @@ def test_different_captions_are_kept_with_ids_and_probabilities(
 def test_the_caption_of_the_corpus_is_kept_beside_them(
     store: PreferenceStore, tmp_path: Path
 ) -> None:
-    find(store, FakeModel(ALIKE), tmp_path, "u1")
+    find(store, FakeSampler(ALIKE), tmp_path, "u1")
     methods = [one.method for one in store.candidates("u1", "en")]
     assert methods == ["beam", "beam", "beam", "gold"]
 
 
 def test_a_second_run_asks_for_what_is_missing_only(store: PreferenceStore, tmp_path: Path) -> None:
-    model = FakeModel(ALIKE)
+    model = FakeSampler(ALIKE)
     find(store, model, tmp_path, "u1", "u2")
     find(store, model, tmp_path, "u1", "u3", "u2")
     assert [path.stem for path in model.heard] == ["u1", "u2", "u3"]
@@ -84,7 +84,7 @@ def test_a_second_run_asks_for_what_is_missing_only(store: PreferenceStore, tmp_
 def test_a_recording_that_cannot_be_read_stops_nobody(
     store: PreferenceStore, tmp_path: Path
 ) -> None:
-    first, broken, last = find(store, FakeModel(ALIKE), tmp_path, "u1", "broken", "u2")
+    first, broken, last = find(store, FakeSampler(ALIKE), tmp_path, "u1", "broken", "u2")
     assert isinstance(broken, AudioError)
     assert isinstance(first, ClipCandidates)
     assert isinstance(last, ClipCandidates)
@@ -94,7 +94,7 @@ def test_a_recording_that_cannot_be_read_stops_nobody(
 def test_an_id_of_two_files_is_told_and_the_rest_goes_on(
     store: PreferenceStore, tmp_path: Path
 ) -> None:
-    model = FakeModel(ALIKE)
+    model = FakeSampler(ALIKE)
     find(store, model, tmp_path, "u1")
     elsewhere = replace(utterance(tmp_path, "u1"), path=tmp_path / "b" / "u1.wav")
     options = CandidateOptions(count=2)

@@ -9,7 +9,7 @@ from aligncap.captioner.checkpoint import CaptionLimits
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.preference.examples import PreferenceRow
 from aligncap.preference.reward import CaptionCheck, CheckSettings
-from preference.po_corpus import preference_rows
+from support.preferences import preference_rows
 
 SAID = {7: "She sounds sad and quiet.", 8: "She sounds angry and loud.", 9: "Somebody speaks."}
 

@@ -8,8 +8,8 @@ import pytest
 from aligncap.errors import RecipeError
 from aligncap.recipes import run_recipe
 from aligncap.training.loop import read_log
-from preference.po_corpus import DPO, PPO, REWARD, train_start, write_preferences
 from support.killer import finish, torchrun
+from support.preferences import DPO, PPO, REWARD, train_start, write_preferences
 from support.recipe_runs import PROGRAM
 
 WAYS = {"dpo": "fsdp", "reward": "fsdp", "ppo": "none"}

@@ -18,7 +18,7 @@ from aligncap.preference.reward import HEAD_FILE, RewardSettings
 from aligncap.recipes import run_recipe
 from aligncap.training.settings import FitSettings
 from alignment.test_dry_run import PARTS
-from preference.po_corpus import DPO, PPO, REWARD
+from support.preferences import DPO, PPO, REWARD
 from support.rows import SOURCE
 
 FIT = FitSettings(steps=1, learning_rate=1e-3)

@@ -14,7 +14,7 @@ from aligncap.errors import RecipeError
 from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
 from aligncap.preference.store import Candidate, Clip, Judgement
 from aligncap.prosody import measure
-from preference.small import FAST_LOUD_WOMAN, candidate, facts_of
+from support.preferences import FAST_LOUD_WOMAN, candidate, facts_of
 
 CLIP = Clip("u1", "u1.wav", FAST_LOUD_WOMAN, emotion="angry")
 """There is to say: angry (2), female, loud, fast (1 each), a normal pitch (0.25): 5.25."""

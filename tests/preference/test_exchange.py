@@ -18,7 +18,7 @@ from aligncap.preference.pairs import (
     write_pairs,
 )
 from aligncap.preference.store import Candidate, PreferencePair, PreferenceStore, normal_form
-from preference.small import FakeJudge, candidate, fill
+from support.preferences import FakeJudge, candidate, fill
 
 PAIR = PreferencePair(candidate("He is calm."), candidate("He is angry."), 0.25)
 

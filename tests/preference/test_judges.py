@@ -23,8 +23,8 @@ from aligncap.preference.store import (
     PreferenceStore,
     Provenance,
 )
-from preference.small import SOURCE, FakeJudge, candidate, fill, finding
 from support.models import FakeChatModel, judge_of
+from support.preferences import PROVENANCE, FakeJudge, candidate, fill, finding
 
 
 def test_judges_are_opened_by_name() -> None:
@@ -43,7 +43,7 @@ def test_only_what_is_missing_is_judged(store: PreferenceStore, batch_size: int)
     fill(store, 5)
     assert sum(judge_all(store, judge)) == 15
     assert list(judge_all(store, judge)) == [0] * 5
-    store.add_findings([(finding("One more.", utterance="c03"), SOURCE)])
+    store.add_findings([(finding("One more.", utterance="c03"), PROVENANCE)])
     assert list(judge_all(store, judge)) == [0, 0, 0, 1, 0]
     assert store.count_judgements(judge.signature) == 16
 
@@ -109,7 +109,7 @@ def test_a_language_model_judges_all_candidates_of_a_clip_together(
         gold = candidate("A gold caption.", clip.utterance, method="gold")
         corpus = Provenance(model="corpus", fingerprint="", method="gold")
         found = ClipCandidates(clip, "en", tuple(texts)), ClipCandidates(clip, "en", (gold,))
-        store.add_findings([(found[0], SOURCE), (found[1], corpus)])
+        store.add_findings([(found[0], PROVENANCE), (found[1], corpus)])
     model = FakeChatModel(by_length)
     judge = LlmJudge(judge_of(model, tmp_path))
     assert sum(judge_all(store, judge)) == 6

@@ -8,7 +8,7 @@ from aligncap.errors import DataError, RecipeError
 from aligncap.preference.judges import judge_all
 from aligncap.preference.pairs import PairOptions, best_against_rest, gold_against_best, pair_all
 from aligncap.preference.store import Judgement, PreferencePair, PreferenceStore
-from preference.small import SOURCE, FakeJudge, candidate, fill, finding
+from support.preferences import PROVENANCE, FakeJudge, candidate, fill, finding
 
 
 def scores(**by_text: float) -> dict[str, Judgement]:
@@ -76,7 +76,7 @@ def test_pairing_again_changes_nothing_and_more_candidates_more(store: Preferenc
     assert list(pair_all(store, options)) == [2, 2, 2]
     assert list(store.pairs.all(builder)) == before
     best = "The very best."
-    store.add_findings([(finding(best, utterance="c01"), SOURCE)])
+    store.add_findings([(finding(best, utterance="c01"), PROVENANCE)])
     list(judge_all(store, FakeJudge(scores={best: 9.0})))
     assert list(pair_all(store, options)) == [2, 3, 2]
     of_clip = [one for one in store.pairs.all(builder) if one.utterance == "c01"]
@@ -84,7 +84,7 @@ def test_pairing_again_changes_nothing_and_more_candidates_more(store: Preferenc
 
 
 def test_judges_are_combined_by_their_weights(store: PreferenceStore) -> None:
-    store.add_findings([(finding("a", "b"), SOURCE)])
+    store.add_findings([(finding("a", "b"), PROVENANCE)])
     list(judge_all(store, FakeJudge("evidence", {"a": 1.0, "b": 0.0})))
     list(judge_all(store, FakeJudge("llm", {"a": 0.0, "b": 1.0})))
     by_three = PairOptions(judges={"evidence": 1.0, "llm": 3.0})
@@ -98,8 +98,8 @@ def test_judges_are_combined_by_their_weights(store: PreferenceStore) -> None:
 def test_only_what_one_source_found(store: PreferenceStore) -> None:
     from dataclasses import replace
 
-    other = replace(SOURCE, model="improved")
-    store.add_findings([(finding("a", "b"), SOURCE)])
+    other = replace(PROVENANCE, model="improved")
+    store.add_findings([(finding("a", "b"), PROVENANCE)])
     store.add_findings([(finding("b", "c"), other)])
     list(judge_all(store, FakeJudge(scores={"a": 1.0, "b": 0.5, "c": 0.0})))
     list(pair_all(store, PairOptions(), source=other))

@@ -36,7 +36,7 @@ from aligncap.preference.reward import EMPTY_REWARD, CheckSettings, EvidenceRewa
 from aligncap.training.settings import FitSettings
 from aligncap.values import SpeechTokens
 from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
-from preference.po_corpus import preference_rows
+from support.preferences import preference_rows
 from support.rows import trace
 
 FIT = FitSettings(steps=60, learning_rate=2e-3, log_every=4, save_every=60, schedule="constant")

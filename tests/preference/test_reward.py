@@ -24,7 +24,7 @@ from aligncap.preference.reward import (
 )
 from aligncap.training.settings import FitSettings
 from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
-from preference.po_corpus import preference_rows
+from support.preferences import preference_rows
 from support.rows import SOURCE
 
 

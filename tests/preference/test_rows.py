@@ -17,7 +17,7 @@ from aligncap.preference.examples import (
     write_preference_rows,
 )
 from captioner.tiny import tiny_vocabulary
-from preference.po_corpus import preference_rows
+from support.preferences import preference_rows
 from support.rows import SOURCE
 
 

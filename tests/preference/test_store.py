@@ -17,7 +17,7 @@ from aligncap.preference.store import (
     Provenance,
     open_store,
 )
-from preference.small import FAST_LOUD_WOMAN, SOURCE, FakeJudge, candidate, fill, finding
+from support.preferences import FAST_LOUD_WOMAN, PROVENANCE, FakeJudge, candidate, fill, finding
 
 
 def test_a_clip_comes_back_as_it_was(store: PreferenceStore) -> None:
@@ -26,18 +26,18 @@ def test_a_clip_comes_back_as_it_was(store: PreferenceStore) -> None:
     found = ClipCandidates(
         clip, "en", (candidate("Calm.", log_probability=-1.25), candidate("Sad."))
     )
-    store.add_findings([(found, SOURCE)])
+    store.add_findings([(found, PROVENANCE)])
     assert list(store.groups()) == [(clip, "en", list(found.candidates))]
-    assert store.sources() == [replace(SOURCE, options={"count": 3})]
-    assert store.found(SOURCE) == {("u1", "en")}
-    assert store.found(replace(SOURCE, seed=1)) == set()
+    assert store.sources() == [replace(PROVENANCE, options={"count": 3})]
+    assert store.found(PROVENANCE) == {("u1", "en")}
+    assert store.found(replace(PROVENANCE, seed=1)) == set()
 
 
 def test_what_two_models_find_is_one_candidate_each_found_by_its_own(
     store: PreferenceStore,
 ) -> None:
-    other = replace(SOURCE, model="other")
-    store.add_findings([(finding("Calm.", "Sad."), SOURCE)])
+    other = replace(PROVENANCE, model="other")
+    store.add_findings([(finding("Calm.", "Sad."), PROVENANCE)])
     store.add_findings([(finding("calm", "Angry."), other)])
     texts = [one.text for one in store.candidates("u1", "en")]
     assert texts == ["Calm.", "Sad.", "Angry."]
@@ -48,24 +48,24 @@ def test_what_two_models_find_is_one_candidate_each_found_by_its_own(
 def test_a_caption_of_the_corpus_that_a_model_gave_is_the_models(store: PreferenceStore) -> None:
     gold = Provenance(model="corpus", fingerprint="", method="gold")
     store.add_findings([(finding("Calm."), gold)])
-    store.add_findings([(finding("Calm."), SOURCE)])
+    store.add_findings([(finding("Calm."), PROVENANCE)])
     assert [one.method for one in store.candidates("u1", "en")] == ["beam"]
 
 
 def test_what_is_newly_known_of_a_clip_takes_nothing_away(store: PreferenceStore) -> None:
     known = Clip("u1", "u1.wav", FAST_LOUD_WOMAN, "sad", "male", {"en": ("He is sad.",)})
-    store.add_findings([(ClipCandidates(known, "en", (candidate("Calm."),)), SOURCE)])
-    store.add_findings([(ClipCandidates(Clip("u1", ""), "en", (candidate("Sad."),)), SOURCE)])
+    store.add_findings([(ClipCandidates(known, "en", (candidate("Calm."),)), PROVENANCE)])
+    store.add_findings([(ClipCandidates(Clip("u1", ""), "en", (candidate("Sad."),)), PROVENANCE)])
     assert store.clip("u1") == known
 
 
 def test_one_id_is_one_file(store: PreferenceStore) -> None:
-    store.add_findings([(finding("Calm."), SOURCE)])
+    store.add_findings([(finding("Calm."), PROVENANCE)])
     other = ClipCandidates(Clip("u1", "elsewhere/u1.wav"), "en", (candidate("Sad."),))
     with pytest.raises(
         DataError, match=r"its id 'u1' belongs to u1.wav .* keep one store a corpus"
     ):
-        store.add_findings([(other, SOURCE)])
+        store.add_findings([(other, PROVENANCE)])
     assert len(store) == 1
 
 

@@ -13,7 +13,7 @@ from aligncap.preference.store import (
     Provenance,
     normal_form,
 )
-from preference.small import candidate, finding
+from support.preferences import candidate, finding
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from aligncap.preference.pipeline import LearnSettings
 from aligncap.preference.store import Candidate, PreferenceStore
 from aligncap.recipes import run_recipe
 from alignment.test_dry_run import PARTS
-from preference.po_corpus import write_corpus
+from support.preferences import write_corpus
 from support.rows import FEELINGS, SOURCE
 
 COUNT = 30

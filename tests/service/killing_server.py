@@ -19,7 +19,7 @@ import uvicorn
 
 from aligncap.preference.store import PreferenceStore
 from aligncap.service.annotate import AnnotationQueue, annotation_app, tasks_of
-from preference.small import fill
+from support.preferences import fill
 
 CHOICES = ("first", "second", "tie")
 TIMEOUT_S = 3.0

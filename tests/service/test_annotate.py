@@ -36,8 +36,8 @@ from aligncap.service.annotate import (
     recording,
     tasks_of,
 )
-from preference.small import SOURCE, candidate
 from support.killer import finish, start
+from support.preferences import PROVENANCE, candidate
 
 EVIL = (
     "<script>alert(1)</script>",
@@ -64,7 +64,7 @@ def audio(tmp_path: Path) -> Path:
 
 def add(store: PreferenceStore, name: str, file: str, texts: tuple[str, ...]) -> None:
     candidates = tuple(Candidate(name, "en", text, method="beam") for text in texts)
-    store.add_findings([(ClipCandidates(Clip(name, file), "en", candidates), SOURCE)])
+    store.add_findings([(ClipCandidates(Clip(name, file), "en", candidates), PROVENANCE)])
 
 
 def client_of(store: PreferenceStore, audio: Path, **options: Any) -> TestClient:

@@ -24,9 +24,8 @@ from aligncap.preference.candidates import GOLD
 from aligncap.preference.examples import PreferenceRow, write_preference_rows
 from aligncap.preference.pairs import read_pairs
 from aligncap.preference.store import Candidate, Clip, ClipCandidates, PreferenceStore
-from preference.po_corpus import train_start, write_corpus
-from preference.small import SOURCE
 from service.browsing import Sitting, open_browser, served, sitting
+from support.preferences import PROVENANCE, train_start, write_corpus
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +91,7 @@ def fill(path: Path, sounds: list[Path]) -> Keyed:
             clip = Clip(name, file)
             store.add_findings(
                 [
-                    (ClipCandidates(clip, "en", (sad, loud)), SOURCE),
+                    (ClipCandidates(clip, "en", (sad, loud)), PROVENANCE),
                     (ClipCandidates(clip, "en", (gold,)), GOLD),
                 ]
             )
