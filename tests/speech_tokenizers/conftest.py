@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from aligncap.values import RATE_HZ
-from speech_tokenizers.small import (
+from support.speech_tokenizers import (
     CONFIG,
     Clip,
     FakeTokenizer,

@@ -22,8 +22,8 @@ from aligncap.audio import load
 from aligncap.errors import DataError
 from aligncap.tokenizers.cache import TokenCache, tokenize_manifest
 from aligncap.values import RATE_HZ, SpeechTokens, Waveform
-from speech_tokenizers.small import Clip, FakeTokenizer, noise
 from support.killer import finish, kill, start, wait_until
+from support.speech_tokenizers import Clip, FakeTokenizer, noise
 
 SIZES = [2, 256, 1024, 1 << 16, (1 << 16) + 1, 1 << 20]
 
@@ -248,7 +248,7 @@ FILL = """
 import sys
 from pathlib import Path
 from aligncap.tokenizers import cache
-from speech_tokenizers.small import Clip, FakeTokenizer
+from support.speech_tokenizers import Clip, FakeTokenizer
 from support.killer import hold
 
 cache._FLUSH_CLIPS = 3
@@ -263,7 +263,7 @@ cache.tokenize_manifest(
 DIE_INSIDE_A_TRANSACTION = """
 import os, signal, sys
 from aligncap.tokenizers.cache import TokenCache
-from speech_tokenizers.small import FakeTokenizer
+from support.speech_tokenizers import FakeTokenizer
 
 cache = TokenCache(sys.argv[1], FakeTokenizer())
 with cache._database.transaction() as connection:

@@ -13,7 +13,7 @@ from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.mimi import open_mimi as opened
 from aligncap.tokenizers.speechtokenizer import samples_at
 from aligncap.values import RATE_HZ, Waveform
-from speech_tokenizers.small import noise
+from support.speech_tokenizers import noise
 
 FRAME = 1280
 """Samples at 16 kHz to a frame: 12.5 a second."""

@@ -16,7 +16,7 @@ from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.speechtokenizer import WINDOW_FRAMES
 from aligncap.tokenizers.speechtokenizer import open_speechtokenizer as opened
 from aligncap.values import RATE_HZ, Waveform
-from speech_tokenizers.small import CONFIG, noise, official_model, save_checkpoint
+from support.speech_tokenizers import CONFIG, noise, official_model, save_checkpoint
 
 
 def official_frames(model: Any, waveform: Waveform) -> torch.Tensor:

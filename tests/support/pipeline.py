@@ -9,7 +9,7 @@ import torch
 
 from aligncap.audio import load
 from aligncap.values import RATE_HZ
-from speech_tokenizers.small import CONFIG, official_state, save_checkpoint
+from support.speech_tokenizers import CONFIG, official_state, save_checkpoint
 
 OFFICIAL = CONFIG | {
     "n_filters": 64,
