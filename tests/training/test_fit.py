@@ -86,6 +86,63 @@ def test_the_loop_is_plain_adamw_with_accumulated_gradients(tmp_path):
     torch.testing.assert_close(model.bias, oracle.bias)
 
 
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_matrices_decay_and_the_rest_only_where_asked_for(tmp_path, decay_all):
+    """Without a gradient a step is the decay alone: w · (1 - rate · decay)."""
+    model = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4), nn.LayerNorm(4))
+    nn.init.ones_(model[1].bias)
+    nn.init.ones_(model[2].bias)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    settings = FitSettings(steps=1, learning_rate=0.1, weight_decay=0.5, decay_all=decay_all)
+
+    def step(_: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": sum(0 * p.sum() for p in model.parameters())}
+
+    fit(model, step, batch_at, settings, tmp_path, resume=False)
+    for name, parameter in model.named_parameters():
+        kept = 0.95 if decay_all or name == "1.weight" else 1.0
+        torch.testing.assert_close(parameter.detach(), kept * before[name])
+
+
+def test_the_mean_gradient_of_a_step_is_clipped_by_its_norm(tmp_path):
+    """By another road: the gradient of each step scaled by hand; AdamW remembers the sizes."""
+    settings = FitSettings(steps=5, learning_rate=0.1, clip_norm=1.0, schedule="constant",
+                           log_every=1, accumulation=2)  # fmt: skip
+    model, oracle = nn.Linear(4, 1), nn.Linear(4, 1)
+    nn.init.constant_(model.weight, 0.5)
+    oracle.load_state_dict(model.state_dict())
+    fit_square(model, settings, tmp_path)
+    optimizer = torch.optim.AdamW(oracle.parameters(), lr=0.1, weight_decay=0.0)
+    norms = []
+    for number in range(5):
+        optimizer.zero_grad()
+        both = torch.cat([batch_at(2 * number), batch_at(2 * number + 1)])
+        oracle(both).square().mean().backward()
+        gradients = [p.grad for p in oracle.parameters()]
+        norms.append(math.sqrt(sum(float(g.square().sum()) for g in gradients)))
+        for gradient in gradients:
+            gradient.mul_(min(1.0, 1.0 / norms[-1]))
+        optimizer.step()
+    assert min(norms) < 1.0 < max(norms)  # scaled and left alone
+    torch.testing.assert_close(model.weight, oracle.weight, rtol=1e-4, atol=1e-5)
+    logged = [line["gradient_norm"] for line in read_log(tmp_path)]
+    assert logged == pytest.approx(norms, rel=1e-3)
+
+
+def test_a_hook_sees_the_averaged_weights(tmp_path):
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    seen: list[float] = []
+    hook = Hook(lambda _: True, lambda *_: seen.append(model.weight.item()))
+    settings = FitSettings(steps=2, learning_rate=1.0, schedule="constant", ema_decay=0.999)
+    fit(model, lambda _: {"loss": -model.weight.sum()}, batch_at, settings, tmp_path,
+        resume=False, hooks=[hook])  # fmt: skip
+    # A constant gradient moves the weight by the rate: 1, 2; decays are 2/11, 3/12.
+    first = 9 / 11
+    assert seen == pytest.approx([first, first / 4 + 2 * 3 / 4], abs=1e-4)
+    assert model.weight.item() == pytest.approx(2.0, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [
