@@ -136,6 +136,21 @@ def test_the_first_loss_is_that_of_the_equations(
     assert logged["loss"] == pytest.approx(0.75 * kl + 0.25 * cross, rel=5e-3)
 
 
+def test_validation_does_not_depend_on_how_it_is_cut_into_batches(
+    tmp_path: Path, rows: Path, warm: Path
+) -> None:
+    """Each token counts the same, so a batch counts as often as it has tokens."""
+    found = []
+    for size in (1, 64):
+        settings = kd_settings(rows, warm, batch=BatchSettings(rows=size, captions=2))
+        data = read_training_rows([rows], needs_speech=True)
+        trainer = StageTrainer(settings, tmp_path / str(size), kind="kd", data=data)
+        task = kd.kd_task(settings, trainer, tmp_path / "cache")
+        found.append(trainer.validator(task, trainer.model)())
+    assert {"validation_kl", "validation_ce"} < found[0].keys()
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 @pytest.mark.parametrize("cache_survives", [True, False])
 def test_a_killed_distillation_goes_on_with_the_same_losses(
     tmp_path: Path, rows: Path, warm: Path, cache_survives: bool

@@ -58,6 +58,9 @@ def any_facts(draw: st.DrawFn) -> Facts:
         ("a high-pitched voice", {"pitch_offset_st": 3.0}, "cannot tell"),
         ("a very high-pitched voice", {"pitch_offset_st": -0.2}, "contradicted"),
         ("a low voice", {"pitch_offset_st": 6.0}, "contradicted"),
+        ("a very low voice", {"pitch_offset_st": 1.4}, "cannot tell"),
+        ("a very low voice", {"pitch_offset_st": 1.6}, "contradicted"),
+        ("a low voice", {"pitch_offset_st": 1.6}, "cannot tell"),
         ("normal pitch", {"pitch_offset_st": 0.3}, "supported"),
         ("normal pitch", {"pitch_offset_st": 9.0}, "contradicted"),
         ("he speaks loudly", {"loudness_db": -15.0, "female_probability": 0.5}, "supported"),
@@ -123,6 +126,30 @@ def test_the_neutral_zone_has_its_documented_ends(
         assert [clue.meaning for clue in measured_clues(facts_of(**{fact: value}))] == ["normal"]
     for value in outside:
         assert measured_clues(facts_of(**{fact: value})) == ()
+
+
+@pytest.mark.parametrize(
+    ("caption", "fact", "open_", "contradicted"),
+    [
+        # A margin beyond both sides: 1 st, 2 dB, 0.3 syllables/s.
+        ("normal pitch", "pitch_offset_st", (-3.9, 5.9), (-4.0, 6.0)),
+        ("normal volume", "loudness_db", (-31.9, -17.6), (-32.0, -17.5)),
+        ("a normal pace", "pace_syllables_per_s", (3.6, 5.7), (3.45, 5.85)),
+    ],
+)
+def test_the_neutral_meaning_is_contradicted_beyond_the_margin(
+    caption: str, fact: str, open_: tuple[float, float], contradicted: tuple[float, float]
+) -> None:
+    found = find_clues(caption)
+    for values, verdict in ((open_, Verdict.CANNOT_TELL), (contradicted, Verdict.CONTRADICTED)):
+        for value in values:
+            assert [e.verdict for e in judge(found, facts_of(**{fact: value}))] == [verdict]
+
+
+def test_a_movement_is_judged_from_one_second_of_speech_on() -> None:
+    clue = find_clues("rising intonation")
+    verdicts = [judge(clue, facts_of(s, pitch_slope_st_per_s=9.0))[0].verdict for s in (0.95, 1.0)]
+    assert verdicts == [Verdict.CANNOT_TELL, Verdict.SUPPORTED]
 
 
 def test_a_fact_is_claimed_from_confidence_a_half_and_judged_from_three_tenths() -> None:

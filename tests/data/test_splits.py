@@ -174,6 +174,17 @@ def test_a_sound_on_two_sides_is_a_fault(tmp_path: Path) -> None:
     assert all(" is in " in fault.message for fault in faults)
 
 
+def test_a_speaker_on_two_sides_is_a_fault_of_a_split_by_speaker(tmp_path: Path) -> None:
+    with Seen(tmp_path) as seen:
+        for part, who in enumerate(("ann", "bob", "bob")):
+            seen.note("speaker in part", who, name=who, part=part)
+        faults = {by: list(leak_faults(seen, Split(by))) for by in ("speaker", "random")}
+        assert not list(leak_faults(seen, None))
+    (fault,) = faults["speaker"]
+    assert "speaker bob: is in validation.jsonl and test.jsonl" in fault.message
+    assert not faults["random"]
+
+
 def test_an_empty_part_comes_with_a_salt_that_fills_it(tmp_path: Path) -> None:
     clips = [clip(number, speakers=6) for number in range(60)]
     salt = next(str(n) for n in range(99) if not all(parts_of(clips, str(n)).values()))

@@ -44,6 +44,7 @@ def judged(text: str, clip: Clip = CLIP, judge: EvidenceJudge | None = None) -> 
         ("A woman speaks fast, not slowly.", 1 + 1),
         ("An angry but calm woman.", 2 + 1),
         ("A woman with a tender voice.", 1 - 0.1),
+        ("A woman whose voice is not tender.", 1),
         ("一个女人愤怒地大声说话，语速很快。", 5),
     ],
 )

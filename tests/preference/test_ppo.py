@@ -235,3 +235,30 @@ def test_a_response_cut_off_costs_the_penalty_and_advantages_are_whitened(
     np.testing.assert_allclose(
         phase.advantages, (advantages - advantages.mean()) / advantages.std(), atol=1e-4
     )
+
+
+def test_a_round_pays_for_its_distance_at_the_coefficient_of_the_round_before(
+    tmp_path: Path, preferences: Path, start: Path
+) -> None:
+    """With γ = λ = 1 a response's first token returns score - β (log π - log π_ref) of it all."""
+    settings = settings_of(
+        preferences,
+        start,
+        training=replace(FIT, steps=2, log_every=1),
+        ppo=PpoLossSettings(
+            epochs=1, minibatches=1, decay=1.0, kl_coefficient=0.5, unfinished_penalty=0.0
+        ),
+    )
+    run(settings, tmp_path / "run")
+    first, second = (
+        load_phase(tmp_path / "run" / ppo.PHASES_FOLDER / f"phase-{number}.npz")
+        for number in (0, 1)
+    )
+    # The first round is no distance at all from the reference: K = 0.1, clipped to -0.2.
+    assert (first.coefficient, second.coefficient) == (0.5, pytest.approx(0.5 * 0.98))
+    lengths = np.array([len(ids) for row in second.rows for ids in row.responses])
+    returned = second.returns[np.cumsum(lengths) - lengths].mean()
+    assert abs(second.kl) > 1e-3
+    assert returned == pytest.approx(
+        second.scores.mean() - second.coefficient * second.kl, abs=1e-6
+    )

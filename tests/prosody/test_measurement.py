@@ -107,6 +107,8 @@ def test_pauses_by_hand():
     assert (found.count, found.span_s) == (1, 3.0)
     assert found.seconds == pytest.approx(0.5)
     assert pauses([]).span_s == 0.0
+    # A pause lasts a quarter of a second at least.
+    assert pauses([(0.0, 1.0), (1.25, 2.0), (2.24, 3.0)]).count == 1
 
 
 def test_perturbation_by_hand():

@@ -66,7 +66,7 @@ def test_a_glide_is_followed():
     np.testing.assert_allclose(track.frequency_hz[10:-10], wanted[moments][10:-10], rtol=0.02)
 
 
-@pytest.mark.parametrize(("depth", "falls"), [(0.5, False), (0.7, True)])
+@pytest.mark.parametrize(("depth", "falls"), [(0.53, False), (0.7, True)])
 def test_the_track_jumps_an_octave_only_for_a_clear_subharmonic(depth, falls):
     """Every other cycle is weakened for a tenth of a second, as a creaking voice does."""
     time_s = np.arange(RATE_HZ) / RATE_HZ
