@@ -24,7 +24,8 @@ from aligncap.alignment.teacher import (
     top_k_of,
 )
 from aligncap.alignment.trainer import CaptionObjective, TaskBatch
-from aligncap.captioner.model import CaptionModel, add_adapter, seeded
+from aligncap.captioner.backbones import seeded
+from aligncap.captioner.model import CaptionModel, add_adapter
 from aligncap.captioner.prompts import SharedPromptRow, collate
 
 SPEECH_IDS = 512
@@ -114,7 +115,7 @@ def plain_loss(case: Case, *, lora: bool) -> tuple[CaptionModel, Callable[[], to
             heard,
             read,
             said,
-            text_rows=student.vocabulary.text_rows,
+            text_rows=student.vocabulary.text_vocab_size,
             as_teacher=student.causal_lm.disable_adapter() if lora else nullcontext(),
         )
 

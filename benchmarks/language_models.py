@@ -21,9 +21,9 @@ Generate = Callable[[Sequence[Sequence[int]]], object]
 
 def random_model(folder: Path, like: str) -> Path:
     """A LLaMA of mini's size with random weights over the vocabulary of an exported model."""
-    from aligncap.captioner.checkpoint import load_vocabulary, read_meta, save
-    from aligncap.captioner.loading import find_model
-    from aligncap.captioner.model import CaptionModel, small_llama
+    from aligncap.captioner.backbones import small_llama
+    from aligncap.captioner.checkpoint import find_model, load_vocabulary, read_meta, save
+    from aligncap.captioner.model import CaptionModel
 
     exported = find_model(like)
     meta, vocabulary = read_meta(exported), load_vocabulary(exported)
@@ -57,7 +57,7 @@ def open_ours(asked: argparse.Namespace) -> tuple[Generate, Any]:
     )
 
     vocabulary = load_vocabulary(asked.trained)
-    rules = ResponseRules(vocabulary.text_rows, (vocabulary.eos_id,))
+    rules = ResponseRules(vocabulary.text_vocab_size, (vocabulary.eos_id,))
     options = DecodeOptions(
         beam_size=asked.beams, min_length=RESPONSE_TOKENS, max_length=RESPONSE_TOKENS
     )
@@ -141,7 +141,7 @@ def prompts(vocabulary: Any, lengths_s: Sequence[float]) -> list[tuple[int, ...]
         builder.student(
             SpeechTokens(draw.integers(0, shape[1], (shape[0], max(1, int(12.5 * length_s))))),
             language="en",
-        ).ids
+        )
         for length_s in lengths_s
     ]
 

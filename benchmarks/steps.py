@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from language_models import peak_mb
 
-from aligncap.captioner.model import seeded
+from aligncap.captioner.backbones import seeded
 from aligncap.captioner.prompts import SharedPromptRow
 
 LEARNING_RATE = 1e-4
@@ -30,13 +30,13 @@ class Ids:
     """As much of a vocabulary as a step asks for: text first, and speech behind it."""
 
     size: int
-    text_rows: int
+    text_vocab_size: int
     pad_id: int = 0
 
     @property
     def new_ids(self) -> range:
         """The ids of speech."""
-        return range(self.text_rows, self.size)
+        return range(self.text_vocab_size, self.size)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import torch
 
 from aligncap.alignment.examples import read_rows, read_source
 from aligncap.audio import load as load_sound
+from aligncap.captioner.captioner import load
 from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta
-from aligncap.captioner.loading import load
 from aligncap.captioner.model import adapter_disabled
 from aligncap.cli.console import Console
 from aligncap.cli.main import main

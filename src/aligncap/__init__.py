@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aligncap.captioner.captioner import Captioner as Captioner
-    from aligncap.captioner.loading import load as load
+    from aligncap.captioner.captioner import load as load
     from aligncap.errors import AlignCapError as AlignCapError
     from aligncap.values import Caption as Caption
 
@@ -24,7 +24,7 @@ _HOMES = {
     "AlignCapError": "aligncap.errors",
     "Caption": "aligncap.values",
     "Captioner": "aligncap.captioner.captioner",
-    "load": "aligncap.captioner.loading",
+    "load": "aligncap.captioner.captioner",
 }
 
 

@@ -118,7 +118,7 @@ def test_the_first_loss_is_that_of_the_equations(
         ids = torch.tensor([[*prompt, *said]])
         with torch.no_grad():
             whole = model.causal_lm(input_ids=ids).logits[0]
-        return whole[-len(said) - 1 : -1, : model.vocabulary.text_rows]
+        return whole[-len(said) - 1 : -1, : model.vocabulary.text_vocab_size]
 
     student, teacher, targets = [], [], []
     for sample in trainer.sampler(task.length_of).samples_at(0):

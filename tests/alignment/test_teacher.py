@@ -23,7 +23,7 @@ from aligncap.captioner.prompts import SharedPromptRow
 from captioner.tiny import tiny_lm, tiny_vocabulary
 
 VOCABULARY = tiny_vocabulary()
-TEXT = VOCABULARY.text_rows
+TEXT = VOCABULARY.text_vocab_size
 
 
 def tiny_model(seed: int = 0) -> CaptionModel:

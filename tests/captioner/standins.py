@@ -58,9 +58,6 @@ class Reciter:
         ]
         return [said[: options.captions] for _ in prompts]
 
-    def score(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> list[float]:
-        return [-1.0 for _ in responses]
-
 
 def small_meta(vocabulary: Vocabulary, **changes: object) -> ModelMeta:
     meta = tiny_meta(vocabulary=vocabulary.shape, act_mode="none")
@@ -118,8 +115,9 @@ def write_encoder(file: Path) -> None:
 
 def write_model(folder: Path, **changes: object) -> Path:
     """A trained folder: a random LLaMA with opinions and the encoder above."""
+    from aligncap.captioner.backbones import small_llama
     from aligncap.captioner.checkpoint import SpeechTokenizerMeta, save
-    from aligncap.captioner.model import CaptionModel, small_llama
+    from aligncap.captioner.model import CaptionModel
     from aligncap.tokenizers import open_tokenizer
 
     encoder = folder.with_name(f"{folder.name}-encoder")

@@ -1,18 +1,42 @@
 """From sound to caption: one recording or many, good ones and bad ones."""
 
 import itertools
+import math
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 import soundfile
 
+import aligncap
 from aligncap.audio import load as load_sound
-from aligncap.captioner.captioner import LARGEST_BATCH, Captioner, Preprocessor, densest_window
+from aligncap.captioner.captioner import (
+    LARGEST_BATCH,
+    Captioner,
+    CaptionGenerator,
+    CaptionHypothesis,
+    PreparedSpeech,
+    Preprocessor,
+    densest_window,
+    readout_log_probability,
+    rerank,
+)
+from aligncap.captioner.checkpoint import MODELS, find_model
 from aligncap.captioner.prompts import PromptBuilder
-from aligncap.captioner.runtimes import DecodeOptions
-from aligncap.errors import AlignCapError, AudioError, NoSpeechError, RecipeError, UnknownNameError
-from aligncap.values import EMOTIONS, Verdict, Waveform
+from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
+from aligncap.errors import (
+    AlignCapError,
+    AudioError,
+    MissingModelError,
+    NoSpeechError,
+    RecipeError,
+    UnknownNameError,
+)
+from aligncap.values import EMOTIONS, Fact, Facts, SpeechTokens, Verdict, Waveform
 from captioner.standins import LoudnessTokenizer, Reciter, small_meta, wide_vocabulary
 
 VOCABULARY = wide_vocabulary()
@@ -32,10 +56,8 @@ def captioner(
 ) -> tuple[Captioner, Reciter]:
     reciter = Reciter(VOCABULARY, texts or SAID)
     made = Captioner(
-        small_meta(VOCABULARY, **changes),
-        PromptBuilder(VOCABULARY),
+        CaptionGenerator(small_meta(VOCABULARY, **changes), PromptBuilder(VOCABULARY), reciter),
         Preprocessor(tokenizer or LoudnessTokenizer(), longest_s),
-        reciter,
         options=DecodeOptions(beam_size=3),
         workers=workers,
     )
@@ -206,6 +228,51 @@ def test_the_instruction_is_in_the_language_asked_for(example_clips):
     assert [evidence.clue.trait for evidence in caption.evidence][-1] == "pace"
 
 
+class TestRerank:
+    """By hand: model, readout and signal are all taken into account."""
+
+    facts = Facts(
+        3.0,
+        2.5,
+        MappingProxyType({"pace_syllables_per_s": Fact("pace_syllables_per_s", 7.0, "1/s", 0.9)}),
+    )
+
+    @pytest.mark.parametrize(
+        ("emotions", "worse", "better"),
+        [
+            ({}, ("She sounds angry.", -1.1), ("She sounds sad.", -1.0)),
+            # 0.1 nats a token for sad against 0.1 * ln(0.8 / 0.1) = 0.21 for angry.
+            ({"angry": 0.8, "sad": 0.1}, ("She sounds sad.", -1.0), ("She sounds angry.", -1.1)),
+            # ... but 0.1 * ln(0.5 / 0.4) = 0.02 is too little.
+            ({"angry": 0.5, "sad": 0.4}, ("She sounds angry.", -1.1), ("She sounds sad.", -1.0)),
+            # What the signal contradicts costs 0.1.
+            ({}, ("She speaks slowly.", -1.0), ("She speaks fast.", -1.05)),
+            # Naming no emotion is no way round the readout.
+            ({"sad": 0.9}, ("She is speaking.", -1.0), ("She sounds sad.", -1.2)),
+        ],
+    )
+    def test_the_order(self, emotions, worse, better):
+        readout = {"emotion": emotions} if emotions else {}
+        speech = PreparedSpeech(3.0, None, self.facts, SpeechTokens(np.array([[1, 2]]), readout))
+        given = [
+            CaptionHypothesis(text, Hypothesis.of(tuple(range(10)), mean * 10, 1.0))
+            for text, mean in (worse, better)
+        ]
+        assert rerank(given, speech, language="en") == [given[1], given[0]]
+
+    @pytest.mark.parametrize(
+        ("emotions", "named", "expected"),
+        [
+            ({}, "sad", 0.0),
+            ({"sad": 0.5}, "sad", math.log(0.5)),
+            ({"sad": 0.5}, None, math.log(0.01)),
+            ({"sad": 0.001}, "sad", math.log(0.01)),
+        ],
+    )
+    def test_readout_probabilities_have_a_floor(self, emotions, named, expected):
+        assert readout_log_probability(emotions, named) == pytest.approx(expected)
+
+
 class TestLongRecordings:
     def test_where_nobody_speaks_it_is_the_beginning(self) -> None:
         assert densest_window([], 10.0, 4.0) == (0.0, 4.0)
@@ -250,10 +317,6 @@ class TestLongRecordings:
 
 
 def test_the_package_opens_models_by_name_and_folder(tmp_path: Path):
-    import aligncap
-    from aligncap.captioner.loading import MODELS, find_model
-    from aligncap.errors import MissingModelError
-
     with pytest.raises(UnknownNameError, match="did you mean 'mini'"):
         aligncap.load("mimi")
     with pytest.raises(UnknownNameError, match="runtime"):
@@ -271,12 +334,36 @@ def test_the_package_opens_models_by_name_and_folder(tmp_path: Path):
 
 
 def test_the_version_is_the_one_of_the_package(repository: Path):
-    import tomllib
-
-    import aligncap
-
     project = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["project"]
     assert project.get("version", aligncap.__version__) == aligncap.__version__
     assert sorted(dir(aligncap)) == sorted(aligncap.__all__)
     with pytest.raises(AttributeError, match="captions"):
         aligncap.captions  # noqa: B018
+
+
+def test_a_name_on_the_hub_that_is_not_here_says_what_to_fetch() -> None:
+    with pytest.raises(MissingModelError, match="hf download nobody/aligncap-kd") as caught:
+        find_model("nobody/aligncap-kd")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert find_model("org/name") == Path("org/name")
+
+
+@pytest.mark.parametrize("name", ["./org/name", "/org/name", "a/b/c", "org/../name"])
+def test_a_path_is_no_name(name: str) -> None:
+    with pytest.raises(MissingModelError, match=r"check the path$"):
+        find_model(name)
+
+
+def test_the_captioners_modules_bring_no_torch():
+    code = (
+        "import sys\n"
+        "from aligncap.captioner import captioner, checkpoint, prompts, runtimes, vocabulary\n"
+        "print({'torch', 'transformers', 'peft', 'ctranslate2'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from aligncap.captioner.captioner import load
 from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta
 from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.export import merge_folder
-from aligncap.captioner.loading import load
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.runtimes import (
     DecodeOptions,
@@ -44,7 +44,7 @@ def server(merged: Path) -> Iterator[Server]:
 
 def runtime(merged: Path, url: str, **more: object) -> EndpointRuntime:
     vocabulary = load_vocabulary(merged)
-    rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids())
+    rules = ResponseRules(vocabulary.text_vocab_size, vocabulary.stop_ids())
     settings = EndpointSettings(url=url, **{"attempts": 2, **more})  # type: ignore[arg-type]
     return EndpointRuntime(settings, vocabulary, rules, name="tiny")
 
@@ -53,12 +53,12 @@ def prompts(merged: Path) -> list[tuple[int, ...]]:
     vocabulary = load_vocabulary(merged)
     builder = PromptBuilder(vocabulary, read_meta(merged).prompts)
     codes = ([[3, 1, 4]], [[500, 2, 2, 9, 31]], [[77]])
-    return [builder.student(SpeechTokens(np.array(c)), language="en").ids for c in codes]
+    return [builder.student(SpeechTokens(np.array(c)), language="en") for c in codes]
 
 
 def torch_runtime(merged: Path) -> TorchRuntime:
     vocabulary = load_vocabulary(merged)
-    rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids())
+    rules = ResponseRules(vocabulary.text_vocab_size, vocabulary.stop_ids())
     return TorchRuntime(load_torch(merged).causal_lm, rules)
 
 
@@ -104,7 +104,7 @@ def test_no_speech_token_may_be_said(merged: Path, server: Server) -> None:
     runtime(merged, server.url, key="secret").generate(prompts(merged)[:1], GREEDY)
     vocabulary = load_vocabulary(merged)
     never = {int(i) for i, bias in server.asked[-1].body["logit_bias"].items() if bias == -100}
-    assert never == set(range(vocabulary.text_rows, vocabulary.size))
+    assert never == set(range(vocabulary.text_vocab_size, vocabulary.size))
     assert server.asked[-1].headers["Authorization"] == "Bearer secret"
 
 

@@ -1,4 +1,7 @@
-"""Prompts: spans that cover the ids and are what they say."""
+"""Prompts, read back from their ids; and batches, in which every prediction reads the prompt and
+its own response so far."""
+
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -6,108 +9,186 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligncap.captioner.prompts import (
-    SPAN_KINDS,
+    ACOUSTIC_PROMPT_SOURCES,
+    PADDING,
     TEACHER_PROMPTS,
-    Prompt,
     PromptBuilder,
     PromptTemplate,
-    Span,
+    SharedPromptRow,
     TeacherPromptParts,
+    collate,
+    drop_columns,
+    prompt_columns,
+    student_acoustic_prompt,
 )
 from aligncap.errors import DataError, RecipeError, UnknownNameError
-from aligncap.values import SpeechTokens
+from aligncap.values import Fact, Facts, SpeechTokens
 from captioner.tiny import tiny_vocabulary
 
+VOCABULARY = tiny_vocabulary()
 TEXT = st.text(max_size=30)
 SOME_TEXT = st.text(min_size=1, max_size=30)
 
+SLOW = Facts(
+    3.0,
+    2.5,
+    MappingProxyType({"pace_syllables_per_s": Fact("pace_syllables_per_s", 2.0, "1/s", 0.9)}),
+)
+SAD = SpeechTokens(np.array([[1, 2]]), {"emotion": {"sad": 0.8, "happy": 0.2}})
 
-def assert_spans_cover(prompt: Prompt) -> None:
-    pieces = [i for span in prompt.spans for i in prompt.ids[span.start : span.stop]]
-    assert pieces == list(prompt.ids)
-    order = [SPAN_KINDS.index(span.kind) for span in prompt.spans]
-    assert order == sorted(set(order))
+
+@pytest.mark.parametrize(
+    ("source", "english", "chinese"),
+    [
+        ("none", "", ""),
+        ("measured", "Feeling slow", "感到语速慢"),
+        ("heard", "Feeling sad and slow", "感到悲伤和语速慢"),
+    ],
+)
+def test_the_acoustic_prompt_of_each_source(source, english, chinese):
+    assert student_acoustic_prompt(source, SLOW, SAD, "en") == english
+    assert student_acoustic_prompt(source, SLOW, SAD, "zh") == chinese
+
+
+def test_acoustic_prompt_sources_are_named():
+    assert ACOUSTIC_PROMPT_SOURCES == ("none", "measured", "heard")
+    with pytest.raises(UnknownNameError, match="guessed"):
+        student_acoustic_prompt("guessed", SLOW, SAD, "en")
 
 
 @given(st.integers(0, 20), TEXT, st.sampled_from(["en", "zh"]))
-def test_the_student_reads_bos_act_speech_instruction(frames, act, language):
-    vocabulary = tiny_vocabulary()
-    builder = PromptBuilder(vocabulary)
+def test_the_students_prompt_is_bos_act_speech_instruction(frames, act, language):
+    builder = PromptBuilder(VOCABULARY)
     codes = np.arange(frames, dtype=np.int64)[None] % 16
-    prompt = builder.student(SpeechTokens(codes), language=language, act=act)
-
-    assert_spans_cover(prompt)
-    assert prompt.part("bos") == (vocabulary.bos_id,)
-    assert vocabulary.decode(prompt.part("act")) == (f"{act}\n" if act else "")
-    opened, *speech, closed = prompt.part("speech")
-    assert (opened, closed) == (vocabulary.speech_open_id, vocabulary.speech_close_id)
-    assert np.array_equal(vocabulary.speech_tokens(speech).codes, codes)
-    said = builder.template.instructions[language]
-    assert vocabulary.decode(prompt.part("instruct")) == said
-    assert prompt.part("sem") == prompt.part("transcript") == ()
-    assert vocabulary.decode(prompt.ids) == vocabulary.decode(prompt.part("act")) + said
+    bos, *ids = builder.student(SpeechTokens(codes), language=language, act=act)
+    assert bos == VOCABULARY.bos_id
+    opened = ids.index(VOCABULARY.speech_open_id)
+    closed = ids.index(VOCABULARY.speech_close_id)
+    assert VOCABULARY.decode(ids[:opened]) == (f"{act}\n" if act else "")
+    assert ids[opened + 1 : closed] == [VOCABULARY.speech_base + code for code in codes[0]]
+    assert VOCABULARY.decode(ids[closed + 1 :]) == builder.template.instructions[language]
 
 
 @given(TEXT, SOME_TEXT, SOME_TEXT, st.sampled_from(TEACHER_PROMPTS))
-def test_the_teacher_reads_only_what_its_prompt_names(act, sem, transcript, teacher_prompt):
-    vocabulary = tiny_vocabulary()
-    reading = TeacherPromptParts(act, sem, transcript)
-    prompt = PromptBuilder(vocabulary).teacher(
-        reading, language="en", teacher_prompt=teacher_prompt
-    )
-    assert_spans_cover(prompt)
-    assert max(prompt.ids) < vocabulary.text_rows  # no speech, whatever the texts say
-    wanted = {"sem": sem, "transcript": transcript}
-    for kind, text in wanted.items():
-        shown = f"{text}\n" if f"+{kind}" in teacher_prompt else ""
-        assert vocabulary.decode(prompt.part(kind)) == shown
-    assert vocabulary.decode(prompt.part("act")) == (f"{act}\n" if act else "")
+def test_the_teachers_prompt_is_the_text_that_it_names(act, sem, transcript, teacher_prompt):
+    builder = PromptBuilder(VOCABULARY)
+    parts = TeacherPromptParts(act, sem, transcript)
+    ids = builder.teacher(parts, language="en", teacher_prompt=teacher_prompt)
+    assert max(ids) < VOCABULARY.text_vocab_size  # no speech, whatever the texts are
+    texts = [
+        act,
+        *({"sem": sem, "transcript": transcript}[k] for k in teacher_prompt.split("+")[1:]),
+    ]
+    expected = "".join(f"{text}\n" for text in texts if text) + builder.template.instructions["en"]
+    assert ids[0] == VOCABULARY.bos_id
+    assert VOCABULARY.decode(ids) == expected
 
 
 def test_a_response_ends_with_eos():
-    vocabulary = tiny_vocabulary()
-    ids = PromptBuilder(vocabulary).response("She is calm.")
-    assert ids[-1] == vocabulary.eos_id
-    assert vocabulary.decode(ids) == "She is calm."
+    ids = PromptBuilder(VOCABULARY).response("She is calm.")
+    assert ids[-1] == VOCABULARY.eos_id
+    assert VOCABULARY.decode(ids) == "She is calm."
 
 
-def test_a_teacher_without_its_text_says_so():
-    builder = PromptBuilder(tiny_vocabulary())
+def test_a_teachers_missing_text_is_named():
+    builder = PromptBuilder(VOCABULARY)
     with pytest.raises(DataError, match="no sem text"):
         builder.teacher(TeacherPromptParts("Feeling calm"), language="en", teacher_prompt="act+sem")
     with pytest.raises(UnknownNameError, match=r"act\+sem"):
         builder.teacher(TeacherPromptParts(), language="en", teacher_prompt="act+sems")
 
 
-def test_instructions_are_a_choice():
+def test_instructions_and_separator_are_the_templates():
     template = PromptTemplate({"am": "ድምፁን ግለጽ።\n"}, separator=" | ")
-    builder = PromptBuilder(tiny_vocabulary(), template)
-    prompt = builder.teacher(TeacherPromptParts("Feeling sad"), language="am", teacher_prompt="act")
-    assert builder.vocabulary.decode(prompt.ids) == "Feeling sad | ድምፁን ግለጽ።\n"
+    builder = PromptBuilder(VOCABULARY, template)
+    ids = builder.teacher(TeacherPromptParts("Feeling sad"), language="am", teacher_prompt="act")
+    assert VOCABULARY.decode(ids) == "Feeling sad | ድምፁን ግለጽ።\n"
     with pytest.raises(UnknownNameError, match="language"):
         builder.student(SpeechTokens(np.zeros((1, 1), np.int64)), language="en")
     with pytest.raises(RecipeError):
         PromptTemplate({"en": ""})
 
 
-@pytest.mark.parametrize(
-    "spans",
-    [
-        (),
-        (Span("bos", 0, 1),),
-        (Span("bos", 0, 1), Span("act", 2, 3)),
-        (Span("bos", 0, 2), Span("act", 1, 3)),
-        (Span("bos", 0, 3), Span("act", 3, 3)),
-        (Span("bos", 0, 4),),
-    ],
+PAD = 99
+TOKENS = st.lists(st.integers(0, 50), min_size=1, max_size=6)
+ROWS = st.lists(
+    st.builds(SharedPromptRow, TOKENS, st.lists(TOKENS, min_size=1, max_size=4)),
+    min_size=1,
+    max_size=4,
 )
-def test_spans_that_do_not_cover_are_refused(spans):
-    with pytest.raises(DataError, match="span"):
-        Prompt((1, 2, 3), spans)
 
 
-def test_an_unknown_span_is_named():
-    with pytest.raises(UnknownNameError, match="speech"):
-        Prompt((1,), (Span("speach", 0, 1),))
-    with pytest.raises(UnknownNameError, match="speech"):
-        Prompt((1,), (Span("bos", 0, 1),)).part("speach")
+@given(ROWS)
+def test_each_target_is_predicted_from_the_prompt_and_its_response_so_far(rows):
+    batch = collate(rows, PAD)
+    time = batch.input_ids.shape[1]
+    responses = [(number, row, r) for number, row in enumerate(rows) for r in row.responses]
+    expected = [
+        (place, number, [*row.prompt_ids, *response[:length]], response[length])
+        for place, (number, row, response) in enumerate(responses)
+        for length in range(len(response))
+    ]
+    assert len(batch.target_ids) == len(expected)
+    for target, (response, number, context, token) in enumerate(expected):
+        place, at = divmod(int(batch.predict_index[target]), time)
+        seen = np.flatnonzero(batch.attention[place, 0, at])
+        order = seen[np.argsort(batch.position_ids[place, seen])]
+        assert place == number
+        assert batch.input_ids[place, order].tolist() == context
+        assert batch.position_ids[place, order].tolist() == list(range(len(context)))
+        assert batch.target_ids[target] == token
+        assert batch.target_response[target] == response
+
+
+@given(ROWS)
+def test_nothing_attends_to_padding_and_nothing_is_fed_twice(rows):
+    batch = collate(rows, PAD)
+    padding = batch.segment_ids == PADDING
+    assert (batch.input_ids[padding] == PAD).all()
+    visible = batch.attention[:, 0]
+    assert not visible.transpose(0, 2, 1)[padding].any()
+    assert visible.any(2).all()  # a softmax over nothing would be NaN
+    assert (~padding).sum(1).tolist() == [row.length for row in rows]
+    assert batch.input_ids.shape[1] == max(row.length for row in rows)
+    assert batch.response_lengths.tolist() == [len(r) for row in rows for r in row.responses]
+
+
+def test_a_batch_by_hand():
+    batch = collate([SharedPromptRow([7, 8], [[1, 2, 3], [4, 5]])], PAD)
+    assert batch.input_ids.tolist() == [[7, 8, 1, 2, 4]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2]]
+    assert batch.segment_ids.tolist() == [[0, 0, 1, 1, 2]]
+    assert batch.predict_index.tolist() == [1, 2, 3, 1, 4]
+    assert batch.target_ids.tolist() == [1, 2, 3, 4, 5]
+    assert batch.target_response.tolist() == [0, 0, 0, 1, 1]
+    assert batch.attention[0, 0].astype(int).tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+
+
+def test_dropped_columns_by_hand():
+    batch = collate([SharedPromptRow([7, 8, 9], [[1, 2, 3], [4, 5]])], pad_id=0)
+    assert prompt_columns(batch) == 2
+    rest = drop_columns(batch, 2)
+    assert rest.input_ids.tolist() == [[9, 1, 2, 4]]
+    assert rest.position_ids.tolist() == [[2, 3, 4, 3]]
+    assert rest.predict_index.tolist() == [0, 1, 2, 0, 3]
+    assert rest.attention.astype(int).tolist() == [
+        [[[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 1]]]
+    ]
+    np.testing.assert_array_equal(rest.target_ids, batch.target_ids)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "responses", "named"),
+    [([], [[1]], "prompt"), ([1], [], "response"), ([1], [[1], []], "token")],
+)
+def test_empty_rows_are_refused(prompt, responses, named):
+    with pytest.raises(DataError, match=named):
+        SharedPromptRow(prompt, responses)
+    with pytest.raises(DataError, match="row"):
+        collate([], PAD)

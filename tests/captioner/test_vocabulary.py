@@ -76,7 +76,7 @@ def test_any_text_comes_back(text):
     vocabulary = tiny_vocabulary()
     ids = vocabulary.encode_text(text)
     assert vocabulary.decode(ids) == text
-    assert all(0 <= number < vocabulary.text_rows for number in ids)
+    assert all(0 <= number < vocabulary.text_vocab_size for number in ids)
 
 
 @pytest.mark.parametrize("text", ["</s>", "<pad> a", "<speech>", "say </speech> <s>"])
@@ -85,7 +85,7 @@ def test_the_name_of_a_special_token_is_only_text(text):
     ids = vocabulary.encode_text(text)
     special = {vocabulary.bos_id, vocabulary.eos_id, vocabulary.pad_id}
     assert not special & set(ids)
-    assert max(ids) < vocabulary.text_rows
+    assert max(ids) < vocabulary.text_vocab_size
     assert vocabulary.decode(ids) == text
 
 
@@ -100,7 +100,7 @@ def test_special_and_speech_ids_are_silent():
 
 def test_speech_ids_are_frame_by_frame():
     vocabulary = tiny_vocabulary(codebooks=2)
-    base = vocabulary.text_size + 2
+    base = vocabulary.text_vocab_size + 2
     tokens = SpeechTokens(np.array([[1, 2, 15], [3, 0, 15]]))
     expected = [base + 1, base + 16 + 3, base + 2, base + 16, base + 15, base + 31]
     assert vocabulary.speech_ids(tokens) == expected
@@ -111,9 +111,9 @@ def test_speech_ids_are_frame_by_frame():
 def test_speech_comes_back(codebooks, frames, seed):
     vocabulary = tiny_vocabulary(codebooks)
     codes = np.random.default_rng(seed).integers(0, 16, (codebooks, frames))
-    ids = vocabulary.speech_ids(SpeechTokens(codes))
-    assert all(vocabulary.speech_base <= number < vocabulary.size for number in ids)
-    assert np.array_equal(vocabulary.speech_tokens(ids).codes, codes)
+    ids = np.array(vocabulary.speech_ids(SpeechTokens(codes)), dtype=int) - vocabulary.speech_base
+    assert all((ids >= 0) & (ids < 16 * codebooks))
+    assert np.array_equal(ids.reshape(frames, codebooks).T % 16, codes)
 
 
 def test_speech_of_another_tokenizer_is_refused():
@@ -130,7 +130,7 @@ def test_stop_ids_are_the_tokens_whose_bytes_hold_a_stop_character():
     vocabulary = tiny_vocabulary()
     stand_ins = byte_characters()
     expected = {vocabulary.eos_id}
-    for number, name in enumerate(vocabulary.token_names()[: vocabulary.text_size]):
+    for number, name in enumerate(vocabulary.token_names()[: vocabulary.text_vocab_size]):
         known = all(character in stand_ins for character in name)
         raw = bytes(stand_ins[c] for c in name) if known else name.encode()
         if set(raw.decode(errors="ignore")) & set(STOP_CHARACTERS):
@@ -150,8 +150,10 @@ def test_every_stop_character_stops(character):
 def test_one_token_in_three_roles():
     vocabulary = Vocabulary.of(gpt2_like(), codebook_size=8)
     assert vocabulary.bos_id == vocabulary.eos_id == vocabulary.pad_id
-    assert vocabulary.text_size == vocabulary.shape.base_size
-    assert vocabulary.new_ids == range(vocabulary.text_size, vocabulary.text_size + 2 + 8)
+    assert vocabulary.text_vocab_size == vocabulary.shape.base_size
+    assert vocabulary.new_ids == range(
+        vocabulary.text_vocab_size, vocabulary.text_vocab_size + 2 + 8
+    )
 
 
 def test_a_tokenizer_with_bytes_to_fall_back_on():
@@ -170,7 +172,7 @@ def test_roles_that_are_missing_are_added_as_new_text():
     vocabulary = Vocabulary.of(tokenizer, codebook_size=3)
     assert vocabulary.shape.base_size == 2
     assert {vocabulary.bos_id, vocabulary.eos_id, vocabulary.pad_id} == {2, 3, 4}
-    assert vocabulary.text_rows == 5
+    assert vocabulary.text_vocab_size == 5
     assert vocabulary.new_ids == range(2, 5 + 2 + 3)
     assert tokenizer.get_vocab_size() == 2  # the one given is as it was
     names = vocabulary.token_names()
@@ -182,7 +184,7 @@ def test_a_tokenizer_with_holes_keeps_its_ids():
     with pytest.raises(DataError, match="leaves ids unused"):
         Vocabulary.of(tokenizer, codebook_size=3, pad="<pad>")
     vocabulary = Vocabulary.of(tokenizer, codebook_size=3)
-    assert vocabulary.text_size == 5
+    assert vocabulary.text_vocab_size == 5
     assert vocabulary.eos_id == vocabulary.pad_id == 4
     assert len(set(vocabulary.token_names())) == vocabulary.size == 10
 

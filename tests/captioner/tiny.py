@@ -1,16 +1,20 @@
-"""Tiny random backbones over one small vocabulary, for tests of the captioner."""
+"""Tiny random backbones over one small vocabulary, and oracles of their log-probabilities."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aligncap.captioner.prompts import SharedPromptRow
+from aligncap.captioner.runtimes import ResponseRules
 from aligncap.captioner.vocabulary import Vocabulary, train_text_tokenizer
 from aligncap.values import SpeechTokens
 
 if TYPE_CHECKING:
     import torch
+
+KINDS = ["llama", "gpt2", "opt", "qwen2"]
 
 TEXTS = (
     "She sounds calm and speaks slowly in a low voice.",
@@ -37,7 +41,7 @@ def tiny_lm(kind: str, *, tied: bool = True, seed: int = 0) -> Any:
         Qwen2ForCausalLM,
     )
 
-    from aligncap.captioner.model import add_speech_tokens, small_llama
+    from aligncap.captioner.backbones import add_speech_tokens, small_llama
 
     vocabulary = tiny_vocabulary()
     if kind == "llama":
@@ -59,6 +63,18 @@ def tiny_lm(kind: str, *, tied: bool = True, seed: int = 0) -> Any:
     return lm
 
 
+def sharpened(kind: str) -> Any:
+    """A random model whose logits are far enough apart for float to see: deviation 2."""
+    import torch
+
+    vocabulary, model = tiny_vocabulary(), tiny_lm(kind, tied=False).eval()
+    prompt = random_rows(vocabulary, seed=5, rows=1, responses=1)[0].prompt_ids
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt])).logits[..., : vocabulary.text_vocab_size]
+        model.get_output_embeddings().weight.mul_(2.0 / logits.std())
+    return model
+
+
 def random_rows(
     vocabulary: Vocabulary, *, seed: int, rows: int, responses: int
 ) -> list[SharedPromptRow]:
@@ -69,7 +85,10 @@ def random_rows(
         codes = draw.integers(0, vocabulary.shape.codebook_size, (1, int(draw.integers(3, 14))))
         prompt = [vocabulary.bos_id, *vocabulary.speech_ids(SpeechTokens(codes))]
         texts = [
-            [*draw.integers(3, vocabulary.text_rows, int(draw.integers(0, 8))), vocabulary.eos_id]
+            [
+                *draw.integers(3, vocabulary.text_vocab_size, int(draw.integers(0, 8))),
+                vocabulary.eos_id,
+            ]
             for _ in range(responses)
         ]
         found.append(SharedPromptRow(tuple(prompt), tuple(tuple(map(int, t)) for t in texts)))
@@ -90,3 +109,21 @@ def separate_log_probs(
             chosen = logits.log_softmax(-1)[torch.arange(len(response)), list(response)]
             scores.append(chosen.sum())
     return torch.stack(scores)
+
+
+def log_probability(
+    causal_lm: Any,
+    prompt: Sequence[int],
+    response: Sequence[int],
+    rules: ResponseRules,
+    *,
+    min_length: int = 0,
+) -> float:
+    """The oracle of one response's log-probability: text only, no stop before `min_length`."""
+    import torch
+
+    with torch.no_grad():
+        logits = causal_lm(input_ids=torch.tensor([[*prompt, *response]])).logits[0].double()
+    logits = logits[len(prompt) - 1 : -1, : rules.text_vocab_size]
+    logits[:min_length, list(rules.stop_ids)] = -torch.inf
+    return float(logits.log_softmax(-1)[range(len(response)), list(response)].sum())

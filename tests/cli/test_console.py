@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.captioner.loading import find_model
+from aligncap.captioner.checkpoint import find_model
 from aligncap.cli.console import Console
 from aligncap.cli.main import main
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from aligncap.captioner.captioner import CaptionHypothesis
 from aligncap.captioner.checkpoint import CaptionLimits
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.preference.examples import PreferenceRow
@@ -19,20 +20,17 @@ class Fixed:
 
     limits = CaptionLimits()
 
-    def runtime(self) -> "Fixed":
-        return self
-
     def prompt_ids(self, place: int, row: PreferenceRow) -> tuple[int, ...]:
         return (place,)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], options: DecodeOptions
-    ) -> list[list[Hypothesis]]:
+    ) -> list[tuple[CaptionHypothesis, ...]]:
         assert options.beam_size == 1
-        return [[Hypothesis((prompt[0],) * (prompt[0] - 5), -1.0, -1.0)] for prompt in prompts]
-
-    def text_of(self, ids: Sequence[int]) -> str:
-        return SAID[ids[0]]
+        return [
+            (CaptionHypothesis(SAID[n], Hypothesis((n,) * (n - 5), -1.0, -1.0)),)
+            for (n,) in prompts
+        ]
 
 
 def check(rows: list[PreferenceRow], **options: object) -> dict[str, float]:

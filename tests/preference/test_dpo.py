@@ -77,7 +77,7 @@ def test_shared_rows_give_the_loss_and_gradient_of_separate_rows(normalised: boo
     found = PairObjective(settings).training_losses(model, batch)
     mine = gradients(model, found["loss"])
     assert pairs.reference is not None
-    sums = separate_log_probs(model.causal_lm, rows, model.vocabulary.text_rows)
+    sums = separate_log_probs(model.causal_lm, rows, model.vocabulary.text_vocab_size)
     lengths = [len(said) for row in rows for said in row.responses]
     ratios = sums - torch.from_numpy(pairs.reference)
     if normalised:
@@ -247,7 +247,7 @@ def test_a_reference_with_other_weights_is_computed_anew(tmp_path: Path) -> None
     examples = [Example(row.prompt_ids, said) for row in rows for said in row.responses]
     for seed in (0, 1):
         model = CaptionModel(tiny_lm("llama", seed=seed), vocabulary).eval()
-        expected = separate_log_probs(model.causal_lm, rows, vocabulary.text_rows)
+        expected = separate_log_probs(model.causal_lm, rows, vocabulary.text_vocab_size)
         cache = ReferenceCache(tmp_path, StartingPolicy(model), examples)
         assert cache.fill() == len(examples)
         np.testing.assert_allclose(cache.lookup(examples), expected.detach(), rtol=1e-4)

@@ -16,7 +16,6 @@ from aligncap.alignment.examples import DataSettings
 from aligncap.alignment.init_model import ModelSettings
 from aligncap.alignment.trainer import ValidationSettings
 from aligncap.captioner.checkpoint import CaptionLimits, load_torch
-from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.model import AdapterSettings, CaptionModel
 from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, collate, to_torch
 from aligncap.captioner.runtimes import ResponseRules
@@ -35,7 +34,7 @@ from aligncap.preference.ppo import (
 from aligncap.preference.reward import EMPTY_REWARD, CheckSettings, EvidenceReward
 from aligncap.training.settings import FitSettings
 from aligncap.values import SpeechTokens
-from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
+from captioner.tiny import log_probability, random_rows, tiny_lm, tiny_vocabulary
 from support.preferences import preference_rows
 from support.rows import trace
 
@@ -94,15 +93,13 @@ def test_the_reward_rises_to_its_optimum_near_the_reference(
 def mean_log_probability(model: CaptionModel, text: str) -> float:
     """log π of a caption up to its full stop, mean over some clips, as the decoder scores it."""
     builder = PromptBuilder(model.vocabulary)
-    runtime = TorchRuntime(
-        model.causal_lm, ResponseRules(model.vocabulary.text_rows, model.vocabulary.stop_ids())
-    )
+    rules = ResponseRules.of(model.vocabulary)
     said = model.vocabulary.encode_text(text)
     scores = []
     for row in preference_rows(9):
         assert row.clip.speech is not None
-        prompt = builder.student(SpeechTokens(row.clip.speech), language="en").ids
-        scores += runtime.score(prompt, [said])
+        prompt = builder.student(SpeechTokens(row.clip.speech), language="en")
+        scores.append(log_probability(model.causal_lm, prompt, said, rules))
     return sum(scores) / len(scores)
 
 

@@ -53,7 +53,7 @@ def test_a_prompt_holds_what_the_act_mode_asks_for(tmp_path: Path) -> None:
     for mode in ("none", "measured", "heard"):
         book = PairDataset(prompter, [read], candidates=3, act_mode=mode)
         ids = book.row_of(book.all_samples()[0]).prompt_ids
-        said[mode] = vocabulary.decode([one for one in ids if one < vocabulary.text_rows])
+        said[mode] = vocabulary.decode([one for one in ids if one < vocabulary.text_vocab_size])
     assert ("low" in said["measured"], "sad" in said["heard"]) == (True, True)
     assert "feeling" not in said["none"]
 

@@ -22,7 +22,7 @@ class AllText:
     """trl's softmax runs over every row, so ours must: a vocabulary without speech."""
 
     def __init__(self, size: int) -> None:
-        self.size = self.text_rows = size
+        self.size = self.text_vocab_size = size
 
 
 @pytest.fixture(scope="module")

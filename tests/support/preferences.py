@@ -106,7 +106,7 @@ class FakeSampler:
     heard: list[Path] = field(default_factory=list)
     asked: list[DecodeOptions] = field(default_factory=list)
 
-    def hear_many(
+    def generate_many(
         self, sources: Iterable[Path], *, language: str, options: DecodeOptions
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         self.asked.append(options)

@@ -488,7 +488,7 @@ class Prompter:
             kept = [frame for frame in frames if rng.random() >= student.speech_dropout]
             codes = np.ascontiguousarray(codes[:, kept or [rng.randrange(len(frames))]])
         prompt = self._builder.student(SpeechTokens(codes), language=sample.language, act=act)
-        return SharedPromptRow(prompt.ids, self._response_ids(sample))
+        return SharedPromptRow(prompt, self._response_ids(sample))
 
     def teacher_examples(self, sample: Sample, teacher_prompt: str) -> list[Example]:
         """The teacher's prompt for each of the sample's captions, and the caption (Eq. 2).
@@ -508,7 +508,7 @@ class Prompter:
             key = (language, kind, parts)
             if key not in self._prompts:
                 prompt = self._builder.teacher(parts, language=language, teacher_prompt=kind)
-                self._prompts[key] = tuple(self._ids[i] for i in prompt.ids)
+                self._prompts[key] = tuple(self._ids[i] for i in prompt)
             examples.append(Example(self._prompts[key], response))
         return examples
 
@@ -543,7 +543,7 @@ class Prompter:
             prompt = self._builder.teacher(
                 TeacherPromptParts(), language=sample.language, teacher_prompt="act"
             )
-            return [SharedPromptRow(prompt.ids, self._response_ids(sample))]
+            return [SharedPromptRow(prompt, self._response_ids(sample))]
         by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         for example in self.teacher_examples(sample, kind):
             by_prompt.setdefault(example.prompt_ids, []).append(example.response_ids)

@@ -17,7 +17,13 @@ from pydantic import model_validator
 from torch import Tensor
 
 from aligncap.alignment.examples import SpeechSource, TrainingRow
-from aligncap.captioner.backbones import open_backbone, pretrained_vocabulary, small_config
+from aligncap.captioner.backbones import (
+    add_speech_tokens,
+    open_backbone,
+    pretrained_vocabulary,
+    small_config,
+    small_llama,
+)
 from aligncap.captioner.checkpoint import (
     ADAPTER_FOLDER,
     META_FILE,
@@ -30,10 +36,8 @@ from aligncap.captioner.model import (
     AdapterSettings,
     CaptionModel,
     add_adapter,
-    add_speech_tokens,
     has_adapter,
     set_speech_rows,
-    small_llama,
 )
 from aligncap.captioner.prompts import PromptTemplate
 from aligncap.captioner.vocabulary import Vocabulary, read_tokenizer, train_text_tokenizer
@@ -390,4 +394,4 @@ def _config_of(name: str) -> Any:
 def _sizes(text: int, *, codebooks: int, codebook_size: int) -> Any:
     """The sizes of a `Vocabulary` over `text` ids whose tokenizer is not here."""
     size = text + 2 + codebooks * codebook_size
-    return SimpleNamespace(text_rows=text, size=size, new_ids=range(text, size))
+    return SimpleNamespace(text_vocab_size=text, size=size, new_ids=range(text, size))

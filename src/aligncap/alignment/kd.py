@@ -151,7 +151,7 @@ def open_teacher(settings: KdSettings, student: CaptionModel) -> Teacher:
     assert folder is not None  # KdSettings makes sure
     model = load_torch(folder, device=str(training_device()), dtype=settings.model.dtype)
     own, students = (
-        one.vocabulary.token_names()[: one.vocabulary.text_rows] for one in (model, student)
+        one.vocabulary.token_names()[: one.vocabulary.text_vocab_size] for one in (model, student)
     )
     if own != students:
         raise RecipeError(

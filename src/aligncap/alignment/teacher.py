@@ -83,7 +83,7 @@ class FrozenTeacher:
     def __init__(self, model: CaptionModel) -> None:
         self._model = model.requires_grad_(requires_grad=False).eval()
         self.fingerprint = frozen_fingerprint(model)
-        self.text_vocab_size = model.vocabulary.text_rows
+        self.text_vocab_size = model.vocabulary.text_vocab_size
 
     def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
         """Logits [N, V] of every token of every response."""
@@ -97,7 +97,7 @@ class AdapterOffTeacher:
     def __init__(self, student: CaptionModel) -> None:
         self._student = student
         self.fingerprint = frozen_fingerprint(student)
-        self.text_vocab_size = student.vocabulary.text_rows
+        self.text_vocab_size = student.vocabulary.text_vocab_size
 
     def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
         """Logits [N, V] of every token of every response."""

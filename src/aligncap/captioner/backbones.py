@@ -1,13 +1,17 @@
-"""What differs between language models: one small table, and how a backbone is opened.
+"""Language models to start from: pretrained backbones, and a small LLaMA of our own.
 
 Any causal LM of transformers that takes `position_ids` and a 4-D attention mask is a backbone.
 OPT counts positions from a 2-D mask unless it is given `position_ids`, which we always give;
-its two-row offset is its own affair. Attention is sdpa or eager: flash attention has no 4-D mask.
+its offset of two is internal to it. Attention is sdpa or eager: flash attention has no 4-D mask.
 """
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import RecipeError
@@ -19,12 +23,10 @@ MASKED_ATTENTION = ("sdpa", "eager")
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What is particular to one kind of language model."""
+    """What differs between kinds of language models."""
 
     lora_targets: tuple[str, ...]
-    """Names of the linear layers that LoRA is put beside."""
-    fan_in_fan_out: bool = False
-    """GPT-2 keeps its weights transposed (Conv1D)."""
+    """Names of the linear layers that get LoRA."""
     learned_positions: bool = False
     """Positions are rows of a table: longer sequences cannot be read at all."""
 
@@ -32,7 +34,7 @@ class Family:
 QUERY_VALUE = ("q_proj", "v_proj")
 
 FAMILIES = {
-    "gpt2": Family(("c_attn",), fan_in_fan_out=True, learned_positions=True),
+    "gpt2": Family(("c_attn",), learned_positions=True),
     "llama": Family(QUERY_VALUE),
     "mistral": Family(QUERY_VALUE),
     "opt": Family(QUERY_VALUE, learned_positions=True),
@@ -65,12 +67,11 @@ def check_backbone(causal_lm: Any) -> None:
         causal_lm.set_attn_implementation("sdpa")
 
 
-def longest_sequence(causal_lm: Any) -> int | None:
-    """How many positions a model can number at all; None where there is no such limit."""
+def max_positions(causal_lm: Any) -> int | None:
+    """The number of positions that a model has; None where there is no such limit."""
     family = FAMILIES.get(causal_lm.config.model_type)
-    if family is None or not family.learned_positions:
-        return None
-    return int(causal_lm.config.max_position_embeddings)
+    limited = family is not None and family.learned_positions
+    return int(causal_lm.config.max_position_embeddings) if limited else None
 
 
 def open_backbone(
@@ -84,7 +85,7 @@ def open_backbone(
     """A pretrained causal LM and a vocabulary of its text plus speech.
 
     `name` is a folder or a Hugging Face name; nothing is downloaded: MissingModelError says what
-    to fetch. The embedding still has the backbone's rows, see `model.add_speech_tokens`.
+    to fetch. The embedding still has the backbone's rows, see `add_speech_tokens`.
     """
     causal_lm = load_causal_lm(name, dtype=dtype, quantization=quantization)
     return causal_lm, pretrained_vocabulary(name, codebook_size=codebook_size, codebooks=codebooks)
@@ -103,18 +104,60 @@ def pretrained_vocabulary(name: str, *, codebook_size: int, codebooks: int = 1) 
     )
 
 
+def add_speech_tokens(causal_lm: Any, vocabulary: Vocabulary, *, seed: int = 0) -> None:
+    """Give a pretrained model rows for the new ids, in place.
+
+    New rows are sampled from the normal distribution with the mean and covariance of the text rows
+    (so they are neither outliers nor all alike), in the embedding and, where it is not tied, in
+    the output projection. Rows that the model had for no token are used before it grows. Its config
+    gets the ids of bos, eos and pad.
+    """
+    rows = causal_lm.get_input_embeddings().weight.shape[0]
+    if rows < vocabulary.size:
+        causal_lm.resize_token_embeddings(vocabulary.size, mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    tables = [causal_lm.get_input_embeddings().weight, causal_lm.get_output_embeddings().weight]
+    new = vocabulary.new_ids
+    for table in tables[:1] if tables[0] is tables[1] else tables:
+        text = table.detach()[: new.start]
+        text = text[torch.randperm(len(text), generator=generator)[:8192]].float().cpu()
+        mean = text.mean(0)
+        # Random mixtures of centred rows have the rows' covariance: nothing to factorise.
+        weights = torch.randn(len(new), len(text), generator=generator) / len(text) ** 0.5
+        with torch.no_grad():
+            table[new.start : new.stop] = (mean + weights @ (text - mean)).to(table)
+    for config in (causal_lm.config, causal_lm.generation_config):
+        config.bos_token_id = vocabulary.bos_id
+        config.eos_token_id = vocabulary.eos_id
+        config.pad_token_id = vocabulary.pad_id
+
+
+def small_llama(vocabulary: Vocabulary, *, seed: int = 0, **sizes: Any) -> Any:
+    """A LLaMA of `small_config` sizes with random weights, to be trained from scratch."""
+    from transformers import LlamaForCausalLM
+
+    config = small_config(vocabulary.size, **sizes)
+    for role in ("bos", "eos", "pad"):
+        setattr(config, f"{role}_token_id", getattr(vocabulary, f"{role}_id"))
+    with seeded(seed):
+        return LlamaForCausalLM(config)
+
+
 def small_config(
     rows: int,
     *,
-    hidden: int,
-    layers: int,
-    heads: int,
+    hidden: int = 256,
+    layers: int = 6,
+    heads: int = 4,
     intermediate: int | None = None,
-    max_positions: int,
+    max_positions: int = 2048,
     tied: bool = True,
-    dropout: float,
+    dropout: float = 0.0,
 ) -> Any:
-    """The configuration of `small_llama` over an embedding of `rows` ids."""
+    """The configuration of a LLaMA over an embedding of `rows` ids.
+
+    `intermediate` is 8/3 of `hidden` where not given; `dropout` is that of the attention weights.
+    """
     from transformers import LlamaConfig
 
     if hidden % heads or (hidden // heads) % 2:
@@ -130,3 +173,11 @@ def small_config(
         tie_word_embeddings=tied,
         attention_dropout=dropout,
     )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's generator at a seed, and afterwards where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

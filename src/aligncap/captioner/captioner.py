@@ -1,22 +1,14 @@
-"""What is heard before anything is said: speech found, measured, and turned into tokens.
+"""Recordings in, captions out: preprocessing, generation (Eq. 4), reranking, and `load`.
 
-Which of a model's wordings is told: what the model, the tokenizer's heads and the signal say.
-
-A beam search ranks by the language model alone. Beside it stand two witnesses that cost nothing:
-the heads, which heard the emotion without a detour over words, and the measured facts.
-
-From what the model says and the signal shows to one `Caption`.
-
-A captioner without ears: it writes captions of speech tokens that are there already.
-
-Sound in, captions out: the whole way, with its parts handed in.
+A beam search ranks by the language model alone. Two other sources cost nothing: the emotion readout
+of the speech tokenizer, and the measured facts; `rerank` takes all three into account.
 """
 
 import logging
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,18 +18,43 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from aligncap.audio import from_array, load, speech_activity
-from aligncap.captioner.checkpoint import ModelMeta
+from aligncap.audio import from_array, speech_activity
+from aligncap.audio import load as load_audio
+from aligncap.captioner.checkpoint import (
+    ENCODER_FOLDER,
+    ModelMeta,
+    find_model,
+    load_vocabulary,
+    read_meta,
+)
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
-from aligncap.captioner.runtimes import DecodeOptions, Hypothesis, LanguageRuntime
+from aligncap.captioner.runtimes import (
+    CT2_FOLDER,
+    CT2Runtime,
+    DecodeOptions,
+    EndpointRuntime,
+    EndpointSettings,
+    Hypothesis,
+    LanguageRuntime,
+    ResponseRules,
+)
+from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.clues import arousal_valence, audible_gender, emotion_of, find_clues, judge, levels
-from aligncap.errors import AlignCapError, AudioError, NoSpeechError, RecipeError, UnknownNameError
+from aligncap.errors import (
+    AlignCapError,
+    AudioError,
+    DataError,
+    MissingModelError,
+    NoSpeechError,
+    RecipeError,
+    UnknownNameError,
+)
 from aligncap.prosody import measure
+from aligncap.tokenizers import open_tokenizer
 from aligncap.values import (
     EMOTIONS,
     RATE_HZ,
     Caption,
-    Evidence,
     Facts,
     SpeechTokenizer,
     SpeechTokens,
@@ -47,43 +64,69 @@ from aligncap.values import (
 
 LOG = logging.getLogger(__name__)
 
-Segments = Sequence[tuple[float, float]]
+Array = NDArray[np.generic]
+Source = str | Path | Waveform
+"""A recording: a file, or a waveform in memory."""
+
+SourceT = TypeVar("SourceT", bound=Source | Array)
+
+StudentInput = tuple[SpeechTokens, str]
+"""Speech tokens, and the P_act before them; "" where there is none."""
+
+RUNTIMES = ("auto", "ct2", "torch")
+"""What the language model runs on; "auto" takes CTranslate2 where the folder is exported."""
+
+BEAM_SIZE = 8
+
+LARGEST_BATCH = 64
+"""Recordings captioned together, at most."""
+
+LARGE_MODEL_BYTES = 500_000_000
+"""Above this, all cores share one response: a single one would take long."""
+
+READOUT_WEIGHT = 0.1
+"""Weight of the readout's log-probability of the named emotion, against the mean log-probability
+of a caption's tokens."""
+CONTRADICTION_PENALTY = 0.1
+"""Of each claim that the signal contradicts, in nats a token."""
+PROBABILITY_FLOOR = 0.01
+"""Probability of an emotion that the readout all but excludes, and of naming none."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedSpeech:
-    """One recording as the captioner needs it; its samples are let go."""
+    """One recording as the captioner needs it, without its samples."""
 
     duration_s: float
     """Of the whole recording."""
     part_s: tuple[float, float] | None
-    """Start and end of what was listened to, where that is not all."""
+    """Start and end of the part that is captioned, where that is not all."""
     facts: Facts
     tokens: SpeechTokens
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessor:
-    """Listens to recordings, from several threads at once if need be."""
+    """Turns recordings into facts and speech tokens; safe to share between threads."""
 
     tokenizer: SpeechTokenizer
     max_speech_s: float
-    """Of a longer recording, only the stretch of this length with most speech is heard."""
+    """Of a longer recording, only the window of this length with most speech is captioned."""
 
-    def listen(self, source: Path | Waveform) -> PreparedSpeech:
-        """What a file or waveform holds.
+    def prepare(self, source: Path | Waveform) -> PreparedSpeech:
+        """Facts and tokens of a file or waveform.
 
-        Raises AudioError where it cannot be read, NoSpeechError where nobody speaks.
+        Raises AudioError where it cannot be read, NoSpeechError where it has no speech.
         """
-        waveform = source if isinstance(source, Waveform) else load(source)
-        part_s = None
-        heard = waveform
+        waveform = source if isinstance(source, Waveform) else load_audio(source)
+        part_s, part = None, waveform
         if waveform.duration_s > self.max_speech_s:
             part_s = densest_window(
                 speech_activity(waveform), waveform.duration_s, self.max_speech_s
             )
-            heard = _cut(waveform, part_s)
-        facts = measure(heard)
+            start, end = (round(time * RATE_HZ) for time in part_s)
+            part = Waveform(waveform.samples[start:end], waveform.source)
+        facts = measure(part)
         if not facts.speech_s:
             raise NoSpeechError(
                 f"{waveform.source}: nobody speaks in it; give a recording with speech"
@@ -95,159 +138,52 @@ class Preprocessor:
                 waveform.duration_s,
                 *part_s,
             )
-        return PreparedSpeech(waveform.duration_s, part_s, facts, self.tokenizer.encode(heard))
+        return PreparedSpeech(waveform.duration_s, part_s, facts, self.tokenizer.encode(part))
 
 
-def densest_window(segments: Segments, duration_s: float, longest_s: float) -> tuple[float, float]:
-    """The stretch of `longest_s` in which most is said, the first of them.
+def densest_window(
+    segments: Sequence[tuple[float, float]], duration_s: float, window_s: float
+) -> tuple[float, float]:
+    """The first window of `window_s` that holds most speech.
 
-    `segments` are start and end of what is said, in seconds; the recording is longer than that.
+    `segments` are start and end of speech in seconds; `duration_s`, the recording's, is longer.
     """
-    latest = duration_s - longest_s
-    # The best stretch can be moved until it begins or ends with a segment.
-    starts = [start for start, _ in segments] + [end - longest_s for _, end in segments]
-    within = sorted({0.0, *(min(max(start, 0.0), latest) for start in starts)})
-    best = max(within, key=lambda start: _speech_s(segments, start, start + longest_s))
-    return best, best + longest_s
 
+    def speech_s(start_s: float) -> float:
+        end_s = start_s + window_s
+        return sum(max(0.0, min(end, end_s) - max(start, start_s)) for start, end in segments)
 
-def _speech_s(segments: Segments, start_s: float, end_s: float) -> float:
-    return sum(max(0.0, min(end, end_s) - max(start, start_s)) for start, end in segments)
-
-
-def _cut(waveform: Waveform, part_s: tuple[float, float]) -> Waveform:
-    start, end = (round(time * RATE_HZ) for time in part_s)
-    return Waveform(waveform.samples[start:end], waveform.source)
-
-
-HEADS_WEIGHT = 0.1
-"""What the log-probability of the emotion named counts beside the mean one of the tokens."""
-CONTRADICTED_COST = 0.1
-"""Of each claim that the signal contradicts, in nats a token."""
-LEAST = 0.01
-"""Probability of an emotion that the heads all but exclude, and of naming none."""
+    # The best window can be moved until it begins or ends with a segment.
+    starts = [start for start, _ in segments] + [end - window_s for _, end in segments]
+    latest = duration_s - window_s
+    best = max(sorted({0.0, *(min(max(start, 0.0), latest) for start in starts)}), key=speech_s)
+    return best, best + window_s
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionHypothesis:
-    """One caption the model gives, and what it thinks of it."""
+    """One caption that the model gives, with its ids and probability."""
 
     text: str
     hypothesis: Hypothesis
 
 
-def rerank(
-    wordings: Sequence[CaptionHypothesis], utterance: PreparedSpeech, *, language: str
-) -> list[CaptionHypothesis]:
-    """The wordings by mean log-probability, what the heads think of the emotion they name, and
-    the claims that the signal contradicts; equally credible ones stay in their order."""
-    emotions = utterance.tokens.readout.get("emotion", {})
-
-    def credibility(wording: CaptionHypothesis) -> float:
-        clues = find_clues(wording.text, language)
-        verdicts = [evidence.verdict for evidence in judge(clues, utterance.facts)]
-        return (
-            wording.hypothesis.mean_log_probability
-            + HEADS_WEIGHT * log_chance(emotions, emotion_of(clues))
-            - CONTRADICTED_COST * verdicts.count(Verdict.CONTRADICTED)
-        )
-
-    return sorted(wordings, key=credibility, reverse=True)
-
-
-def log_chance(emotions: Mapping[str, float], named: str | None) -> float:
-    """The log-probability that the heads give an emotion; 0 where there are no heads."""
-    if not emotions:
-        return 0.0
-    return math.log(max(emotions.get(named or "", 0.0), LEAST))
-
-
-def build_caption(
-    wordings: Sequence[CaptionHypothesis],
-    utterance: PreparedSpeech,
-    *,
-    language: str,
-    candidates: int,
-    evidence: bool,
-    model: str,
-) -> Caption:
-    """The most credible wording with everything known beside it.
-
-    `wordings` are all the model gave; of them `candidates` are told. Without
-    `evidence` the clues are not judged.
-    """
-    wordings = rerank(wordings, utterance, language=language)
-    best = wordings[0]
-    clues = find_clues(best.text, language)
-    judged: tuple[Evidence, ...] = judge(clues, utterance.facts) if evidence else ()
-    emotion = _from_heads(utterance.tokens.readout) or emotion_of_hypotheses(wordings, language)
-    arousal, valence = arousal_valence(clues)
-    shown = levels(utterance.facts)
-    return Caption(
-        text=best.text,
-        language=language,
-        duration_s=utterance.duration_s,
-        evidence=judged,
-        emotion=emotion,
-        arousal=arousal,
-        valence=valence,
-        gender=audible_gender(utterance.tokens.readout, utterance.facts),
-        pitch=shown.pitch,
-        loudness=shown.loudness,
-        pace=shown.pace,
-        confidence=emotion.get(emotion_of(clues) or "", 0.0),
-        log_probability=best.hypothesis.mean_log_probability,
-        model=model,
-        candidates=_others(wordings, candidates),
-        part_s=utterance.part_s,
-    )
-
-
-def emotion_of_hypotheses(wordings: Sequence[CaptionHypothesis], language: str) -> dict[str, float]:
-    """Probability of each emotion: the share that the wordings naming it have of all that name one.
-
-    Even over all emotions where no wording names any.
-    """
-    named = [emotion_of(find_clues(wording.text, language)) for wording in wordings]
-    weights = np.exp(_below_zero([wording.hypothesis.log_probability for wording in wordings]))
-    shares = dict.fromkeys(EMOTIONS, 0.0)
-    for emotion, weight in zip(named, weights, strict=True):
-        if emotion in shares:
-            shares[emotion] += float(weight)
-    return _normalised(shares)
-
-
-def _from_heads(heads: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    read = heads.get("emotion", {})
-    return _normalised({name: read.get(name, 0.0) for name in EMOTIONS}) if read else {}
-
-
-def _normalised(shares: Mapping[str, float]) -> dict[str, float]:
-    total = sum(shares.values())
-    if total <= 0.0:
-        return dict.fromkeys(shares, 1.0 / len(shares))
-    return {name: share / total for name, share in shares.items()}
-
-
-def _below_zero(log_probabilities: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    # Only ratios count, and the exponential of a long caption's would be 0.
-    values = np.array(log_probabilities, dtype=np.float64)
-    shifted: np.ndarray[tuple[int], np.dtype[np.float64]] = values - values.max()
-    return shifted
-
-
-def _others(wordings: Sequence[CaptionHypothesis], candidates: int) -> tuple[str, ...]:
-    texts = list(dict.fromkeys(wording.text for wording in wordings))
-    return tuple(texts[1:candidates])
-
-
-Spoken = tuple[SpeechTokens, str]
-"""Speech tokens, and P_act beside them; "" where there is none."""
+def generate_captions(
+    runtime: LanguageRuntime,
+    vocabulary: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    options: DecodeOptions,
+) -> list[tuple[CaptionHypothesis, ...]]:
+    """For each prompt of ids up to `options.captions` captions, best first (Eq. 3)."""
+    return [
+        tuple(CaptionHypothesis(vocabulary.decode(one.ids).strip(), one) for one in found)
+        for found in runtime.generate(prompts, options)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionGenerator:
-    """A language model with its prompts."""
+    """A language model with its prompts: speech tokens in, captions out (Eq. 4)."""
 
     meta: ModelMeta
     prompts: PromptBuilder
@@ -260,36 +196,104 @@ class CaptionGenerator:
             beam_size=beam_size, min_length=limits.min_tokens, max_length=limits.max_tokens
         )
 
-    def write(
-        self, spoken: Sequence[Spoken], *, language: str, options: DecodeOptions
+    def generate(
+        self, inputs: Sequence[StudentInput], *, language: str, options: DecodeOptions
     ) -> list[tuple[CaptionHypothesis, ...]]:
-        """For each, all captions that are asked for, best first."""
-        asked = [
-            self.prompts.student(tokens, language=language, act=act).ids for tokens, act in spoken
+        """For each input up to `options.captions` captions, best first."""
+        prompts = [
+            self.prompts.student(tokens, language=language, act=act) for tokens, act in inputs
         ]
-        decode = self.prompts.vocabulary.decode
-        return [
-            tuple(CaptionHypothesis(decode(one.ids).strip(), one) for one in found)
-            for found in self.runtime.generate(asked, options)
-        ]
+        return generate_captions(self.runtime, self.prompts.vocabulary, prompts, options)
 
 
-Array = NDArray[np.generic]
-Source = str | Path | Waveform
-"""A recording: a file, or sound in memory."""
+def rerank(
+    hypotheses: Sequence[CaptionHypothesis], speech: PreparedSpeech, *, language: str
+) -> list[CaptionHypothesis]:
+    """Sorted by mean log-probability, the readout's probability of the emotion they name, and the
+    claims that the signal contradicts; ties stay in their order."""
+    emotions = speech.tokens.readout.get("emotion", {})
 
-Several = TypeVar("Several", bound=Source | Array)
+    def score(one: CaptionHypothesis) -> float:
+        clues = find_clues(one.text, language)
+        verdicts = [evidence.verdict for evidence in judge(clues, speech.facts)]
+        return (
+            one.hypothesis.mean_log_probability
+            + READOUT_WEIGHT * readout_log_probability(emotions, emotion_of(clues))
+            - CONTRADICTION_PENALTY * verdicts.count(Verdict.CONTRADICTED)
+        )
 
-LARGEST_BATCH = 64
-"""Recordings captioned together, at most."""
+    return sorted(hypotheses, key=score, reverse=True)
+
+
+def readout_log_probability(emotions: Mapping[str, float], named: str | None) -> float:
+    """The readout's log-probability of an emotion, floored; 0 where there is no readout."""
+    return math.log(max(emotions.get(named or "", 0.0), PROBABILITY_FLOOR)) if emotions else 0.0
+
+
+def emotion_distribution(
+    hypotheses: Sequence[CaptionHypothesis], emotions: Mapping[str, float], *, language: str
+) -> dict[str, float]:
+    """Probability of each emotion: the readout's where `emotions` has one, else the share that the
+    hypotheses naming it have of all that name one; uniform where none does."""
+    shares = {name: emotions.get(name, 0.0) for name in EMOTIONS}
+    if not emotions:
+        totals = np.array([one.hypothesis.log_probability for one in hypotheses])
+        # Only ratios count, and the exponential of a long caption's would be 0.
+        for one, weight in zip(hypotheses, np.exp(totals - totals.max()), strict=True):
+            named = emotion_of(find_clues(one.text, language))
+            if named in shares:
+                shares[named] += float(weight)
+    total = sum(shares.values())
+    if total <= 0.0:
+        return dict.fromkeys(EMOTIONS, 1.0 / len(EMOTIONS))
+    return {name: share / total for name, share in shares.items()}
+
+
+def build_caption(
+    hypotheses: Sequence[CaptionHypothesis],
+    speech: PreparedSpeech,
+    *,
+    language: str,
+    candidates: int,
+    evidence: bool,
+    model: str,
+) -> Caption:
+    """The record of the best hypothesis after reranking.
+
+    `hypotheses` are all that the model gave; the record holds `candidates` of them. Without
+    `evidence` the clues are not judged.
+    """
+    ranked = rerank(hypotheses, speech, language=language)
+    best, readout, measured = ranked[0], speech.tokens.readout, levels(speech.facts)
+    clues = find_clues(best.text, language)
+    emotion = emotion_distribution(ranked, readout.get("emotion", {}), language=language)
+    arousal, valence = arousal_valence(clues)
+    return Caption(
+        text=best.text,
+        language=language,
+        duration_s=speech.duration_s,
+        evidence=judge(clues, speech.facts) if evidence else (),
+        emotion=emotion,
+        arousal=arousal,
+        valence=valence,
+        gender=audible_gender(readout, speech.facts),
+        pitch=measured.pitch,
+        loudness=measured.loudness,
+        pace=measured.pace,
+        confidence=emotion.get(emotion_of(clues) or "", 0.0),
+        log_probability=best.hypothesis.mean_log_probability,
+        model=model,
+        candidates=tuple(dict.fromkeys(one.text for one in ranked))[1:candidates],
+        part_s=speech.part_s,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionCandidates:
-    """A recording that was listened to, and everything the model says of it, best first."""
+    """A recording after preprocessing, and all captions that the model gives, best first."""
 
-    utterance: PreparedSpeech
-    wordings: tuple[CaptionHypothesis, ...]
+    speech: PreparedSpeech
+    hypotheses: tuple[CaptionHypothesis, ...]
 
 
 class Captioner:
@@ -297,20 +301,17 @@ class Captioner:
 
     def __init__(
         self,
-        meta: ModelMeta,
-        prompts: PromptBuilder,
-        listener: Preprocessor,
-        runtime: LanguageRuntime,
+        generator: CaptionGenerator,
+        preprocessor: Preprocessor,
         *,
         options: DecodeOptions,
         workers: int = 1,
     ) -> None:
-        """`workers` recordings are listened to at a time when there are several."""
-        self.meta = meta
+        """`workers` recordings are preprocessed at a time when there are several."""
+        self.meta = generator.meta
         self.options = options
-        self._prompts = prompts
-        self._listener = listener
-        self._runtime = runtime
+        self._generator = generator
+        self._preprocessor = preprocessor
         self._workers = workers
 
     @overload
@@ -327,7 +328,7 @@ class Captioner:
     @overload
     def caption(
         self,
-        source: list[Several] | tuple[Several, ...],
+        source: list[SourceT] | tuple[SourceT, ...],
         *,
         rate_hz: int | None = None,
         language: str = "en",
@@ -337,7 +338,7 @@ class Captioner:
 
     def caption(
         self,
-        source: Source | Array | list[Several] | tuple[Several, ...],
+        source: Source | Array | list[SourceT] | tuple[SourceT, ...],
         *,
         rate_hz: int | None = None,
         language: str = "en",
@@ -348,17 +349,18 @@ class Captioner:
 
         A recording is a file, a Waveform, or an array of samples ([time] or [time, channels])
         together with `rate_hz`. With `candidates` above 1, the record holds other captions too.
-        Raises AudioError for a recording that cannot be read, NoSpeechError where nobody speaks,
+        Raises AudioError for a recording that cannot be read, NoSpeechError where it has no speech,
         UnknownNameError for a language the model does not write; of several recordings, for the
         first that fails (`caption_many` goes on).
         """
         several = source if isinstance(source, list | tuple) else [source]
-        sources = [_in_memory(item, rate_hz) for item in several]
-        outcomes = self.caption_many(
-            sources, language=language, candidates=candidates, evidence=evidence
-        )
         captions = []
-        for outcome in outcomes:
+        for outcome in self.caption_many(
+            [_in_memory(item, rate_hz) for item in several],
+            language=language,
+            candidates=candidates,
+            evidence=evidence,
+        ):
             if isinstance(outcome, AlignCapError):
                 raise outcome
             captions.append(outcome)
@@ -372,23 +374,23 @@ class Captioner:
         candidates: int = 1,
         evidence: bool = True,
     ) -> Iterator[Caption | AlignCapError]:
-        """For each recording its caption, or what is wrong with it, in order, as they are ready.
+        """For each recording its caption or its error, in order, as they are ready.
 
-        `sources` is read a little ahead: some are listened to while others are captioned, in
+        `sources` is read a little ahead: some are preprocessed while others are captioned, in
         batches that grow from a few to `LARGEST_BATCH`, so that the first caption comes soon.
         """
         if candidates < 1:
             raise RecipeError(f"candidates is {candidates}, must be at least 1")
-        # All beams are asked for: what they name together says how sure the model is.
+        # All beams are returned: the emotions they name together give the confidence.
         beams = max(self.options.beam_size, candidates)
         options = replace(self.options, beam_size=beams, captions=beams)
-        outcomes = self.hear_many(sources, language=language, options=options)
+        outcomes = self.generate_many(sources, language=language, options=options)
         return (
             one
             if isinstance(one, AlignCapError)
             else build_caption(
-                one.wordings,
-                one.utterance,
+                one.hypotheses,
+                one.speech,
                 language=language,
                 candidates=candidates,
                 evidence=evidence,
@@ -397,10 +399,10 @@ class Captioner:
             for one in outcomes
         )
 
-    def hear_many(
+    def generate_many(
         self, sources: Iterable[Source], *, language: str, options: DecodeOptions
     ) -> Iterator[CaptionCandidates | AlignCapError]:
-        """For each recording all `options` ask the model for, or what is wrong with it.
+        """For each recording all captions that `options` ask for, or its error.
 
         Reads ahead and batches as `caption_many` does.
         """
@@ -411,56 +413,49 @@ class Captioner:
     def _stream(
         self, sources: Iterator[Source], language: str, options: DecodeOptions
     ) -> Iterator[CaptionCandidates | AlignCapError]:
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="listen")
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="preprocess")
+
+        def start(count: int) -> list[Future[PreparedSpeech | AlignCapError]]:
+            return [pool.submit(self._prepare, source) for source in islice(sources, count)]
+
         # Several threads that each wait for all threads of BLAS take four times as long.
-        with ExitStack() as stack:
-            stack.callback(pool.shutdown, cancel_futures=True)
-            stack.enter_context(threadpool_limits(1, user_api="blas"))
-            size = self._workers
-            batch = self._start(pool, sources, size)
-            while batch:
-                size = min(2 * size, LARGEST_BATCH)
-                # The next batch is listened to while this one is captioned.
-                following = self._start(pool, sources, size)
-                heard = [future.result() for future in batch]
-                yield from self._say(heard, language, options)
-                batch = following
+        with threadpool_limits(1, user_api="blas"):
+            try:
+                size = self._workers
+                batch = start(size)
+                while batch:
+                    size = min(2 * size, LARGEST_BATCH)
+                    # The next batch is preprocessed while this one is captioned.
+                    following = start(size)
+                    prepared = [future.result() for future in batch]
+                    yield from self._generate(prepared, language, options)
+                    batch = following
+            finally:
+                pool.shutdown(cancel_futures=True)
 
-    def _start(
-        self, pool: ThreadPoolExecutor, sources: Iterator[Source], count: int
-    ) -> list[Future[PreparedSpeech | AlignCapError]]:
-        return [pool.submit(self._listen, source) for source in islice(sources, count)]
-
-    def _listen(self, source: Source) -> PreparedSpeech | AlignCapError:
+    def _prepare(self, source: Source) -> PreparedSpeech | AlignCapError:
         try:
-            return self._listener.listen(Path(source) if isinstance(source, str) else source)
+            return self._preprocessor.prepare(Path(source) if isinstance(source, str) else source)
         except AlignCapError as error:
             return error
 
-    def _say(
+    def _generate(
         self, batch: Sequence[PreparedSpeech | AlignCapError], language: str, options: DecodeOptions
     ) -> Iterator[CaptionCandidates | AlignCapError]:
-        """What to say of each; the batch is captioned in one go."""
-        heard = [one for one in batch if isinstance(one, PreparedSpeech)]
-        prompts = [self._prompt(one, language) for one in heard]
-        found = iter(self._runtime.generate(prompts, options) if prompts else [])
+        """The captions of a batch, generated together; errors are handed on in their places."""
+        speech = [one for one in batch if isinstance(one, PreparedSpeech)]
+        inputs = [
+            (
+                one.tokens,
+                student_acoustic_prompt(self.meta.act_mode, one.facts, one.tokens, language),
+            )
+            for one in speech
+        ]
+        found = iter(
+            self._generator.generate(inputs, language=language, options=options) if inputs else []
+        )
         for one in batch:
-            yield one if isinstance(one, AlignCapError) else self._heard(one, next(found))
-
-    def _prompt(self, utterance: PreparedSpeech, language: str) -> tuple[int, ...]:
-        """P_act where the model was trained with it, speech, P_instruct (Eq. 4, decision 5)."""
-        act = student_acoustic_prompt(
-            self.meta.act_mode, utterance.facts, utterance.tokens, language
-        )
-        return self._prompts.student(utterance.tokens, language=language, act=act).ids
-
-    def _heard(
-        self, utterance: PreparedSpeech, hypotheses: Sequence[Hypothesis]
-    ) -> CaptionCandidates:
-        decode = self._prompts.vocabulary.decode
-        return CaptionCandidates(
-            utterance, tuple(CaptionHypothesis(decode(one.ids).strip(), one) for one in hypotheses)
-        )
+            yield one if isinstance(one, AlignCapError) else CaptionCandidates(one, next(found))
 
 
 def _in_memory(source: Source | Array, rate_hz: int | None) -> Source:
@@ -469,3 +464,107 @@ def _in_memory(source: Source | Array, rate_hz: int | None) -> Source:
     if rate_hz is None:
         raise AudioError("an array of samples has no sampling rate of its own; give rate_hz")
     return from_array(source, rate_hz)
+
+
+def load(
+    name: str | Path,
+    *,
+    runtime: str = "auto",
+    beam_size: int = BEAM_SIZE,
+    threads: int | None = None,
+    tokenizer_path: str | Path | None = None,
+    seed: int = 0,
+    endpoint: EndpointSettings | None = None,
+) -> Captioner:
+    """A captioner: `name` is a built-in model ("mini"), a model folder, or one's name on the hub.
+
+    A name on the hub ("org/name") is looked for in this machine's Hugging Face cache; nothing is
+    downloaded. With an `endpoint` the language model runs there, everything else here.
+
+    `threads` is how many cores may be used (all, by default); `tokenizer_path` is where the
+    weights of a speech tokenizer are that is not part of the folder; `seed` is that of sampling
+    on CTranslate2 (torch takes it from the decode options). Raises UnknownNameError for
+    an unknown name, MissingModelError where something of the model is not on this machine,
+    DataError where the speech tokenizer is not the one that the model was trained with.
+    """
+    if runtime not in RUNTIMES:
+        raise UnknownNameError("runtime", runtime, RUNTIMES)
+    folder = find_model(name)
+    generator = open_generator(
+        folder, runtime=runtime, threads=threads, seed=seed, endpoint=endpoint
+    )
+    tokenizer = _open_speech_tokenizer(folder, generator.meta, tokenizer_path)
+    return Captioner(
+        generator,
+        Preprocessor(tokenizer, generator.meta.limits.max_speech_s),
+        options=generator.options(beam_size),
+        workers=threads or len(os.sched_getaffinity(0)),
+    )
+
+
+def open_generator(
+    folder: Path,
+    *,
+    runtime: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    endpoint: EndpointSettings | None = None,
+) -> CaptionGenerator:
+    """The language model of a model folder with its prompts; as `load`, without preprocessing."""
+    meta = read_meta(folder)
+    vocabulary = load_vocabulary(folder, meta)
+    rules = ResponseRules.of(vocabulary, meta.limits.stop_characters)
+    exported = folder / CT2_FOLDER
+    language_model: LanguageRuntime
+    if endpoint is not None:
+        language_model = EndpointRuntime(endpoint, vocabulary, rules, name=meta.name)
+    elif runtime == "torch" or (runtime == "auto" and not exported.is_dir()):
+        language_model = _open_torch_runtime(folder, rules)
+    elif not exported.is_dir():
+        raise MissingModelError(f"{folder}: is not exported; run: aligncap export {folder} OUT")
+    else:
+        cores = threads or len(os.sched_getaffinity(0))
+        weights = exported / "model.bin"
+        large = weights.is_file() and weights.stat().st_size > LARGE_MODEL_BYTES
+        threads, replicas = (cores, 1) if large else (1, cores)
+        language_model = CT2Runtime(exported, rules, threads=threads, replicas=replicas, seed=seed)
+    return CaptionGenerator(meta, PromptBuilder(vocabulary, meta.prompts), language_model)
+
+
+def _open_torch_runtime(folder: Path, rules: ResponseRules) -> LanguageRuntime:
+    try:
+        from aligncap.captioner.checkpoint import load_torch
+        from aligncap.captioner.decoding import TorchRuntime
+
+        return TorchRuntime(load_torch(folder).causal_lm, rules)
+    except ModuleNotFoundError as error:
+        raise MissingModelError(
+            f"{folder}: this model needs {error.name}, which is not installed; "
+            "run: pip install 'aligncap[train]', or use an exported model"
+        ) from error
+
+
+def _open_speech_tokenizer(
+    folder: Path, meta: ModelMeta, path: str | Path | None
+) -> SpeechTokenizer:
+    """The tokenizer that the model was trained with, from `path` or the model's folder."""
+    encoder = folder / ENCODER_FOLDER
+    if path is None and encoder.is_dir():
+        path = encoder
+    elif path is None and meta.tokenizer.name == "builtin":
+        path = folder
+    try:
+        tokenizer = open_tokenizer(meta.tokenizer.name, path, **meta.tokenizer.options)
+    except MissingModelError as error:
+        if path is not None:
+            raise
+        raise MissingModelError(
+            f"{folder}: hears with {meta.tokenizer.name}, which is not part of it; {error} "
+            f"(--tokenizer-weights FOLDER, tokenizer_path in Python), or link it to {encoder}"
+        ) from error
+    if tokenizer.fingerprint != meta.tokenizer.fingerprint:
+        raise DataError(
+            f"{folder}: was trained with {meta.tokenizer.name} {meta.tokenizer.fingerprint}, "
+            f"this one is {tokenizer.fingerprint}; its tokens mean something else"
+        )
+    return tokenizer

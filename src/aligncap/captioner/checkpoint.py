@@ -13,6 +13,7 @@ encoder/          the speech tokenizer, where it is part of the model: the built
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -29,7 +30,7 @@ from aligncap.errors import (
     RecipeError,
     UnknownNameError,
 )
-from aligncap.storage import atomic_folder
+from aligncap.storage import atomic_folder, fingerprint_of_files
 
 if TYPE_CHECKING:
     from aligncap.captioner.model import CaptionModel
@@ -200,6 +201,57 @@ def _instead(folder: Path) -> str:
     if (inside / META_FILE).is_file():
         return f"it is a run's folder: give {inside}"
     return "give a folder that `aligncap train` or `aligncap export` wrote"
+
+
+MODELS: Mapping[str, Path] = MappingProxyType(
+    {"mini": Path(__file__).resolve().parent.parent / "models" / "mini"}
+)
+"""Models that come with the package."""
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+"""How a model is called on the hub: "org/name"."""
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model; a built-in name comes before a folder called the same.
+
+    UnknownNameError for an unknown name, MissingModelError where the model is not here.
+    """
+    if name in MODELS:
+        folder = MODELS[str(name)]
+        if not folder.is_dir():
+            raise MissingModelError(
+                f"model {name!r} is not in this installation ({folder}); "
+                "install a released aligncap, or give the folder of a model"
+            )
+        return folder
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if isinstance(name, str) and HUB_NAME.fullmatch(name):
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(name, local_files_only=True))
+        except (OSError, ValueError) as error:
+            raise MissingModelError(
+                f"{name}: no such model folder, nor a model in this machine's Hugging Face cache; "
+                f"check the path, or fetch the model once with `hf download {name}` (where there "
+                "is no network: elsewhere, with --local-dir, and give the folder)"
+            ) from error
+    if isinstance(name, Path) or len(folder.parts) > 1:
+        raise MissingModelError(f"{folder}: no such model folder; check the path")
+    raise UnknownNameError("model", name, MODELS)
+
+
+def model_fingerprint(folder: Path) -> str:
+    """A hash of a model folder's files, its card and licence left out."""
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.suffix != ".md" and not file.name.startswith("LICENSE")
+    ]
+    return fingerprint_of_files({}, files)
 
 
 NO_CORPORA = "Not recorded; whoever trained it can say so in the recipe (`notes.trained_on`)."
@@ -389,7 +441,8 @@ def load_torch(
     MissingModelError where the folder is exported (it has no torch weights), or where an adapter's
     base is not on this machine: the message says what to fetch.
     """
-    from aligncap.captioner.model import CaptionModel, add_speech_tokens, load_adapter
+    from aligncap.captioner.backbones import add_speech_tokens
+    from aligncap.captioner.model import CaptionModel, load_adapter
     from aligncap.training.pretrained import load_causal_lm
 
     meta = read_meta(folder)

@@ -105,7 +105,7 @@ def _specification(causal_lm: Any, vocabulary: Vocabulary) -> Any:
     with torch.no_grad():
         spec = loaders[kind].get_model_spec(causal_lm)
         projection = spec.decoder.projection
-        projection.weight = projection.weight[: vocabulary.text_rows].clone()
+        projection.weight = projection.weight[: vocabulary.text_vocab_size].clone()
     spec.register_vocabulary(_names(vocabulary, rows))
     loaders[kind].set_config(spec.config, causal_lm, _special_names(vocabulary))
     epsilon = getattr(causal_lm.config, "layer_norm_epsilon", None)
@@ -191,7 +191,7 @@ def merge_folder(model_folder: Path, out: Path) -> ModelMeta:
 def prompt_text(vocabulary: Vocabulary, ids: tuple[int, ...]) -> str:
     """A student's prompt as the text that a merged model's tokenizer turns into `ids`."""
     names = vocabulary.token_names()
-    first = vocabulary.text_rows
+    first = vocabulary.text_vocab_size
     parts: list[str] = []
     text: list[int] = []
     for i in ids:
@@ -205,9 +205,9 @@ def prompt_text(vocabulary: Vocabulary, ids: tuple[int, ...]) -> str:
 
 def _with_speech(tokenizer: Tokenizer, vocabulary: Vocabulary) -> Tokenizer:
     """The text tokenizer with a name for each speech token, at its id; no token added by itself."""
-    names = vocabulary.token_names()[vocabulary.text_rows :]
+    names = vocabulary.token_names()[vocabulary.text_vocab_size :]
     tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in names])
-    for number, name in enumerate(names, start=vocabulary.text_rows):
+    for number, name in enumerate(names, start=vocabulary.text_vocab_size):
         if tokenizer.token_to_id(name) != number:
             raise DataError(
                 f"vocabulary: {name} cannot have the id {number}, the text tokenizer leaves ids "
@@ -254,7 +254,7 @@ def _tell_generation(causal_lm: Any, vocabulary: Vocabulary, meta: ModelMeta) ->
     config = causal_lm.generation_config
     config.bos_token_id, config.pad_token_id = vocabulary.bos_id, vocabulary.pad_id
     config.eos_token_id = list(vocabulary.stop_ids(meta.limits.stop_characters))
-    config.suppress_tokens = list(range(vocabulary.text_rows, rows))
+    config.suppress_tokens = list(range(vocabulary.text_vocab_size, rows))
     config.min_new_tokens = meta.limits.min_tokens
     config.max_new_tokens = meta.limits.max_tokens
     config.do_sample = False
@@ -266,7 +266,7 @@ def _serving(meta: ModelMeta, vocabulary: Vocabulary, named: Tokenizer) -> str:
     frame = SpeechTokens(np.zeros((shape.codebooks, 1), dtype=np.int64))
     act = "P_act" if meta.act_mode != "none" else ""
     builder = PromptBuilder(vocabulary, meta.prompts)
-    ids = builder.student(frame, language=meta.languages[0], act=act).ids
+    ids = builder.student(frame, language=meta.languages[0], act=act)
     text = prompt_text(vocabulary, ids)
     shown = text.replace(SPEECH_CLOSE, f"…{SPEECH_CLOSE}").replace("\n", "\\n")
     exact = tuple(named.encode(text, add_special_tokens=False).ids) == ids

@@ -1,24 +1,20 @@
-"""How a causal LM reads a shared-prompt batch: first the prompts, then what is said to them.
+"""The captioner's language model: a causal LM run on shared-prompt batches, and its LoRA adapter.
 
-The columns that are prompt in every row run by themselves. They need no mask, so attention takes
-half the work, and of their last layer only keys and values are needed: the rest of it is never run.
+The columns that are prompt in every row run first, by themselves: they need no mask, so attention
+takes half the work, and of their last layer only keys and values are needed, the rest of it is not
+run. The vocabulary projection, which dominates a small model's cost, runs at predicting positions
+only.
 
-The captioner's language model: any causal LM, read through shared-prompt batches.
-
-The vocabulary projection, which dominates a small model's cost, runs at predicting positions only.
-
-Speech tokens that begin from the tokenizer's own codebook.
-
-LoRA through peft: the student is base + adapter, the teacher is the base alone (decision 2).
-
-The rows of new ids train along with the LoRA matrices (decision 3): without them speech would stay
-noise. Turning the adapter off takes those rows away too, which is right for a teacher that reads
-text; a reference for preference optimisation is the merged model instead.
+With LoRA (peft) the student is base + adapter, and the teacher is the base alone (decision 2). The
+rows of new ids train along with the LoRA matrices (decision 3): without them speech would stay
+noise. Disabling the adapter disables those rows too, which is right for a teacher that reads text;
+a reference for preference optimisation is the merged model instead.
 """
 
 import logging
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,11 +27,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from aligncap.captioner.backbones import check_backbone, family_of, longest_sequence, small_config
-from aligncap.captioner.prompts import SharedPromptBatch, behind, prompt_columns
+from aligncap.captioner.backbones import check_backbone, family_of, max_positions, seeded
+from aligncap.captioner.prompts import SharedPromptBatch, drop_columns, prompt_columns
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.recipes import Count, recipe_section
+
+LOG = logging.getLogger(__name__)
 
 TorchBatch = SharedPromptBatch[Tensor]
 
@@ -47,13 +45,13 @@ CACHE = "cache" if _RELEASE >= (5, 24) else "past_key_values"
 
 @dataclass(frozen=True, slots=True)
 class ResponseInputs:
-    """What is left to run of a batch, and the keys and values of what has run."""
+    """The rest of a batch to run, and the keys and values of the prompts that have run."""
 
     batch: TorchBatch
     cache: Any | None
 
     def inputs(self, causal_lm: Any) -> dict[str, Any]:
-        """What the model takes."""
+        """Keyword arguments of the model's forward."""
         return {
             "input_ids": self.batch.input_ids,
             "position_ids": self.batch.position_ids,
@@ -63,9 +61,9 @@ class ResponseInputs:
         }
 
     def projected(self) -> tuple[Tensor, Tensor]:
-        """The positions [B, T] to project, and of each target [N] its place among them.
+        """The positions [B, T] to project, and of each target [N] its index among them.
 
-        Positions are projected once each: responses share the one that predicts their first.
+        Each is projected once: responses share the position that predicts their first tokens.
         """
         index = self.batch.predict_index
         keep = torch.zeros(self.batch.input_ids.numel(), dtype=torch.bool, device=index.device)
@@ -73,34 +71,41 @@ class ResponseInputs:
         return keep.view_as(self.batch.input_ids), (keep.cumsum(0) - 1)[index]
 
     def predicting(self, states: Tensor) -> Tensor:
-        """Of states [B, T, width] those that predict a target, [N, width]."""
+        """The states [N, width] of [B, T, width] that predict a target."""
         return states.flatten(0, 1)[self.batch.predict_index]
 
 
 def prefill_prompts(causal_lm: Any, batch: TorchBatch) -> ResponseInputs:
     """Run what is prompt in every row, with gradient where there is one; `causal_lm` is bare.
 
-    Nothing is run yet of prompts of one token, nor by a model that could not see it again (one
-    that checkpoints its layers keeps no keys and values, one with a sliding window looks back no
-    further) or must not be left early (one whose weights several processes share out).
+    Nothing is run yet of prompts of one token, nor by a model that could not attend to it again
+    (with checkpointed layers no keys and values are kept, a sliding window may be shorter) or that
+    must not be left early (its weights are sharded over processes).
     """
     columns = prompt_columns(batch)
-    length = batch.input_ids.shape[1]
-    if columns == 0 or _forgets(causal_lm, length=length) or _is_shared_out(causal_lm):
+    window = getattr(causal_lm.config, "sliding_window", None) or math.inf
+    recomputes = causal_lm.training and any(
+        getattr(module, "gradient_checkpointing", False) for module in causal_lm.modules()
+    )
+    # A tensor of torch's FSDP knows its mesh, a parameter of DeepSpeed's ZeRO-3 its number.
+    sharded = any(
+        hasattr(one, "device_mesh") or hasattr(one, "ds_id") for one in causal_lm.parameters()
+    )
+    if columns == 0 or recomputes or batch.input_ids.shape[1] > window or sharded:
         return ResponseInputs(batch, None)
     cache = _PromptCache(layers=causal_lm.config.num_hidden_layers)
-    with suppress(_AllKept):
+    with suppress(_PromptCached):
         causal_lm.base_model(
             input_ids=batch.input_ids[:, :columns],
             position_ids=batch.position_ids[:, :columns],
             use_cache=True,
             **{CACHE: cache},
         )
-    return ResponseInputs(behind(batch, columns), cache)
+    return ResponseInputs(drop_columns(batch, columns), cache)
 
 
-class _AllKept(Exception):  # noqa: N818 (no error: it leaves the model early)
-    """The last layer's keys and values are there."""
+class _PromptCached(Exception):  # noqa: N818 (no error: it leaves the model early)
+    """The last layer's keys and values are cached."""
 
 
 class _PromptCache(DynamicCache):
@@ -114,39 +119,21 @@ class _PromptCache(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *rest: Any, **named: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append to a layer; `_AllKept` where that was the last one's prompt."""
+        """Append to a layer; `_PromptCached` where that was the last one's prompt."""
         keys, values = super().update(key_states, value_states, layer_idx, *rest, **named)
         if self._filling and layer_idx == self._layers - 1:
             self._filling = False
-            raise _AllKept
+            raise _PromptCached
         return keys, values
 
 
-def _forgets(causal_lm: Any, *, length: int) -> bool:
-    window = getattr(causal_lm.config, "sliding_window", None) or math.inf
-    recomputes = causal_lm.training and any(
-        getattr(module, "gradient_checkpointing", False) for module in causal_lm.modules()
-    )
-    return recomputes or length > window
-
-
-def _is_shared_out(causal_lm: Any) -> bool:
-    # A tensor of torch's FSDP knows its mesh, a parameter of DeepSpeed's ZeRO-3 its number.
-    return any(
-        hasattr(one, "device_mesh") or hasattr(one, "ds_id") for one in causal_lm.parameters()
-    )
-
-
 def attention_mask_of(mask: Tensor, causal_lm: Any) -> Tensor:
-    """A mask [B, 1, T, seen] of who sees whom as the model's attention has it."""
+    """A boolean mask [B, 1, T, keys] in the form that the model's attention takes."""
     if causal_lm.config._attn_implementation != "eager":
         return mask
     # Eager attention adds its mask; the least number, not -inf, keeps gradients finite.
     dtype = causal_lm.dtype
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-
-
-LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +159,7 @@ class CaptionModel(nn.Module):
                 f"the model embeds {rows} ids, the vocabulary has {vocabulary.size}; "
                 "call add_speech_tokens first"
             )
-        self._longest = longest_sequence(self.bare)
+        self._longest = max_positions(self.bare)
 
     @property
     def bare(self) -> Any:
@@ -192,7 +179,7 @@ class CaptionModel(nn.Module):
         return int(self.bare.get_output_embeddings().weight.shape[1])
 
     def forward(self, batch: TorchBatch) -> Tensor:
-        """`response_logits`; what a distributed wrapper calls."""
+        """`response_logits`; distributed wrappers call it."""
         return self.response_logits(batch)
 
     def predicting_states(self, batch: TorchBatch) -> Tensor:
@@ -210,18 +197,18 @@ class CaptionModel(nn.Module):
         return logits[order]
 
     def text_logits_and_states(self, batch: TorchBatch) -> tuple[Tensor, Tensor]:
-        """`text_logits` [N, text_rows], and the last hidden states [N, width] they are of."""
+        """`text_logits` [N, text_vocab_size], and the last hidden states [N, width] they are of."""
         rest = self._read_prompts(batch)
         keep, order = rest.projected()
         output = self.causal_lm(
             **rest.inputs(self.bare), logits_to_keep=keep, output_hidden_states=True
         )
         states = rest.predicting(output.hidden_states[-1])
-        return output.logits[order][:, : self.vocabulary.text_rows], states
+        return output.logits[order][:, : self.vocabulary.text_vocab_size], states
 
     def text_logits(self, batch: TorchBatch) -> Tensor:
-        """Logits [N, text_rows]: what KD's softmax and caption log-probabilities run over."""
-        return self.response_logits(batch)[:, : self.vocabulary.text_rows]
+        """Logits [N, text_vocab_size]: the softmax of KD and of captions is over these."""
+        return self.response_logits(batch)[:, : self.vocabulary.text_vocab_size]
 
     def token_log_probs(self, batch: TorchBatch) -> Tensor:
         """Log-probability [N] of each target among text tokens."""
@@ -250,82 +237,6 @@ def target_log_probs(logits: Tensor, target_ids: Tensor) -> Tensor:
     return chosen - logits.logsumexp(1)
 
 
-def add_speech_tokens(causal_lm: Any, vocabulary: Vocabulary, *, seed: int = 0) -> None:
-    """Give a pretrained model rows for the new ids, in place.
-
-    New rows are drawn from the normal distribution with the mean and covariance of the text rows
-    (so they are neither outliers nor all alike), in the embedding and, where it is not tied, in
-    the output projection. Rows that the model had for no token are used before it grows. Its config
-    is told which ids are bos, eos and pad.
-    """
-    rows = causal_lm.get_input_embeddings().weight.shape[0]
-    if rows < vocabulary.size:
-        causal_lm.resize_token_embeddings(vocabulary.size, mean_resizing=False)
-    generator = torch.Generator().manual_seed(seed)
-    tables = [causal_lm.get_input_embeddings().weight, causal_lm.get_output_embeddings().weight]
-    new = vocabulary.new_ids
-    for table in tables[:1] if tables[0] is tables[1] else tables:
-        drawn = _alike(table.detach()[: new.start], len(new), generator)
-        with torch.no_grad():
-            table[new.start : new.stop] = drawn.to(table)
-    for config in (causal_lm.config, causal_lm.generation_config):
-        config.bos_token_id = vocabulary.bos_id
-        config.eos_token_id = vocabulary.eos_id
-        config.pad_token_id = vocabulary.pad_id
-
-
-def _alike(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` draws from the normal with the rows' mean and covariance, [count, width]."""
-    sample = rows[torch.randperm(len(rows), generator=generator)[:8192]].float().cpu()
-    mean = sample.mean(0)
-    # Random mixtures of centred rows have the rows' covariance: nothing to factorise.
-    weights = torch.randn(count, len(sample), generator=generator) / len(sample) ** 0.5
-    drawn: Tensor = mean + weights @ (sample - mean)
-    return drawn
-
-
-def small_llama(
-    vocabulary: Vocabulary,
-    *,
-    hidden: int = 256,
-    layers: int = 6,
-    heads: int = 4,
-    intermediate: int | None = None,
-    max_positions: int = 2048,
-    tied: bool = True,
-    dropout: float = 0.0,
-    seed: int = 0,
-) -> Any:
-    """A LLaMA with random weights over the whole vocabulary, small enough to be trained whole.
-
-    `intermediate` is 8/3 of `hidden` where not given; `dropout` is that of the attention weights.
-    """
-    from transformers import LlamaForCausalLM
-
-    config = small_config(
-        vocabulary.size,
-        hidden=hidden,
-        layers=layers,
-        heads=heads,
-        intermediate=intermediate,
-        max_positions=max_positions,
-        tied=tied,
-        dropout=dropout,
-    )
-    for role in ("bos", "eos", "pad"):
-        setattr(config, f"{role}_token_id", getattr(vocabulary, f"{role}_id"))
-    with seeded(seed):
-        return LlamaForCausalLM(config)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """torch's generator at a seed, and afterwards where it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
 def trainable_summary(model: nn.Module) -> str:
     """Which parameters train, in one line; also logged (decision 3)."""
     groups = trained_groups(model)
@@ -339,24 +250,20 @@ def trainable_summary(model: nn.Module) -> str:
 
 def trained_groups(model: nn.Module) -> dict[str, int]:
     """Parameters that train, by group."""
-    groups: dict[str, int] = {}
+    groups: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = _group(name)
-            groups[group] = groups.get(group, 0) + parameter.numel()
-    return groups
-
-
-def _group(name: str) -> str:
-    kinds = {"lora_": "LoRA", "trainable_tokens": "new token rows"}
-    return next((group for mark, group in kinds.items() if mark in name), "base weights")
+            kinds = {"lora_": "LoRA", "trainable_tokens": "new token rows"}
+            group = next((kind for mark, kind in kinds.items() if mark in name), "base weights")
+            groups[group] += parameter.numel()
+    return dict(groups)
 
 
 @torch.no_grad()
 def set_speech_rows(model: CaptionModel, vectors: Tensor, *, seed: int = 0) -> None:
-    """Begin the speech rows of the embedding from the codebook's `vectors` [codes, any width].
+    """Initialise the embedding's speech rows from the codebook's `vectors` [codes, any width].
 
-    A random projection keeps who is near whom; the result has the mean and the spread of the text
+    A random projection keeps neighbours near; the result has the mean and the spread of the text
     rows, so that no speech token is an outlier. Raises RecipeError for another number of codes.
     """
     table, vocabulary = model.bare.get_input_embeddings().weight, model.vocabulary
@@ -368,12 +275,9 @@ def set_speech_rows(model: CaptionModel, vectors: Tensor, *, seed: int = 0) -> N
         )
     generator = torch.Generator().manual_seed(seed)
     centred = (vectors - vectors.mean(0)).float()
-    drawn = centred @ torch.randn(vectors.shape[1], table.shape[1], generator=generator)
-    text = table[: vocabulary.text_rows].float().cpu()
-    table[rows] = (text.mean(0) + drawn / drawn.std() * text.std(0).mean()).to(table)
-
-
-WEIGHTS = "adapter_model.safetensors"
+    projected = centred @ torch.randn(vectors.shape[1], table.shape[1], generator=generator)
+    text = table[: vocabulary.text_vocab_size].float().cpu()
+    table[rows] = (text.mean(0) + projected / projected.std() * text.std(0).mean()).to(table)
 
 
 @recipe_section
@@ -386,21 +290,28 @@ class AdapterSettings:
     """The adapter's output is scaled by alpha / rank; not in the paper."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: tuple[str, ...] = ()
-    """Layers it is put beside; empty = those of the model's family."""
+    """Layers that get it; empty = those of the model's family."""
     seed: int = 0
 
 
 def add_adapter(model: CaptionModel, settings: AdapterSettings | None = None) -> CaptionModel:
-    """The model with a fresh adapter, its base frozen; go on with the model returned.
+    """The model with a fresh adapter, its base frozen; use the model returned.
 
-    At the start the adapter changes nothing. RecipeError where the model has one already.
+    A fresh adapter changes no output. RecipeError where the model has one already.
     """
     from peft import LoraConfig, get_peft_model
 
     if has_adapter(model):
         raise RecipeError("the model has an adapter already; merge it before adding another")
     settings = settings or AdapterSettings()
-    causal_lm = model.causal_lm
+    causal_lm, new = model.causal_lm, model.vocabulary.new_ids
+    embedding, head = causal_lm.get_input_embeddings(), causal_lm.get_output_embeddings()
+    names = {id(module): name.rsplit(".", 1)[-1] for name, module in causal_lm.named_modules()}
+    rows = {names[id(embedding)]: list(new)}
+    # An untied projection needs only the new *text* rows: no response holds a speech token.
+    new_text = list(range(new.start, model.vocabulary.text_vocab_size))
+    if head.weight is not embedding.weight and new_text:
+        rows[names[id(head)]] = new_text
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
@@ -408,7 +319,7 @@ def add_adapter(model: CaptionModel, settings: AdapterSettings | None = None) ->
         lora_dropout=settings.dropout,
         target_modules=list(settings.targets or family_of(causal_lm).lora_targets),
         fan_in_fan_out=causal_lm.config.model_type == "gpt2",
-        trainable_token_indices=_new_rows(causal_lm, model.vocabulary),
+        trainable_token_indices=rows,
     )
     with seeded(settings.seed), _quiet_peft():
         adapted = CaptionModel(get_peft_model(causal_lm, config), model.vocabulary)
@@ -423,9 +334,9 @@ def has_adapter(model: CaptionModel) -> bool:
 
 @contextmanager
 def adapter_disabled(model: CaptionModel) -> Iterator[None]:
-    """Within it the model is the teacher: adapter and learnt rows off, no dropout, no gradient.
+    """Within it the model is the teacher: adapter and new rows disabled, no dropout, no gradient.
 
-    RecipeError where there is no adapter to turn off.
+    RecipeError where there is no adapter.
     """
     _require_adapter(model)
     training = model.training
@@ -450,7 +361,7 @@ def save_adapter(model: CaptionModel, folder: Path, *, base: str) -> None:
         config.base_model_name_or_path = base
     # The new rows are saved with the adapter; "auto" would ask the network about the base.
     model.causal_lm.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's card; ours stands one folder up
+    (folder / "README.md").unlink(missing_ok=True)  # peft's card; ours is one folder up
 
 
 def load_adapter(
@@ -462,8 +373,10 @@ def load_adapter(
     """
     from peft import PeftModel
 
-    if not (folder / WEIGHTS).is_file():
-        raise MissingModelError(f"{folder}: no {WEIGHTS} in it; save the model again")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise MissingModelError(
+            f"{folder}: no adapter_model.safetensors in it; save the model again"
+        )
     with _quiet_peft():
         adapted = PeftModel.from_pretrained(causal_lm, folder, is_trainable=trainable)
     return CaptionModel(adapted, vocabulary)
@@ -471,25 +384,10 @@ def load_adapter(
 
 @contextmanager
 def _quiet_peft() -> Iterator[None]:
-    """peft 0.21 asks transformers 5.23 for a property by its old name: no news for a user."""
+    """Hides a warning: peft 0.21 reads a property of transformers 5.23 by its old name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         yield
-
-
-def _new_rows(causal_lm: Any, vocabulary: Vocabulary) -> dict[str, list[int]]:
-    """Rows to train by layer name.
-
-    A projection of its own needs only the new *text* rows: no response holds a speech token.
-    """
-    new = vocabulary.new_ids
-    embedding, head = causal_lm.get_input_embeddings(), causal_lm.get_output_embeddings()
-    names = {id(module): name.rsplit(".", 1)[-1] for name, module in causal_lm.named_modules()}
-    rows = {names[id(embedding)]: list(new)}
-    new_text = list(range(new.start, vocabulary.text_rows))
-    if head.weight is not embedding.weight and new_text:
-        rows[names[id(head)]] = new_text
-    return rows
 
 
 def _require_adapter(model: CaptionModel) -> None:

@@ -1,12 +1,8 @@
-"""P_act at inference: which clues the student reads beside the speech (decision 5).
+"""Prompts of student and teacher (§3.1, Eq. 2 and 4), and batches in which responses share one.
 
-Prompts as spans of ids that know what they are: P_act, P_sem, speech, P_instruct (§3.1).
-
-One prompt, many responses: a prompt is encoded once, whatever is said to it.
-
-A row of the batch is [prompt | response 1 | response 2 | … | padding]. Each response sees the
-prompt and itself, with positions that go on from the prompt's end, so it is scored as if it stood
-behind the prompt alone. A response's last token predicts nothing and is not fed.
+A row of a batch is [prompt | response 1 | response 2 | … | padding]. Each response attends to the
+prompt and itself, with positions that continue from the prompt's end, so it is scored as if it
+followed the prompt alone. A response's last token predicts nothing and is not fed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,23 +21,9 @@ from aligncap.values import Facts, SpeechTokens
 if TYPE_CHECKING:
     import torch
 
-
 ACOUSTIC_PROMPT_SOURCES = ("none", "measured", "heard")
-"""Where the student's P_act comes from: nowhere (Eq. 4), the signal, or the heads as well."""
-
-
-def student_acoustic_prompt(mode: str, facts: Facts, tokens: SpeechTokens, language: str) -> str:
-    """P_act of unseen speech in a language; "" where there is nothing to say, or for "none"."""
-    if mode not in ACOUSTIC_PROMPT_SOURCES:
-        raise UnknownNameError("act mode", mode, ACOUSTIC_PROMPT_SOURCES)
-    if mode == "none":
-        return ""
-    heard = audible_clues(tokens.readout, facts) if mode == "heard" else measured_clues(facts)
-    return acoustic_prompt(heard, language)
-
-
-SPAN_KINDS = ("bos", "act", "sem", "transcript", "speech", "instruct")
-"""What a span of a prompt can be; `speech` includes its <speech> and </speech>."""
+"""Where the student's P_act comes from (decision 5): nowhere (Eq. 4), the measured facts, or the
+facts and the speech tokenizer's readout."""
 
 TEACHER_PROMPTS = ("act", "act+sem", "act+transcript")
 """What the text teacher reads (decision 4); `act+sem` is the paper's."""
@@ -55,43 +37,14 @@ INSTRUCTIONS: Mapping[str, str] = MappingProxyType(
 """P_instruct of each language; the line break is where the caption begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Ids [start, stop) of a prompt, and what they are."""
-
-    kind: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt: its ids, and spans that cover them in order without a gap."""
-
-    ids: tuple[int, ...]
-    spans: tuple[Span, ...]
-
-    def __post_init__(self) -> None:
-        end = 0
-        for span in self.spans:
-            if span.kind not in SPAN_KINDS:
-                raise UnknownNameError("span", span.kind, SPAN_KINDS)
-            if span.start != end or span.stop <= span.start:
-                raise DataError(f"prompt: span {span.kind} is [{span.start}, {span.stop}) at {end}")
-            end = span.stop
-        if end != len(self.ids):
-            raise DataError(f"prompt: spans cover {end} of {len(self.ids)} ids")
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def part(self, kind: str) -> tuple[int, ...]:
-        """The ids of one kind of span; empty where the prompt has none."""
-        if kind not in SPAN_KINDS:
-            raise UnknownNameError("span", kind, SPAN_KINDS)
-        return tuple(
-            i for span in self.spans if span.kind == kind for i in self.ids[span.start : span.stop]
-        )
+def student_acoustic_prompt(source: str, facts: Facts, tokens: SpeechTokens, language: str) -> str:
+    """P_act of speech in a language; "" where there is no clue, or for the source "none"."""
+    if source not in ACOUSTIC_PROMPT_SOURCES:
+        raise UnknownNameError("act mode", source, ACOUSTIC_PROMPT_SOURCES)
+    if source == "none":
+        return ""
+    clues = audible_clues(tokens.readout, facts) if source == "heard" else measured_clues(facts)
+    return acoustic_prompt(clues, language)
 
 
 @dataclass(frozen=True)
@@ -120,58 +73,50 @@ class TeacherPromptParts:
 
 
 class PromptBuilder:
-    """Builds the student's and the teacher's prompts (Eq. 2, Eq. 4)."""
+    """Builds the student's and the teacher's prompts (Eq. 2, Eq. 4) as token ids."""
 
     def __init__(self, vocabulary: Vocabulary, template: PromptTemplate | None = None) -> None:
         self.vocabulary = vocabulary
         self.template = template or PromptTemplate()
 
-    def student(self, speech: SpeechTokens, *, language: str, act: str = "") -> Prompt:
-        """[bos] P_act? [<speech>] speech [</speech>] P_instruct: the student reads speech."""
-        vocabulary = self.vocabulary
-        ids = vocabulary.speech_ids(speech)
-        marked = [vocabulary.speech_open_id, *ids, vocabulary.speech_close_id]
-        return self._join(("act", self._text(act)), ("speech", marked), self._instruct(language))
+    def student(self, speech: SpeechTokens, *, language: str, act: str = "") -> tuple[int, ...]:
+        """bos P_act? <speech> speech </speech> P_instruct."""
+        ids = self.vocabulary
+        marked = (ids.speech_open_id, *ids.speech_ids(speech), ids.speech_close_id)
+        return (ids.bos_id, *self._text(act), *marked, *self._instruction(language))
 
-    def teacher(self, reading: TeacherPromptParts, *, language: str, teacher_prompt: str) -> Prompt:
-        """[bos] P_act P_sem? P_instruct: the teacher reads text.
+    def teacher(
+        self, parts: TeacherPromptParts, *, language: str, teacher_prompt: str
+    ) -> tuple[int, ...]:
+        """bos P_act (P_sem | transcript)? P_instruct: text only.
 
-        `teacher_prompt` is one of `TEACHER_PROMPTS`; DataError where the reading lacks what it
-        asks for (an empty P_act is allowed: not every caption has a clue).
+        `teacher_prompt` is one of `TEACHER_PROMPTS`; DataError where a part that it names is empty
+        (an empty P_act is allowed: not every caption has a clue).
         """
         if teacher_prompt not in TEACHER_PROMPTS:
             raise UnknownNameError("teacher prompt", teacher_prompt, TEACHER_PROMPTS)
-        parts = [("act", self._text(reading.act))]
+        ids = [self.vocabulary.bos_id, *self._text(parts.act)]
         for kind in teacher_prompt.split("+")[1:]:
-            text: str = asdict(reading)[kind]
+            text: str = asdict(parts)[kind]
             if not text:
                 raise DataError(
                     f"teacher prompt {teacher_prompt!r}: the clip has no {kind} text; "
                     "give one or choose teacher_prompt = 'act'"
                 )
-            parts.append((kind, self._text(text)))
-        return self._join(*parts, self._instruct(language))
+            ids += self._text(text)
+        return (*ids, *self._instruction(language))
 
     def response(self, caption: str) -> list[int]:
-        """The ids of a caption and eos: what both are to say next."""
+        """The ids of a caption and eos: what teacher and student predict."""
         return [*self.vocabulary.encode_text(caption), self.vocabulary.eos_id]
 
     def _text(self, text: str) -> list[int]:
         return self.vocabulary.encode_text(text + self.template.separator) if text else []
 
-    def _instruct(self, language: str) -> tuple[str, list[int]]:
+    def _instruction(self, language: str) -> list[int]:
         if language not in self.template.instructions:
             raise UnknownNameError("caption language", language, self.template.instructions)
-        return "instruct", self.vocabulary.encode_text(self.template.instructions[language])
-
-    def _join(self, *parts: tuple[str, Sequence[int]]) -> Prompt:
-        ids: list[int] = []
-        spans: list[Span] = []
-        for kind, part in [("bos", [self.vocabulary.bos_id]), *parts]:
-            if part:
-                spans.append(Span(kind, len(ids), len(ids) + len(part)))
-                ids.extend(part)
-        return Prompt(tuple(ids), tuple(spans))
+        return self.vocabulary.encode_text(self.template.instructions[language])
 
 
 Array = TypeVar("Array")
@@ -188,7 +133,7 @@ class SharedPromptRow:
     responses: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
-        # Lists are welcome; what is kept cannot change any more.
+        # Lists are accepted, and kept as tuples.
         object.__setattr__(self, "prompt_ids", tuple(self.prompt_ids))
         object.__setattr__(self, "responses", tuple(map(tuple, self.responses)))
         if not self.prompt_ids:
@@ -213,17 +158,13 @@ class SharedPromptBatch(Generic[Array]):
     segment_ids: Array
     """[B, T]; 0 prompt, 1… the row's responses, -1 padding."""
     attention: Array
-    """[B, 1, T, T] bool; [b, 0, i, j]: token i sees token j."""
+    """[B, 1, T, T] bool; [b, 0, i, j]: token i attends to token j."""
     predict_index: Array
     """[N]; index into B * T of the token that predicts the target."""
     target_ids: Array
     """[N]; every token of every response, in reading order."""
     target_response: Array
     """[N]; the target's response, 0 … R-1 over the whole batch."""
-    response_row: Array
-    """[R]; the response's row."""
-    response_rank: Array
-    """[R]; the response's number within its row."""
     response_lengths: Array
     """[R]; targets of the response."""
 
@@ -234,28 +175,34 @@ def collate(rows: Sequence[SharedPromptRow], pad_id: int) -> SharedPromptBatch[N
         raise DataError("a batch needs at least one row")
     time = max(row.length for row in rows)
     input_ids = np.full((len(rows), time), pad_id, dtype=np.int64)
-    position_ids = np.zeros((len(rows), time), dtype=np.int64)
-    segment_ids = np.full((len(rows), time), PADDING, dtype=np.int64)
+    position_ids = np.zeros_like(input_ids)
+    segment_ids = np.full_like(input_ids, PADDING)
     predict: list[int] = []
     for number, row in enumerate(rows):
-        ids, positions, segments, predicting = _lay_out(row)
-        input_ids[number, : len(ids)] = ids
-        position_ids[number, : len(ids)] = positions
-        segment_ids[number, : len(ids)] = segments
-        predict.extend(number * time + place for place in predicting)
+        end = start = len(row.prompt_ids)
+        input_ids[number, :start] = row.prompt_ids
+        position_ids[number, :start] = np.arange(start)
+        segment_ids[number, :start] = 0
+        for segment, response in enumerate(row.responses, start=1):
+            begin, end = end, end + len(response) - 1
+            input_ids[number, begin:end] = response[:-1]
+            position_ids[number, begin:end] = np.arange(start, start + end - begin)
+            segment_ids[number, begin:end] = segment
+            # The prompt's last token predicts the first token of every response.
+            predict += (number * time + column for column in (start - 1, *range(begin, end)))
     responses = [response for row in rows for response in row.responses]
     lengths = np.array([len(response) for response in responses], dtype=np.int64)
-    counts = [len(row.responses) for row in rows]
+    key, query = segment_ids[:, None, :], segment_ids[:, :, None]
+    # Padding attends to the prompt: a softmax over nothing would be NaN, and spread in gradients.
+    visible = ((key == 0) | ((key == query) & (key != PADDING))) & np.tri(time, dtype=bool)
     return SharedPromptBatch(
         input_ids=input_ids,
         position_ids=position_ids,
         segment_ids=segment_ids,
-        attention=_attention(segment_ids),
+        attention=visible[:, None],
         predict_index=np.array(predict, dtype=np.int64),
         target_ids=np.array([i for response in responses for i in response], dtype=np.int64),
         target_response=np.repeat(np.arange(len(responses), dtype=np.int64), lengths),
-        response_row=np.repeat(np.arange(len(rows), dtype=np.int64), counts),
-        response_rank=np.concatenate([np.arange(count, dtype=np.int64) for count in counts]),
         response_lengths=lengths,
     )
 
@@ -266,60 +213,29 @@ def to_torch(
     """The same batch as torch tensors on a device."""
     import torch
 
-    return SharedPromptBatch(
-        **{
-            field.name: torch.from_numpy(getattr(batch, field.name)).to(device)
-            for field in fields(batch)
-        }
-    )
+    arrays = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return SharedPromptBatch(**{k: torch.from_numpy(a).to(device) for k, a in arrays.items()})
 
 
 def prompt_columns(batch: SharedPromptBatch[Any]) -> int:
-    """Leading columns in which every row has its prompt, each prompt's last token left out.
+    """Leading columns that are prompt in every row, each prompt's last token left out.
 
-    What comes behind them holds all that predicts a target.
+    All tokens that predict a target are in the columns after them.
     """
     return int((batch.segment_ids == 0).sum(1).min()) - 1
 
 
-def behind(batch: SharedPromptBatch[Array], columns: int) -> SharedPromptBatch[Array]:
-    """The batch without its first `columns` columns, which its tokens still see: attention is
-    [B, 1, T - columns, T], and `predict_index` counts in B * (T - columns)."""
-    now: Any = batch
-    time = now.input_ids.shape[1]
-    row, column = now.predict_index // time, now.predict_index % time
+def drop_columns(batch: SharedPromptBatch[Array], columns: int) -> SharedPromptBatch[Array]:
+    """The batch without its first `columns` columns, to which its tokens still attend: attention
+    is [B, 1, T - columns, T], and `predict_index` counts in B * (T - columns)."""
+    full: Any = batch
+    time = full.input_ids.shape[1]
+    row, column = full.predict_index // time, full.predict_index % time
     return replace(
         batch,
-        input_ids=now.input_ids[:, columns:],
-        position_ids=now.position_ids[:, columns:],
-        segment_ids=now.segment_ids[:, columns:],
-        attention=now.attention[:, :, columns:],
+        input_ids=full.input_ids[:, columns:],
+        position_ids=full.position_ids[:, columns:],
+        segment_ids=full.segment_ids[:, columns:],
+        attention=full.attention[:, :, columns:],
         predict_index=row * (time - columns) + column - columns,
     )
-
-
-def _lay_out(row: SharedPromptRow) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Ids, positions and segments of a row, and the places that predict its targets in order."""
-    start = len(row.prompt_ids)
-    ids = list(row.prompt_ids)
-    positions = list(range(start))
-    segments = [0] * start
-    predicting: list[int] = []
-    for number, response in enumerate(row.responses, start=1):
-        fed = response[:-1]
-        # The prompt's last token predicts the first token of every response.
-        predicting += [start - 1, *range(len(ids), len(ids) + len(fed))]
-        ids += fed
-        positions += range(start, start + len(fed))
-        segments += [number] * len(fed)
-    return ids, positions, segments, predicting
-
-
-def _attention(segment_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Who sees whom, [B, 1, T, T]: the prompt and one's own response, never what comes later."""
-    time = segment_ids.shape[1]
-    seen, seeing = segment_ids[:, None, :], segment_ids[:, :, None]
-    # Padding sees the prompt: a softmax over nothing would be NaN, and NaN spreads in gradients.
-    visible = ((seen == 0) | ((seen == seeing) & (seen != PADDING))) & np.tri(time, dtype=bool)
-    mask: NDArray[np.bool_] = visible[:, None]
-    return mask

@@ -1,15 +1,12 @@
-"""What a captioner needs of a language model: continue prompts, and score responses.
+"""What a captioner needs of a language model, and the runtimes that need no torch.
 
-Two classes do it: `torch_runtime.TorchRuntime` and `ct2_runtime.CT2Runtime`. They agree token for
-token in float, so a model is trained with the first and used with the second.
+`CT2Runtime` runs an exported model; `EndpointRuntime` asks an OpenAI-compatible completions server,
+such as vLLM; `decoding.TorchRuntime` runs a model of transformers. In float CTranslate2 and torch
+agree token for token, so a model is trained with the one and used with the other.
 
-The language model on CTranslate2: no torch, int8 on any CPU.
-
-The language model behind an OpenAI-compatible completions server, such as vLLM.
-
-The server has the checkpoint that `aligncap merge` writes; prompts go to it as ids, so that no
+A server has the checkpoint that `aligncap merge` writes; prompts go to it as ids, so that no
 tokenizer stands between. The protocol knows greedy search and sampling, no beams: where several
-captions are wanted without sampling, the first is the greedy one and the rest are drawn at
+captions are wanted without sampling, the first is the greedy one and the rest are sampled at
 temperature 1. Log-probabilities are the server's, over its whole vocabulary.
 """
 
@@ -21,10 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import ctranslate2
-import numpy as np
-
-from aligncap.captioner.vocabulary import Vocabulary
+from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary
 from aligncap.endpoints import COMPLETIONS, Endpoint, NoReplyError, ServerSettings
 from aligncap.errors import EndpointError, MissingModelError, RecipeError
 
@@ -34,8 +28,8 @@ CT2_FOLDER = "ct2"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn: the `top_k` most probable (0 = all), of them the fewest whose
-    probability exceeds `top_p`, from the softmax of log-probability over `temperature`."""
+    """Sampling from the `top_k` most probable tokens (0 = all), of them the fewest whose
+    probability exceeds `top_p`, with the softmax of log-probability over `temperature`."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -93,28 +87,29 @@ class DecodeOptions:
     @property
     def hypotheses_wanted(self) -> int:
         """Ended hypotheses after which a beam search stops."""
-        return round_half_up(self.beam_size * self.patience)
-
-
-def round_half_up(number: float) -> int:
-    """The nearest integer, halves upward: as C's round, unlike Python's."""
-    return int(number + 0.5)
+        # Halves upward, as C's round does, unlike Python's.
+        return int(self.beam_size * self.patience + 0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseRules:
     """Which tokens a response may hold, and which end it (decision 8)."""
 
-    text_size: int
-    """Ids [0, text_size) are text, the end of text among them; no other is ever in a response."""
+    text_vocab_size: int
+    """Ids [0, text_vocab_size) are text, eos among them; a response holds no others."""
     stop_ids: tuple[int, ...]
     """The end of text, and every token with a character that ends a sentence."""
 
     def __post_init__(self) -> None:
         if not self.stop_ids:
             raise RecipeError("a response needs at least one token that ends it")
-        if not 0 <= min(self.stop_ids) <= max(self.stop_ids) < self.text_size:
-            raise RecipeError(f"tokens that end a response must lie in [0, {self.text_size})")
+        if not 0 <= min(self.stop_ids) <= max(self.stop_ids) < self.text_vocab_size:
+            raise RecipeError(f"tokens that end a response must lie in [0, {self.text_vocab_size})")
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, stop_characters: str = STOP_CHARACTERS) -> Self:
+        """Text only, ended by eos or a token that contains one of the characters."""
+        return cls(vocabulary.text_vocab_size, vocabulary.stop_ids(stop_characters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +138,10 @@ def sorted_by_score(hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
     return sorted(hypotheses, key=lambda one: one.score, reverse=True)
 
 
-def unique_hypotheses(
-    hypotheses: Sequence[Hypothesis], stop_ids: Collection[int]
-) -> list[Hypothesis]:
-    """Those that hold no end before their last token; all of them where none is so.
+def ended_once(hypotheses: Sequence[Hypothesis], stop_ids: Collection[int]) -> list[Hypothesis]:
+    """Those without a stop token before their last; all of them where each has one.
 
-    A beam goes on after its end where most candidates of a step are ends, which is rare.
+    A beam continues after its end where most candidates of a step are ends, which is rare.
     """
     kept = [one for one in hypotheses if not any(i in stop_ids for i in one.ids[:-1])]
     return kept or list(hypotheses)
@@ -164,7 +157,7 @@ class LanguageRuntime(Protocol):
 
 
 class CT2Runtime:
-    """An exported language model; `generate` and `score` as `LanguageRuntime` has them."""
+    """An exported language model on CTranslate2: int8 on any CPU."""
 
     def __init__(
         self,
@@ -178,12 +171,14 @@ class CT2Runtime:
     ) -> None:
         """Open the `ct2` folder of an export.
 
-        `replicas` prompts groups run at a time with `threads` threads each; they share the
-        weights. `seed` is that of sampling: it can be set only before the first draw.
+        `replicas` groups of prompts run at a time with `threads` threads each; they share the
+        weights. `seed` is that of sampling: it can be set only before the first sample.
         """
         for name in ("model.bin", "vocabulary.json"):
             if not (folder / name).is_file():
                 raise MissingModelError(f"{folder}: no {name}; export the model again")
+        import ctranslate2
+
         ctranslate2.set_random_seed(seed)
         self._rules = rules
         self._names: list[str] = json.loads((folder / "vocabulary.json").read_text("utf-8"))
@@ -209,20 +204,13 @@ class CT2Runtime:
             running.extend(zip(numbers, started, strict=True))
         found: list[list[Hypothesis]] = [[] for _ in prompts]
         for number, one in running:
-            found[number] = unique_hypotheses(
-                _hypotheses(one.result(), options), self._rules.stop_ids
-            )
+            result = one.result()
+            hypotheses = [
+                Hypothesis(tuple(ids), score * len(ids) ** options.length_penalty, score)
+                for ids, score in zip(result.sequences_ids, result.scores, strict=True)
+            ]
+            found[number] = ended_once(hypotheses, self._rules.stop_ids)
         return found
-
-    def score(self, prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> list[float]:
-        """The log-probability of each response after the prompt, summed over its tokens."""
-        return [self._score(list(prompt), list(response)) for response in responses]
-
-    def _score(self, prompt: list[int], response: list[int]) -> float:
-        fed = [*prompt, *response[:-1]]
-        # One at a time: the table is [time, text], hundreds of megabytes for a large vocabulary.
-        table = np.array(self._generator.forward_batch([fed], return_log_probs=True))[0]
-        return float(table[np.arange(len(prompt) - 1, len(fed)), response].sum(dtype=np.float64))
 
     def _arguments(self, options: DecodeOptions) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -245,15 +233,8 @@ class CT2Runtime:
         }
 
 
-def _hypotheses(result: Any, options: DecodeOptions) -> list[Hypothesis]:
-    return [
-        Hypothesis(tuple(ids), score * len(ids) ** options.length_penalty, score)
-        for ids, score in zip(result.sequences_ids, result.scores, strict=True)
-    ]
-
-
 FORBIDDEN = -100
-"""The bias of a token that is never to be said: the least that the protocol knows."""
+"""The logit bias of a forbidden token: the lowest that the protocol allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,7 +266,7 @@ class EndpointRuntime:
         self._vocabulary, self._rules = vocabulary, rules
         self._name = settings.model or name
         self._concurrency = settings.concurrency
-        self._bias = {str(i): FORBIDDEN for i in range(rules.text_size, vocabulary.size)}
+        self._bias = {str(i): FORBIDDEN for i in range(rules.text_vocab_size, vocabulary.size)}
         self._endpoint = Endpoint(
             settings,
             COMPLETIONS,
@@ -313,10 +294,13 @@ class EndpointRuntime:
         found: list[Hypothesis] = []
         if options.sampling is None:
             found = self._complete(prompt, options, {"temperature": 0.0, "n": 1})
-        drawn = options.captions - len(found)
-        if drawn > 0:
-            sampling = options.sampling or Sampling()
-            found += self._complete(prompt, options, {**_drawing(sampling), "n": drawn})
+        missing = options.captions - len(found)
+        if missing > 0:
+            given = options.sampling or Sampling()
+            fields = {"temperature": given.temperature, "top_p": given.top_p, "seed": given.seed}
+            if given.top_k:
+                fields["top_k"] = given.top_k
+            found += self._complete(prompt, options, {**fields, "n": missing})
         return sorted_by_score({one.ids: one for one in found}.values())
 
     def _complete(
@@ -347,7 +331,7 @@ class EndpointRuntime:
         stops = set(self._rules.stop_ids)
         ends = (n for n, i in enumerate(given, 1) if i in stops and n >= options.min_length)
         ids = given[: next(ends, len(given))]
-        if not ids or max(ids) >= self._rules.text_size:
+        if not ids or max(ids) >= self._rules.text_vocab_size:
             raise EndpointError(
                 f"{self._name}: its answer is no text; start the server with a checkpoint of "
                 "`aligncap merge`"
@@ -371,8 +355,3 @@ def _choices_in(table: Any) -> list[Any]:
     for choice in table["choices"]:
         _ = choice["text"] + "", [float(p) for p in choice["logprobs"]["token_logprobs"]]
     return [table["choices"][0], *table["choices"][1:]]
-
-
-def _drawing(sampling: Sampling) -> Mapping[str, object]:
-    fields = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
-    return {**fields, "top_k": sampling.top_k} if sampling.top_k else fields

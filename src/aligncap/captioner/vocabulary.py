@@ -1,13 +1,12 @@
-"""Text tokenizers of language models: their special tokens' names, and what we need of them.
+"""One vocabulary for text and speech (decision 3): text ids first, then ours, then speech.
 
-One vocabulary for text and speech (decision 3): text ids first, then ours, then speech.
+[0, base_size)                  what the backbone's tokenizer came with
+[base_size, text_vocab_size)    bos, eos or pad, where that tokenizer has none
+text_vocab_size, +1             <speech> and </speech>
+[speech_base, size)             speech: speech_base + codebook * codebook_size + code
 
-[0, base_size)          what the backbone's tokenizer came with
-[base_size, text_size)  bos, eos or pad, where that tokenizer has none
-text_size, +1           <speech> and </speech>
-[speech_base, size)     speech: speech_base + codebook * codebook_size + code
-
-A text tokenizer of our own, for models small enough to be trained whole.
+`train_text_tokenizer` makes a text tokenizer of our own, for models small enough to be trained from
+scratch.
 """
 
 import json
@@ -28,26 +27,15 @@ EOS_NAMES = ("</s>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<eos>", "<|
 PAD_NAMES = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "</s>")
 
 
-def own_copy(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that neither cuts nor pads nor takes names of special tokens for them."""
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    # A caption that happens to contain "</s>" must not end there.
-    copy.encode_special_tokens = True
-    return copy
+STOP_CHARACTERS = ".。!?！？"
+"""A caption ends with a token that contains one of these (decision 8)."""
 
+SPEECH_OPEN = "<speech>"
+SPEECH_CLOSE = "</speech>"
 
-def id_count(tokenizer: Tokenizer) -> int:
-    """Ids from 0 to the last one in use."""
-    # Not the number of tokens: some vocabularies have holes.
-    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-
-
-def first_known(tokenizer: Tokenizer, names: Sequence[str]) -> str:
-    """The first of the names that the tokenizer has, or else the first."""
-    known = (name for name in names if tokenizer.token_to_id(name) is not None)
-    return next(known, names[0])
+SPECIALS = ("<pad>", "<s>", "</s>")
+SMALLEST = 256 + len(SPECIALS) + len(STOP_CHARACTERS)
+"""Every byte is a token, so that any text can be written."""
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -62,11 +50,9 @@ def read_tokenizer(path: Path) -> Tokenizer:
     return Tokenizer.from_str(text)
 
 
-STOP_CHARACTERS = ".。!?！？"
-"""A caption ends with a token that contains one of these (decision 8)."""
-
-SPEECH_OPEN = "<speech>"
-SPEECH_CLOSE = "</speech>"
+def _id_count(tokenizer: Tokenizer) -> int:
+    """Ids from 0 to the last one in use; not the number of tokens, some vocabularies have holes."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +82,29 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer, shape: VocabularyShape) -> None:
         self.shape = shape
-        self._tokenizer = own_copy(tokenizer)
-        added = [name for name in (shape.bos, shape.eos, shape.pad) if not self._has(name)]
-        # dict.fromkeys: GPT-2 and its kin let one token play two roles.
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        # A caption that happens to contain "</s>" must not end there.
+        self._tokenizer.encode_special_tokens = True
+        roles = (shape.bos, shape.eos, shape.pad)
+        added = [name for name in roles if tokenizer.token_to_id(name) is None]
+        # dict.fromkeys: in GPT-2 one token has several roles.
         self._tokenizer.add_special_tokens(
             [AddedToken(name, special=True, normalized=False) for name in dict.fromkeys(added)]
         )
-        self.text_size = id_count(self._tokenizer)
+        self.text_vocab_size = _id_count(self._tokenizer)
+        """Ids [0, text_vocab_size) are text, eos included: KD's softmax runs over them."""
         if any(self._id(name) < shape.base_size for name in added):
             # The library numbers new tokens by count, so into holes, or onto a token that is there.
             raise DataError(
                 f"vocabulary: the tokenizer leaves ids unused, so {', '.join(added)} cannot be "
                 "added; name tokens that it has as bos, eos and pad"
             )
-        if self.text_size < shape.base_size:
+        if self.text_vocab_size < shape.base_size:
             raise DataError(
-                f"vocabulary: tokenizer.json holds {self.text_size} ids, the model was made with "
-                f"{shape.base_size}; put back the tokenizer.json that was saved with it"
+                f"vocabulary: tokenizer.json holds {self.text_vocab_size} ids, the model was made "
+                f"with {shape.base_size}; put back the tokenizer.json that was saved with it"
             )
 
     @classmethod
@@ -131,13 +123,18 @@ class Vocabulary:
         A role (bos, eos, pad) that is not named is looked for under its usual names, and added
         as a new id where the tokenizer has none.
         """
+
+        def usual(names: Sequence[str]) -> str:
+            found = (name for name in names if tokenizer.token_to_id(name) is not None)
+            return next(found, names[0])
+
         shape = VocabularyShape(
             codebooks=codebooks,
             codebook_size=codebook_size,
-            bos=bos or first_known(tokenizer, BOS_NAMES),
-            eos=eos or first_known(tokenizer, EOS_NAMES),
-            pad=pad or first_known(tokenizer, PAD_NAMES),
-            base_size=id_count(tokenizer),
+            bos=bos or usual(BOS_NAMES),
+            eos=eos or usual(EOS_NAMES),
+            pad=pad or usual(PAD_NAMES),
+            base_size=_id_count(tokenizer),
         )
         return cls(tokenizer, shape)
 
@@ -149,8 +146,6 @@ class Vocabulary:
     def save(self, path: Path) -> None:
         """Write tokenizer.json (text only; the rest is in `shape`)."""
         self._tokenizer.save(str(path))
-
-    # Ids
 
     @property
     def bos_id(self) -> int:
@@ -170,17 +165,17 @@ class Vocabulary:
     @property
     def speech_open_id(self) -> int:
         """<speech>, before the first speech token."""
-        return self.text_size
+        return self.text_vocab_size
 
     @property
     def speech_close_id(self) -> int:
         """</speech>, after the last speech token."""
-        return self.text_size + 1
+        return self.text_vocab_size + 1
 
     @property
     def speech_base(self) -> int:
         """The id of code 0 of codebook 0."""
-        return self.text_size + 2
+        return self.text_vocab_size + 2
 
     @property
     def size(self) -> int:
@@ -188,16 +183,9 @@ class Vocabulary:
         return self.speech_base + self.shape.codebooks * self.shape.codebook_size
 
     @property
-    def text_rows(self) -> int:
-        """Rows [0, text_rows) of the logits are text, eos included: KD's softmax runs there."""
-        return self.text_size
-
-    @property
     def new_ids(self) -> range:
-        """Ids that the backbone has never seen: their embedding rows must be trained."""
+        """Ids that are new to the backbone: their embedding rows must be trained."""
         return range(self.shape.base_size, self.size)
-
-    # Text and speech
 
     def encode_text(self, text: str) -> list[int]:
         """The ids of a text, nothing added; "</s>" inside a text stays text."""
@@ -207,7 +195,7 @@ class Vocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; bos, eos, pad, markers and speech are left out."""
         text: str = self._tokenizer.decode(
-            [i for i in ids if 0 <= i < self.text_size and i not in self._silent],
+            [i for i in ids if 0 <= i < self.text_vocab_size and i not in self._special],
             skip_special_tokens=False,
         )
         return text
@@ -236,24 +224,17 @@ class Vocabulary:
         ids: list[int] = (codes + starts).T.ravel().tolist()
         return ids
 
-    def speech_tokens(self, ids: Sequence[int]) -> SpeechTokens:
-        """The inverse of `speech_ids`."""
-        flat = np.asarray(ids, dtype=np.int64) - self.speech_base
-        frames = flat.reshape(-1, self.shape.codebooks).T
-        codes = frames - self.shape.codebook_size * np.arange(self.shape.codebooks)[:, None]
-        if codes.size and (codes.min() < 0 or codes.max() >= self.shape.codebook_size):
-            raise DataError("these ids are not whole frames of speech of this vocabulary")
-        return SpeechTokens(np.ascontiguousarray(codes))
-
     def stop_ids(self, characters: str = STOP_CHARACTERS) -> tuple[int, ...]:
         """eos and every token that contains one of the characters (decision 8), ascending."""
         wanted = set(characters)
         found = {i for i, piece in enumerate(self._pieces) if not wanted.isdisjoint(piece)}
-        return tuple(sorted((found - self._silent) | {self.eos_id}))
+        return tuple(sorted((found - self._special) | {self.eos_id}))
 
     def token_names(self) -> list[str]:
         """A different printable name for each id, in order of ids (a runtime's vocabulary file)."""
-        names = [self._tokenizer.id_to_token(i) or f"<unused_{i}>" for i in range(self.text_size)]
+        names = [
+            self._tokenizer.id_to_token(i) or f"<unused_{i}>" for i in range(self.text_vocab_size)
+        ]
         names += [SPEECH_OPEN, SPEECH_CLOSE]
         for codebook in range(self.shape.codebooks):
             names += [f"<speech_{codebook}_{code}>" for code in range(self.shape.codebook_size)]
@@ -263,30 +244,22 @@ class Vocabulary:
     def _pieces(self) -> list[str]:
         """The text of each text id by itself; bytes that are no character give U+FFFD."""
         pieces: list[str] = self._tokenizer.decode_batch(
-            [[i] for i in range(self.text_size)], skip_special_tokens=False
+            [[i] for i in range(self.text_vocab_size)], skip_special_tokens=False
         )
         return pieces
 
     @cached_property
-    def _silent(self) -> frozenset[int]:
-        """Ids that never show in a caption: everything the tokenizer calls special."""
+    def _special(self) -> frozenset[int]:
+        """Ids left out of decoded text: bos, eos, pad and all that the tokenizer calls special."""
         added = self._tokenizer.get_added_tokens_decoder()
         special = {number for number, token in added.items() if token.special}
         return frozenset(special | {self.bos_id, self.eos_id, self.pad_id})
-
-    def _has(self, name: str) -> bool:
-        return self._tokenizer.token_to_id(name) is not None
 
     def _id(self, name: str) -> int:
         number: int | None = self._tokenizer.token_to_id(name)
         if number is None:
             raise DataError(f"vocabulary: tokenizer.json has no token {name!r}; save it again")
         return number
-
-
-SPECIALS = ("<pad>", "<s>", "</s>")
-SMALLEST = 256 + len(SPECIALS) + len(STOP_CHARACTERS)
-"""Every byte is a token, so that any text can be written."""
 
 
 def train_text_tokenizer(
@@ -311,7 +284,7 @@ def train_text_tokenizer(
         max_token_length=longest_token_bytes,
         show_progress=False,
     )
-    # Learnt from what stands between them; an id that is added later is never merged into others.
+    # Trained on the text between them; an id that is added later is never merged into others.
     between = (piece for text in texts for piece in re.split(f"[{''.join(wide)}]", text) if piece)
     tokenizer.train_from_iterator(between, trainer)
     tokenizer.add_tokens([AddedToken(character, normalized=False) for character in wide])

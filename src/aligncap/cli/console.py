@@ -47,7 +47,7 @@ Record = dict[str, Any]
 
 def load_model(name: str, **options: Any) -> Any:
     """The `Captioner` of `aligncap.load`, imported when it is asked for."""
-    from aligncap.captioner.loading import load
+    from aligncap.captioner.captioner import load
 
     return load(name, **options)
 

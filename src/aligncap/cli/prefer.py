@@ -88,20 +88,21 @@ def _add_candidates(
     tokenizer_weights: Path | None,
 ) -> int:
     """Find the candidates of a manifest; returns 0, or 1 if some clip could not be used."""
-    from aligncap.captioner import loading
+    from aligncap.captioner.captioner import load
+    from aligncap.captioner.checkpoint import find_model, model_fingerprint
     from aligncap.captioner.runtimes import CT2_FOLDER
     from aligncap.data.manifest import read_manifest
     from aligncap.preference.candidates import find_candidates, provenance_of
     from aligncap.preference.store import PreferenceStore
 
-    folder = loading.find_model(name)
+    folder = find_model(name)
     if options.method == "diverse" and (folder / CT2_FOLDER).is_dir():
         raise RecipeError(
             f"{name}: is an exported model, and diverse beams need torch; give the folder it was "
             "exported from, or another --method"
         )
-    model = loading.load(name, seed=options.seed, tokenizer_path=tokenizer_weights)
-    fingerprint = loading.model_fingerprint(folder)
+    model = load(name, seed=options.seed, tokenizer_path=tokenizer_weights)
+    fingerprint = model_fingerprint(folder)
     provenance = provenance_of(
         options, model.options, model=model.meta.name, fingerprint=fingerprint
     )

@@ -18,6 +18,7 @@ import typer
 
 import aligncap
 from aligncap.alignment.examples import TrainingRow, read_rows
+from aligncap.captioner.captioner import CaptionGenerator
 from aligncap.captioner.checkpoint import load_torch, read_meta
 from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.prompts import PromptBuilder
@@ -77,17 +78,15 @@ def train_arm(name: str, *, recipes: Path, runs: Path, seed: int, overrides: Seq
 def score_run(run: Path, rows: Sequence[TrainingRow]) -> Score:
     """Greedy English captions of the rows, scored by the emotion they name."""
     model, meta = load_torch(run / "model"), read_meta(run / "model")
-    vocabulary = model.vocabulary
-    builder = PromptBuilder(vocabulary, meta.prompts)
-    prompts = []
+    rules = ResponseRules.of(model.vocabulary, meta.limits.stop_characters)
+    runtime = TorchRuntime(model.causal_lm, rules)
+    generator = CaptionGenerator(meta, PromptBuilder(model.vocabulary, meta.prompts), runtime)
+    inputs = []
     for row in rows:
         assert row.speech is not None, "rows without speech are left out"
-        act = row.acoustic_prompt(meta.act_mode, "en")
-        tokens = SpeechTokens(row.speech)
-        prompts.append(builder.student(tokens, language="en", act=act).ids)
-    rules = ResponseRules(vocabulary.text_rows, vocabulary.stop_ids(meta.limits.stop_characters))
-    found = TorchRuntime(model.causal_lm, rules).generate(prompts, DecodeOptions(beam_size=1))
-    texts = [vocabulary.decode(hypotheses[0].ids).strip() for hypotheses in found]
+        inputs.append((SpeechTokens(row.speech), row.acoustic_prompt(meta.act_mode, "en")))
+    found = generator.generate(inputs, language="en", options=DecodeOptions(beam_size=1))
+    texts = [hypotheses[0].text for hypotheses in found]
     recalls = {}
     for corpus in sorted({row.corpus for row in rows}):
         own = [n for n, row in enumerate(rows) if row.corpus == corpus]

@@ -18,8 +18,8 @@ import typer
 
 import aligncap
 from aligncap.alignment.examples import read_rows
-from aligncap.captioner.checkpoint import load_vocabulary, read_meta
-from aligncap.captioner.loading import model_fingerprint, open_generator
+from aligncap.captioner.captioner import open_generator
+from aligncap.captioner.checkpoint import load_vocabulary, model_fingerprint, read_meta
 from aligncap.errors import DataError
 from aligncap.experiments.tables import REFERENCES, measures, tables
 from aligncap.preference.candidates import RowClip, is_unchanged, join
@@ -124,9 +124,9 @@ def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path
     path = cache / f"captions-{key}.json"
     if path.exists():
         return [str(text) for text in json.loads(path.read_text("utf-8"))]
-    writer = open_generator(model)
-    spoken = [one.spoken(writer.meta.act_mode, LANGUAGE) for one in clips]
-    found = writer.write(spoken, language=LANGUAGE, options=writer.options(beam))
+    generator = open_generator(model)
+    inputs = [one.student_input(generator.meta.act_mode, LANGUAGE) for one in clips]
+    found = generator.generate(inputs, language=LANGUAGE, options=generator.options(beam))
     # A caption is one line; the runs of a clip are joined by line.
     texts = [" ".join(hypotheses[0].text.split()) for hypotheses in found]
     write_atomic(path, json.dumps(texts, ensure_ascii=False))

@@ -24,7 +24,7 @@ from aligncap.captioner.captioner import (
     CaptionCandidates,
     CaptionGenerator,
     CaptionHypothesis,
-    Spoken,
+    StudentInput,
 )
 from aligncap.captioner.runtimes import DecodeOptions, Sampling
 from aligncap.clues import detect_language
@@ -52,7 +52,7 @@ class CaptionSource(Protocol):
     options: DecodeOptions
     """Its own decode options."""
 
-    def hear_many(
+    def generate_many(
         self, sources: Iterable[Path], *, language: str, options: DecodeOptions
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         """For each recording the captions asked for, best first, or what is wrong with it."""
@@ -133,13 +133,14 @@ def find_candidates(
                 yield utterance.path
 
     decoding = decode_options(options, model.options)
-    for result in model.hear_many(files(), language=language, options=decoding):
+    for result in model.generate_many(files(), language=language, options=decoding):
         utterance = waiting.popleft()
         if isinstance(result, AlignCapError):
             yield result
             continue
-        clip = clip_of(utterance, result.utterance.facts, root=root)
-        found = ClipCandidates(clip, language, distinct(clip, language, result.wordings, options))
+        clip = clip_of(utterance, result.speech.facts, root=root)
+        captions = distinct(clip, language, result.hypotheses, options)
+        found = ClipCandidates(clip, language, captions)
         gold = ClipCandidates(clip, language, gold_of(utterance, clip, language))
         try:
             store.add_findings([(found, provenance), (gold, GOLD)])
@@ -223,10 +224,10 @@ class RowClip:
     utterance: Utterance
     clip: Clip
 
-    def spoken(self, act_mode: str, language: str) -> Spoken:
+    def student_input(self, source: str, language: str) -> StudentInput:
         """Its speech tokens and P_act, as a captioner takes them."""
         assert self.row.speech is not None, "rows without speech are left out"
-        return SpeechTokens(self.row.speech), self.row.acoustic_prompt(act_mode, language)
+        return SpeechTokens(self.row.speech), self.row.acoustic_prompt(source, language)
 
 
 def read_row_clips(settings: RowClipSettings) -> tuple[list[RowClip], SpeechSource]:
@@ -291,7 +292,7 @@ BATCH_SIZE = 64
 
 def find_row_candidates(
     clips: Sequence[RowClip],
-    writer: CaptionGenerator,
+    generator: CaptionGenerator,
     store: PreferenceStore,
     *,
     options: CandidateOptions,
@@ -304,7 +305,7 @@ def find_row_candidates(
     same batches, so a run that was killed samples what it would have sampled.
     """
     done = store.found(provenance)
-    base = decode_options(options, writer.options(max(1, options.count)))
+    base = decode_options(options, generator.options(max(1, options.count)))
     for number, start in enumerate(range(0, len(clips), BATCH_SIZE)):
         batch = clips[start : start + BATCH_SIZE]
         if any((one.clip.utterance, language) not in done for one in batch):
@@ -312,8 +313,8 @@ def find_row_candidates(
             if base.sampling is not None:
                 sampling = replace(base.sampling, seed=seed_of(base.sampling.seed, number))
                 decoding = replace(base, sampling=sampling)
-            spoken = [one.spoken(writer.meta.act_mode, language) for one in batch]
-            captions = writer.write(spoken, language=language, options=decoding)
+            inputs = [one.student_input(generator.meta.act_mode, language) for one in batch]
+            captions = generator.generate(inputs, language=language, options=decoding)
             kept = []
             for one, texts in zip(batch, captions, strict=True):
                 found = distinct(one.clip, language, texts, options)

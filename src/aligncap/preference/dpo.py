@@ -121,10 +121,10 @@ class StartingPolicy:
     def __init__(self, model: CaptionModel) -> None:
         self._model = model.to(training_device())
         self.fingerprint = fingerprint_of(model.named_parameters())
-        self.text_vocab_size = model.vocabulary.text_rows
+        self.text_vocab_size = model.vocabulary.text_vocab_size
 
     def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
-        """Logits [N, text_rows] of every token of every response."""
+        """Logits [N, text_vocab_size] of every token of every response."""
         with evaluating(self._model):
             return self._model.text_logits(batch_of(self._model, rows))
 

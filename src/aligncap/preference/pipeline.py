@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from aligncap.alignment.examples import SPLITS, read_rows, read_source
-from aligncap.captioner.checkpoint import RUN_MODEL_FOLDER
-from aligncap.captioner.loading import model_fingerprint, open_generator
+from aligncap.captioner.captioner import open_generator
+from aligncap.captioner.checkpoint import RUN_MODEL_FOLDER, model_fingerprint
 from aligncap.errors import RecipeError
 from aligncap.preference.candidates import (
     CandidateOptions,

@@ -455,11 +455,11 @@ class Rollouts:
             max_length=limits.max_tokens,
             sampling=Sampling(seed=seed_of(settings.training.seed, 2, turn)),
         )
-        found = captioner.runtime().generate(prompts, options)
-        sampled = [tuple(one.ids for one in hypotheses) for hypotheses in found]
+        found = captioner.generate(prompts, options)
+        sampled = [tuple(one.hypothesis.ids for one in hypotheses) for hypotheses in found]
         scores = [
-            self._reward(self._rows[place], [captioner.text_of(ids) for ids in responses])
-            for place, responses in zip(places, sampled, strict=True)
+            self._reward(self._rows[place], [one.text for one in hypotheses])
+            for place, hypotheses in zip(places, found, strict=True)
         ]
         stops = frozenset(captioner.model.vocabulary.stop_ids(settings.limits.stop_characters))
         cut = [float(ids[-1] not in stops) for ids in chain.from_iterable(sampled)]

@@ -20,9 +20,11 @@ from torch.nn.functional import logsigmoid
 from aligncap.alignment.examples import Prompter, Sample
 from aligncap.alignment.teacher import batch_of
 from aligncap.alignment.trainer import StageSettings, StageTrainer, TaskBatch, TrainingTask
+from aligncap.captioner.backbones import seeded
+from aligncap.captioner.captioner import CaptionHypothesis, generate_captions
 from aligncap.captioner.checkpoint import CaptionLimits, load_torch, read_meta
 from aligncap.captioner.decoding import TorchRuntime
-from aligncap.captioner.model import CaptionModel, TorchBatch, seeded
+from aligncap.captioner.model import CaptionModel, TorchBatch
 from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, to_torch
 from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.clues import emotion_of, find_clues, judge
@@ -312,20 +314,19 @@ class RowCaptioner:
     act_mode: str
     """Where the prompt's P_act comes from."""
 
-    def runtime(self) -> TorchRuntime:
-        """The model as a runtime that generates responses."""
-        vocabulary = self.model.vocabulary
-        stops = vocabulary.stop_ids(self.limits.stop_characters)
-        return TorchRuntime(self.model.causal_lm, ResponseRules(vocabulary.text_rows, stops))
-
     def prompt_ids(self, place: int, row: PreferenceRow) -> tuple[int, ...]:
         """The prompt of a row, the one at `place` in the prompter's list."""
         sample = Sample(place, row.language, (0,), None)
         return self.prompter.student_row(sample, prompt_settings(self.act_mode)).prompt_ids
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """A response in words."""
-        return self.model.vocabulary.decode(ids).strip()
+    def generate(
+        self, prompts: Sequence[Sequence[int]], options: DecodeOptions
+    ) -> list[tuple[CaptionHypothesis, ...]]:
+        """For each prompt up to `options.captions` captions, best first."""
+        vocabulary = self.model.vocabulary
+        rules = ResponseRules.of(vocabulary, self.limits.stop_characters)
+        runtime = TorchRuntime(self.model.causal_lm, rules)
+        return generate_captions(runtime, vocabulary, prompts, options)
 
 
 class CaptionCheck:
@@ -360,17 +361,15 @@ class CaptionCheck:
         options = DecodeOptions(
             beam_size=1, min_length=limits.min_tokens, max_length=limits.max_tokens
         )
-        responses = [
-            one[0].ids for one in self._captioner.runtime().generate(self._prompts, options)
-        ]
-        texts = [self._captioner.text_of(ids) for ids in responses]
+        best = [one[0] for one in self._captioner.generate(self._prompts, options)]
+        texts = [one.text for one in best]
         clues = [
             find_clues(text, row.language) for text, row in zip(texts, self._rows, strict=True)
         ]
         count = len(texts)
         means = {
             "validation_clues": sum(map(len, clues)) / count,
-            "validation_tokens": sum(map(len, responses)) / count,
+            "validation_tokens": sum(len(one.hypothesis.ids) for one in best) / count,
         }
         both = list(zip(self._rows, clues, strict=True))
         measured = [judge(found, row.facts) for row, found in both if row.facts is not None]
