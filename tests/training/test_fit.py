@@ -17,8 +17,9 @@ from aligncap.training.checkpoints import (
     WeightAverage,
     checkpoints,
     latest_checkpoint,
+    trained,
 )
-from aligncap.training.loop import History, Hook, evaluating, every, fit, read_log
+from aligncap.training.loop import BestWeights, History, Hook, evaluating, every, fit, read_log
 from aligncap.training.settings import FitSettings
 from support.killer import finish, kill, start, wait_until
 from support.rows import trace
@@ -208,6 +209,26 @@ def test_what_a_hook_returns_is_logged_and_does_not_change_training(tmp_path, di
     # The schedule knows its end, so only the steps of the common warm-up are the same run.
     first = next(line["loss"] for line in log if "loss" in line)
     assert first == read_log(tmp_path / "plain")[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("higher", "scores"), [(True, (0.1, 0.7, 0.7, 0.3)), (False, (0.7, 0.1, 0.1, 0.3))]
+)
+def test_the_first_of_the_best_weights_is_kept(tmp_path, higher, scores):
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    best = BestWeights(
+        tmp_path, score="score", higher=higher, patience=0, weights=lambda: trained(model)
+    )
+    coming = iter(scores)
+    hook = best.watch(every(1, lambda: {"score": next(coming)}))
+    settings = FitSettings(steps=4, learning_rate=1.0, schedule="constant")
+    fit(model, lambda _: {"loss": -model.weight.sum()}, batch_at, settings, tmp_path,
+        resume=False, hooks=[hook])  # fmt: skip
+    # A constant gradient moves the weight by the rate.
+    assert model.weight.item() == pytest.approx(4.0, abs=1e-4)
+    assert best.restore(model) == 2
+    assert model.weight.item() == pytest.approx(2.0, abs=1e-4)
 
 
 def test_evaluating_gives_every_module_its_mode_back():
