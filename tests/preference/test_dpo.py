@@ -1,14 +1,19 @@
-"""DPO from recipe to model folder, and its loss by other roads."""
+"""DPO: its losses by hand, from recipe to model folder, and the reference's cache."""
 
+import math
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch import Tensor
 
 from aligncap.alignment.examples import DataSettings, Example
 from aligncap.alignment.init_model import ModelSettings
@@ -17,19 +22,96 @@ from aligncap.captioner.checkpoint import load_torch, read_meta
 from aligncap.captioner.model import AdapterSettings, CaptionModel
 from aligncap.captioner.prompts import SharedPromptRow, collate
 from aligncap.errors import DataError, RecipeError
-from aligncap.preference import dpo
 from aligncap.preference.dpo import (
+    CACHE_FOLDER,
+    LOSSES,
     DpoSettings,
     PairLossSettings,
     PairObjective,
     ReferenceCache,
     StartingPolicy,
+    cdpo,
+    dpo,
+    ipo,
+    log_ratio_margins,
+    paper_eq6,
+    train_dpo,
 )
 from aligncap.preference.examples import PairBatchSettings, Pairs
-from aligncap.preference.reward import CheckSettings
+from aligncap.preference.reward import CheckSettings, bradley_terry
 from aligncap.training.settings import FitSettings
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 from support.rows import trace
+
+MARGINS = torch.tensor([0.0, 1.0, -2.0])
+
+
+def test_margins_are_differences_of_log_ratios() -> None:
+    policy, reference = torch.tensor([-3.0, -5.0, -4.0]), torch.tensor([-4.0, -5.5, -3.0])
+    # Ratios 1, 0.5, -1: the first against the third, the second against the first.
+    found = log_ratio_margins(policy, reference, torch.tensor([0, 1]), torch.tensor([2, 0]))
+    torch.testing.assert_close(found, torch.tensor([2.0, -0.5]))
+
+
+def test_the_reference_gets_no_gradient() -> None:
+    policy = torch.tensor([-3.0, -5.0], requires_grad=True)
+    reference = torch.tensor([-4.0, -5.5], requires_grad=True)
+    one, other = torch.tensor([0]), torch.tensor([1])
+    dpo(log_ratio_margins(policy, reference, one, other), 1.0).sum().backward()
+    assert reference.grad is None
+    # h = 1 - 0.5; the derivative of -log σ(h) is -σ(-h).
+    slope = 1 / (1 + math.exp(0.5))
+    torch.testing.assert_close(policy.grad, torch.tensor([-slope, slope]))
+
+
+def test_each_loss_by_hand() -> None:
+    """σ(0.5) = 0.622459, σ(1) = 0.731059, σ(-1) = 0.268941, σ(-2) = 0.119203."""
+    # β = 0.5: margins become 0, 0.5, -1.
+    torch.testing.assert_close(
+        dpo(MARGINS, 0.5), torch.tensor([0.693147, 0.474077, 1.313262]), atol=1e-5, rtol=0
+    )
+    # 0.5 times -log σ of the margins as they are.
+    torch.testing.assert_close(
+        paper_eq6(MARGINS, 0.5), torch.tensor([0.346574, 0.156631, 1.063464]), atol=1e-5, rtol=0
+    )
+    # 1/(2β) = 1: (0-1)², (1-1)², (-2-1)².
+    torch.testing.assert_close(ipo(MARGINS, 0.5), torch.tensor([1.0, 0.0, 9.0]))
+    # 0.9 · 0.474077 + 0.1 · 0.974077 for the second.
+    torch.testing.assert_close(
+        cdpo(MARGINS, 0.5, 0.1)[1], torch.tensor(0.524077), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        bradley_terry(torch.tensor([2.0]), torch.tensor([1.0])),
+        torch.tensor([0.313262]), atol=1e-5, rtol=0,
+    )  # fmt: skip
+
+
+@given(st.floats(-20, 20), st.floats(0.01, 5))
+def test_all_but_ipo_fall_as_the_margin_rises(margin: float, beta: float) -> None:
+    two = torch.tensor([margin, margin + 1.0], dtype=torch.float64)
+    for name in ("dpo", "paper_eq6", "cdpo"):
+        worse, better = LOSSES[name](two, beta, 0.0).tolist()
+        assert better < worse
+    lowest = torch.tensor([1 / (2 * beta)], dtype=torch.float64)
+    assert LOSSES["ipo"](lowest, beta, 0.0).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_without_smoothing_conservative_dpo_is_dpo() -> None:
+    torch.testing.assert_close(cdpo(MARGINS, 0.3, 0.0), dpo(MARGINS, 0.3))
+
+
+def test_the_printed_sign_would_prefer_what_was_rejected() -> None:
+    """Why Eq. 6 is not taken at its word: descending on it lowers the margin."""
+    margin = torch.tensor([0.3], requires_grad=True)
+    printed = 0.1 * torch.nn.functional.logsigmoid(margin)
+    printed.sum().backward()
+    assert margin.grad is not None
+    assert margin.grad.item() > 0
+    corrected = torch.tensor([0.3], requires_grad=True)
+    paper_eq6(corrected, 0.1).sum().backward()
+    assert corrected.grad is not None
+    assert corrected.grad.item() == pytest.approx(-margin.grad.item())
+
 
 FIT = FitSettings(steps=40, learning_rate=5e-3, log_every=5, save_every=20, schedule="constant")
 
@@ -49,7 +131,7 @@ def settings_of(preferences: Path, start: Path, **changes: object) -> DpoSetting
 
 def run(settings: DpoSettings, output: Path, *, resume: bool = False) -> dict[str, Any]:
     output.mkdir(exist_ok=True)
-    return dict(dpo.train_dpo(settings, output, resume=resume))
+    return dict(train_dpo(settings, output, resume=resume))
 
 
 def random_pairs(seed: int = 0) -> tuple[CaptionModel, list[SharedPromptRow], Pairs]:
@@ -177,7 +259,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(
     shutil.rmtree(killed / "checkpoint-9")
     shutil.rmtree(killed / "model")
     if not cache_survives:
-        shutil.rmtree(killed / dpo.CACHE_FOLDER)
+        shutil.rmtree(killed / CACHE_FOLDER)
     run(settings, killed, resume=True)
     assert trace(killed) == trace(tmp_path / "whole")
     whole, resumed = (
@@ -251,3 +333,44 @@ def test_a_reference_with_other_weights_is_computed_anew(tmp_path: Path) -> None
         cache = ReferenceCache(tmp_path, StartingPolicy(model), examples)
         assert cache.fill() == len(examples)
         np.testing.assert_allclose(cache.lookup(examples), expected.detach(), rtol=1e-4)
+
+
+EXAMPLES = [Example((1, 2), (3, 4)), Example((1, 2), (0,)), Example((5,), (2, 2, 1))]
+
+
+@dataclass
+class Frozen:
+    """The same logits for every token: log-probabilities can be worked out by hand."""
+
+    fingerprint: str
+    logits: tuple[float, ...]
+    text_vocab_size: int = 5
+    asked: list[int] = field(default_factory=list)
+
+    def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
+        tokens = sum(len(response) for row in rows for response in row.responses)
+        self.asked.append(len(rows))
+        return torch.tensor(self.logits).expand(tokens, -1)
+
+
+def test_each_response_has_the_sum_of_its_tokens_computed_once(tmp_path: Path) -> None:
+    frozen = Frozen("a", (0.0, 1.0, 2.0, 3.0, 4.0))
+    cache = ReferenceCache(tmp_path, frozen, EXAMPLES)
+    assert cache.fill() == 3
+    logs = np.arange(5) - np.log(np.exp(np.arange(5)).sum())
+    expected = [logs[3] + logs[4], logs[0], 2 * logs[2] + logs[1]]
+    assert cache.lookup(EXAMPLES) == pytest.approx(expected, abs=1e-5)
+    again = ReferenceCache(tmp_path, frozen, EXAMPLES)
+    assert again.fill() == 0
+    assert again.lookup(EXAMPLES[::-1]) == pytest.approx(expected[::-1], abs=1e-5)
+    assert again.lookup([]).shape == (0,)
+    assert frozen.asked == [2]
+
+
+def test_other_weights_never_meet_these_numbers(tmp_path: Path) -> None:
+    first = ReferenceCache(tmp_path, Frozen("a", (0.0,) * 5), EXAMPLES)
+    first.fill()
+    other = ReferenceCache(tmp_path, Frozen("b", (9.0, 0.0, 0.0, 0.0, 0.0)), EXAMPLES)
+    assert other.folder != first.folder
+    assert other.fill() == 3
+    assert other.lookup(EXAMPLES)[1] > first.lookup(EXAMPLES)[1] + 1.0
