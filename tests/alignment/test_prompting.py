@@ -46,6 +46,9 @@ def test_measured_clues_are_given_but_for_the_share_left_out() -> None:
     ]
     given = sum("Feeling" in read(prompt) for prompt in prompts)
     assert given / 400 == pytest.approx(0.75, abs=0.06)
+    # Validation leaves nothing out.
+    never = StudentSettings(act_mode="measured", act_dropout=0.999)
+    assert "Feeling" in read(PROMPTER.student_row(EN, never).prompt_ids)
 
 
 def test_speech_frames_are_left_out_in_order_and_never_all() -> None:
