@@ -3,12 +3,15 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from aligncap.preference.store import PreferenceStore
 from support.killer import kill_leftovers
+
+if TYPE_CHECKING:
+    from aligncap.preference.store import PreferenceStore
 
 # One thread, here and in the processes that tests start: with several, the last digits of sums
 # depend on what else the machine does, and a resumed run is compared bit for bit. Said before
@@ -53,7 +56,9 @@ def speech_data() -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[PreferenceStore]:
+def store(tmp_path: Path) -> Iterator["PreferenceStore"]:
     """An empty store of preferences."""
+    from aligncap.preference.store import PreferenceStore
+
     with PreferenceStore(tmp_path / "s.sqlite") as opened:
         yield opened
