@@ -1,10 +1,6 @@
-"""What a model folder says of itself: aligncap.json, typed, readable, and read without torch.
+"""Model folders: weights in safetensors, the rest readable text; nothing is ever unpickled.
 
-The model card: README.md of a model folder, written from what the folder says of itself.
-
-Model folders: weights in safetensors, the rest readable; nothing in them is ever unpickled.
-
-aligncap.json     what the model is (`meta`)
+aligncap.json     what the model is (`ModelMeta`), read without torch
 tokenizer.json    the text tokenizer
 README.md         the model card
 config.json, model.safetensors     all weights, or

@@ -1,4 +1,6 @@
-"""From a trained model folder to one that captions without torch: CTranslate2 and ONNX.
+"""Other forms of a trained model folder.
+
+`export` makes a folder that captions without torch, by CTranslate2 and ONNX Runtime:
 
 aligncap.json     as it was, and how it was exported
 tokenizer.json    the text tokenizer
@@ -6,7 +8,7 @@ ct2/              the language model, quantised
 encoder.onnx      the built-in speech tokenizer, where the model uses it
 README.md         the model card
 
-From a trained model folder to a plain checkpoint that transformers and vLLM load as it is.
+`merge_folder` makes a plain checkpoint that transformers and vLLM load:
 
 config.json, model.safetensors     all weights, an adapter folded in, rows for every speech token
 generation_config.json             where a caption ends, and that it is text
