@@ -24,8 +24,7 @@ from aligncap.alignment.teacher import (
     top_k_of,
 )
 from aligncap.alignment.trainer import CaptionObjective, TaskBatch
-from aligncap.captioner.backbones import seeded
-from aligncap.captioner.model import CaptionModel, add_adapter
+from aligncap.captioner.model import CaptionModel, add_adapter, seeded
 from aligncap.captioner.prompts import SharedPromptRow, collate
 
 SPEECH_IDS = 512

@@ -21,9 +21,8 @@ Generate = Callable[[Sequence[Sequence[int]]], object]
 
 def random_model(folder: Path, like: str) -> Path:
     """A LLaMA of mini's size with random weights over the vocabulary of an exported model."""
-    from aligncap.captioner.backbones import small_llama
     from aligncap.captioner.checkpoint import find_model, load_vocabulary, read_meta, save
-    from aligncap.captioner.model import CaptionModel
+    from aligncap.captioner.model import CaptionModel, small_llama
 
     exported = find_model(like)
     meta, vocabulary = read_meta(exported), load_vocabulary(exported)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from language_models import peak_mb
 
-from aligncap.captioner.backbones import seeded
+from aligncap.captioner.model import seeded
 from aligncap.captioner.prompts import SharedPromptRow
 
 LEARNING_RATE = 1e-4

@@ -52,7 +52,7 @@ HEAVY += ["openai", "rich.progress"]
 
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60
-MOST_MODULES = 97
+MOST_MODULES = 90
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

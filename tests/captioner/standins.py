@@ -115,9 +115,8 @@ def write_encoder(file: Path) -> None:
 
 def write_model(folder: Path, **changes: object) -> Path:
     """A trained folder: a random LLaMA with opinions and the encoder above."""
-    from aligncap.captioner.backbones import small_llama
     from aligncap.captioner.checkpoint import SpeechTokenizerMeta, save
-    from aligncap.captioner.model import CaptionModel
+    from aligncap.captioner.model import CaptionModel, small_llama
     from aligncap.tokenizers import open_tokenizer
 
     encoder = folder.with_name(f"{folder.name}-encoder")

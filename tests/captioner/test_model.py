@@ -21,17 +21,20 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from aligncap.captioner.backbones import add_speech_tokens, family_of, open_backbone, small_llama
 from aligncap.captioner.model import (
     AdapterSettings,
     CaptionModel,
     TorchBatch,
     adapter_disabled,
     add_adapter,
+    add_speech_tokens,
+    family_of,
     load_adapter,
     merge_adapter,
+    open_backbone,
     save_adapter,
     set_speech_rows,
+    small_llama,
     trainable_summary,
 )
 from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch

@@ -41,7 +41,7 @@ def tiny_lm(kind: str, *, tied: bool = True, seed: int = 0) -> Any:
         Qwen2ForCausalLM,
     )
 
-    from aligncap.captioner.backbones import add_speech_tokens, small_llama
+    from aligncap.captioner.model import add_speech_tokens, small_llama
 
     vocabulary = tiny_vocabulary()
     if kind == "llama":

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligncap.clues import find_clues
-from aligncap.clues.claims import (
+from aligncap.clues.evidence import (
     Claim,
     ClaimStatus,
     ClipKnowledge,

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from aligncap.data.manifest import Utterance
-from aligncap.experiments.tables import KERNELS, functionals, svm_answers
+from aligncap.experiments.validation import KERNELS, functionals, svm_answers
 from aligncap.values import RATE_HZ
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aligncap.experiments.tables import OverRuns, Share, measures
+from aligncap.experiments.validation import OverRuns, Share, measures
 from aligncap.metrics.scores import ScoredClip, difference
 from aligncap.preference.store import Clip
 from support.preferences import facts_of

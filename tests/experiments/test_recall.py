@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from aligncap.experiments.tables import bootstrap_interval
+from aligncap.experiments.validation import bootstrap_interval
 from aligncap.metrics.claims import macro_recall
 
 

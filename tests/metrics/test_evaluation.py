@@ -16,13 +16,7 @@ from aligncap.metrics.evaluation import (
     read_references,
     with_splits,
 )
-from aligncap.metrics.scores import (
-    DEFAULT_METRICS,
-    METRICS,
-    SET_METRICS,
-    MetricOptions,
-    ScoredClip,
-)
+from aligncap.metrics.scores import DEFAULT_METRICS, METRICS, SET_METRICS, MetricOptions, ScoredClip
 
 GOOD = '{"id": "good", "caption": "Sad.", "captions": ["Sad."]}'
 

@@ -9,8 +9,17 @@ from urllib.parse import unquote
 
 import pytest
 
-from aligncap.metrics.evaluation import ClipAnalysis, MetricResult, analyse, worst_first
-from aligncap.metrics.report import SHOWN, as_json, markdown_table, report_page, text_table
+from aligncap.metrics.evaluation import (
+    SHOWN,
+    ClipAnalysis,
+    MetricResult,
+    analyse,
+    as_json,
+    markdown_table,
+    report_page,
+    text_table,
+    worst_first,
+)
 from aligncap.metrics.scores import ClaimCache, Difference, Score, ScoredClip, SmallSample
 
 F1 = MetricResult(score=Score("clue-f1", 70.125, 60.0, 81.5, "clue-f1|n:2"))

@@ -11,7 +11,7 @@ from aligncap.audio import load
 from aligncap.clues import levels
 from aligncap.data.manifest import read_manifest
 from aligncap.errors import RecipeError
-from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
+from aligncap.preference.judges import EvidenceJudge, EvidenceWeights
 from aligncap.preference.store import Candidate, Clip, Judgement
 from aligncap.prosody import measure
 from support.preferences import FAST_LOUD_WOMAN, candidate, facts_of

@@ -9,8 +9,8 @@ import pytest
 from aligncap.alignment.examples import read_rows
 from aligncap.errors import DataError, RecipeError, UnknownNameError
 from aligncap.preference.candidates import RowClipSettings, join, read_row_clips, spread
-from aligncap.preference.evidence import EvidenceJudge
 from aligncap.preference.examples import read_preferences
+from aligncap.preference.judges import EvidenceJudge
 from aligncap.preference.pipeline import LearnSettings
 from aligncap.preference.store import Candidate, PreferenceStore
 from aligncap.recipes import run_recipe

@@ -18,13 +18,7 @@ pytest.importorskip("uvicorn", reason="needs the serve extra")
 from fastapi.testclient import TestClient
 
 from aligncap.errors import DataError
-from aligncap.preference.store import (
-    Annotation,
-    Candidate,
-    Clip,
-    ClipCandidates,
-    PreferenceStore,
-)
+from aligncap.preference.store import Annotation, Candidate, Clip, ClipCandidates, PreferenceStore
 from aligncap.service.annotate import (
     PAGE,
     AnnotationQueue,

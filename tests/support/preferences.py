@@ -15,9 +15,10 @@ from aligncap.alignment.kd import WarmupSettings
 from aligncap.captioner.captioner import CaptionCandidates, CaptionHypothesis
 from aligncap.captioner.captioner import PreparedSpeech as Listened
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
+from aligncap.data.manifest import write_facts
 from aligncap.errors import AlignCapError, AudioError
-from aligncap.preference.evidence import Asked
 from aligncap.preference.examples import PreferenceRow, write_preference_rows
+from aligncap.preference.judges import Asked
 from aligncap.preference.store import (
     Candidate,
     Clip,
@@ -27,7 +28,6 @@ from aligncap.preference.store import (
     Provenance,
     digest,
 )
-from aligncap.prosody.facts import write_facts
 from aligncap.training.settings import FitSettings
 from aligncap.values import Fact, Facts, SpeechTokens
 from support.rows import FEELINGS, SOURCE

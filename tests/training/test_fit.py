@@ -13,12 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from aligncap.errors import InterruptedRunError, RecipeError
-from aligncap.training.checkpoints import (
-    WeightAverage,
-    checkpoints,
-    latest_checkpoint,
-    trained,
-)
+from aligncap.training.checkpoints import WeightAverage, checkpoints, latest_checkpoint, trained
 from aligncap.training.loop import BestWeights, History, Hook, evaluating, every, fit, read_log
 from aligncap.training.settings import FitSettings
 from support.killer import finish, kill, start, wait_until

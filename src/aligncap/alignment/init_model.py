@@ -17,13 +17,6 @@ from pydantic import model_validator
 from torch import Tensor
 
 from aligncap.alignment.examples import SpeechSource, TrainingRow
-from aligncap.captioner.backbones import (
-    add_speech_tokens,
-    open_backbone,
-    pretrained_vocabulary,
-    small_config,
-    small_llama,
-)
 from aligncap.captioner.checkpoint import (
     ADAPTER_FOLDER,
     META_FILE,
@@ -36,8 +29,13 @@ from aligncap.captioner.model import (
     AdapterSettings,
     CaptionModel,
     add_adapter,
+    add_speech_tokens,
     has_adapter,
+    open_backbone,
+    pretrained_vocabulary,
     set_speech_rows,
+    small_config,
+    small_llama,
 )
 from aligncap.captioner.prompts import PromptTemplate
 from aligncap.captioner.vocabulary import Vocabulary, read_tokenizer, train_text_tokenizer

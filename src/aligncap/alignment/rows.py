@@ -27,10 +27,9 @@ from aligncap.captioner.prompts import student_acoustic_prompt
 from aligncap.captioner.vocabulary import STOP_CHARACTERS
 from aligncap.clues import acoustic_prompt, audible_gender, detect_language
 from aligncap.data.captions import gold_clues, plain_captions, write_captions
-from aligncap.data.manifest import Manifests, Utterance, labelled, read_manifest
+from aligncap.data.manifest import Manifests, Utterance, labelled, measure_all, read_manifest
 from aligncap.data.splits import is_validation
 from aligncap.errors import DataError, MissingModelError
-from aligncap.prosody.facts import measure_all
 from aligncap.recipes import Count, Trainer, recipe_section
 from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.builtin import (

@@ -437,8 +437,7 @@ def load_torch(
     MissingModelError where the folder is exported (it has no torch weights), or where an adapter's
     base is not on this machine: the message says what to fetch.
     """
-    from aligncap.captioner.backbones import add_speech_tokens
-    from aligncap.captioner.model import CaptionModel, load_adapter
+    from aligncap.captioner.model import CaptionModel, add_speech_tokens, load_adapter
     from aligncap.training.pretrained import load_causal_lm
 
     meta = read_meta(folder)

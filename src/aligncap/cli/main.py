@@ -17,8 +17,7 @@ from aligncap import __version__
 from aligncap.cli import prefer, train
 from aligncap.cli.caption import caption
 from aligncap.cli.console import Console, WarningHandler
-from aligncap.cli.evaluate import evaluate
-from aligncap.cli.measure import clues, measure
+from aligncap.cli.evaluate import clues, evaluate, measure
 from aligncap.errors import AlignCapError, InterruptedRunError
 
 COULD_NOT = 2

@@ -171,8 +171,7 @@ def judge(
     judge_prompts: LlmPrompts = None,
 ) -> int:
     """Judge the candidates that this judge has not judged yet."""
-    from aligncap.preference.evidence import EvidenceWeights
-    from aligncap.preference.judges import JudgeOptions, judge_all, open_judge
+    from aligncap.preference.judges import EvidenceWeights, JudgeOptions, judge_all, open_judge
     from aligncap.preference.store import open_store
 
     console: Console = context.obj

@@ -21,7 +21,7 @@ from aligncap.alignment.examples import read_rows
 from aligncap.captioner.captioner import open_generator
 from aligncap.captioner.checkpoint import load_vocabulary, model_fingerprint, read_meta
 from aligncap.errors import DataError
-from aligncap.experiments.tables import REFERENCES, measures, tables
+from aligncap.experiments.validation import REFERENCES, measures, tables
 from aligncap.preference.candidates import RowClip, is_unchanged, join
 from aligncap.preference.pipeline import ROWS_FILE, SUMMARY_FILE, learn_once
 from aligncap.recipes import read_toml, run_recipe
@@ -159,7 +159,7 @@ def report(options: Options, seeds: int) -> str:
         f"captions of {len(clips)} validation clips ({', '.join(options.corpora)}) · {REFERENCES} "
         f"references of the paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares "
         "in per cent; intervals are of 95 %, by a bootstrap over clips, the runs of a clip "
-        "together. What the rows mean stands in `aligncap.experiments.tables`."
+        "together. What the rows mean stands in `aligncap.experiments.validation`."
     )
     head = "# Preferences: KD, KD + DPO, KD + PPO"
     return "\n".join([head, "", made, "", *tables(metrics, clips, captions, language=LANGUAGE), ""])

@@ -2,7 +2,7 @@
 recall, and hallucination.
 
 A claim is a trait, a meaning and whether it is denied ("not loud" is not "loud"), in English or
-Chinese (`clues.claims`). Claims are counted over all clips (micro average), so a clip weighs as
+Chinese (`clues.evidence`). Claims are counted over all clips (micro average), so a clip weighs as
 much as it has claims.
 
 Precision, recall and F1 stand in for SPICE, which reads English scenes. With several references, a
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aligncap.clues import emotion_of, judge
-from aligncap.clues.claims import Claim, ClaimStatus, check_by_references
+from aligncap.clues.evidence import Claim, ClaimStatus, check_by_references
 from aligncap.errors import DataError
 from aligncap.metrics.scores import (
     HALLUCINATIONS,

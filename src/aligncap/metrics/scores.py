@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from aligncap.audio import load
 from aligncap.clues import find_clues
-from aligncap.clues.claims import Claim, claims_of
+from aligncap.clues.evidence import Claim, claims_of
 from aligncap.errors import DataError, UnknownNameError
 from aligncap.metrics.tokenise import TokenisedClips, Tokeniser
 from aligncap.prosody import measure

@@ -29,7 +29,7 @@ from aligncap.captioner.captioner import (
 from aligncap.captioner.runtimes import DecodeOptions, Sampling
 from aligncap.clues import detect_language
 from aligncap.data.captions import write_captions
-from aligncap.data.manifest import Utterance, read_manifest, trusted_gender
+from aligncap.data.manifest import Utterance, measure_all, read_manifest, trusted_gender
 from aligncap.errors import AlignCapError, DataError
 from aligncap.preference.store import (
     METHODS,
@@ -40,7 +40,6 @@ from aligncap.preference.store import (
     Provenance,
     normal_form,
 )
-from aligncap.prosody.facts import measure_all
 from aligncap.recipes import one_of, recipe_section
 from aligncap.training.settings import seed_of
 from aligncap.values import LANGUAGES, Facts, SpeechTokens

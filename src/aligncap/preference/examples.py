@@ -56,10 +56,10 @@ from aligncap.alignment.trainer import StageSettings, plan_training
 from aligncap.captioner.checkpoint import read_meta
 from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.prompts import SharedPromptRow
+from aligncap.data.manifest import facts_of, table_of_facts
 from aligncap.errors import DataError, UnknownNameError
 from aligncap.preference.candidates import is_unchanged, utterance_of
 from aligncap.preference.store import Clip, PreferencePair, PreferenceStore, Provenance
-from aligncap.prosody.facts import facts_of, table_of_facts
 from aligncap.recipes import Count, recipe_section
 from aligncap.training.dry_run import Needed, needed_path
 from aligncap.values import EMOTIONS, LANGUAGES, Facts

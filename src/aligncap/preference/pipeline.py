@@ -30,9 +30,8 @@ from aligncap.preference.candidates import (
     provenance_of,
     read_row_clips,
 )
-from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
 from aligncap.preference.examples import preference_rows, write_preference_rows
-from aligncap.preference.judges import judge_all
+from aligncap.preference.judges import EvidenceJudge, EvidenceWeights, judge_all
 from aligncap.preference.pairs import PairOptions, pair_all
 from aligncap.preference.store import PreferenceStore
 from aligncap.recipes import Count, Trainer, one_of, recipe_section, run_recipe

@@ -20,16 +20,14 @@ from torch.nn.functional import logsigmoid
 from aligncap.alignment.examples import Prompter, Sample
 from aligncap.alignment.teacher import batch_of
 from aligncap.alignment.trainer import StageSettings, StageTrainer, TaskBatch, TrainingTask
-from aligncap.captioner.backbones import seeded
 from aligncap.captioner.captioner import CaptionHypothesis, generate_captions
 from aligncap.captioner.checkpoint import CaptionLimits, load_torch, read_meta
 from aligncap.captioner.decoding import TorchRuntime
-from aligncap.captioner.model import CaptionModel, TorchBatch
+from aligncap.captioner.model import CaptionModel, TorchBatch, seeded
 from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, to_torch
 from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import DataError, MissingModelError
-from aligncap.preference.evidence import EvidenceJudge, EvidenceWeights
 from aligncap.preference.examples import (
     PairBatchSettings,
     PairDataset,
@@ -42,6 +40,7 @@ from aligncap.preference.examples import (
     start_act_mode,
     with_pairs,
 )
+from aligncap.preference.judges import EvidenceJudge, EvidenceWeights
 from aligncap.preference.store import Candidate, Clip, normal_form
 from aligncap.recipes import Trainer, one_of, recipe_section
 from aligncap.training.devices import is_first_process, training_device

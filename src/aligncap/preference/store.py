@@ -16,9 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from aligncap.clues.claims import ClipKnowledge
+from aligncap.clues.evidence import ClipKnowledge
+from aligncap.data.manifest import read_facts, write_facts
 from aligncap.errors import DataError, UnknownNameError
-from aligncap.prosody.facts import read_facts, write_facts
 from aligncap.storage import Database, canonical_json, hash_of
 from aligncap.values import EMOTIONS, LANGUAGES, Facts
 

@@ -10,8 +10,9 @@ import pytest
 import soundfile
 
 from aligncap.audio import load
-from aligncap.prosody import facts, measure
-from aligncap.prosody.facts import measure_all, read_facts, write_facts
+from aligncap.data import manifest
+from aligncap.data.manifest import measure_all, read_facts, write_facts
+from aligncap.prosody import measure
 from aligncap.values import RATE_HZ, Fact, Facts
 
 
@@ -48,8 +49,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         asked.append(path)
         return write_facts(facts_of(float(path.stem)))
 
-    monkeypatch.setattr(facts, "ProcessPoolExecutor", OneProcess)
-    monkeypatch.setattr(facts, "_line_of", line_of)
+    monkeypatch.setattr(manifest, "ProcessPoolExecutor", OneProcess)
+    monkeypatch.setattr(manifest, "_line_of", line_of)
     return asked
 
 
