@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from aligncap.captioner.model import AdapterSettings
 from aligncap.errors import DataError, RecipeError
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
+from support import recipe_runs
+from support.recipe_runs import assert_goes_on_alike
 from support.rows import SOURCE, tiny_rows, trace, write_tiny
 
 NEW = SizeSettings(hidden=32, layers=2, heads=2, text_vocabulary=330)
@@ -65,11 +68,7 @@ def kd_settings(rows: Path, warm: Path, **changes: object) -> KdSettings:
     return KdSettings(**given)  # type: ignore[arg-type]
 
 
-def run_kd(settings: KdSettings, output: Path, *, resume: bool = False) -> dict[str, float]:
-    """The last number of everything that was logged."""
-    output.mkdir(exist_ok=True)
-    summary = kd.train_kd(settings, output, resume=resume)
-    return {name: value for name, value in summary.items() if isinstance(value, int | float)}
+run_kd = partial(recipe_runs.run, kd.train_kd)
 
 
 def validations(output: Path, name: str) -> list[float]:
@@ -162,20 +161,8 @@ def test_a_killed_distillation_goes_on_with_the_same_losses(
         validation=ValidationSettings(every=4, rows=6),
         student=StudentSettings(speech_dropout=0.2, act_mode="measured"),
     )
-    run_kd(settings, tmp_path / "whole")
-    # What a kill after step 9, before its checkpoint, leaves behind.
-    killed = tmp_path / "killed"
-    shutil.copytree(tmp_path / "whole", killed)
-    shutil.rmtree(killed / "checkpoint-9")
-    shutil.rmtree(killed / "model")
-    if not cache_survives:
-        shutil.rmtree(killed / kd.CACHE_FOLDER)
-    run_kd(settings, killed, resume=True)
-    assert trace(killed) == trace(tmp_path / "whole")
-    whole, resumed = (
-        load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "whole", killed)
-    )
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    lost = () if cache_survives else (kd.CACHE_FOLDER,)
+    assert_goes_on_alike(kd.train_kd, settings, tmp_path, lost=lost)
 
 
 def test_under_lora_the_base_is_the_teacher_and_stays_as_it_was(

@@ -1,9 +1,9 @@
 """DPO: its losses by hand, from recipe to model folder, and the reference's cache."""
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ from aligncap.preference.examples import PairBatchSettings, Pairs
 from aligncap.preference.reward import CheckSettings, bradley_terry
 from aligncap.training.settings import FitSettings
 from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
+from support import recipe_runs
+from support.recipe_runs import assert_goes_on_alike
 from support.rows import trace
 
 MARGINS = torch.tensor([0.0, 1.0, -2.0])
@@ -129,9 +131,7 @@ def settings_of(preferences: Path, start: Path, **changes: object) -> DpoSetting
     return DpoSettings(**given)  # type: ignore[arg-type]
 
 
-def run(settings: DpoSettings, output: Path, *, resume: bool = False) -> dict[str, Any]:
-    output.mkdir(exist_ok=True)
-    return dict(train_dpo(settings, output, resume=resume))
+run = partial(recipe_runs.run, train_dpo)
 
 
 def random_pairs(seed: int = 0) -> tuple[CaptionModel, list[SharedPromptRow], Pairs]:
@@ -253,19 +253,8 @@ def test_a_killed_run_goes_on_with_the_same_losses(
         training=replace(FIT, steps=9, save_every=5, log_every=2),
         validation=ValidationSettings(every=4, rows=6, best="loss"),
     )
-    run(settings, tmp_path / "whole")
-    killed = tmp_path / "killed"
-    shutil.copytree(tmp_path / "whole", killed)
-    shutil.rmtree(killed / "checkpoint-9")
-    shutil.rmtree(killed / "model")
-    if not cache_survives:
-        shutil.rmtree(killed / CACHE_FOLDER)
-    run(settings, killed, resume=True)
-    assert trace(killed) == trace(tmp_path / "whole")
-    whole, resumed = (
-        load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "whole", killed)
-    )
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    lost = () if cache_survives else (CACHE_FOLDER,)
+    assert_goes_on_alike(train_dpo, settings, tmp_path, lost=lost)
 
 
 def test_early_stop_keeps_the_best(tmp_path: Path, preferences: Path, start: Path) -> None:

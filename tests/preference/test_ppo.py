@@ -1,8 +1,8 @@
 """PPO: its arithmetic by hand, a task whose optimum is known, and going on exactly after a kill."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from aligncap.alignment.examples import DataSettings
 from aligncap.alignment.init_model import ModelSettings
@@ -41,7 +40,9 @@ from aligncap.preference.reward import EMPTY_REWARD, CheckSettings, EvidenceRewa
 from aligncap.training.settings import FitSettings
 from aligncap.values import SpeechTokens
 from captioner.tiny import log_probability, random_rows, tiny_lm, tiny_vocabulary
+from support import recipe_runs
 from support.preferences import preference_rows
+from support.recipe_runs import assert_goes_on_alike
 from support.rows import trace
 
 
@@ -126,9 +127,8 @@ def settings_of(preferences: Path, start: Path, **changes: object) -> PpoSetting
     return PpoSettings(**given)  # type: ignore[arg-type]
 
 
-def run(settings: PpoSettings, output: Path, *, resume: bool = False) -> dict[str, Any]:
-    output.mkdir(exist_ok=True)
-    return dict(ppo.maximise(settings, output, reward=names_the_best, resume=resume))
+learn = partial(ppo.maximise, reward=names_the_best)
+run = partial(recipe_runs.run, learn)
 
 
 def test_the_reward_rises_to_its_optimum_near_the_reference(
@@ -180,21 +180,9 @@ def test_a_killed_run_goes_on_with_the_same_losses(
         ppo=PpoLossSettings(epochs=1, minibatches=2, kl_coefficient=0.05),
         validation=ValidationSettings(every=4, rows=6),
     )
-    run(settings, tmp_path / "whole")
-    killed = tmp_path / "killed"
-    shutil.copytree(tmp_path / "whole", killed)
-    shutil.rmtree(killed / "checkpoint-9")
-    shutil.rmtree(killed / "model")
-    if stopped_at == 6:
-        # Of a round that had only begun, nothing need be left.
-        for path in (killed / ppo.PHASES_FOLDER).iterdir():
-            path.unlink()
-    run(settings, killed, resume=True)
-    assert trace(killed) == trace(tmp_path / "whole")
-    whole, resumed = (
-        load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "whole", killed)
-    )
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    # Of a round that had only begun, nothing need be left.
+    lost = (ppo.PHASES_FOLDER,) if stopped_at == 6 else ()
+    assert_goes_on_alike(learn, settings, tmp_path, lost=lost)
 
 
 def test_under_lora_the_reference_is_the_model_below(
