@@ -25,7 +25,7 @@ from aligncap.training.checkpoints import make_optimizer
 from aligncap.training.dry_run import COUNTED, checkpoints_bytes, training_memory, weight_bytes
 from aligncap.training.settings import FitSettings
 from alignment.test_pretrained import pretrained
-from captioner.tiny import tiny_lm, tiny_vocabulary
+from support.captioner import tiny_lm, tiny_vocabulary
 from support.rows import write_tiny
 
 FIT = FitSettings(steps=2, learning_rate=1e-3)

@@ -15,7 +15,7 @@ from aligncap.captioner.prompts import collate, to_torch
 from aligncap.errors import MissingModelError, RecipeError, UnknownNameError
 from aligncap.training.pretrained import four_bits, load_causal_lm
 from aligncap.training.settings import FitSettings
-from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
+from support.captioner import random_rows, tiny_lm, tiny_vocabulary
 
 
 def tiny_model(kind: str, *, lora: bool) -> CaptionModel:

@@ -7,7 +7,7 @@ import pytest
 from aligncap.alignment.examples import Prompter, Sample, StudentSettings
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError
-from captioner.tiny import tiny_vocabulary
+from support.captioner import tiny_vocabulary
 from support.rows import tiny_rows
 
 VOCABULARY = tiny_vocabulary()

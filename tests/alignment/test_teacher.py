@@ -20,7 +20,7 @@ from aligncap.alignment.teacher import (
 )
 from aligncap.captioner.model import AdapterSettings, CaptionModel, add_adapter
 from aligncap.captioner.prompts import SharedPromptRow
-from captioner.tiny import tiny_lm, tiny_vocabulary
+from support.captioner import tiny_lm, tiny_vocabulary
 
 VOCABULARY = tiny_vocabulary()
 TEXT = VOCABULARY.text_vocab_size

@@ -37,7 +37,7 @@ from aligncap.errors import (
     UnknownNameError,
 )
 from aligncap.values import EMOTIONS, Fact, Facts, SpeechTokens, Verdict, Waveform
-from captioner.standins import LoudnessTokenizer, Reciter, small_meta, wide_vocabulary
+from support.captioner import LoudnessTokenizer, Reciter, tiny_meta, wide_vocabulary
 
 VOCABULARY = wide_vocabulary()
 SAID = (
@@ -55,8 +55,9 @@ def captioner(
     **changes: object,
 ) -> tuple[Captioner, Reciter]:
     reciter = Reciter(VOCABULARY, texts or SAID)
+    meta = tiny_meta(**{"vocabulary": VOCABULARY.shape, "act_mode": "none", **changes})
     made = Captioner(
-        CaptionGenerator(small_meta(VOCABULARY, **changes), PromptBuilder(VOCABULARY), reciter),
+        CaptionGenerator(meta, PromptBuilder(VOCABULARY), reciter),
         Preprocessor(tokenizer or LoudnessTokenizer(), longest_s),
         options=DecodeOptions(beam_size=3),
         workers=workers,

@@ -3,52 +3,20 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
 
 from aligncap.captioner.checkpoint import (
-    CaptionLimits,
-    ModelMeta,
-    ModelNotes,
-    SpeechTokenizerMeta,
     load_torch,
     load_vocabulary,
     read_meta,
     save,
 )
-from aligncap.captioner.model import AdapterSettings, CaptionModel, add_adapter
-from aligncap.captioner.prompts import PromptTemplate, collate, to_torch
+from aligncap.captioner.model import CaptionModel, add_adapter
+from aligncap.captioner.prompts import collate, to_torch
 from aligncap.errors import DataError, MissingModelError, RecipeError, UnknownNameError
-from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
-
-
-def tiny_meta(**changes) -> ModelMeta:
-    meta = ModelMeta(
-        name="tiny",
-        languages=("en", "zh"),
-        tokenizer=SpeechTokenizerMeta(
-            name="builtin", fingerprint="ab12", frame_rate_hz=12.5, options={"depth": 1}
-        ),
-        vocabulary=tiny_vocabulary().shape,
-        prompts=PromptTemplate({"en": "Say how.\n", "zh": "怎么说？\n"}, separator="。"),
-        limits=CaptionLimits(max_tokens=40),
-        act_mode="measured",
-        notes=ModelNotes(
-            summary="A model for tests.",
-            license="CC BY-NC-SA 4.0",
-            trained_on=("nothing",),
-            not_for=("anybody",),
-            scores={"recall": "0.1 [toy]"},
-        ),
-        provenance={"seed": "0"},
-    )
-    return replace(meta, **changes)
-
-
-def tiny_model(kind: str = "llama", *, tied: bool = True) -> CaptionModel:
-    return CaptionModel(tiny_lm(kind, tied=tied), tiny_vocabulary())
+from support.captioner import random_adapter, random_rows, tiny_lm, tiny_meta, tiny_model
 
 
 def logits(model: CaptionModel) -> torch.Tensor:
@@ -76,11 +44,7 @@ def test_a_model_comes_back_to_the_bit(kind, tied, tmp_path):
 def test_an_adapter_comes_back_with_its_base(tied, tmp_path):
     base = tmp_path / "base"
     tiny_lm("gpt2", tied=tied).save_pretrained(base)
-    adapted = add_adapter(tiny_model("gpt2", tied=tied), AdapterSettings(rank=2))
-    with torch.no_grad():
-        for parameter in adapted.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter))
+    adapted = random_adapter(tiny_model("gpt2", tied=tied))
     saved = save(tmp_path / "model", adapted, tiny_meta(base=str(base), weights="adapter"))
     assert saved.weights == "adapter"
     files = {str(file.relative_to(tmp_path / "model")) for file in (tmp_path / "model").rglob("*")}

@@ -27,7 +27,14 @@ from aligncap.captioner.runtimes import (
     Sampling,
 )
 from aligncap.errors import MissingModelError, RecipeError
-from captioner.tiny import KINDS, log_probability, random_rows, sharpened, tiny_lm, tiny_vocabulary
+from support.captioner import (
+    KINDS,
+    log_probability,
+    random_rows,
+    sharpened,
+    tiny_lm,
+    tiny_vocabulary,
+)
 
 VOCABULARY = tiny_vocabulary()
 RULES = ResponseRules.of(VOCABULARY)

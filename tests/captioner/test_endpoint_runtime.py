@@ -23,7 +23,7 @@ from aligncap.captioner.runtimes import (
 from aligncap.cli.main import main
 from aligncap.errors import EndpointError, RecipeError
 from aligncap.values import SpeechTokens
-from captioner.standins import write_model
+from support.captioner import write_model
 from support.server import Answer, Asked, Server, completing, serving
 
 GREEDY = DecodeOptions(beam_size=1, min_length=3, max_length=12)

@@ -21,9 +21,15 @@ from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.runtimes import CT2Runtime, DecodeOptions, ResponseRules
 from aligncap.errors import DataError, MissingModelError, RecipeError, UnknownNameError
 from aligncap.values import SpeechTokens
-from captioner.standins import write_model
-from captioner.test_checkpoint import tiny_meta, tiny_model
-from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
+from support.captioner import (
+    random_adapter,
+    random_rows,
+    tiny_lm,
+    tiny_meta,
+    tiny_model,
+    tiny_vocabulary,
+    write_model,
+)
 
 BEAMS = DecodeOptions(beam_size=3, captions=3, max_length=20)
 
@@ -85,11 +91,7 @@ def test_captioning_with_an_exported_folder_imports_no_torch(exported, example_c
 def test_an_adapter_is_merged_first(kind, tmp_path):
     base = tmp_path / "base"
     tiny_lm(kind).save_pretrained(base)
-    adapted = add_adapter(tiny_model(kind), AdapterSettings(rank=2))
-    with torch.no_grad():
-        for parameter in adapted.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    adapted = random_adapter(tiny_model(kind), deviation=0.3)
     meta = tiny_meta(base=str(base), weights="adapter", act_mode="none")
     save(tmp_path / "model", adapted, without_encoder(meta))
     done = export(tmp_path / "model", tmp_path / "out", quantization="float32")

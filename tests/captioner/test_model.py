@@ -41,7 +41,15 @@ from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
 from aligncap.captioner.vocabulary import Vocabulary, train_text_tokenizer
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.training.pretrained import load_causal_lm
-from captioner.tiny import KINDS, TEXTS, random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
+from support.captioner import (
+    KINDS,
+    TEXTS,
+    random_rows,
+    separate_log_probs,
+    tiny_lm,
+    tiny_model,
+    tiny_vocabulary,
+)
 
 VOCABULARY = tiny_vocabulary()
 TEXT_SIZE = VOCABULARY.text_vocab_size
@@ -55,10 +63,6 @@ def batch_of(rows: list[SharedPromptRow]) -> TorchBatch:
 
 def tiny_batch(responses: int = 2, seed: int = 0) -> TorchBatch:
     return batch_of(random_rows(VOCABULARY, seed=seed, rows=3, responses=responses))
-
-
-def tiny_model(kind: str = "llama", *, tied: bool = True) -> CaptionModel:
-    return CaptionModel(tiny_lm(kind, tied=tied).eval(), VOCABULARY)
 
 
 def trained(kind: str, *, tied: bool = True) -> CaptionModel:

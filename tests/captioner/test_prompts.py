@@ -23,7 +23,7 @@ from aligncap.captioner.prompts import (
 )
 from aligncap.errors import DataError, RecipeError, UnknownNameError
 from aligncap.values import Fact, Facts, SpeechTokens
-from captioner.tiny import tiny_vocabulary
+from support.captioner import tiny_vocabulary
 
 VOCABULARY = tiny_vocabulary()
 TEXT = st.text(max_size=30)

@@ -25,7 +25,7 @@ from aligncap.captioner.vocabulary import (
 )
 from aligncap.errors import DataError, RecipeError
 from aligncap.values import SpeechTokens
-from captioner.tiny import TEXTS, tiny_vocabulary
+from support.captioner import TEXTS, tiny_vocabulary
 
 
 def byte_characters() -> dict[str, int]:

@@ -40,8 +40,8 @@ from aligncap.preference.dpo import (
 from aligncap.preference.examples import PairBatchSettings, Pairs
 from aligncap.preference.reward import CheckSettings, bradley_terry
 from aligncap.training.settings import FitSettings
-from captioner.tiny import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 from support import recipe_runs
+from support.captioner import random_rows, separate_log_probs, tiny_lm, tiny_vocabulary
 from support.recipe_runs import assert_goes_on_alike
 from support.rows import trace
 

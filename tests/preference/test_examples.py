@@ -16,7 +16,7 @@ from aligncap.preference.examples import (
     with_pairs,
     write_preference_rows,
 )
-from captioner.tiny import tiny_vocabulary
+from support.captioner import tiny_vocabulary
 from support.preferences import preference_rows
 from support.rows import SOURCE
 

@@ -39,8 +39,8 @@ from aligncap.preference.ppo import (
 from aligncap.preference.reward import EMPTY_REWARD, CheckSettings, EvidenceReward
 from aligncap.training.settings import FitSettings
 from aligncap.values import SpeechTokens
-from captioner.tiny import log_probability, random_rows, tiny_lm, tiny_vocabulary
 from support import recipe_runs
+from support.captioner import log_probability, random_rows, tiny_lm, tiny_vocabulary
 from support.preferences import preference_rows
 from support.recipe_runs import assert_goes_on_alike
 from support.rows import trace

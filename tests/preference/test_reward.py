@@ -29,7 +29,7 @@ from aligncap.preference.reward import (
     with_last_token,
 )
 from aligncap.training.settings import FitSettings
-from captioner.tiny import random_rows, tiny_lm, tiny_vocabulary
+from support.captioner import random_rows, tiny_lm, tiny_vocabulary
 from support.preferences import preference_rows
 from support.rows import SOURCE
 
