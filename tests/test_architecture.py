@@ -1,7 +1,7 @@
-"""The shape of the package: what may import what, how long things are, what is documented."""
+"""The shape of the package: what may import what, how long things are, what is documented; and the
+census that counts it."""
 
 import ast
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,31 +11,16 @@ from typing import Any
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "src" / "aligncap"
+from support.scripts import ROOT, load_script
+
+PACKAGE = ROOT / "src" / "aligncap"
 
 LEVELS = [
-    "errors",
-    "storage",
-    "values",
-    "recipes",
-    "endpoints",
-    "audio",
-    "prosody",
-    "clues",
-    "training",
-    "data",
-    "metrics",
-    "tokenizers",
-    "captioner",
-    "alignment",
-    "preference",
-    "experiments",
-    "service",
-    "cli",
+    *("errors", "storage", "values", "recipes", "endpoints", "audio", "prosody", "clues"),
+    *("training", "data", "metrics", "tokenizers", "captioner", "alignment", "preference"),
+    *("experiments", "service", "cli"),
 ]
-"""Parts from the ground up: a part imports lower levels only, and no sibling of its own level."""
-
-LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts.split()}
+"""Parts from the ground up: a part imports lower levels only."""
 
 ROOT_FILES = {"__init__", "__main__"}
 """They stand above every part and nothing imports them."""
@@ -56,171 +41,172 @@ MOST_MODULES = 90
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
+TEXTS = {
+    file.relative_to(PACKAGE).as_posix(): file.read_text("utf-8")
+    for file in sorted(PACKAGE.rglob("*.py"))
+}
+TREES = {place: ast.parse(text) for place, text in TEXTS.items()}
 
-def part_of(file: Path, package: Path) -> str:
+
+def part_of(place: str) -> str:
     """The part a file belongs to: its folder, or its own name at the top."""
-    return file.relative_to(package).parts[0].removesuffix(".py")
+    return place.partition("/")[0].removesuffix(".py")
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Full names of every module imported anywhere in a tree, inside functions too."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            yield "." * node.level + (node.module or "")
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+def imports() -> Iterator[tuple[str, str]]:
+    """Each file, and the full name of every module imported in it, inside functions too."""
+    for place, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                yield place, "." * node.level + (node.module or "")
+            elif isinstance(node, ast.Import):
+                yield from ((place, alias.name) for alias in node.names)
 
 
-def misplaced_imports(package: Path) -> list[str]:
-    """Imports between parts that do not go to a lower level, or not by full name."""
+def test_every_part_has_a_level() -> None:
+    assert set(map(part_of, TREES)) - ROOT_FILES - {"models"} <= set(LEVELS)
+
+
+def test_imports_point_down_and_are_by_full_name() -> None:
+    level = {part: number for number, part in enumerate(LEVELS)}
     found = []
-    for file in sorted(package.rglob("*.py")):
-        here = part_of(file, package)
-        place = file.relative_to(package)
-        for name in imported(ast.parse(file.read_text("utf-8"))):
-            if name.startswith("."):
-                found.append(f"{place}: relative import {name}")
-            elif name.partition(".")[0] == "aligncap" and here not in ROOT_FILES:
-                # The package itself hands on the captioner's names.
-                there = name.split(".")[1] if "." in name else "captioner"
-                if here != there and LEVEL.get(there, len(LEVELS)) >= LEVEL.get(here, -1):
-                    found.append(f"{place}: imports {there}, which is not below {here}")
-    return found
+    for place, name in imports():
+        here = part_of(place)
+        # The package itself hands on the captioner's names.
+        there = name.split(".")[1] if "." in name else "captioner"
+        own = name.partition(".")[0] == "aligncap" and here not in ROOT_FILES and here != there
+        if name.startswith(".") or (own and level.get(there, 99) >= level.get(here, -1)):
+            found.append(f"{place}: imports {name}")
+    assert found == []
 
 
-def misplaced_torch(package: Path) -> list[str]:
-    """Imports of torch and what brings it, outside the parts that train."""
-    return [
-        f"{file.relative_to(package)}: imports {name}"
-        for file in sorted(package.rglob("*.py"))
-        if part_of(file, package) not in TORCH_PARTS
-        and file.relative_to(package).as_posix() not in TORCH_FILES
-        for name in imported(ast.parse(file.read_text("utf-8")))
-        if name.partition(".")[0] in TORCH_LIBRARIES
-    ]
+def test_torch_stays_where_models_are_trained() -> None:
+    assert [
+        f"{place}: imports {name}"
+        for place, name in imports()
+        if part_of(place) not in TORCH_PARTS
+        and place not in TORCH_FILES
+        and name.partition(".")[0] in TORCH_LIBRARIES
+    ] == []
 
 
-def too_long(package: Path) -> list[str]:
-    """Files and functions that do not fit."""
+def test_files_and_functions_fit_on_a_screen() -> None:
+    lengths = {place: text.count("\n") for place, text in TEXTS.items()}
+    assert {place: lines for place, lines in lengths.items() if lines >= LONGEST_FILE} == {}
+    assert [
+        f"{place}:{node.lineno}: {node.name}"
+        for place, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, Function) and node.end_lineno - node.lineno + 1 >= LONGEST_FUNCTION
+    ] == []
+
+
+def test_what_is_public_is_documented() -> None:
     found = []
-    for file in sorted(package.rglob("*.py")):
-        text = file.read_text("utf-8")
-        place = file.relative_to(package)
-        if (lines := text.count("\n")) >= LONGEST_FILE:
-            found.append(f"{place}: {lines} lines")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, Function):
-                length = (node.end_lineno or node.lineno) - node.lineno + 1
-                if length >= LONGEST_FUNCTION:
-                    found.append(f"{place}:{node.lineno}: {node.name} is {length} lines")
-    return found
-
-
-def undocumented(package: Path) -> list[str]:
-    """Public modules, classes and functions without a docstring."""
-    found = []
-    for file in sorted(package.rglob("*.py")):
-        tree = ast.parse(file.read_text("utf-8"))
-        if file.name != "__main__.py" and not ast.get_docstring(tree):
-            found.append(f"{file.relative_to(package)}: the module")
-        members = chain(tree.body, *(node.body for node in tree.body if is_public_class(node)))
+    for place, tree in TREES.items():
+        if not place.endswith("__main__.py") and not ast.get_docstring(tree):
+            found.append(f"{place}: the module")
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        members = [one.body for one in classes if not one.name.startswith("_")]
         found += [
-            f"{file.relative_to(package)}:{node.lineno}: {node.name}"
-            for node in members
+            f"{place}:{node.lineno}: {node.name}"
+            for node in chain(tree.body, *members)
             if isinstance(node, ast.ClassDef | Function)
             and not node.name.startswith("_")
             and not ast.get_docstring(node)
             and not any("overload" in ast.unparse(mark) for mark in node.decorator_list)
         ]
-    return found
+    assert found == []
 
 
-def is_public_class(node: ast.AST) -> bool:
-    return isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-
-
-def loaded_by(code: str) -> set[str]:
-    """Which of the heavy libraries a fresh interpreter has loaded after running some code."""
-    report = f"\nimport sys; print(*[n for n in {HEAVY!r} if n in sys.modules])"
-    run = subprocess.run(
-        [sys.executable, "-c", code + report], capture_output=True, text=True, check=True
-    )
-    return set(run.stdout.splitlines()[-1].split())
-
-
-def test_every_part_has_a_level() -> None:
-    parts = {part_of(file, PACKAGE) for file in PACKAGE.rglob("*.py")}
-    assert parts - ROOT_FILES - {"models"} <= LEVEL.keys()
-
-
-def test_imports_point_down() -> None:
-    assert misplaced_imports(PACKAGE) == []
-
-
-def test_torch_stays_where_models_are_trained() -> None:
-    assert misplaced_torch(PACKAGE) == []
-
-
-def test_files_and_functions_fit_on_a_screen() -> None:
-    assert too_long(PACKAGE) == []
-
-
-@pytest.fixture(scope="module")
-def structure(repository: Path) -> Any:
-    """What `make census` counts in the source."""
-    spec = importlib.util.spec_from_file_location("census", repository / "benchmarks/census.py")
-    assert spec is not None
-    assert spec.loader is not None
-    census = importlib.util.module_from_spec(spec)
-    sys.modules["census"] = census  # its dataclasses look there for their names
-    spec.loader.exec_module(census)
-    return census.structure_of(PACKAGE)
-
-
-def test_no_two_files_import_each_other(structure: Any) -> None:
-    assert structure.cycles == ()
-
-
-def test_modules_are_few(structure: Any) -> None:
-    assert structure.modules <= MOST_MODULES
-
-
-def test_what_is_public_is_documented() -> None:
-    assert undocumented(PACKAGE) == []
+HELP = "from aligncap.cli.main import main; assert main([{}]) == 0"
 
 
 @pytest.mark.parametrize(
-    "code",
+    ("code", "allowed"),
     [
-        "import aligncap",
-        "from aligncap.cli.main import main; assert main(['--help']) == 0",
-        "from aligncap.cli.main import main; assert main(['caption', '--help']) == 0",
+        ("import aligncap", {"numpy"}),
+        (HELP.format("'--help'"), set()),
+        (HELP.format("'caption', '--help'"), {"numpy", "pydantic"}),  # typer's, for options
     ],
 )
-def test_starting_loads_nothing_heavy(code: str) -> None:
-    brought_by_typer = {"pydantic"} if "caption" in code else set()  # once a verb has options
-    assert loaded_by(code) <= brought_by_typer
+def test_starting_loads_nothing_heavy(code: str, allowed: set[str]) -> None:
+    report = f"\nimport sys; print(*[n for n in {['numpy', *HEAVY]!r} if n in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert set(ran.stdout.splitlines()[-1].split()) <= allowed
 
 
-def test_help_does_without_numpy() -> None:
-    code = "import sys; from aligncap.cli.main import main; main(['--help'])"
-    run = subprocess.run(
-        [sys.executable, "-c", f"{code}; print('numpy' in sys.modules)"],
-        capture_output=True,
-        text=True,
-        check=True,
+MADE = {
+    "__init__.py": '"""Made."""\n',
+    "values.py": (
+        "import os\nfrom typing import (\n    Any,\n)\n\n\ndef f(x: Any):\n    return os, x\n"
+    ),
+    "part/__init__.py": "from made.part.one import one\n",
+    "part/one.py": (
+        "from made import values\n\n\ndef one():\n    from .two import two\n    return two\n"
+    ),
+    "part/two.py": (
+        "from typing import TYPE_CHECKING\nfrom ..values import f\nimport made.part.one\n"
+        "if TYPE_CHECKING:\n    from made.late import g\n\n\nclass T:\n    def two(self):\n"
+        "        return [f(x) for x in made.part.one.__name__]\n\n\ntwo = T().two\n"
+    ),
+    "late.py": "from made.part import one\n\n\ndef g():\n    return one()()\n",
+}
+"""A package whose numbers are known."""
+
+
+@pytest.fixture(scope="module")
+def census() -> Any:
+    return load_script("benchmarks/census.py")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    for name, text in MADE.items():
+        (tmp_path / "made" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "made" / name).write_text(text, "utf-8")
+    return tmp_path / "made"
+
+
+def test_modules_are_few_and_no_two_import_each_other(census: Any) -> None:
+    structure = census.structure_of(PACKAGE)
+    assert structure.cycles == ()
+    assert structure.modules <= MOST_MODULES
+
+
+def test_the_census_by_hand(census: Any, made: Path) -> None:
+    assert census.structure_of(made) == census.Structure(
+        modules=6,
+        lines=1 + 8 + 1 + 6 + 13 + 5,
+        median_lines=5.5,
+        largest_lines=13,
+        largest_file="part/two.py",
+        # values 4 (three of them one statement), part 1, one 2, two 4, late 1.
+        import_line_share=pytest.approx(12 / 34),
+        # part → one; one → values, two; two → values, one (late is for type checkers); late → part.
+        own_imports_per_file=pytest.approx(6 / 6),
+        functions_per_100_lines=pytest.approx(100 * 4 / 34),
+        cycles=(("made.part.one", "made.part.two"),),
     )
-    assert run.stdout.splitlines()[-1] == "False"
 
 
-def test_the_guards_see_what_they_guard_against(tmp_path: Path) -> None:
-    (tmp_path / "audio").mkdir()
-    (tmp_path / "audio" / "bad.py").write_text(
-        "from aligncap.captioner import Captioner\n"
-        "from . import sibling\n"
-        "def load():\n    import torch\n" + "    x = 1\n" * LONGEST_FILE
+def test_functions_are_counted_stretch_by_stretch(census, made, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(made.parent)
+    try:
+        with census.Tracer(made) as tracer:
+            import made.late as late
+
+            tracer.mark()
+            late.g()
+            tracer.mark()
+            late.g()
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "made"]:
+            del sys.modules[name]
+    assert tracer.passed(0).functions == ()  # bodies of modules and classes are no functions
+    assert tracer.passed(1) == tracer.passed(2)
+    assert tracer.passed(1) == census.Passed(
+        files=("late.py", "part/one.py", "part/two.py", "values.py"),
+        functions=("late.py:g", "part/one.py:one", "part/two.py:T.two", "values.py:f"),
     )
-    assert len(misplaced_imports(tmp_path)) == 2
-    assert misplaced_torch(tmp_path) == ["audio/bad.py: imports torch"]
-    assert len(too_long(tmp_path)) == 2
-    assert len(undocumented(tmp_path)) == 2
