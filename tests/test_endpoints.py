@@ -1,6 +1,5 @@
 """A server that misbehaves in every way that servers do."""
 
-import socket
 import sys
 import time
 from threading import Event
@@ -26,36 +25,23 @@ def test_a_prompt_goes_out_as_such_servers_expect_it() -> None:
     assert asked.path == "/v1/chat/completions"
     assert asked.headers["Authorization"] == "Bearer secret"
     assert asked.prompt == "「他很平静」 \U0001f600?"
-    assert {key: value for key, value in asked.body.items() if key != "messages"} == {
-        "model": "small",
-        "temperature": 0.0,
-        "seed": 1,
-    }
+    assert asked.body.pop("messages")
+    assert asked.body == {"model": "small", "temperature": 0.0, "seed": 1}
     assert (reply.text, reply.finish, reply.served) == ("yes", "stop", SERVED)
     assert (reply.prompt_tokens, reply.completion_tokens, reply.retries) == (30, 12, 0)
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        failing(500),
-        failing(503),
-        failing(429),
-        failing(408),
-        failing(429, Retry_After="0"),
-        saying("yes", cut=10),
-        saying("yes", cut=0),
-        Answer(b"<html>bad gateway</html>"),
-        Answer(b'{"choices": []}'),
-        Answer(b"[]"),
-        Answer(b'{"choices": [{"message": {"content": 7}}]}'),
-        Answer(b'{"error": {"message": "provider is busy"}}'),
-        Answer(b"\xff\xfe"),
-        Answer(b"[" * 100_000),
-        Answer(b'{"choices": [{"message"', headers={"Connection": "close"}),
-    ],
-    ids=lambda bad: f"{bad.status}-{bad.cut}-{bad.body[:12]!r}",
-)
+PASSING = [
+    *(failing(500), failing(503), failing(429), failing(408), failing(429, Retry_After="0")),
+    *(saying("yes", cut=10), saying("yes", cut=0), Answer(b"<html>bad gateway</html>")),
+    *(Answer(b'{"choices": []}'), Answer(b"[]"), Answer(b"\xff\xfe"), Answer(b"[" * 100_000)),
+    Answer(b'{"choices": [{"message": {"content": 7}}]}'),
+    Answer(b'{"error": {"message": "provider is busy"}}'),
+    Answer(b'{"choices": [{"message"', headers={"Connection": "close"}),
+]
+
+
+@pytest.mark.parametrize("bad", PASSING, ids=range(len(PASSING)))
 def test_what_may_pass_is_tried_again(bad: Answer) -> None:
     with serving(lambda asked: saying("yes") if asked.number else bad) as server:
         reply = model_at(server.url).ask("?")
@@ -71,22 +57,16 @@ def test_what_may_pass_is_tried_again(bad: Answer) -> None:
 )
 def test_attempts_are_counted_and_come_to_an_end(bad: Answer, reason: str) -> None:
     quick = Answer(bad.body, status=bad.status, headers={"Retry-After-Ms": "1"})
-    with (
-        serving(lambda asked: quick) as server,
-        pytest.raises(NoReplyError) as caught,
-    ):
+    with serving(lambda asked: quick) as server, pytest.raises(NoReplyError) as caught:
         model_at(server.url).ask("?")
     assert str(caught.value) == f"no reply in 4 attempts, the last: {reason}"
-    assert caught.value.retries == 3
-    assert len(server.asked) == 4
+    assert (caught.value.retries, len(server.asked)) == (3, 4)
 
 
 def test_silence_is_not_waited_for() -> None:
     late = saying("late", after_s=600)
-    with (
-        serving(lambda asked: late) as server,
-        pytest.raises(NoReplyError, match=r"in 2 attempts, the last: silent for 0.2 s"),
-    ):
+    silent = pytest.raises(NoReplyError, match=r"in 2 attempts, the last: silent for 0.2 s")
+    with serving(lambda asked: late) as server, silent:
         model_at(server.url, timeout_s=0.2, attempts=2).ask("?")
     with serving(lambda asked: saying("yes") if asked.number else late) as server:
         reply = model_at(server.url, timeout_s=5).ask("?")
@@ -94,9 +74,8 @@ def test_silence_is_not_waited_for() -> None:
 
 
 def test_retry_after_is_waited_for() -> None:
-    with serving(
-        lambda asked: saying("yes") if asked.number else failing(429, Retry_After="1")
-    ) as server:
+    busy = failing(429, Retry_After="1")
+    with serving(lambda asked: saying("yes") if asked.number else busy) as server:
         start = time.monotonic()
         assert model_at(server.url).ask("?").retries == 1
     assert time.monotonic() - start >= 1.0
@@ -119,10 +98,8 @@ def test_the_end_of_the_run_cuts_a_pause_short_and_nothing_more_is_sent() -> Non
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_pause_that_nobody_waits_for_ends_the_run(status: int) -> None:
-    with (
-        serving(lambda asked: failing(status, Retry_After="3600")) as server,
-        pytest.raises(JudgeError, match="asks to wait 3600 s, more than 60 s; run the same"),
-    ):
+    refused = pytest.raises(JudgeError, match="asks to wait 3600 s, more than 60 s; run the same")
+    with serving(lambda asked: failing(status, Retry_After="3600")) as server, refused:
         model_at(server.url).ask("?")
     assert len(server.asked) == 1
 
@@ -139,10 +116,8 @@ def test_a_pause_that_nobody_waits_for_ends_the_run(status: int) -> None:
     ],
 )
 def test_what_no_attempt_can_change_ends_at_once(answer: Answer, line: str) -> None:
-    with (
-        serving(lambda asked: answer) as server,
-        pytest.raises(JudgeError, match=line) as caught,
-    ):
+    refused = pytest.raises(JudgeError, match=line)
+    with serving(lambda asked: answer) as server, refused as caught:
         model_at(server.url, key="secret").ask("?")
     assert len(server.asked) == 1
     assert str(caught.value).startswith(server.url)
@@ -150,20 +125,14 @@ def test_what_no_attempt_can_change_ends_at_once(answer: Answer, line: str) -> N
     assert "secret" not in str(caught.value)
 
 
-def test_a_server_that_was_never_there_ends_at_once() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(JudgeError, match=r"nobody answers there .* start the server or give its"):
-        model_at(f"http://127.0.0.1:{port}/v1").ask("?")
-
-
-def test_a_server_that_goes_away_is_tried_again() -> None:
+def test_a_server_that_goes_away_is_tried_again_but_not_one_that_was_never_there() -> None:
     with serving(lambda asked: saying("yes")) as server:
         model = model_at(server.url, attempts=2)
         model.ask("?")
     with pytest.raises(NoReplyError, match=r"in 2 attempts, the last: .*refused"):
         model.ask("?")
+    with pytest.raises(JudgeError, match=r"nobody answers there .* start the server or give its"):
+        model_at(server.url).ask("?")
 
 
 def test_a_redirect_gets_neither_captions_nor_key() -> None:
@@ -185,11 +154,10 @@ def test_a_proxy_is_used_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "OPENAI_BASE_URL"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
         monkeypatch.setenv(f"OPENAI_{name}", "not for you")
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: not for you\nX-Mine: not for you")
     with serving(lambda asked: saying("yes")) as server:
         assert model_at(server.url).ask("?").text == "yes"

@@ -13,17 +13,11 @@ from aligncap.errors import MissingModelError
 from support.models import FakeCaptioner
 
 
-def _open_fake(name: str, *, tokenizer_path: Path | None = None) -> FakeCaptioner:
+def open_fake_model(name: str, *, tokenizer_path: Path | None = None) -> FakeCaptioner:
     """The fake under the name `mini`; any other is missing."""
     if name != "mini":
         raise MissingModelError(f"{name}: no such model; built in: mini")
     return FakeCaptioner(name)
-
-
-@pytest.fixture
-def open_fake() -> Callable[[str], FakeCaptioner]:
-    """Opens the fake model."""
-    return _open_fake
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +34,13 @@ class Ran:
     out: str
     err: str
 
+    def refused(self, message: str) -> None:
+        """It has written nothing but one line with this message, and ended with 2."""
+        assert (self.code, self.out) == (2, "")
+        assert message in self.err
+        assert self.err.startswith("aligncap: ")
+        assert self.err.count("\n") == 1
+
 
 Aligncap = Callable[..., Ran]
 
@@ -48,10 +49,10 @@ Aligncap = Callable[..., Ran]
 def aligncap() -> Aligncap:
     """Runs `aligncap` with arguments, standard input as bytes, and the fake model."""
 
-    def run(*arguments: str | Path, stdin: bytes = b"") -> Ran:
+    def run(*arguments: object, stdin: bytes = b"") -> Ran:
         out, err = io.StringIO(), io.StringIO()
         typed = io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin)), encoding="utf-8")
-        console = Console(stdin=typed, stdout=out, stderr=err, load_model=_open_fake)
+        console = Console(stdin=typed, stdout=out, stderr=err, load_model=open_fake_model)
         code = main([str(argument) for argument in arguments], console=console)
         return Ran(code, out.getvalue(), err.getvalue())
 

@@ -19,6 +19,10 @@ def jsonl(path: Path, rows: list[dict]) -> Path:
     return path
 
 
+def typed(hypotheses: Path, references: Path) -> tuple[str | Path, ...]:
+    return ("--hypotheses", hypotheses, "--references", references)
+
+
 @pytest.fixture
 def hypotheses(tmp_path: Path) -> Path:
     rows = [{"id": name, "caption": text} for name, text in SPOKEN.items()]
@@ -33,16 +37,15 @@ def references(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def files(hypotheses: Path, references: Path) -> tuple[str | Path, ...]:
-    return ("--hypotheses", hypotheses, "--references", references)
+    return typed(hypotheses, references)
 
 
 def test_a_table_with_a_heading_and_signatures(aligncap, files, hypotheses, references) -> None:
     ran = aligncap("evaluate", *files, *QUICK)
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
-    assert lines[0] == (
-        f"{hypotheses} against {references}: 2 clips, 1 to 2 references each, English"
-    )
+    about = "2 clips, 1 to 2 references each, English"
+    assert lines[0] == f"{hypotheses} against {references}: {about}"
     assert lines[2].split() == ["metric", "score", "95", "%", "interval"]
     # female, sad, slow are right; of male, angry, loud male is right, of male, happy one recalled.
     assert lines[3].split()[:2] == ["clue-f1", "72.73"]
@@ -59,23 +62,13 @@ def test_json_maps_metric_to_value_interval_and_signature(aligncap, files, tmp_p
     assert list(found)[:3] == ["clue-f1", "hallucination", "hallucination/emotion"]
     assert found["clue-f1"]["value"] == pytest.approx(800 / 11)
     assert set(found["clue-f1"]) == {"value", "low", "high", "signature"}
-    assert found["repeated"]["low"] is None
-    assert found["hallucination/pitch"]["value"] is None
-
-
-def test_without_metrics_all_that_need_nothing_more(aligncap, files) -> None:
-    found = json.loads(aligncap("evaluate", *files, "--format", "json", "--draws", "5").out)
-    names = [name for name in found if "/" not in name]
-    assert names == [
-        "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge-l", "cider", "cider-d", "clue-f1",
-        "clue-precision", "clue-recall", "hallucination", "emotion-recall", "distinct2", "repeated",
-    ]  # fmt: skip
+    assert found["repeated"]["low"] is found["hallucination/pitch"]["value"] is None
 
 
 def test_chinese_is_found_out_and_may_be_set(aligncap, tmp_path) -> None:
     hypotheses = jsonl(tmp_path / "h.jsonl", [{"id": "a", "caption": "一位女性悲伤地说话。"}])
     references = jsonl(tmp_path / "r.jsonl", [{"id": "a", "captions": ["一位女性悲伤地说话。"]}])
-    files = ("--hypotheses", hypotheses, "--references", references, "--metrics", "bleu4,clue-f1")
+    files = (*typed(hypotheses, references), "--metrics", "bleu4,clue-f1")
     found = json.loads(aligncap("evaluate", *files, "--format", "json").out)
     assert "tok:zh-char" in found["bleu4"]["signature"]
     assert found["clue-f1"]["value"] == 100
@@ -98,27 +91,23 @@ def test_a_baseline_in_markdown(aligncap, files, hypotheses, tmp_path) -> None:
 
 def test_what_caption_wrote_is_scored_and_judged_by_its_recordings(
     aligncap, example_clips, tmp_path
-) -> None:
+):
     written = tmp_path / "captions.jsonl"
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"no sound")
     assert aligncap("caption", *example_clips[:2], broken, "--output", written).code == 1
-    rows = [
-        {"file": str(file), "captions": ["Somebody speaks loudly."]}
-        for file in [*example_clips[:2], broken]
-    ]
+    sounds = [*example_clips[:2], broken]
+    rows = [{"file": str(file), "captions": ["Somebody speaks loudly."]} for file in sounds]
     references = jsonl(tmp_path / "r.jsonl", rows)
-    files = ("--hypotheses", written, "--references", references)
+    files = typed(written, references)
     ran = aligncap("evaluate", *files, "--metrics", "clue-precision", "--format", "json")
     assert json.loads(ran.out)["clue-precision"]["value"] == 100
-    assert ran.err == (
-        f"aligncap: {written}: 1 of 3 clips have an error instead of a caption and count as "
-        "nothing said\n"
-    )
+    said = "1 of 3 clips have an error instead of a caption and count as nothing said"
+    assert ran.err == f"aligncap: {written}: {said}\n"
     ran = aligncap("evaluate", *files, "--metrics", "hallucination-signal")
     assert ran.code == 2
     assert "broken.wav" in ran.err.splitlines()[-1]
-    references = jsonl(tmp_path / "r.jsonl", rows[:2])
+    jsonl(references, rows[:2])
     written.write_text("".join(written.read_text("utf-8").splitlines(keepends=True)[:2]), "utf-8")
     page = tmp_path / "page.html"
     ran = aligncap("evaluate", *files, "--metrics", "hallucination-signal", "-o", page)
@@ -138,11 +127,7 @@ def test_what_caption_wrote_is_scored_and_judged_by_its_recordings(
 )
 def test_a_mistake_in_a_file_is_one_line(aligncap, files, hypotheses, lines, message) -> None:
     hypotheses.write_text("\n".join(lines))
-    ran = aligncap("evaluate", *files)
-    assert (ran.code, ran.out) == (2, "")
-    assert message in ran.err
-    assert ran.err.startswith("aligncap: ")
-    assert len(ran.err.splitlines()) == 1
+    aligncap("evaluate", *files).refused(message)
 
 
 @pytest.mark.parametrize(
@@ -159,17 +144,13 @@ def test_a_mistake_in_a_file_is_one_line(aligncap, files, hypotheses, lines, mes
     ],
 )
 def test_what_cannot_be_done_is_one_line(aligncap, files, options, message) -> None:
-    ran = aligncap("evaluate", *files, *options)
-    assert (ran.code, ran.out) == (2, "")
-    assert message in ran.err
-    assert len(ran.err.splitlines()) == 1
+    aligncap("evaluate", *files, *options).refused(message)
 
 
 def test_the_output_may_not_be_an_input(aligncap, files, hypotheses) -> None:
     before = hypotheses.read_bytes()
     ran = aligncap("evaluate", *files, *QUICK, "--output", hypotheses)
-    assert ran.code == 2
-    assert ran.err == f"aligncap: {hypotheses}: would be written over; choose another --output\n"
+    ran.refused(f"{hypotheses}: would be written over; choose another --output")
     assert hypotheses.read_bytes() == before
 
 
@@ -194,22 +175,18 @@ HOSTED = "https://api.openai.com/v1"
 LOCAL = "http://localhost:8000/v1"
 
 
-def settings_for(url: str | None, **environment: str):
+def settings_for(url: str | None, environment: dict[str, str]):
     found = judge_settings(Console(environment=environment), "small", url, None, None)
     assert found
     return found
 
 
-def test_no_model_is_no_judge() -> None:
-    assert judge_settings(Console(environment={}), None, None, Path("x"), None) is None
-
-
-def test_options_arrive(tmp_path: Path) -> None:
-    found = judge_settings(Console(environment={}), "small", None, tmp_path / "c", tmp_path)
-    assert found
-    assert (found.model, found.url, found.cache, found.prompts) == (
-        "small", None, tmp_path / "c", tmp_path
-    )  # fmt: skip
+def test_options_arrive_and_no_model_is_no_judge(tmp_path: Path) -> None:
+    console = Console(environment={})
+    assert judge_settings(console, None, None, Path("x"), None) is None
+    found = judge_settings(console, "small", None, tmp_path / "c", tmp_path)
+    assert (found.model, found.url) == ("small", None)
+    assert (found.cache, found.prompts) == (tmp_path / "c", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -224,10 +201,8 @@ def test_options_arrive(tmp_path: Path) -> None:
         (None, {"ALIGNCAP_JUDGE_KEY": ""}, None),
     ],
 )
-def test_a_key_goes_where_it_belongs(
-    url: str | None, environment: dict[str, str], key: str | None
-) -> None:
-    assert settings_for(url, **environment).key == key
+def test_a_key_goes_where_it_belongs(url, environment, key) -> None:
+    assert settings_for(url, environment).key == key
 
 
 @pytest.mark.parametrize(
@@ -241,7 +216,5 @@ def test_a_key_goes_where_it_belongs(
         (None, {"http_proxy": "http://p:1"}, None),
     ],
 )
-def test_a_proxy_is_not_in_the_way_of_a_server_of_ones_own(
-    url: str | None, environment: dict[str, str], proxy: str | None
-) -> None:
-    assert settings_for(url, **environment).proxy == proxy
+def test_a_proxy_is_not_in_the_way_of_a_server_of_ones_own(url, environment, proxy) -> None:
+    assert settings_for(url, environment).proxy == proxy

@@ -50,9 +50,7 @@ def store(tmp_path: Path) -> Path:
 
 @needs_mini
 @pytest.mark.parametrize("method", ["beam", "sample"])
-def test_candidates_of_the_built_in_model(
-    aligncap: Aligncap, manifest: Path, tmp_path: Path, method: str
-) -> None:
+def test_candidates_of_the_built_in_model(aligncap, manifest, tmp_path, method: str) -> None:
     path = tmp_path / "s.sqlite"
     command = ("prefer", "candidates", manifest, "--store", path, "--count", "3")
     ran = aligncap(*command, "--method", method)
@@ -73,28 +71,21 @@ def test_candidates_of_the_built_in_model(
             assert len(found) == len(mine) + 1  # and one written from the labels
         assert {one.model for one in opened.sources()} == {"mini", "corpus"}
     judged = aligncap("prefer", "judge", path)
-    assert judged.code == 0
     assert "captions judged by evidence|weights:1.5,0.5,0.1,2,2,0.25,0.25|" in judged.out
 
 
 @needs_mini
-def test_diverse_beams_of_an_exported_model_are_refused(
-    aligncap: Aligncap, manifest: Path, tmp_path: Path
-) -> None:
-    ran = aligncap(
-        *("prefer", "candidates", manifest, "--store", tmp_path / "s.sqlite"),
-        *("--method", "diverse"),
-    )
-    assert ran.code == 2
-    assert "mini: is an exported model, and diverse beams need torch" in ran.err
+def test_diverse_beams_of_an_exported_model_are_refused(aligncap, manifest, tmp_path) -> None:
+    command = ("prefer", "candidates", manifest, "--store", tmp_path / "s.sqlite")
+    ran = aligncap(*command, "--method", "diverse")
+    ran.refused("mini: is an exported model, and diverse beams need torch")
 
 
-def test_from_candidates_to_a_file_and_back(
-    aligncap: Aligncap, store: Path, tmp_path: Path
-) -> None:
+def test_from_candidates_to_a_file_and_back(aligncap, store: Path, tmp_path: Path) -> None:
     assert aligncap("prefer", "judge", store).code == 0
     ran = aligncap("prefer", "pairs", store)
     assert ran.out == f"{store}: 4 pairs of 2 clips, of 2\n"
+    again = tmp_path / "again.jsonl"
     for name in ("trl", "llama-factory"):
         out, other = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.sqlite"
         ran = aligncap("prefer", "export", store, out, "--format", name)
@@ -102,20 +93,17 @@ def test_from_candidates_to_a_file_and_back(
         rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
         assert all("sad" in json.dumps(row["chosen"]) for row in rows)
         assert aligncap("prefer", "import", other, out).out == f"{other}: 4 pairs from {out}\n"
-        again = tmp_path / "again.jsonl"
         aligncap("prefer", "export", other, again, "--format", name)
         assert again.read_bytes() == out.read_bytes()
 
 
 def test_what_is_not_judged_yet_is_said(aligncap: Aligncap, store: Path) -> None:
-    ran = aligncap("prefer", "pairs", store)
-    assert (ran.code, ran.out) == (2, "")
-    assert f"no judgement of 'evidence'; run: aligncap prefer judge {store}" in ran.err
+    cure = f"no judgement of 'evidence'; run: aligncap prefer judge {store}"
+    aligncap("prefer", "pairs", store).refused(cure)
     aligncap("prefer", "judge", store)
     with PreferenceStore(store) as opened:
-        source = opened.sources()[0]
         found = ClipCandidates(Clip("u3", "u3.wav"), "en", (candidate("New.", "u3"),))
-        opened.add_findings([(found, source)])
+        opened.add_findings([(found, opened.sources()[0])])
     ran = aligncap("prefer", "pairs", store)
     assert "1 captions are not judged by evidence yet" in ran.err
 
@@ -123,24 +111,31 @@ def test_what_is_not_judged_yet_is_said(aligncap: Aligncap, store: Path) -> None
 def test_weights_are_settings(aligncap: Aligncap, store: Path) -> None:
     ran = aligncap("prefer", "judge", store, "--weight", "emotion=3", "--weight", "untold=0")
     assert "weights:1.5,0.5,0,3,2,0.25" in ran.out
-    ran = aligncap("prefer", "judge", store, "--weight", "emotoin=3")
-    assert ran.code == 2
-    assert "did you mean 'emotion'" in ran.err
-    ran = aligncap("prefer", "judge", store, "--weight", "emotion=much")
-    assert "write NAME=NUMBER, such as emotion=0.5" in ran.err
-    ran = aligncap("prefer", "pairs", store, "--judge", "evidens")
-    assert "did you mean 'evidence'" in ran.err
 
 
-def test_the_llm_judge_asks_for_its_model(aligncap: Aligncap, store: Path) -> None:
-    ran = aligncap("prefer", "judge", store, "--judge", "llm")
-    assert ran.code == 2
-    assert "give --judge-model, and --judge-url" in ran.err
+@pytest.mark.parametrize(
+    ("verb", "options", "message"),
+    [
+        ("judge", ["--weight", "emotoin=3"], "did you mean 'emotion'"),
+        ("judge", ["--weight", "emotion=much"], "write NAME=NUMBER, such as emotion=0.5"),
+        ("judge", ["--judge", "llm"], "give --judge-model, and --judge-url"),
+        ("pairs", ["--judge", "evidens"], "did you mean 'evidence'"),
+        ("annotate", ["--audio-root", ".", "--port", "0"], "u1.wav: no such recording"),
+    ],
+)
+def test_a_mistake_is_one_line(aligncap, store: Path, verb, options, message) -> None:
+    if verb == "annotate":
+        pytest.importorskip("fastapi", reason="needs the serve extra")
+    aligncap("prefer", verb, store, *options).refused(message)
 
 
-def test_the_llm_judge_gets_the_key_and_the_prompts(
-    aligncap: Aligncap, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("verb", ["judge", "pairs", "agreement"])
+def test_a_store_that_is_none_is_one_line(aligncap, tmp_path: Path, verb: str) -> None:
+    cure = "no such store; make one with: aligncap prefer candidates"
+    aligncap("prefer", verb, tmp_path / "none.sqlite").refused(cure)
+
+
+def test_the_llm_judge_gets_the_key_and_the_prompts(aligncap, store, tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNCAP_JUDGE_KEY", "secret")
     template = "Ours: $instruction $references $candidates"
     (tmp_path / "p-score.en.txt").write_text(template, "utf-8")
@@ -171,32 +166,14 @@ def test_people_and_judges_agree(aligncap: Aligncap, store: Path) -> None:
     assert aligncap("prefer", "judge", store, "--judge", "human").code == 0
     ran = aligncap("prefer", "agreement", store, "--format", "jsonl")
     found = json.loads(ran.out)
-    assert found["people"]["annotators"] == 2
-    assert found["people"]["shared_pairs"] == 2
+    assert (found["people"]["annotators"], found["people"]["shared_pairs"]) == (2, 2)
     assert found["accuracy"] == [{"judge": "evidence", "choices": 6, "accuracy": 1.0}]
-    (tau,) = found["tau_b"]
-    assert (tau["judges"], tau["clips"]) == (["evidence", "human"], 2)
     # Both put sad first and leave the other two tied.
-    assert tau["tau_b"] == 1.0
+    (tau,) = found["tau_b"]
+    assert tau == {"judges": ["evidence", "human"], "tau_b": 1.0, "clips": 2}
     text = aligncap("prefer", "agreement", store).out
     assert "Kendall's tau-b of evidence and human: 1.000 (within 2 clips)" in text
     assert "evidence prefers what people prefer: 1.000 (of 6 choices)" in text
-
-
-def test_a_store_that_is_none_is_one_line(aligncap: Aligncap, tmp_path: Path) -> None:
-    for verb in ("judge", "pairs", "agreement"):
-        ran = aligncap("prefer", verb, tmp_path / "none.sqlite")
-        assert ran.code == 2
-        assert "no such store; make one with: aligncap prefer candidates" in ran.err
-
-
-def test_annotating_without_recordings_is_one_line(
-    aligncap: Aligncap, store: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("fastapi", reason="needs the serve extra")
-    ran = aligncap("prefer", "annotate", store, "--audio-root", tmp_path, "--port", "0")
-    assert ran.code == 2
-    assert "u1.wav: no such recording" in ran.err
 
 
 @pytest.mark.slow
@@ -220,9 +197,7 @@ def test_the_page_is_served_until_ctrl_c(store: Path, example_clips: list[Path])
 def test_run_says_what_it_would_do(aligncap: Aligncap, repository: Path, tmp_path: Path) -> None:
     recipe = repository / "recipes" / "mini" / "prefer.toml"
     ran = aligncap("prefer", "run", recipe, "--rounds", "2", "--dry-run", "-o", tmp_path / "run")
-    assert ran.code == 0
     described = json.loads(ran.out)
-    assert described["kind"] == "prefer"
-    assert described["settings"]["rounds"] == 2
+    assert (described["kind"], described["settings"]["rounds"]) == ("prefer", 2)
     assert described["settings"]["candidates"]["count"] == 5
     assert not (tmp_path / "run").exists()

@@ -24,10 +24,8 @@ def test_every_corpus_is_a_verb(aligncap, capsys) -> None:
 def test_a_corpus_is_prepared_split_and_well(aligncap, tmp_path: Path) -> None:
     corpora.esd(tmp_path / "ESD")
     out = tmp_path / "out"
-    ran = aligncap(
-        "corpus", "esd", tmp_path / "ESD", "--out", out, "--split", "random", "--subset",
-        "--salt", "0",
-    )  # fmt: skip
+    options = ("--out", out, "--split", "random", "--subset", "--salt", "0")
+    ran = aligncap("corpus", "esd", tmp_path / "ESD", *options)
     assert (ran.code, ran.err) == (0, "")
     first, split, leaks = ran.out.splitlines()
     assert first.startswith(f"{out / 'manifest.jsonl'}: 20 clips, 0.00 h, 2 speakers, 0 captions")
@@ -68,9 +66,8 @@ def test_a_manifest_is_split(aligncap, tmp_path: Path) -> None:
     manifest = tmp_path / "m.jsonl"
     rows = [{"file": f"{n}.wav", "speaker": f"s{n % 50}"} for n in range(500)]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    ran = aligncap(
-        "corpus", "split", manifest, "--by", "speaker", "--salt", "57", "-o", tmp_path / "parts"
-    )
+    how = ("--by", "speaker", "--salt", "57", "-o", tmp_path / "parts")
+    ran = aligncap("corpus", "split", manifest, *how)
     assert ran.code == 0
     assert "in more than one part: 0 speakers" in ran.out
     assert sum(len(f.read_text().splitlines()) for f in (tmp_path / "parts").iterdir()) == 500
@@ -85,16 +82,16 @@ def test_a_manifest_is_split(aligncap, tmp_path: Path) -> None:
         (["corpus", "doctor", "nowhere"], "say which: --corpus NAME"),
         (["corpus", "doctor", "nowhere", "--corpus", "esb"], "did you mean 'esd'"),
         (["corpus", "split", "m.jsonl", "-o", "out"], "m.jsonl: cannot read the manifest"),
+        (["tokens", "rows", "--tokenizer", "mimo", "--output", "out"], "did you mean 'mimi'"),
+        (["export", "nowhere", "out"], "nowhere"),
+        (["merge", "nowhere", "out"], "nowhere"),
+        (["train", "no.toml"], "no.toml"),
     ],
 )
-def test_a_mistake_is_one_line_and_exits_with_2(
-    aligncap, arguments: list[str], message: str, tmp_path: Path, monkeypatch
-) -> None:
+def test_a_mistake_is_one_line(aligncap, arguments, message, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    ran = aligncap(*arguments)
-    assert ran.code == 2
-    assert message in ran.err
-    assert ran.err.count("\n") == 1
+    Path("rows").touch()
+    aligncap(*arguments).refused(message)
 
 
 HELD_RUN = """
@@ -134,26 +131,3 @@ def test_ctrl_c_keeps_what_was_read(aligncap, tmp_path: Path) -> None:
         assert book.execute("SELECT count(*) FROM sounds").fetchone() == (30,)
     (source / "30.wav").unlink()
     assert "30 clips" in aligncap("corpus", "folder", source, "-o", out).out
-
-
-def test_an_unknown_tokenizer_names_the_nearest(aligncap, tmp_path) -> None:
-    manifest = tmp_path / "manifest.jsonl"
-    manifest.touch()
-    ran = aligncap("tokens", manifest, "--tokenizer", "mimo", "--output", tmp_path / "tokens")
-    assert ran.code == 2
-    assert "did you mean 'mimi'" in ran.err
-
-
-@pytest.mark.parametrize("verb", ["export", "merge"])
-def test_a_model_that_is_not_there(aligncap, tmp_path, verb) -> None:
-    ran = aligncap(verb, tmp_path / "nowhere", tmp_path / "out")
-    assert ran.code == 2
-    assert ran.err.startswith("aligncap: ")
-    assert len(ran.err.splitlines()) == 1
-
-
-def test_train_of_a_recipe_that_is_not_there(aligncap, tmp_path) -> None:
-    ran = aligncap("train", tmp_path / "no.toml")
-    assert ran.code == 2
-    assert "no.toml" in ran.err
-    assert len(ran.err.splitlines()) == 1
