@@ -4,9 +4,10 @@ import hashlib
 import signal
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,13 +52,19 @@ def names(database: Database) -> list[str]:
     return [name for (name,) in database.rows("SELECT name FROM things ORDER BY name")]
 
 
-def test_a_transaction_is_all_or_nothing(database):
-    with pytest.raises(KeyboardInterrupt), database.transaction() as connection:
-        connection.execute("INSERT INTO things VALUES ('a')")
+def interrupt(context: AbstractContextManager[Any], act: Callable[[Any], object]) -> None:
+    with context as opened:
+        act(opened)
         raise KeyboardInterrupt
+
+
+def test_a_transaction_is_all_or_nothing(database):
+    insert = "INSERT INTO things VALUES ('{}')"
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(database.transaction(), lambda one: one.execute(insert.format("a")))
     assert names(database) == []
     with database.transaction() as connection:
-        connection.execute("INSERT INTO things VALUES ('b')")
+        connection.execute(insert.format("b"))
     assert names(database) == ["b"]
 
 
@@ -123,9 +130,8 @@ def test_a_file_appears_whole_or_the_old_one_stays(tmp_path):
         assert not path.exists()
     assert path.read_bytes() == "é".encode()
     write_atomic(path, b"\0")
-    with pytest.raises(KeyboardInterrupt), atomic_file(path) as file:
-        file.write("new")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(atomic_file(path), lambda file: file.write("new"))
     assert path.read_bytes() == b"\0"
     assert list(path.parent.iterdir()) == [path]
 

@@ -80,7 +80,7 @@ def test_good_files_are_captioned_and_bad_ones_are_a_line_each(aligncap, folder:
     records = {Path(one["file"]).name: one for one in map(json.loads, ran.out.splitlines())}
     assert list(records) == sorted([*REASONS, *GOOD])
     failed = {name: record.keys() for name, record in records.items() if "error" in record}
-    assert failed == dict.fromkeys(REASONS, {"file", "error"})
+    assert failed == {name: {"file", "error"} for name in REASONS}
 
 
 @pytest.mark.parametrize("name", ["empty.wav", "paper.pdf", "absent.wav"])
