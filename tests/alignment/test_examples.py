@@ -1,4 +1,4 @@
-"""Training rows, what student, teacher and warm-up read of them, and which of them a batch holds."""
+"""Training rows, what student, teacher and warm-up read of them, which of them a batch holds."""
 
 import json
 from collections import Counter
