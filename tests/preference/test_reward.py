@@ -14,14 +14,16 @@ from aligncap.alignment.trainer import ValidationSettings
 from aligncap.captioner.captioner import CaptionHypothesis
 from aligncap.captioner.checkpoint import CaptionLimits
 from aligncap.captioner.model import CaptionModel
-from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
+from aligncap.captioner.prompts import collate, to_torch
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.errors import MissingModelError, RecipeError
 from aligncap.preference import reward
 from aligncap.preference.examples import PairBatchSettings, PreferenceRow, write_preference_rows
 from aligncap.preference.reward import (
+    EMPTY_REWARD,
     CaptionCheck,
     CheckSettings,
+    EvidenceReward,
     ModelReward,
     RewardModel,
     RewardSettings,
@@ -31,6 +33,7 @@ from aligncap.preference.reward import (
 from aligncap.training.settings import FitSettings
 from support.captioner import random_rows, tiny_lm, tiny_vocabulary
 from support.preferences import preference_rows
+from support.recipe_runs import run
 from support.rows import SOURCE
 
 
@@ -42,13 +45,13 @@ def test_a_reward_is_of_the_last_token_behind_its_own_prompt(kind: str) -> None:
     rows = random_rows(vocabulary, seed=3, rows=3, responses=2)
     with torch.no_grad():
         found = model(to_torch(collate([with_last_token(row) for row in rows], pad_id=0)))
-        alone = []
-        for row in rows:
-            for said in row.responses:
-                ids = torch.tensor([[*row.prompt_ids, *said]])
-                state = model.body.bare.base_model(input_ids=ids).last_hidden_state[0, -1]
-                alone.append(model.head(state)[0])
-    torch.testing.assert_close(found, torch.stack(alone), atol=1e-5, rtol=1e-4)
+        states = [
+            model.body.bare.base_model(input_ids=torch.tensor([[*row.prompt_ids, *said]]))
+            for row in rows
+            for said in row.responses
+        ]
+        alone = model.head(torch.stack([one.last_hidden_state[0, -1] for one in states]))[:, 0]
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_rewards_are_standardised_over_the_rows_given() -> None:
@@ -63,8 +66,6 @@ def test_rewards_are_standardised_over_the_rows_given() -> None:
 
 def test_it_ranks_what_can_be_ranked(tmp_path: Path, start: Path) -> None:
     """One wording is always liked best, whatever is heard: clips never seen must show it."""
-    output = tmp_path / "run"
-    output.mkdir()
     liked = [replace(row, pairs=((1, 0), (1, 2))) for row in preference_rows(30)]
     write_preference_rows(tmp_path / "rows.jsonl", SOURCE, liked)
     settings = reward.RewardModelSettings(
@@ -74,9 +75,9 @@ def test_it_ranks_what_can_be_ranked(tmp_path: Path, start: Path) -> None:
         batch=PairBatchSettings(rows=6),
         validation=ValidationSettings(every=30, rows=9),
     )
-    summary = reward.train_reward_model(settings, output, resume=False)
-    assert float(str(summary["validation_accuracy"])) == 1.0
-    opened = open_reward(RewardSettings(name="model", model=output / "model"))
+    summary = run(reward.train_reward_model, settings, tmp_path / "run")
+    assert summary["validation_accuracy"] == 1.0
+    opened = open_reward(RewardSettings(name="model", model=tmp_path / "run" / "model"))
     scores = [opened(row, row.candidates) for row in preference_rows(6, seed=5)]
     assert all(one.index(max(one)) == 1 for one in scores)
     # In standard deviations from the usual candidate.
@@ -91,10 +92,11 @@ def test_a_captioner_is_no_reward_model(start: Path) -> None:
         RewardSettings(name="model")
 
 
-def test_a_row_needs_its_last_token_read() -> None:
-    row = with_last_token(SharedPromptRow((1, 2), ((5,), (6, 7))))
-    assert row.responses == ((5, 5), (6, 7, 7))
-    assert row.length == 2 + 1 + 2
+def test_evidence_is_a_reward_that_cannot_be_flattered() -> None:
+    texts = ["Sounds sad and quiet.", "Sounds happy and loud.", "Somebody speaks.", " "]
+    found = EvidenceReward()(preference_rows(1)[0], texts)
+    # Known are the emotion (worth 2) and that it is quiet (1); wrong ones cost 2 and 1.5.
+    assert found == pytest.approx([1.0, -3.5 / 3, 0.0, EMPTY_REWARD])
 
 
 SAID = {7: "She sounds sad and quiet.", 8: "She sounds angry and loud.", 9: "Somebody speaks."}
@@ -119,20 +121,23 @@ class Fixed:
 
 
 def check(rows: list[PreferenceRow], **options: object) -> dict[str, float]:
-    return CaptionCheck(Fixed(), rows, CheckSettings(rows=9), **options)()  # type: ignore[arg-type]
+    return CaptionCheck(Fixed(), rows, CheckSettings(rows=9), **options)()
 
 
 def test_counts_by_hand() -> None:
     """Clips 7, 8 and 9 are for validation: happy, angry and sad, all of them quiet."""
     found = check(preference_rows(10), reward=lambda row, texts: [float(len(texts[0]))])
-    # Of "quiet" and "loud" the signal contradicts one; of "she", "sad" … it cannot tell.
-    assert found["validation_contradicted"] == 0.5
-    # She, sad, quiet; she, angry, loud; nothing.
-    assert found["validation_clues"] == 2.0
-    assert found["validation_tokens"] == (2 + 3 + 4) / 3
-    # Only of the second the emotion that is named is the labelled one.
-    assert found["validation_emotion"] == pytest.approx(1 / 3)
-    assert found["validation_reward"] == (25 + 26 + 16) / 3
+    assert found == pytest.approx(
+        {
+            # Of "quiet" and "loud" the signal contradicts one; of "she", "sad" … it cannot tell.
+            "validation_contradicted": 0.5,
+            "validation_clues": 2.0,  # she, sad, quiet; she, angry, loud; nothing
+            "validation_tokens": (2 + 3 + 4) / 3,
+            # Only of the second the emotion that is named is the labelled one.
+            "validation_emotion": 1 / 3,
+            "validation_reward": (25 + 26 + 16) / 3,
+        }
+    )
 
 
 def test_what_is_not_known_is_not_told() -> None:
