@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from aligncap.captioner.captioner import load
 from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta
@@ -23,7 +22,7 @@ from aligncap.captioner.runtimes import (
 from aligncap.cli.main import main
 from aligncap.errors import EndpointError, RecipeError
 from aligncap.values import SpeechTokens
-from support.captioner import write_model
+from support.captioner import log_probability, write_model
 from support.server import Answer, Asked, Server, completing, serving
 
 GREEDY = DecodeOptions(beam_size=1, min_length=3, max_length=12)
@@ -42,56 +41,43 @@ def server(merged: Path) -> Iterator[Server]:
         yield running
 
 
+def rules_of(merged: Path) -> ResponseRules:
+    return ResponseRules.of(load_vocabulary(merged))
+
+
 def runtime(merged: Path, url: str, **more: object) -> EndpointRuntime:
-    vocabulary = load_vocabulary(merged)
-    rules = ResponseRules(vocabulary.text_vocab_size, vocabulary.stop_ids())
     settings = EndpointSettings(url=url, **{"attempts": 2, **more})  # type: ignore[arg-type]
-    return EndpointRuntime(settings, vocabulary, rules, name="tiny")
+    return EndpointRuntime(settings, load_vocabulary(merged), rules_of(merged), name="tiny")
 
 
 def prompts(merged: Path) -> list[tuple[int, ...]]:
-    vocabulary = load_vocabulary(merged)
-    builder = PromptBuilder(vocabulary, read_meta(merged).prompts)
+    builder = PromptBuilder(load_vocabulary(merged), read_meta(merged).prompts)
     codes = ([[3, 1, 4]], [[500, 2, 2, 9, 31]], [[77]])
     return [builder.student(SpeechTokens(np.array(c)), language="en") for c in codes]
 
 
-def torch_runtime(merged: Path) -> TorchRuntime:
-    vocabulary = load_vocabulary(merged)
-    rules = ResponseRules(vocabulary.text_vocab_size, vocabulary.stop_ids())
-    return TorchRuntime(load_torch(merged).causal_lm, rules)
-
-
-def log_probability(merged: Path, prompt: tuple[int, ...], response: tuple[int, ...]) -> float:
-    """Over the whole vocabulary, by a plain forward."""
-    with torch.inference_mode():
-        ids = torch.tensor([[*prompt, *response]])
-        log_p = load_torch(merged).causal_lm(input_ids=ids).logits[0].log_softmax(-1)
-    places = range(len(prompt) - 1, len(prompt) + len(response) - 1)
-    return sum(float(log_p[p, i]) for p, i in zip(places, response, strict=True))
-
-
 @pytest.mark.parametrize("gives_ids", [True, False])
 def test_greedy_captions_are_those_of_torch(merged: Path, gives_ids: bool) -> None:
-    asked = prompts(merged)
-    expected = torch_runtime(merged).generate(asked, GREEDY)
+    asked, vocabulary = prompts(merged), load_vocabulary(merged)
+    causal_lm = load_torch(merged).causal_lm
+    expected = TorchRuntime(causal_lm, rules_of(merged)).generate(asked, GREEDY)
     with serving(completing(merged, name="tiny", gives_ids=gives_ids)) as server:
         found = runtime(merged, server.url).generate(asked, GREEDY)
-    decode = load_vocabulary(merged).decode
-    for prompt, ((ours,), (theirs,)) in zip(asked, zip(found, expected, strict=True), strict=True):
-        assert decode(ours.ids) == decode(theirs.ids)
+    whole = ResponseRules(vocabulary.size, (vocabulary.eos_id,))
+    for prompt, [ours], [theirs] in zip(asked, found, expected, strict=True):
+        assert vocabulary.decode(ours.ids) == vocabulary.decode(theirs.ids)
         if gives_ids:  # bytes that are no character do not come back from a text
             assert ours.ids == theirs.ids
-            exact = log_probability(merged, prompt, ours.ids)
+            exact = log_probability(causal_lm, prompt, ours.ids, whole)
             assert ours.log_probability == pytest.approx(exact, abs=1e-3)
 
 
 def test_several_captions_are_the_greedy_one_and_draws(merged: Path, server: Server) -> None:
-    prompt = prompts(merged)[0]
-    options = DecodeOptions(beam_size=4, captions=4, min_length=3, max_length=12)
+    [prompt, *_] = prompts(merged)
     served = runtime(merged, server.url)
-    ((*found,),) = served.generate([prompt], options)
-    ((greedy,),) = torch_runtime(merged).generate([prompt], GREEDY)
+    options = DecodeOptions(beam_size=4, captions=4, min_length=3, max_length=12)
+    [found] = served.generate([prompt], options)
+    [[greedy]] = served.generate([prompt], GREEDY)
     assert greedy.ids in [one.ids for one in found]
     assert len({one.ids for one in found}) == len(found) <= 4
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
@@ -114,28 +100,23 @@ def test_the_whole_way_through_the_command_line(
     arguments = ["caption", str(example_clips[0]), "--model", str(merged), "--format", "jsonl"]
     assert main([*arguments, "--endpoint", server.url]) == 0
     record = json.loads(capsys.readouterr().out)
-    settings = EndpointSettings(url=server.url)
-    assert record["caption"] == load(merged, endpoint=settings).caption(example_clips[0]).text
-    assert record["model"] == "tiny"
-    assert main([*arguments, "--endpoint", server.url, "--served", "other"]) == 2
-    assert "no such model" in capsys.readouterr().err
-    assert main([*arguments, "--served", "other"]) == 2
-    assert "--endpoint" in capsys.readouterr().err
+    expected = load(merged, endpoint=EndpointSettings(url=server.url)).caption(example_clips[0])
+    assert (record["caption"], record["model"]) == (expected.text, "tiny")
+    for more, said in ((["--endpoint", server.url], "no such model"), ([], "--endpoint")):
+        assert main([*arguments, *more, "--served", "other"]) == 2
+        assert said in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_is_named(merged: Path) -> None:
-    with pytest.raises(EndpointError, match="nobody answers there"):
-        runtime(merged, "http://127.0.0.1:9/v1").generate(prompts(merged), GREEDY)
-
-
-def test_settings_are_checked(merged: Path) -> None:
+def test_settings_are_checked_and_a_server_that_is_not_there_is_named(merged: Path) -> None:
     with pytest.raises(RecipeError, match="give its base, http://h/v1"):
         EndpointSettings(url="http://h/v1/completions")
     with pytest.raises(RecipeError, match="concurrency"):
         EndpointSettings(url="http://h/v1", concurrency=0)
-    options, nowhere = DecodeOptions(beam_size=4, groups=2), runtime(merged, "http://h/v1")
+    nowhere = runtime(merged, "http://127.0.0.1:9/v1")
     with pytest.raises(RecipeError, match="diverse beams"):
-        nowhere.generate([(1,)], options)
+        nowhere.generate([(1,)], DecodeOptions(beam_size=4, groups=2))
+    with pytest.raises(EndpointError, match="nobody answers there"):
+        nowhere.generate(prompts(merged), GREEDY)
 
 
 def test_an_answer_that_is_no_text_is_one_line(merged: Path) -> None:

@@ -9,17 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from aligncap.captioner.model import (
     AdapterSettings,
@@ -38,7 +28,7 @@ from aligncap.captioner.model import (
     trainable_summary,
 )
 from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
-from aligncap.captioner.vocabulary import Vocabulary, train_text_tokenizer
+from aligncap.captioner.vocabulary import train_text_tokenizer
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.training.pretrained import load_causal_lm
 from support.captioner import (
@@ -54,7 +44,13 @@ from support.captioner import (
 VOCABULARY = tiny_vocabulary()
 TEXT_SIZE = VOCABULARY.text_vocab_size
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-SMALL |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+SMALL |= {"num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": VOCABULARY.size}
+
+
+def other_lm(kind: str, **sizes: object) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **SMALL | sizes)
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def batch_of(rows: list[SharedPromptRow]) -> TorchBatch:
@@ -79,16 +75,17 @@ def trained(kind: str, *, tied: bool = True) -> CaptionModel:
 
 def assert_as_separate_rows(model: CaptionModel, rows: list[SharedPromptRow]) -> None:
     """Scores and gradients are those of each response after its own copy of the prompt."""
-    scores = model.response_log_probs(batch_of(rows)).sum
-    scores.mean().backward()
-    shared = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
-    model.zero_grad()
-    alone = separate_log_probs(model.causal_lm, rows, TEXT_SIZE)
-    alone.mean().backward()
-    torch.testing.assert_close(scores, alone, rtol=0, atol=1e-5)
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            torch.testing.assert_close(shared[name], p.grad, rtol=0, atol=1e-5, msg=name)
+    both = []
+    for scores in (
+        lambda: model.response_log_probs(batch_of(rows)).sum,
+        lambda: separate_log_probs(model.causal_lm, rows, TEXT_SIZE),
+    ):
+        model.zero_grad()
+        found = scores()
+        found.mean().backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+        both.append({"scores": found, **gradients})
+    torch.testing.assert_close(*both, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "adapter"])
@@ -104,9 +101,8 @@ def test_shared_prompt_equals_separate_rows(kind, responses, attention):
 
 def test_prompts_of_one_token_are_run_with_their_responses():
     eos = VOCABULARY.eos_id
-    assert_as_separate_rows(
-        tiny_model(), [SharedPromptRow([VOCABULARY.bos_id], [[5, 6, eos], [7, eos]])]
-    )
+    row = SharedPromptRow([VOCABULARY.bos_id], [[5, 6, eos], [7, eos]])
+    assert_as_separate_rows(tiny_model(), [row])
 
 
 @contextmanager
@@ -133,20 +129,17 @@ def test_every_token_is_run_once_and_prompts_first():
 
 
 def test_checkpointed_layers_are_run_once_with_the_same_gradients():
-    batch = tiny_batch(seed=2)
     plain, checkpointed = (CaptionModel(tiny_lm("llama").train(), VOCABULARY) for _ in range(2))
     checkpointed.bare.activation_checkpointing_enable()
     for model in (plain, checkpointed):
-        model.response_log_probs(batch).sum.sum().backward()
-    for (name, p), other in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
-        torch.testing.assert_close(other.grad, p.grad, rtol=0, atol=1e-5, msg=name)
+        model.response_log_probs(tiny_batch(seed=2)).sum.sum().backward()
+    found, expected = ([p.grad for p in model.parameters()] for model in (checkpointed, plain))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("window", "at_once"), [(8, True), (4096, False)])
 def test_responses_attend_to_the_whole_prompt_whatever_the_window(window, at_once):
-    torch.manual_seed(0)
-    config = MistralConfig(vocab_size=VOCABULARY.size, sliding_window=window, **SMALL)
-    causal_lm = MistralForCausalLM(config).eval()
+    causal_lm = other_lm("mistral", sliding_window=window)
     model = CaptionModel(causal_lm, VOCABULARY)
     ids = [int(i) for i in np.random.default_rng(3).integers(3, TEXT_SIZE, 20)]
     rows = [SharedPromptRow(ids, [[5, 6, VOCABULARY.eos_id]])]
@@ -175,14 +168,6 @@ def test_probabilities_run_over_text_only():
     torch.testing.assert_close(before.mean * batch.response_lengths, before.sum)
 
 
-def test_padding_and_neighbours_change_nothing():
-    model = tiny_model("opt")
-    rows = random_rows(VOCABULARY, seed=5, rows=4, responses=3)
-    alone = torch.cat([model.response_log_probs(batch_of([row])).sum for row in rows])
-    together = model.response_log_probs(batch_of(rows)).sum
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_scores():
     model = tiny_model()
@@ -196,7 +181,7 @@ class TestSpeechRows:
     @pytest.mark.parametrize("tied", [True, False])
     @pytest.mark.parametrize("kind", ["gpt2", "opt"])
     def test_new_rows_have_the_distribution_of_the_old_ones(self, kind, tied):
-        vocabulary = Vocabulary.of(train_text_tokenizer(TEXTS * 4, 320), codebook_size=4000)
+        vocabulary = tiny_vocabulary(codebook_size=4000)
         lm = tiny_lm(kind, tied=tied)
         with torch.no_grad():  # a mean and a direction that white noise has not
             table = lm.get_input_embeddings().weight
@@ -206,17 +191,16 @@ class TestSpeechRows:
         add_speech_tokens(lm, vocabulary, seed=1)
         assert lm.config.vocab_size == vocabulary.size
         assert lm.config.eos_token_id == lm.generation_config.eos_token_id == vocabulary.eos_id
-        shared = lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
-        assert shared == tied
-        rows = lm.get_input_embeddings().weight.detach()
+        rows = lm.get_input_embeddings().weight
+        assert (lm.get_output_embeddings().weight is rows) == tied
         assert torch.equal(rows[: len(text)], text)
-        new = rows[len(text) :]
+        new = rows[len(text) :].detach()
         torch.testing.assert_close(new.mean(0), text.mean(0), rtol=0, atol=2e-3)
         torch.testing.assert_close(new[:, 0], new[:, 1], rtol=0, atol=1e-5)
         torch.testing.assert_close(new.std(0), text.std(0, unbiased=False), rtol=0.1, atol=0)
 
     def test_spare_rows_of_a_backbone_are_used_before_it_grows(self):
-        lm = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY.size + 50, **SMALL))
+        lm = other_lm("llama", vocab_size=VOCABULARY.size + 50)
         last = lm.get_input_embeddings().weight.detach()[VOCABULARY.size :].clone()
         add_speech_tokens(lm, VOCABULARY)
         assert lm.config.vocab_size == VOCABULARY.size + 50
@@ -254,61 +238,55 @@ def test_a_small_llama_depends_on_its_seed_alone():
 def test_the_summary_counts_what_trains():
     model = tiny_model()
     total = sum(p.numel() for p in model.parameters())
-    line = f"{total:,} of {total:,} parameters train: base weights {total:,}"
-    assert trainable_summary(model) == line
+    whole = f"{total:,} of {total:,} parameters train: base weights {total:,}"
+    assert trainable_summary(model) == whole
     model.requires_grad_(False)
     assert trainable_summary(model) == f"0 of {total:,} parameters train"
-    line = trainable_summary(trained("llama"))
-    assert "LoRA" in line
-    assert "new token rows" in line
-    assert "base weights" not in line
+    adapted = trainable_summary(trained("llama"))
+    found = [words in adapted for words in ("LoRA", "new token rows", "base weights")]
+    assert found == [True, True, False]
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-class TestAdapter:
-    def test_without_it_the_model_is_the_base_even_after_training(self, kind, tied):
-        expected = tiny_model(kind, tied=tied).response_logits(tiny_batch())
-        fresh = add_adapter(tiny_model(kind, tied=tied)).eval()
-        torch.testing.assert_close(fresh.response_logits(tiny_batch()), expected)
-        student = trained(kind, tied=tied).train()
-        with adapter_disabled(student):
-            seen = student.response_logits(tiny_batch())
-            assert not student.training
-        assert not seen.requires_grad
-        assert student.training
-        torch.testing.assert_close(seen, expected, rtol=0, atol=1e-6)
-        assert (student.response_logits(tiny_batch()) - expected).abs().max() > 1e-3
+def test_an_adapter_is_switched_off_saved_and_merged(kind, tied, tmp_path):
+    batch, base = tiny_batch(), tiny_lm(kind, tied=tied)
+    expected = tiny_model(kind, tied=tied).response_logits(batch)
+    fresh = add_adapter(tiny_model(kind, tied=tied)).eval()
+    torch.testing.assert_close(fresh.response_logits(batch), expected)
 
-    def test_saved_it_is_the_same_to_the_bit_and_merged_within_rounding(self, kind, tied, tmp_path):
-        model = trained(kind, tied=tied)
-        before = model.response_logits(tiny_batch()).detach()
-        save_adapter(model, tmp_path, base="some/base")
-        again = load_adapter(tiny_lm(kind, tied=tied), VOCABULARY, tmp_path).eval()
-        assert torch.equal(again.response_logits(tiny_batch()), before)
-        config = json.loads((tmp_path / "adapter_config.json").read_text())
-        assert config["base_model_name_or_path"] == "some/base"
-        assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors", ".json"}
-        merged = merge_adapter(model)
-        assert not any("lora" in name for name, _ in merged.named_parameters())
-        torch.testing.assert_close(merged.response_logits(tiny_batch()), before, rtol=0, atol=1e-5)
+    student = trained(kind, tied=tied)
+    adapted = student.response_logits(batch).detach()
+    assert (adapted - expected).abs().max() > 1e-3
+    student.train()
+    with adapter_disabled(student):
+        seen = student.response_logits(batch)
+        assert not student.training
+    assert not seen.requires_grad
+    assert student.training
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-6)
 
-    def test_speech_rows_train_and_text_rows_do_not(self, kind, tied):
-        before = tiny_lm(kind, tied=tied).get_input_embeddings().weight.detach()
-        merged = merge_adapter(trained(kind, tied=tied))
-        after = merged.bare.get_input_embeddings().weight.detach()
-        base = VOCABULARY.shape.base_size
-        assert torch.equal(after[:base], before[:base])
-        used = VOCABULARY.speech_base + torch.arange(VOCABULARY.shape.codebook_size)
-        assert ((after - before)[used].abs().max(1).values > 1e-4).float().mean() > 0.8
+    save_adapter(student.eval(), tmp_path, base="some/base")
+    again = load_adapter(tiny_lm(kind, tied=tied), VOCABULARY, tmp_path).eval()
+    assert torch.equal(again.response_logits(batch), adapted)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "some/base"
+    assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors", ".json"}
+
+    merged = merge_adapter(student)
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    torch.testing.assert_close(merged.response_logits(batch), adapted, rtol=0, atol=1e-5)
+    before, after = (lm.get_input_embeddings().weight.detach() for lm in (base, merged.bare))
+    moved = (after - before).abs().amax(1)
+    assert not moved[: VOCABULARY.shape.base_size].any()  # text rows do not train, speech rows do
+    assert (moved[VOCABULARY.speech_base : VOCABULARY.size] > 1e-4).float().mean() > 0.8
 
 
 def test_adapters_that_cannot_be_are_refused(tmp_path):
-    model = tiny_model()
-    with pytest.raises(RecipeError, match="add_adapter"), adapter_disabled(model):
+    with pytest.raises(RecipeError, match="add_adapter"), adapter_disabled(tiny_model()):
         pass
     with pytest.raises(RecipeError, match="add_adapter"):
-        merge_adapter(model)
+        merge_adapter(tiny_model())
     with pytest.raises(RecipeError, match="merge"):
         add_adapter(trained("llama"))
     (tmp_path / "adapter_model.bin").write_bytes(b"pickle")
@@ -318,11 +296,7 @@ def test_adapters_that_cannot_be_are_refused(tmp_path):
 
 def test_a_kind_that_is_in_no_table_keeps_its_own_logits():
     """Gemma 2 bends its logits (softcap)."""
-    torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=VOCABULARY.size, head_dim=16, final_logit_softcapping=0.5, **SMALL
-    )
-    causal_lm = Gemma2ForCausalLM(config).eval()
+    causal_lm = other_lm("gemma2", head_dim=16, final_logit_softcapping=0.5)
     [row] = random_rows(VOCABULARY, seed=0, rows=1, responses=1)
     logits = CaptionModel(causal_lm, VOCABULARY).response_logits(batch_of([row]))
     ids = torch.tensor([[*row.prompt_ids, *row.responses[0]]])
@@ -334,9 +308,8 @@ def test_a_kind_that_is_in_no_table_keeps_its_own_logits():
 
 
 def test_models_that_cannot_read_speech_are_refused():
-    bloom = BloomConfig(vocab_size=VOCABULARY.size, hidden_size=16, n_layer=1, n_head=2)
     with pytest.raises(RecipeError, match="position_ids"):
-        CaptionModel(BloomForCausalLM(bloom), VOCABULARY)
+        CaptionModel(other_lm("bloom", n_layer=1, n_head=2), VOCABULARY)
     with pytest.raises(RecipeError, match="add_speech_tokens"):
         CaptionModel(tiny_lm("gpt2"), tiny_vocabulary(codebooks=2))
 
@@ -350,7 +323,7 @@ def test_a_prompt_beyond_the_position_table_is_an_error_not_a_crash(kind):
         model.response_logits(batch_of([SharedPromptRow((0,) * longest, ((0, 1),))]))
 
 
-def test_a_model_that_is_not_here_says_what_to_fetch(monkeypatch):
+def test_a_model_that_is_not_here_says_what_to_fetch(monkeypatch, tmp_path):
     def refuse(*_: object) -> None:
         raise AssertionError("looked for the network")
 
@@ -358,9 +331,6 @@ def test_a_model_that_is_not_here_says_what_to_fetch(monkeypatch):
     with pytest.raises(MissingModelError, match="hf download nobody/no-such-model") as caught:
         load_causal_lm("nobody/no-such-model")
     assert "\n" not in str(caught.value)
-
-
-def test_a_folder_without_weights_in_safetensors_is_not_opened(tmp_path):
     causal_lm = tiny_lm("gpt2")
     causal_lm.config.save_pretrained(tmp_path)
     with pytest.raises(MissingModelError, match=r"needs config\.json, model\.safetensors"):

@@ -26,14 +26,12 @@ from aligncap.values import Fact, Facts, SpeechTokens
 from support.captioner import tiny_vocabulary
 
 VOCABULARY = tiny_vocabulary()
+BUILDER = PromptBuilder(VOCABULARY)
 TEXT = st.text(max_size=30)
 SOME_TEXT = st.text(min_size=1, max_size=30)
 
-SLOW = Facts(
-    3.0,
-    2.5,
-    MappingProxyType({"pace_syllables_per_s": Fact("pace_syllables_per_s", 2.0, "1/s", 0.9)}),
-)
+PACE = Fact("pace_syllables_per_s", 2.0, "1/s", 0.9)
+SLOW = Facts(3.0, 2.5, MappingProxyType({PACE.name: PACE}))
 SAD = SpeechTokens(np.array([[1, 2]]), {"emotion": {"sad": 0.8, "happy": 0.2}})
 
 
@@ -46,65 +44,53 @@ SAD = SpeechTokens(np.array([[1, 2]]), {"emotion": {"sad": 0.8, "happy": 0.2}})
     ],
 )
 def test_the_acoustic_prompt_of_each_source(source, english, chinese):
+    assert source in ACOUSTIC_PROMPT_SOURCES
     assert student_acoustic_prompt(source, SLOW, SAD, "en") == english
     assert student_acoustic_prompt(source, SLOW, SAD, "zh") == chinese
 
 
-def test_acoustic_prompt_sources_are_named():
-    assert ACOUSTIC_PROMPT_SOURCES == ("none", "measured", "heard")
-    with pytest.raises(UnknownNameError, match="guessed"):
-        student_acoustic_prompt("guessed", SLOW, SAD, "en")
-
-
 @given(st.integers(0, 20), TEXT, st.sampled_from(["en", "zh"]))
 def test_the_students_prompt_is_bos_act_speech_instruction(frames, act, language):
-    builder = PromptBuilder(VOCABULARY)
     codes = np.arange(frames, dtype=np.int64)[None] % 16
-    bos, *ids = builder.student(SpeechTokens(codes), language=language, act=act)
+    bos, *ids = BUILDER.student(SpeechTokens(codes), language=language, act=act)
     assert bos == VOCABULARY.bos_id
     opened = ids.index(VOCABULARY.speech_open_id)
     closed = ids.index(VOCABULARY.speech_close_id)
     assert VOCABULARY.decode(ids[:opened]) == (f"{act}\n" if act else "")
     assert ids[opened + 1 : closed] == [VOCABULARY.speech_base + code for code in codes[0]]
-    assert VOCABULARY.decode(ids[closed + 1 :]) == builder.template.instructions[language]
+    assert VOCABULARY.decode(ids[closed + 1 :]) == BUILDER.template.instructions[language]
 
 
 @given(TEXT, SOME_TEXT, SOME_TEXT, st.sampled_from(TEACHER_PROMPTS))
 def test_the_teachers_prompt_is_the_text_that_it_names(act, sem, transcript, teacher_prompt):
-    builder = PromptBuilder(VOCABULARY)
     parts = TeacherPromptParts(act, sem, transcript)
-    ids = builder.teacher(parts, language="en", teacher_prompt=teacher_prompt)
+    ids = BUILDER.teacher(parts, language="en", teacher_prompt=teacher_prompt)
     assert max(ids) < VOCABULARY.text_vocab_size  # no speech, whatever the texts are
-    texts = [
-        act,
-        *({"sem": sem, "transcript": transcript}[k] for k in teacher_prompt.split("+")[1:]),
-    ]
-    expected = "".join(f"{text}\n" for text in texts if text) + builder.template.instructions["en"]
+    known = {"act": act, "sem": sem, "transcript": transcript}
+    texts = [f"{known[name]}\n" for name in teacher_prompt.split("+") if known[name]]
     assert ids[0] == VOCABULARY.bos_id
-    assert VOCABULARY.decode(ids) == expected
+    assert VOCABULARY.decode(ids) == "".join(texts) + BUILDER.template.instructions["en"]
 
 
 def test_a_response_ends_with_eos():
-    ids = PromptBuilder(VOCABULARY).response("She is calm.")
+    ids = BUILDER.response("She is calm.")
     assert ids[-1] == VOCABULARY.eos_id
     assert VOCABULARY.decode(ids) == "She is calm."
 
 
-def test_a_teachers_missing_text_is_named():
-    builder = PromptBuilder(VOCABULARY)
-    with pytest.raises(DataError, match="no sem text"):
-        builder.teacher(TeacherPromptParts("Feeling calm"), language="en", teacher_prompt="act+sem")
-    with pytest.raises(UnknownNameError, match=r"act\+sem"):
-        builder.teacher(TeacherPromptParts(), language="en", teacher_prompt="act+sems")
-
-
-def test_instructions_and_separator_are_the_templates():
-    template = PromptTemplate({"am": "ድምፁን ግለጽ።\n"}, separator=" | ")
-    builder = PromptBuilder(VOCABULARY, template)
-    ids = builder.teacher(TeacherPromptParts("Feeling sad"), language="am", teacher_prompt="act")
+def test_instructions_and_separator_are_the_templates_and_what_is_missing_is_named():
+    builder = PromptBuilder(VOCABULARY, PromptTemplate({"am": "ድምፁን ግለጽ።\n"}, separator=" | "))
+    parts = TeacherPromptParts("Feeling sad")
+    ids = builder.teacher(parts, language="am", teacher_prompt="act")
     assert VOCABULARY.decode(ids) == "Feeling sad | ድምፁን ግለጽ።\n"
     with pytest.raises(UnknownNameError, match="language"):
-        builder.student(SpeechTokens(np.zeros((1, 1), np.int64)), language="en")
+        builder.student(SAD, language="en")
+    with pytest.raises(DataError, match="no sem text"):
+        builder.teacher(parts, language="am", teacher_prompt="act+sem")
+    with pytest.raises(UnknownNameError, match=r"act\+sem"):
+        builder.teacher(parts, language="am", teacher_prompt="act+sems")
+    with pytest.raises(UnknownNameError, match="guessed"):
+        student_acoustic_prompt("guessed", SLOW, SAD, "en")
     with pytest.raises(RecipeError):
         PromptTemplate({"en": ""})
 

@@ -11,6 +11,7 @@ from aligncap.data.manifest import read_manifest
 from aligncap.prosody import pitch_track
 from aligncap.prosody.pitch import once_per_waveform
 from aligncap.values import RATE_HZ, Waveform
+from support.signals import harmonics, noise, seconds, waveform
 
 parselmouth = pytest.importorskip("parselmouth", reason="the oracle, of the dev extra")
 
@@ -18,21 +19,14 @@ CLIPS = 12
 """Clips of each corpus, evenly spread."""
 
 
-def harmonic(frequency_hz: np.ndarray) -> Waveform:
-    """A voice-like sound whose pitch follows `frequency_hz`, one value a sample."""
-    phase = 2 * np.pi * np.cumsum(frequency_hz) / RATE_HZ
-    sound = sum(np.sin(n * phase) / n for n in range(1, 12))
-    return Waveform((0.1 * sound).astype(np.float32))
-
-
 def compared(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Our pitch and Praat's of a clip at the same moments, 0 where unvoiced."""
-    waveform = load(path)
-    track = pitch_track(waveform)
-    sound = parselmouth.Sound(waveform.samples.astype(np.float64), RATE_HZ)
-    praat = sound.to_pitch_ac(time_step=0.01, pitch_floor=60, pitch_ceiling=600)
-    theirs = np.nan_to_num([praat.get_value_at_time(t) for t in track.times_s])
-    return track.frequency_hz, theirs
+    sound = load(path)
+    track = pitch_track(sound)
+    praat = parselmouth.Sound(sound.samples.astype(np.float64), RATE_HZ).to_pitch_ac(
+        time_step=0.01, pitch_floor=60, pitch_ceiling=600
+    )
+    return track.frequency_hz, np.nan_to_num([praat.get_value_at_time(t) for t in track.times_s])
 
 
 @pytest.mark.parametrize("corpus", ["ravdess", "emodb", "nemo", "ased", "secap"])
@@ -51,17 +45,20 @@ def test_pitch_agrees_with_praat_on_real_voices(speech_data, corpus):
             assert abs(apart_st) < 1.0
 
 
+def steady(hertz: float) -> np.ndarray:
+    return 0.1 * harmonics(np.full(RATE_HZ, hertz), top_hz=12 * hertz)
+
+
 @pytest.mark.parametrize("hertz", [70.0, 110.0, 200.0, 330.0, 550.0])
-def test_a_steady_voice_has_its_pitch(hertz):
-    track = pitch_track(harmonic(np.full(RATE_HZ, hertz)))
-    inside = track.frequency_hz[10:-10]
-    assert (inside > 0).all()
-    np.testing.assert_allclose(inside, hertz, rtol=0.005)
+def test_a_steady_voice_has_its_pitch_whatever_its_level(hertz):
+    for level in (1.0, 0.01):
+        inside = pitch_track(waveform(level * steady(hertz))).frequency_hz[10:-10]
+        np.testing.assert_allclose(inside, hertz, rtol=0.005)
 
 
 def test_a_glide_is_followed():
     wanted = np.geomspace(120, 240, RATE_HZ)
-    track = pitch_track(harmonic(wanted))
+    track = pitch_track(waveform(0.1 * harmonics(wanted, top_hz=2640)))
     moments = np.minimum((track.times_s * RATE_HZ).astype(int), RATE_HZ - 1)
     np.testing.assert_allclose(track.frequency_hz[10:-10], wanted[moments][10:-10], rtol=0.02)
 
@@ -69,33 +66,20 @@ def test_a_glide_is_followed():
 @pytest.mark.parametrize(("depth", "falls"), [(0.53, False), (0.7, True)])
 def test_the_track_jumps_an_octave_only_for_a_clear_subharmonic(depth, falls):
     """Every other cycle is weakened for a tenth of a second, as a creaking voice does."""
-    time_s = np.arange(RATE_HZ) / RATE_HZ
-    steady = sum(np.sin(2 * np.pi * 200.0 * n * time_s) / n for n in range(1, 12))
+    time_s = seconds(1)
+    sound = 0.1 * sum(np.sin(2 * np.pi * 200.0 * n * time_s) / n for n in range(1, 12))
     odd = np.floor(200.0 * time_s).astype(int) % 2 == 1
     weak = odd & (np.abs(time_s - 0.5) < 0.05)
-    sound = Waveform((0.1 * np.where(weak, 1 - depth, 1) * steady).astype(np.float32))
-    inside = pitch_track(sound).frequency_hz[5:-5]
+    inside = pitch_track(waveform(np.where(weak, 1 - depth, 1) * sound)).frequency_hz[5:-5]
     assert (inside > 0).all()
     # Ten frames of a slightly better octave do not pay for two jumps of 0.5 each.
     assert (inside < 150.0).any() == falls
 
 
-def test_noise_and_silence_have_no_pitch():
-    noise = np.random.default_rng(0).normal(0, 0.1, RATE_HZ).astype(np.float32)
-    assert pitch_track(Waveform(noise)).voiced.mean() < 0.05
-    assert not pitch_track(Waveform(np.zeros(RATE_HZ, np.float32))).voiced.any()
-
-
-def test_level_does_not_matter():
-    sound = harmonic(np.full(RATE_HZ, 180.0))
-    quieter = Waveform(sound.samples * np.float32(0.01))
-    np.testing.assert_allclose(
-        pitch_track(sound).frequency_hz, pitch_track(quieter).frequency_hz, rtol=1e-3
-    )
-
-
-def test_less_than_a_frame_gives_an_empty_track():
-    assert len(pitch_track(Waveform(np.zeros(100, np.float32))).frequency_hz) == 0
+def test_noise_silence_and_less_than_a_frame_have_no_pitch():
+    assert pitch_track(waveform(0.1 * noise(1))).voiced.mean() < 0.05
+    assert not pitch_track(waveform(np.zeros(RATE_HZ))).voiced.any()
+    assert len(pitch_track(waveform(np.zeros(100))).frequency_hz) == 0
 
 
 def test_the_pitch_of_a_waveform_is_computed_once_and_kept_no_longer_than_it() -> None:

@@ -2,44 +2,19 @@
 
 import sys
 import warnings
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import soundfile
 
-from aligncap.values import RATE_HZ
 from support.speech_tokenizers import (
     CONFIG,
-    Clip,
-    FakeTokenizer,
-    noise,
     official_model,
     official_state,
     save_checkpoint,
 )
-
-
-@pytest.fixture
-def tokenizer() -> FakeTokenizer:
-    return FakeTokenizer()
-
-
-@pytest.fixture
-def write_clips(tmp_path: Path) -> Callable[[int], list[Clip]]:
-    """Writes that many short wav files, each with its own sound."""
-
-    def write(count: int) -> list[Clip]:
-        clips = [Clip(f"clip{n}", tmp_path / "corpus" / f"{n}.wav") for n in range(count)]
-        (tmp_path / "corpus").mkdir()
-        for number, clip in enumerate(clips):
-            soundfile.write(clip.path, noise(4000 + 320 * number, number).samples, RATE_HZ)
-        return clips
-
-    return write
 
 
 @pytest.fixture(scope="session")
@@ -59,16 +34,9 @@ def official_module() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def official(official_module: ModuleType) -> Any:
-    """A small official model of random weights."""
-    return official_model(official_module, CONFIG)
-
-
-@pytest.fixture(scope="session")
-def official_checkpoint(official: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of that model's checkpoint."""
-    folder = tmp_path_factory.mktemp("official") / "small"
-    return save_checkpoint(official.state_dict(), folder, CONFIG)
+def official(official_module: ModuleType, state: dict[str, Any]) -> Any:
+    """The official model of the small checkpoint."""
+    return official_model(official_module, CONFIG, state)
 
 
 @pytest.fixture(scope="session")

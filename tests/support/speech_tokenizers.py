@@ -73,28 +73,30 @@ class Clip:
     path: Path
 
 
-def official_model(module: ModuleType, config: dict[str, Any]) -> Any:
-    """An official model of random weights whose codebooks are drawn from its encoder's outputs.
-
-    Random codebooks would not do: a random encoder moves so little that one entry would be nearest
-    to every frame.
-    """
+def official_model(
+    module: ModuleType, config: dict[str, Any], state: dict[str, Any] | None = None
+) -> Any:
+    """The official model, of random weights or with the encoder and codebooks of `state`."""
     import torch
 
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.nn.utils.weight_norm is an old way
         model = module.SpeechTokenizer(config).eval()
-    with torch.no_grad():
-        frames = model.encoder(torch.from_numpy(noise(6 * RATE_HZ, 99).samples)[None, None])[0].T
-        books = draw_codebooks(frames, depth=config["n_q"], entries=config["codebook_size"])
-        for layer, book in zip(model.quantizer.vq.layers, books, strict=True):
-            layer._codebook.embed.copy_(book)
+    if state:
+        known = {name: tensor for name, tensor in state.items() if "decoder" not in name}
+        missing, unexpected = model.load_state_dict(known, strict=False)
+        assert not unexpected
+        assert not any("encoder" in name for name in missing)
     return model
 
 
 def draw_codebooks(frames: Any, *, depth: int, entries: int) -> Any:
-    """Codebooks [depth, entries, width] out of what frames [n, width] leave over."""
+    """Codebooks [depth, entries, width] out of what frames [n, width] leave over.
+
+    Random codebooks would not do: a random encoder moves so little that one entry would be nearest
+    to every frame.
+    """
     import torch
 
     books = []
