@@ -2,7 +2,6 @@
 
 import json
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,23 +13,19 @@ from aligncap.data.splits import Seen, Sound, Split, count_leaks, split_manifest
 from support import corpora
 from support.killer import finish, start
 
-SHORT, LONG = 300, 3000
-
 
 def long_manifest(folder: Path, count: int) -> Path:
     folder.mkdir(parents=True)
-    path = folder / "manifest.jsonl"
-    with path.open("w") as lines:
+    with (folder / "manifest.jsonl").open("w") as lines:
         for number in range(count):
-            row = {
-                "id": f"u{number}",
-                "file": f"u{number}.wav",
-                "speaker": f"s{number % 997}",
-                "text": f"Sentence {number} of a long corpus, " + "x" * 200,
-                "sha256": f"{number:064x}",
-            }
-            lines.write(json.dumps(row) + "\n")
-    return path
+            row = {"id": f"u{number}", "file": f"u{number}.wav", "speaker": f"s{number % 997}"}
+            row["text"] = f"Sentence {number} of a long corpus, " + "x" * 200
+            lines.write(json.dumps({**row, "sha256": f"{number:064x}"}) + "\n")
+    return folder / "manifest.jsonl"
+
+
+def read_one(folder: Path, count: int) -> None:
+    assert sum(1 for _ in read_manifest(long_manifest(folder, count))) == count
 
 
 def split_one(folder: Path, count: int) -> None:
@@ -48,54 +43,44 @@ def look_at_one(folder: Path, count: int) -> None:
         Utterance(id=clip.id, path=first, speaker=clip.speaker, text=clip.text)
         for clip in read_manifest(manifest)
     )
-    numbers = iter(range(count))
-
-    def sound_of(_: Path) -> Sound:
-        return Sound(f"{next(numbers):064x}", 1.0, 16_000)
-
+    sounds = (Sound(f"{number:064x}", 1.0, 16_000) for number in range(count))
+    how = {"sound_of": lambda path: next(sounds), "on_fault": lambda fault: None}
     with Seen(folder) as seen:
-        look = Inspection(
-            open_corpus("folder"), seen, sound_of=sound_of, on_fault=lambda fault: None
-        )
+        look = Inspection(open_corpus("folder"), seen, **how)
         assert sum(1 for _ in look.usable(clips)) == count
         assert seen.number("id") == count
 
 
-def peak_bytes(work: Callable[[Path, int], None], folder: Path, count: int) -> int:
-    tracemalloc.start()
-    try:
-        work(folder / str(count), count)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+def prepare_one(folder: Path, count: int) -> None:
+    for number in range(count):
+        corpora.noise(folder / "src" / f"{number}.wav", length_s=0.2)
+    report = prepare(open_corpus("folder"), folder / "src", folder / "out", split=Split("random"))
+    assert report.tally.clips == count
 
 
-@pytest.mark.parametrize("work", [split_one, look_at_one])
-def test_ten_times_as_many_take_no_more(work: Callable[[Path, int], None], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("work", "short", "long", "clip_bytes"),
+    [
+        # A list of what differs would take more than 200 bytes a clip; names of nothing are kept.
+        (read_one, 300, 3000, 20),
+        (split_one, 300, 3000, 20),
+        (look_at_one, 300, 3000, 20),
+        # A sound is 12,800 bytes; a tenth of that is room for names and what the allocator likes.
+        (prepare_one, 60, 120, 1_280),
+    ],
+)
+def test_more_clips_take_no_more_memory(work, short, long, clip_bytes, tmp_path) -> None:
+    def peak_bytes(count: int) -> int:
+        tracemalloc.start()
+        try:
+            work(tmp_path / str(count), count)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
     work(tmp_path / "warm", 10)  # what is imported and cached once
-    short = peak_bytes(work, tmp_path, SHORT)
-    long = peak_bytes(work, tmp_path, LONG)
-    # A list of what differs would take more than 200 bytes a clip; names of nothing are kept.
-    assert long - short < 20 * (LONG - SHORT)
-
-
-def test_preparing_holds_one_sound_at_a_time(tmp_path: Path) -> None:
-    for number in range(120):
-        corpora.noise(tmp_path / "src" / f"{number % 4}" / f"{number}.wav", length_s=0.2)
-
-    def prepare_some(folder: Path, count: int) -> None:
-        source = tmp_path / f"src{count}"
-        source.mkdir()
-        for part in range(count // 30):
-            (source / str(part)).symlink_to(tmp_path / "src" / str(part))
-        report = prepare(open_corpus("folder"), source, folder, split=Split("random"))
-        assert report.tally.clips == count
-
-    prepare_some(tmp_path / "warm", 30)
-    short = peak_bytes(prepare_some, tmp_path, 60)
-    long = peak_bytes(prepare_some, tmp_path, 120)
-    # A sound is 12,800 bytes; a tenth of that is room for names and what the allocator likes.
-    assert long < short + 60 * 1_280
+    few = peak_bytes(short)
+    assert peak_bytes(long) - few < clip_bytes * (long - short)
 
 
 SPLIT_ONE = """
@@ -108,6 +93,7 @@ print(peak.split()[1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells the peak")
 def test_a_process_grows_by_the_cache_of_the_record_and_no_more(tmp_path: Path) -> None:
     """The whole process, SQLite and all that Python does not count with it."""

@@ -2,8 +2,9 @@
 
 import json
 import tracemalloc
+from contextlib import nullcontext
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,63 +25,47 @@ def facts_of(number: float) -> Facts:
     return Facts(number + 1, number, MappingProxyType(named))
 
 
-class OneProcess:
-    """In place of a pool of processes: the same work, where a test can look on."""
-
-    def __init__(self, _: int) -> None:
-        pass
-
-    def __enter__(self) -> "OneProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def map(self, function, items, chunksize):
-        return map(function, items)
+def files(*numbers: int) -> list[Path]:
+    return [Path(f"{n}.wav") for n in numbers]
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Which files were measured; a file's facts are its name."""
+    """Which files were measured; a file's facts are its name. In place of a pool of processes the
+    same work is done in this one."""
     asked: list[Path] = []
 
     def line_of(path: Path) -> str:
         asked.append(path)
         return write_facts(facts_of(float(path.stem)))
 
-    monkeypatch.setattr(manifest, "ProcessPoolExecutor", OneProcess)
+    pool = SimpleNamespace(map=lambda function, items, chunksize: map(function, items))
+    monkeypatch.setattr(manifest, "ProcessPoolExecutor", lambda _: nullcontext(pool))
     monkeypatch.setattr(manifest, "_line_of", line_of)
     return asked
 
 
-def test_facts_come_back_as_they_were():
+def test_facts_come_back_in_the_order_asked_for_and_are_measured_once(tmp_path, measured):
     assert read_facts(write_facts(facts_of(2.5))) == facts_of(2.5)
-    assert "\n" not in write_facts(facts_of(2.5))
-
-
-def test_facts_are_in_the_order_asked_for_and_measured_once(tmp_path, measured):
-    cache, paths = tmp_path / "new" / "facts.jsonl", [Path(f"{n}.wav") for n in (3, 1, 2)]
+    cache, paths = tmp_path / "new" / "facts.jsonl", files(3, 1, 2)
     assert list(measure_all(cache, paths)) == [facts_of(n) for n in (3.0, 1.0, 2.0)]
-    assert measured == paths
     assert list(measure_all(cache, paths[::-1])) == [facts_of(n) for n in (2.0, 1.0, 3.0)]
     assert measured == paths
 
 
 @pytest.mark.parametrize("kept", [1, 20, 60])
 def test_a_line_torn_off_is_measured_again_and_not_written_onto(tmp_path, measured, kept):
-    cache, paths = tmp_path / "facts.jsonl", [Path(f"{n}.wav") for n in (1, 2, 3)]
+    cache, paths = tmp_path / "facts.jsonl", files(1, 2, 3)
     measure_all(cache, paths[:2])
     whole = cache.read_bytes()
-    second = whole.index(b"\n") + 1
-    cache.write_bytes(whole[: second + kept])
+    cache.write_bytes(whole[: whole.index(b"\n") + 1 + kept])
     measured.clear()
     for _ in range(2):  # the second time, everything is read from what the first one wrote
         assert list(measure_all(cache, paths)) == [facts_of(n) for n in (1.0, 2.0, 3.0)]
     assert measured == paths[1:]
-    lines = cache.read_text("utf-8").splitlines()
-    assert [line.partition("\t")[0] for line in lines] == [str(path) for path in paths]
-    assert all(json.loads(line.partition("\t")[2]) for line in lines)
+    lines = [line.partition("\t") for line in cache.read_text("utf-8").splitlines()]
+    assert [path for path, _, _ in lines] == [str(path) for path in paths]
+    assert all(json.loads(facts) for _, _, facts in lines)
 
 
 def test_a_file_is_measured_as_the_captioner_measures_it(tmp_path):
@@ -89,20 +74,17 @@ def test_a_file_is_measured_as_the_captioner_measures_it(tmp_path):
     path = tmp_path / "tone.wav"
     soundfile.write(path, 0.2 * sound, RATE_HZ)
     (found,) = measure_all(tmp_path / "facts.jsonl", [path])
-    expected = measure(load(path))
-    assert list(found) == list(expected)
+    assert list(found) == list(measure(load(path)))
 
 
 def test_facts_are_read_when_they_are_asked_for(tmp_path, measured):
-    paths = [Path(f"{n}.wav") for n in range(400)]
-    found = measure_all(tmp_path / "facts.jsonl", paths)
+    found = measure_all(tmp_path / "facts.jsonl", files(*range(400)))
     assert (len(found), found[7], found[-1]) == (400, facts_of(7.0), facts_of(399.0))
     assert list(found[3:5]) == [facts_of(3.0), facts_of(4.0)]
-    measure_all(tmp_path / "facts.jsonl", [Path("1000.wav")])
+    measure_all(tmp_path / "facts.jsonl", files(1000))
     assert found[399] == facts_of(399.0)  # more lines behind it change nothing
     tracemalloc.start()
-    for one in found:
-        assert one.duration_s
+    assert all(one.duration_s for one in found)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 400 * 200  # a file's facts take more than a kilobyte
