@@ -85,7 +85,7 @@ def test_a_file_a_waveform_and_an_array_are_captioned_alike(example_clips):
 
 
 class TestRecord:
-    def test_it_says_what_is_known(self, example_clips):
+    def test_it_says_what_is_known_and_how_sure_the_beams_are_together(self, example_clips):
         caption = captioner()[0].caption(example_clips[0])
         found = (caption.text, caption.model, caption.candidates, caption.part_s)
         assert found == (SAID[0], "tiny", (), None)
@@ -96,10 +96,7 @@ class TestRecord:
         assert all(evidence.measurement for evidence in caption.evidence)
         assert caption.arousal is not None
         assert caption.arousal < 0
-
-    def test_how_sure_the_beams_are_together(self, example_clips):
-        """Calm e^-1, sad e^-2, angry e^-3 of what is named; neutral is what calm stands for."""
-        caption = captioner()[0].caption(example_clips[0])
+        # Calm e^-1, sad e^-2, angry e^-3 of what is named; neutral is what calm stands for.
         weights = np.exp([-1.0, -2.0, -3.0])
         named = dict(zip(("neutral", "sad", "angry"), weights / weights.sum(), strict=True))
         assert caption.emotion == pytest.approx({name: named.get(name, 0.0) for name in EMOTIONS})
@@ -111,11 +108,9 @@ class TestRecord:
         caption = captioner(tokenizer=tokenizer)[0].caption(example_clips[0])
         assert caption.emotion == {name: heads.get(name, 0.0) for name in EMOTIONS}
         assert caption.confidence == 0.25
-
-    def test_one_that_names_no_emotion_has_no_confidence(self, example_clips):
-        caption = captioner("A woman speaks.")[0].caption(example_clips[0])
-        assert caption.confidence == 0.0
-        assert sum(caption.emotion.values()) == pytest.approx(1.0)
+        nameless = captioner("A woman speaks.")[0].caption(example_clips[0])
+        assert nameless.confidence == 0.0
+        assert sum(nameless.emotion.values()) == pytest.approx(1.0)
 
     def test_candidates_are_the_others_each_once_and_evidence_can_be_left_out(self, example_clips):
         made, _ = captioner(SAID[0], SAID[0], SAID[1], SAID[2])

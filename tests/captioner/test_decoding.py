@@ -275,18 +275,14 @@ def test_both_runtimes_find_the_same(both, number: int) -> None:
     assert [h.ids for h in in_torch] == [h.ids for h in in_ct2]
     ours, theirs = ([(h.score, h.log_probability) for h in f] for f in (in_torch, in_ct2))
     assert np.allclose(ours, theirs, atol=2e-3)
+    if number == 0:  # one greedy response a prompt
+        for prompt, one in zip(prompts(3), in_torch, strict=False):
+            exact = log_probability(both[0]._model, prompt, one.ids, MANY, min_length=1)
+            assert one.log_probability == pytest.approx(exact, abs=2e-3)
+        assert [runtime.generate([], SEARCHES[0]) for runtime in both] == [[], []]
     if number == 3:  # some responses end early and some do not, or the stop rule would not be seen
         assert any(h.ids[-1] in MANY_STOPS for h in in_torch)
         assert len({len(h.ids) for h in in_torch}) > 3
-
-
-def test_log_probabilities_are_sums_of_log_softmax(both) -> None:
-    options = DecodeOptions(beam_size=1, min_length=2, max_length=10)
-    for runtime in both:
-        assert runtime.generate([], options) == []
-        for prompt, [one] in zip(prompts(3), runtime.generate(prompts(3), options), strict=True):
-            expected = log_probability(both[0]._model, prompt, one.ids, MANY, min_length=2)
-            assert one.log_probability == pytest.approx(expected, abs=2e-3)
 
 
 def test_samples_of_both_come_from_one_distribution(both) -> None:

@@ -16,7 +16,6 @@ from aligncap.captioner.captioner import load
 from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta, save
 from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.export import convert, export, merge_folder, prompt_text
-from aligncap.captioner.model import AdapterSettings, CaptionModel, add_adapter
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.runtimes import CT2Runtime, DecodeOptions, ResponseRules
 from aligncap.errors import DataError, MissingModelError, RecipeError, UnknownNameError
@@ -144,15 +143,12 @@ CODES = [[3, 1, 4, 1, 5, 9, 2, 6], [15, 0, 15], [7]]
 def adapted(request, tmp_path) -> Path:
     """An adapter with opinions over a base beside it."""
     torch.manual_seed(1)
-    kind, tied = request.param
-    lm = tiny_lm(kind, tied=tied)
-    lm.get_output_embeddings().weight.data.mul_(8.0)
-    save(tmp_path / "base", CaptionModel(lm, tiny_vocabulary()), tiny_meta())
-    model = add_adapter(load_torch(tmp_path / "base"), AdapterSettings(rank=2))
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and "trainable_tokens" not in name:
-            parameter.data.normal_(0, 0.3)
-    save(tmp_path / "model", model, tiny_meta(weights="adapter", base=str(tmp_path / "base")))
+    model = tiny_model(request.param[0], tied=request.param[1])
+    model.bare.get_output_embeddings().weight.data.mul_(8.0)
+    base = str(tmp_path / "base")
+    save(tmp_path / "base", model, tiny_meta())
+    meta = tiny_meta(weights="adapter", base=base)
+    save(tmp_path / "model", random_adapter(model, deviation=0.3), meta)
     return tmp_path / "model"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.captioner.captioner import CaptionGenerator, Preprocessor, StudentInput
+from aligncap.captioner.captioner import CaptionGenerator, Preprocessor
 from aligncap.captioner.checkpoint import MODELS, load_vocabulary, read_meta
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
 from aligncap.captioner.runtimes import CT2Runtime, ResponseRules
@@ -13,23 +13,6 @@ from aligncap.clues import emotion_of
 from aligncap.tokenizers import open_tokenizer
 
 MINI = MODELS["mini"]
-CLIPS = 50
-
-
-def inputs(speech: Path) -> list[StudentInput]:
-    """Ten clips of each corpus, spread over its manifest."""
-    meta = read_meta(MINI)
-    preprocessor = Preprocessor(open_tokenizer("builtin", MINI), meta.limits.max_speech_s)
-    clips = []
-    for manifest in sorted(speech.glob("*/manifest.jsonl")):
-        lines = manifest.read_text("utf-8").splitlines()
-        chosen = lines[:: max(1, len(lines) // 10)][:10]
-        clips += [manifest.parent / json.loads(line)["file"] for line in chosen]
-    prepared = [preprocessor.prepare(clip) for clip in clips[:CLIPS]]
-    return [
-        (one.tokens, student_acoustic_prompt(meta.act_mode, one.facts, one.tokens, "en"))
-        for one in prepared
-    ]
 
 
 @pytest.mark.speech_data
@@ -38,14 +21,20 @@ def test_int8_names_the_same_emotion(speech_data: Path) -> None:
     if not (MINI / "ct2").is_dir():
         pytest.skip(f"needs the built-in model in {MINI}")
     meta, vocabulary = read_meta(MINI), load_vocabulary(MINI)
-    rules = ResponseRules.of(vocabulary, meta.limits.stop_characters)
-    given, captions = inputs(speech_data), []
+    preprocessor = Preprocessor(open_tokenizer("builtin", MINI), meta.limits.max_speech_s)
+    given = []
+    for manifest in sorted(speech_data.glob("*/manifest.jsonl"))[:5]:
+        lines = manifest.read_text("utf-8").splitlines()
+        for line in lines[:: len(lines) // 10][:10]:
+            one = preprocessor.prepare(manifest.parent / json.loads(line)["file"])
+            act = student_acoustic_prompt(meta.act_mode, one.facts, one.tokens, "en")
+            given.append((one.tokens, act))
+    captions, rules = [], ResponseRules.of(vocabulary, meta.limits.stop_characters)
     for kind in ("int8", "float32"):
         runtime = CT2Runtime(MINI / "ct2", rules, compute_type=kind)
         generator = CaptionGenerator(meta, PromptBuilder(vocabulary, meta.prompts), runtime)
         found = generator.generate(given, language="en", options=generator.options(4))
         captions.append([one[0].text for one in found])
-    assert len(captions[0]) == CLIPS
-    assert len(set(captions[0])) > CLIPS // 3, "always the same caption proves little"
+    assert len(set(captions[0])) > 16, "always the same caption proves little"
     named = [[emotion_of(text) for text in texts] for texts in captions]
-    assert sum(a != b for a, b in zip(*named, strict=True)) <= 0.05 * CLIPS
+    assert sum(a != b for a, b in zip(*named, strict=True)) <= 0.05 * 50
