@@ -17,7 +17,7 @@ README = ROOT / "README.md"
 
 VERBS = (
     *("caption", "measure", "clues", "train", "tokens", "merge", "export"),
-    *("evaluate", "prefer"),
+    *("evaluate", "serve", "prefer"),
     *("prefer candidates", "prefer judge", "prefer pairs", "prefer annotate"),
     *("prefer agreement", "prefer rows", "prefer export"),
     *("prefer import", "prefer run"),
@@ -41,6 +41,7 @@ def output_of(arguments: list[str]) -> str:
     """What `aligncap` prints, at 80 columns and without colour."""
     command = [sys.executable, "-m", "aligncap", *arguments]
     environment = {"COLUMNS": "80", "NO_COLOR": "1", "PATH": "", "PYTHONUTF8": "1"}
+    environment["PYTHONPATH"] = str(ROOT / "src")  # this tree, whatever is installed
     run = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,3 +212,36 @@ class Caption:
     part_s: tuple[float, float] | None = None
     """Start and end of what the caption is of, where the recording is longer than the model
     reads; facts and evidence are of that part as well."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain values, as `aligncap caption` writes it; `part_s` only where the
+        recording is longer than the model reads, `candidates` only where others were asked for."""
+        record: dict[str, Any] = {
+            "duration_s": round(self.duration_s, 3),
+            "language": self.language,
+            "caption": self.text,
+            "clues": [
+                {
+                    "word": one.clue.word,
+                    "trait": one.clue.trait,
+                    "verdict": one.verdict.value,
+                    "evidence": one.measurement,
+                }
+                for one in self.evidence
+            ],
+            "emotion": {label: round(float(share), 4) for label, share in self.emotion.items()},
+        }
+        for name in ("arousal", "valence"):
+            number = getattr(self, name)
+            record[name] = None if number is None else round(float(number), 3)
+        for name in ("gender", "pitch", "loudness", "pace"):
+            record[name] = getattr(self, name)
+        record |= {"confidence": round(float(self.confidence), 4), "model": self.model}
+        if self.part_s is not None:
+            record["part_s"] = [round(float(edge), 2) for edge in self.part_s]
+        if self.candidates:
+            record["candidates"] = list(self.candidates)
+        return record

@@ -184,35 +184,8 @@ COLUMNS = (
 
 
 def caption_record(file: str, caption: "Caption") -> Record:
-    """A caption as plain values; `part_s` only where the recording is longer than the model reads,
-    `candidates` only where others were asked for."""
-    record: Record = {
-        "file": file,
-        "duration_s": round(caption.duration_s, 3),
-        "language": caption.language,
-        "caption": caption.text,
-        "clues": [
-            {
-                "word": one.clue.word,
-                "trait": one.clue.trait,
-                "verdict": one.verdict.value,
-                "evidence": one.measurement,
-            }
-            for one in caption.evidence
-        ],
-        "emotion": {label: round(float(share), 4) for label, share in caption.emotion.items()},
-    }
-    for name in ("arousal", "valence"):
-        number = getattr(caption, name)
-        record[name] = None if number is None else round(float(number), 3)
-    for name in ("gender", "pitch", "loudness", "pace"):
-        record[name] = getattr(caption, name)
-    record |= {"confidence": round(float(caption.confidence), 4), "model": caption.model}
-    if caption.part_s is not None:
-        record["part_s"] = [round(float(edge), 2) for edge in caption.part_s]
-    if caption.candidates:
-        record["candidates"] = list(caption.candidates)
-    return record
+    """A caption as plain values, after the file's name."""
+    return {"file": file, **caption.to_dict()}
 
 
 def _written_before(output: Path | None, form: str, *, resume: bool) -> dict[str, bool]:

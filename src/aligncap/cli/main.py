@@ -18,6 +18,7 @@ from aligncap.cli import prefer, train
 from aligncap.cli.caption import caption
 from aligncap.cli.console import Console, WarningHandler
 from aligncap.cli.evaluate import clues, evaluate, measure
+from aligncap.cli.serve import serve
 from aligncap.errors import AlignCapError, InterruptedRunError
 
 COULD_NOT = 2
@@ -34,6 +35,7 @@ EXTRA_OF = {
     "jieba": "zh",
     "fastapi": "serve",
     "uvicorn": "serve",
+    "prometheus_client": "serve",
     "opensmile": "dev",
     "sklearn": "dev",
 }
@@ -62,6 +64,7 @@ for _verb in (
     train.merge,
     train.export,
     evaluate,
+    serve,
 ):
     app.command()(_verb)
 app.add_typer(train.corpus, name="corpus")

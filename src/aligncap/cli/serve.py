@@ -1,0 +1,62 @@
+"""`aligncap serve`: captions over HTTP."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aligncap.cli.console import Console
+from aligncap.errors import DataError, RecipeError
+
+
+def serve(
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="A built-in model, or a model folder.")
+    ] = "mini",
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The token clients send; ALIGNCAP_TOKEN of the environment, else."
+        ),
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Listen beyond this machine without a token.")
+    ] = False,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload, in MB.")] = 200,
+    queue: Annotated[int, typer.Option(min=1, help="Recordings that may wait.")] = 64,
+) -> int:
+    """Serve captions to HTTP clients, OpenAI's among them (needs the serve extra)."""
+    from aligncap.service import annotate
+    from aligncap.service import serve as service
+
+    console: Console = context.obj
+    token = _token(console, token_file)
+    if token is None and not open_to_all and host not in service.LOOPBACK:
+        raise RecipeError(
+            f"--host {host}: anybody who reaches it could use it; give --token-file FILE, "
+            "or --open if that is meant"
+        )
+    settings = service.ServerSettings(
+        largest_upload_bytes=max_upload_mb * 1_000_000, waiting=queue, token=token
+    )
+    with annotate.listen(host, port) as listener:
+        address = f"http://{host}:{listener.getsockname()[1]}"
+        console.print(f"captions at {address}/v1, described at {address}/docs (Ctrl-C ends it)")
+        service.serve(lambda: console.load_model(model), listener, settings)
+    return 0
+
+
+def _token(console: Console, file: Path | None) -> str | None:
+    """The token of the file or of the environment; None where there is none."""
+    if file is None:
+        return console.environment.get("ALIGNCAP_TOKEN", "").strip() or None
+    try:
+        token = file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: the token cannot be read ({error})") from error
+    if not token:
+        raise DataError(f"{file}: is empty; write the token into it")
+    return token

@@ -1,0 +1,558 @@
+"""`aligncap serve`: captions over HTTP, for the clients that people have already.
+
+    POST /v1/captions               multipart or JSON; the record that `aligncap caption` writes
+    POST /v1/audio/transcriptions   fields, formats and events of OpenAI; the text is the caption
+    POST /v1/chat/completions       the last `input_audio` of the messages, captioned
+    GET  /v1/models, /health, /metrics (Prometheus), /docs (OpenAPI)
+
+Requests of all clients are captioned together by one model in one thread (`CaptionBatcher`). What
+does not fit its queue is answered 429, a body that is too large 413, one that is no audio 415 or
+422; errors have the body that OpenAI's clients read. Uploads lie on disk while they wait. A client
+that goes away gives up its place.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path, PurePath
+from queue import Empty, Full, Queue
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Annotated, Any, Literal
+
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, File, Form, HTTPException, Request, Response
+from fastapi import UploadFile as FastUpload
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aligncap.captioner.captioner import Captioner
+from aligncap.errors import AlignCapError, AudioError, NoSpeechError
+from aligncap.values import Caption
+
+Json = dict[str, Any]
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What a server allows its clients."""
+
+    largest_upload_bytes: int = 200_000_000
+    waiting: int = 64
+    """Recordings that may wait for the model; what comes beyond them is told to come again."""
+    batch_wait_s: float = 0.004
+    """How long a recording waits for others to be captioned with."""
+    idle_s: float = 30.0
+    """A client that sends nothing of its body for so long is dropped."""
+    token: str | None = None
+    """The bearer token that clients have to send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A recording that waits for its caption."""
+
+    source: Path
+    options: tuple[tuple[str, Any], ...]
+    """Of `Captioner.caption_many`; jobs with the same ones are captioned together."""
+    future: "Future[Caption]" = field(default_factory=Future)
+
+
+class QueueFullError(Exception):
+    """More recordings wait than the server takes."""
+
+
+class CaptionBatcher:
+    """Captions the recordings of many clients together, in a thread of its own."""
+
+    def __init__(
+        self, captioner: Captioner, *, waiting: int, batch_wait_s: float, largest: int = 16
+    ) -> None:
+        self.captioner = captioner
+        self._jobs: Queue[Job | None] = Queue(waiting)
+        self._wait_s, self._largest = batch_wait_s, largest
+        self._thread = Thread(target=self._run, name="captions", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many recordings wait for the model."""
+        return self._jobs.qsize()
+
+    def submit(self, source: Path, **options: Any) -> "Future[Caption]":
+        """The caption to come, or the recording's AlignCapError; QueueFullError at once."""
+        job = Job(source, tuple(sorted(options.items())))
+        try:
+            self._jobs.put_nowait(job)
+        except Full:
+            raise QueueFullError from None
+        return job.future
+
+    def close(self) -> None:
+        """Caption what waits, then end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        open_ = True
+        while open_:
+            batch = [self._jobs.get()]
+            until = time.monotonic() + self._wait_s
+            with suppress(Empty):
+                while batch[-1] is not None and len(batch) < self._largest:
+                    batch.append(self._jobs.get(timeout=max(0.0, until - time.monotonic())))
+            jobs = sorted(filter(None, batch), key=lambda job: repr(job.options))
+            for options, alike in groupby(jobs, key=attrgetter("options")):
+                self._caption(list(alike), dict(options))
+            open_ = batch[-1] is not None
+
+    def _caption(self, jobs: Sequence[Job], options: Mapping[str, Any]) -> None:
+        jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+        try:
+            sources = [job.source for job in jobs]
+            outcomes = self.captioner.caption_many(sources, **options)
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                if isinstance(outcome, AlignCapError):
+                    job.future.set_exception(outcome)
+                else:
+                    job.future.set_result(outcome)
+        except Exception as error:  # noqa: BLE001  the clients are told, the thread lives on
+            for job in jobs:
+                if not job.future.done():
+                    job.future.set_exception(error)
+
+
+class LimitedBody:
+    """Answers 413 to a body above a size, and 408 to one that does not go on."""
+
+    def __init__(self, app: ASGIApp, largest_bytes: int, idle_s: float) -> None:
+        self.app, self.largest_bytes, self.idle_s = app, largest_bytes, idle_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        seen, whole = 0, False
+
+        async def limited() -> Message:
+            nonlocal seen, whole
+            try:
+                message = await asyncio.wait_for(receive(), None if whole else self.idle_s)
+            except TimeoutError:
+                raise HTTPException(408, "nothing more of the body came; send it again") from None
+            seen += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if seen > self.largest_bytes:
+                raise HTTPException(413, self.too_large)
+            return message
+
+        length = dict(scope.get("headers", ())).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.largest_bytes:
+            answer = error_response(413, self.too_large)
+            await answer(scope, receive, send)
+        else:
+            await self.app(scope, limited if scope["type"] == "http" else receive, send)
+
+    @property
+    def too_large(self) -> str:
+        """What a client is told whose body is too large."""
+        return f"larger than the {self.largest_bytes} bytes this server takes; send it in parts"
+
+
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as OpenAI's clients read it."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    error = {"message": message, "type": kind, "param": None, "code": status}
+    return JSONResponse({"error": error}, status_code=status, headers=dict(headers or {}))
+
+
+class Metrics:
+    """What /metrics shows, of one server."""
+
+    def __init__(self, waiting: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "aligncap_requests", "Requests by path and status", ("path", "status"),
+            registry=self.registry,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "aligncap_request_seconds", "Seconds from request to answer", registry=self.registry
+        )
+        self.audio = Counter(
+            "aligncap_audio_seconds", "Seconds of recordings captioned", registry=self.registry
+        )
+        gauge = Gauge("aligncap_waiting", "Recordings that wait", registry=self.registry)
+        gauge.set_function(waiting)
+
+
+class CaptionRequest(BaseModel):
+    """The JSON of /v1/captions."""
+
+    audio: str = Field(description="The sound file, in base64.")
+    language: str = "en"
+    candidates: int = Field(default=1, ge=1, le=16)
+
+
+class ChatRequest(BaseModel):
+    """The part of a chat request that counts here; everything else is passed over."""
+
+    model: str | None = None
+    messages: list[Json]
+    stream: bool = False
+
+
+class CaptionServer:
+    """The routes, and what they share."""
+
+    def __init__(self, load: Callable[[], Captioner], settings: ServerSettings) -> None:
+        """`load` is called once the server listens; until it is done, /health says 503."""
+        self._load, self.settings = load, settings
+        self.batcher: CaptionBatcher | None = None
+        self.metrics = Metrics(lambda: self.batcher.waiting if self.batcher else 0)
+
+    def app(self) -> FastAPI:
+        """The ASGI application."""
+        app = FastAPI(title="aligncap", summary="How it was said.", lifespan=self._lifespan)
+        app.add_middleware(
+            LimitedBody,
+            largest_bytes=self.settings.largest_upload_bytes,
+            idle_s=self.settings.idle_s,
+        )
+        app.middleware("http")(self._observe)
+        app.add_exception_handler(StarletteHTTPException, _http_error)
+        app.add_exception_handler(RequestValidationError, _invalid)
+        router = APIRouter(dependencies=[Depends(self._authorise)])
+        router.add_api_route("/v1/models", self.models, methods=["GET"])
+        router.add_api_route("/metrics", self.scrape, methods=["GET"])
+        router.add_api_route(
+            "/v1/captions", self.captions, methods=["POST"], openapi_extra=CAPTIONS_BODY
+        )
+        router.add_api_route("/v1/audio/transcriptions", self.transcriptions, methods=["POST"],
+                             response_model=None)  # fmt: skip
+        router.add_api_route(
+            "/v1/chat/completions", self.chat, methods=["POST"], response_model=None
+        )
+        app.include_router(router)
+        app.add_api_route("/health", self.health, methods=["GET"])
+        return app
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        def open_model() -> None:
+            self.batcher = CaptionBatcher(
+                self._load(), waiting=self.settings.waiting, batch_wait_s=self.settings.batch_wait_s
+            )
+
+        loading = asyncio.get_running_loop().run_in_executor(None, open_model)
+        yield
+        await loading
+        if self.batcher is not None:
+            await asyncio.to_thread(self.batcher.close)
+
+    async def _observe(
+        self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        begun = time.perf_counter()
+        response = await call_next(request)
+        route = request.scope.get("route")
+        path = getattr(route, "path", "other")
+        self.metrics.requests.labels(path, str(response.status_code)).inc()
+        self.metrics.seconds.observe(time.perf_counter() - begun)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    def _authorise(self, request: Request) -> None:
+        expected = self.settings.token
+        if expected is None:
+            return
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secrets.compare_digest(
+            token.strip().encode(), expected.encode()
+        ):
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise HTTPException(401, "send the server's token: Authorization: Bearer …", headers)
+
+    def health(self) -> Response:
+        """Whether the model is loaded."""
+        if self.batcher is None:
+            return JSONResponse({"status": "loading model"}, status_code=503)
+        return JSONResponse({"status": "ok"})
+
+    def scrape(self) -> Response:
+        """Counts and times, for Prometheus."""
+        return PlainTextResponse(generate_latest(self.metrics.registry))
+
+    def models(self) -> Json:
+        """The model that captions here."""
+        meta = self._ready().captioner.meta
+        one = {"id": meta.name, "object": "model", "created": 0, "owned_by": "aligncap"}
+        return {"object": "list", "data": [one]}
+
+    async def captions(self, request: Request) -> Json:
+        """The caption of a recording, its evidence, and what was estimated of the voice."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            asked = _validated(CaptionRequest.model_validate_json, await request.body())
+            audio: UploadFile | bytes = _from_base64(asked.audio)
+            return await self._record(request, audio, asked)
+        if kind != "multipart/form-data":
+            given = kind or "no content type"
+            raise HTTPException(415, f"{given}: send multipart/form-data or application/json")
+        async with request.form(max_files=1, max_fields=20) as form:
+            fields = {name: value for name, value in form.items() if name != "file"}
+            if not isinstance(file := form.get("file"), UploadFile):
+                raise HTTPException(422, "send the recording as the field `file`")
+            return await self._record(
+                request, file, _validated(CaptionRequest.model_validate, {"audio": "", **fields})
+            )
+
+    async def _record(
+        self, request: Request, audio: UploadFile | bytes, asked: CaptionRequest
+    ) -> Json:
+        caption = await self._caption(
+            request, audio, language=asked.language, candidates=asked.candidates
+        )
+        return caption.to_dict()
+
+    async def transcriptions(
+        self,
+        request: Request,
+        file: Annotated[FastUpload, File()],
+        model: Annotated[str | None, Form()] = None,
+        language: Annotated[str | None, Form()] = None,
+        response_format: Annotated[
+            Literal["json", "text", "srt", "vtt", "verbose_json"], Form()
+        ] = "json",
+        stream: Annotated[bool, Form()] = False,
+    ) -> Response:
+        """A caption in the place of a transcript; `prompt` and `temperature` have no effect."""
+        self._check_model(model)
+        caption = await self._caption(request, file, language=language or "en")
+        if stream:
+            return StreamingResponse(_transcript_events(caption), media_type="text/event-stream")
+        return as_transcription(caption, response_format)
+
+    async def chat(self, request: Request, asked: ChatRequest) -> Response:
+        """The caption of the last recording of a conversation, as the assistant's message."""
+        self._check_model(asked.model)
+        caption = await self._caption(request, _audio_of(asked.messages), language="en")
+        answer: Json = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": caption.model,
+        }
+        if asked.stream:
+            return StreamingResponse(_chat_events(answer, caption), media_type="text/event-stream")
+        message = {"role": "assistant", "content": caption.text}
+        usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return JSONResponse({**answer, "choices": [choice], "usage": usage})
+
+    def _ready(self) -> CaptionBatcher:
+        if self.batcher is None:
+            raise HTTPException(503, "the model is being loaded; try again", {"Retry-After": "2"})
+        return self.batcher
+
+    def _check_model(self, name: str | None) -> None:
+        served = self._ready().captioner.meta.name
+        if name not in (None, served):
+            raise HTTPException(404, f"no model {name!r} here; name {served!r}")
+
+    async def _caption(
+        self, request: Request, audio: UploadFile | bytes, *, language: str, candidates: int = 1
+    ) -> Caption:
+        batcher = self._ready()
+        if language not in batcher.captioner.meta.languages:
+            known = ", ".join(batcher.captioner.meta.languages)
+            raise HTTPException(400, f"language {language!r}: must be one of {known}")
+        with TemporaryDirectory(prefix="aligncap-") as folder:
+            file = await asyncio.to_thread(_to_disk, audio, Path(folder))
+            try:
+                future = batcher.submit(file, language=language, candidates=candidates)
+                caption = await _unless_gone(request, future)
+            except QueueFullError:
+                raise HTTPException(429, "too many wait; try again", {"Retry-After": "1"}) from None
+            except (AudioError, NoSpeechError) as error:
+                message = str(error).replace(f"{folder}/", "")
+                raise HTTPException(422, message) from error
+        self.metrics.audio.inc(caption.duration_s)
+        return caption
+
+
+CAPTIONS_BODY: Json = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "language": {"type": "string", "default": "en"},
+                        "candidates": {"type": "integer", "default": 1},
+                    },
+                }
+            },
+            "application/json": {"schema": CaptionRequest.model_json_schema()},
+        },
+    }
+}
+
+
+async def _unless_gone(request: Request, future: "Future[Caption]") -> Caption:
+    """The caption; where the client goes away before it, its place in the queue is given up."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, left = asyncio.wrap_future(future), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((answer, left), return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise HTTPException(499, "the client has gone away")
+    finally:
+        answer.cancel()
+        left.cancel()
+
+
+def _to_disk(audio: UploadFile | bytes, folder: Path) -> Path:
+    """The upload as a file of its own name."""
+    name = (PurePath(audio.filename or "").name if not isinstance(audio, bytes) else "") or "audio"
+    file = folder / "".join(c if c.isprintable() and c not in "/\\" else "_" for c in name)[-80:]
+    with file.open("wb") as out:
+        if isinstance(audio, bytes):
+            out.write(audio)
+        else:
+            audio.file.seek(0)
+            shutil.copyfileobj(audio.file, out)
+    return file
+
+
+def _validated(parse: Callable[[Any], CaptionRequest], given: object) -> CaptionRequest:
+    try:
+        return parse(given)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+
+
+def _from_base64(text: str) -> bytes:
+    _, _, data = text.partition(",") if text.startswith("data:") else ("", "", text)
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise HTTPException(422, "the audio is not base64") from None
+
+
+def _audio_of(messages: Sequence[Json]) -> bytes:
+    """The last recording of a conversation; HTTPException where there is none."""
+    for message in reversed(messages):
+        content = message.get("content")
+        for part in reversed(content if isinstance(content, list) else []):
+            match part:
+                case {"input_audio": {"data": str(data)}}:
+                    return _from_base64(data)
+                case {"audio_url": {"url": str(url)} | str(url)}:
+                    if not url.startswith("data:"):
+                        raise HTTPException(400, "audio_url: send the recording as a data: URL")
+                    return _from_base64(url)
+    raise HTTPException(400, "no input_audio in the messages; send the recording as one")
+
+
+def _stamp(seconds: float, mark: str) -> str:
+    """ "00:01:02,345", the mark standing before the milliseconds."""
+    whole, ms = divmod(round(seconds * 1000), 1000)
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{mark}{ms:03}"
+
+
+def as_transcription(caption: Caption, form: str) -> Response:
+    """A caption as /v1/audio/transcriptions answers in each of its formats."""
+    start, end = caption.part_s or (0.0, caption.duration_s)
+    match form:
+        case "text":
+            return PlainTextResponse(f"{caption.text}\n")
+        case "srt":
+            times = f"{_stamp(start, ',')} --> {_stamp(end, ',')}"
+            return PlainTextResponse(f"1\n{times}\n{caption.text}\n", media_type="text/plain")
+        case "vtt":
+            times = f"{_stamp(start, '.')} --> {_stamp(end, '.')}"
+            return PlainTextResponse(f"WEBVTT\n\n{times}\n{caption.text}\n", media_type="text/vtt")
+        case "verbose_json":
+            segment = {
+                "id": 0, "seek": 0, "start": start, "end": end, "text": caption.text, "tokens": [],
+                "temperature": 0.0, "avg_logprob": caption.log_probability,
+                "compression_ratio": 1.0, "no_speech_prob": 0.0,
+            }  # fmt: skip
+            record = caption.to_dict()
+            more = {key: record[key] for key in SEGMENT_KEYS if record.get(key) is not None}
+            table = {
+                "task": "transcribe",
+                "language": caption.language,
+                "duration": caption.duration_s,
+                "text": caption.text,
+                "segments": [{**more, **segment}],
+            }
+            return JSONResponse(table)
+        case _:
+            usage = {"type": "duration", "seconds": round(caption.duration_s)}
+            return JSONResponse({"text": caption.text, "usage": usage})
+
+
+SEGMENT_KEYS = ("emotion", "arousal", "valence", "gender", "pitch", "loudness", "pace",
+                "confidence", "clues")  # fmt: skip
+"""What a segment of verbose_json has beyond OpenAI's keys."""
+
+
+def _transcript_events(caption: Caption) -> Iterator[str]:
+    for event in (
+        {"type": "transcript.text.delta", "delta": caption.text},
+        {"type": "transcript.text.done", "text": caption.text},
+    ):
+        yield f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
+
+
+def _chat_events(answer: Json, caption: Caption) -> Iterator[str]:
+    chunk = {**answer, "object": "chat.completion.chunk"}
+    for delta, reason in (({"role": "assistant", "content": caption.text}, None), ({}, "stop")):
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        yield f"data: {json.dumps({**chunk, 'choices': [choice]}, ensure_ascii=False)}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    return error_response(error.status_code, str(error.detail), error.headers)
+
+
+def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    return error_response(422, f"{place}: {first['msg']}" if place else str(first["msg"]))
+
+
+def serve(load: Callable[[], Captioner], listener: socket.socket, settings: ServerSettings) -> None:
+    """Serve until Ctrl-C or SIGTERM, which both let what is begun be finished."""
+    app = CaptionServer(load, settings).app()
+    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=20)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])

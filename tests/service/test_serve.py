@@ -1,0 +1,286 @@
+"""The caption server, by the clients that people have: openai's own, and plain HTTP."""
+
+import base64
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import soundfile
+import uvicorn
+
+import aligncap
+from aligncap.cli.main import main
+from aligncap.errors import AudioError
+from aligncap.service.annotate import listen
+from aligncap.service.serve import CaptionBatcher, CaptionServer, QueueFullError, ServerSettings
+
+CLIPS = Path(__file__).resolve().parents[2] / "examples" / "clips"
+CLIP = CLIPS / "woman-slow-soft.ogg"
+OTHER = CLIPS / "man-loud-fast.ogg"
+
+
+@pytest.fixture(scope="module")
+def captioner():
+    return aligncap.load("mini")
+
+
+@contextmanager
+def served(load, **settings):
+    """The address of a server in a thread."""
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(
+        uvicorn.Config(CaptionServer(load, ServerSettings(**settings)).app(), log_level="error")
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def ready(address):
+    while httpx.get(f"{address}/health").status_code == 503:
+        time.sleep(0.01)
+    return address
+
+
+@pytest.fixture(scope="module")
+def address(captioner):
+    with served(lambda: captioner, largest_upload_bytes=2_000_000) as url:
+        yield ready(url)
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    return openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+
+
+def test_the_openai_client_captions_in_every_format(captioner, client):
+    expected = captioner.caption(CLIP)
+
+    def ask(**options):
+        return client.audio.transcriptions.create(file=CLIP, model="mini", **options)
+
+    assert ask().text == expected.text
+    assert ask(response_format="text").strip() == expected.text
+    assert ask(language="zh").text == captioner.caption(CLIP, language="zh").text
+    end = f"00:00:0{expected.duration_s:.3f}"
+    assert ask(response_format="srt") == (
+        f"1\n00:00:00,000 --> {end.replace('.', ',')}\n{expected.text}\n"
+    )
+    assert ask(response_format="vtt") == (f"WEBVTT\n\n00:00:00.000 --> {end}\n{expected.text}\n")
+    verbose = ask(response_format="verbose_json", timestamp_granularities=["segment"])
+    (segment,) = verbose.segments
+    assert (verbose.text, segment.text) == (expected.text, expected.text)
+    assert (segment.start, segment.end) == (0.0, expected.duration_s)
+    assert segment.model_extra["emotion"] == expected.to_dict()["emotion"]
+    events = list(ask(stream=True))
+    assert [one.type for one in events] == ["transcript.text.delta", "transcript.text.done"]
+    assert events[-1].text == expected.text
+
+
+def test_the_openai_client_chats_about_a_recording(captioner, client):
+    data = base64.b64encode(CLIP.read_bytes()).decode()
+    audio = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    messages = [{"role": "user", "content": [audio, {"type": "text", "text": "How is it said?"}]}]
+    expected = captioner.caption(CLIP).text
+
+    answer = client.chat.completions.create(model="mini", messages=messages)
+    chunks = client.chat.completions.create(model="mini", messages=messages, stream=True)
+
+    assert answer.choices[0].message.content == expected
+    assert "".join(one.choices[0].delta.content or "" for one in chunks) == expected
+    assert [one.id for one in client.models.list()] == ["mini"]
+
+
+def test_a_record_is_that_of_the_command_line(address, capsys):
+    main(["caption", str(CLIP), "--format", "jsonl", "--candidates", "3"])
+    expected = json.loads(capsys.readouterr().out)
+    del expected["file"]
+
+    form = httpx.post(
+        f"{address}/v1/captions",
+        files={"file": (CLIP.name, CLIP.read_bytes())},
+        data={"candidates": "3"},
+    )
+    body = {"audio": base64.b64encode(CLIP.read_bytes()).decode(), "candidates": 3}
+    plain = httpx.post(f"{address}/v1/captions", json=body)
+
+    assert form.json() == plain.json() == expected
+
+
+JSON = {"Content-Type": "application/json"}
+SILENCE = io.BytesIO()
+soundfile.write(SILENCE, np.zeros(16000), 16000, format="WAV")
+
+
+@pytest.mark.parametrize(
+    ("path", "request_", "status", "words"),
+    [
+        ("/v1/captions", {"files": {"file": ("a.wav", b"no sound")}}, 422, "a.wav: "),
+        ("/v1/captions", {"files": {"file": ("a.wav", b"")}}, 422, "a.wav: "),
+        ("/v1/captions", {"files": {"file": ("s.wav", SILENCE.getvalue())}}, 422, "nobody speaks"),
+        ("/v1/captions", {"files": {"file": ("../x/../é\n.wav", b"?")}}, 422, "é%0A.wav: "),
+        ("/v1/captions", {"data": {"file": "a.wav"}}, 415, "multipart/form-data"),
+        ("/v1/captions", {"files": {"sound": ("a.wav", b"")}}, 422, "`file`"),
+        ("/v1/captions", {"content": b"RIFF"}, 415, "multipart/form-data"),
+        ("/v1/captions", {"json": {"audio": "&&"}}, 422, "base64"),
+        ("/v1/captions", {"content": b"{", "headers": JSON}, 422, "JSON"),
+        ("/v1/captions", {"json": {"audio": "", "candidates": 99}}, 422, "candidates"),
+        ("/v1/captions", {"json": {"audio": "AAAA", "language": "xx"}}, 400, "one of en, zh"),
+        ("/v1/captions", {"files": {"file": ("a", bytes(3_000_000))}}, 413, "2000000 bytes"),
+        ("/v1/audio/transcriptions", {"data": {"file": "text"}}, 422, "file"),
+        (
+            "/v1/audio/transcriptions",
+            {"files": {"file": ("a", b"")}, "data": {"model": "whisper-9"}},
+            404,
+            "'mini'",
+        ),
+        ("/v1/chat/completions", {"json": {"messages": []}}, 400, "input_audio"),
+        (
+            "/v1/chat/completions",
+            {"json": {"messages": [{"content": [{"audio_url": "http://169.254.0.1/"}]}]}},
+            400,
+            "data:",
+        ),
+        ("/v1/nothing", {}, 404, "Not Found"),
+    ],
+)
+def test_what_cannot_be_captioned_is_answered_in_one_line(address, path, request_, status, words):
+    answer = httpx.post(f"{address}{path}", **request_)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, status)
+    assert words in error["message"]
+    assert "\n" not in error["message"]
+
+
+def test_a_body_of_unknown_length_is_stopped_where_it_grows_too_large(address):
+    chunks = (bytes(500_000) for _ in range(100))
+    headers = {"Content-Type": "application/json"}
+    answer = httpx.post(f"{address}/v1/captions", content=chunks, headers=headers)
+    assert answer.status_code == 413
+
+
+def test_a_token_is_asked_for_everywhere_but_at_health(captioner):
+    with served(lambda: captioner, token="s3cret") as url:
+        ready(url)
+        for token in ("no", "s3cre", "s3cret"):
+            headers = {"Authorization": f"Bearer {token}"}
+            status = httpx.get(f"{url}/v1/models", headers=headers).status_code
+            assert status == (200 if token == "s3cret" else 401)
+        assert httpx.get(f"{url}/metrics").status_code == 401
+
+
+def test_health_and_requests_wait_for_the_model(captioner):
+    loaded = threading.Event()
+
+    def load():
+        loaded.wait()
+        return captioner
+
+    with served(load) as url:
+        file = {"file": CLIP.read_bytes()}
+        early = httpx.post(f"{url}/v1/captions", files=file)
+        assert httpx.get(f"{url}/health").json() == {"status": "loading model"}
+        assert (early.status_code, early.headers["retry-after"]) == (503, "2")
+        loaded.set()
+        assert httpx.post(f"{ready(url)}/v1/captions", files=file).status_code == 200
+
+
+def test_many_clients_get_the_captions_that_one_gets(captioner, address):
+    clips = [CLIP, OTHER] * 6
+    expected = {clip: captioner.caption(clip).text for clip in (CLIP, OTHER)}
+
+    def ask(clip):
+        answer = httpx.post(f"{address}/v1/captions", files={"file": clip.read_bytes()}, timeout=60)
+        return answer.json()["caption"]
+
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(ask, clips)) == [expected[clip] for clip in clips]
+    metrics = httpx.get(f"{address}/metrics").text
+    assert 'aligncap_requests_total{path="/v1/captions",status="200"}' in metrics
+
+
+class Gate:
+    """A captioner that captions when it is let; it keeps what it is given."""
+
+    meta = SimpleNamespace(name="gate", languages=("en",))
+
+    def __init__(self):
+        self.open, self.seen = threading.Event(), []
+
+    def caption_many(self, sources, **options):
+        given = [str(one) for one in sources]
+        self.seen += given
+        self.open.wait()
+        for one in given:
+            yield AudioError(f"{one}: broken") if "bad" in one else f"{one} {options['language']}"
+
+
+def test_what_waits_is_captioned_together_and_a_full_queue_refuses():
+    gate = Gate()
+    batcher = CaptionBatcher(gate, waiting=3, batch_wait_s=0.0)
+    first = batcher.submit(Path("a"), language="en")
+    while not gate.seen:
+        time.sleep(0.001)
+    others = [batcher.submit(Path(name), language="en") for name in ("bad", "gone", "c")]
+    with pytest.raises(QueueFullError):
+        batcher.submit(Path("d"), language="en")
+    others[1].cancel()
+    gate.open.set()
+    batcher.close()
+
+    assert (first.result(), others[2].result()) == ("a en", "c en")
+    assert "broken" in str(others[0].exception())
+    assert gate.seen == ["a", "bad", "c"]
+
+
+def test_a_full_queue_is_429_and_a_client_that_leaves_frees_its_place():
+    gate = Gate()
+    with served(lambda: gate, waiting=1, batch_wait_s=0.0) as url:
+        ready(url)
+        file = {"file": b"x"}
+        with ThreadPoolExecutor(1) as pool:
+            held = pool.submit(httpx.post, f"{url}/v1/captions", files=file, timeout=60)
+            while not gate.seen:
+                time.sleep(0.001)
+            with pytest.raises(httpx.ReadTimeout):  # waits in the queue, and leaves
+                httpx.post(f"{url}/v1/captions", files=file, timeout=0.3)
+            answer = httpx.post(f"{url}/v1/captions", files=file)
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+            gate.open.set()
+            held.result()
+    assert len(gate.seen) == 1
+
+
+def test_beyond_this_machine_it_asks_for_a_token_first(capsys):
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0"]) == 2
+    assert "--token-file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_it_is_told_to_end():
+    command = [sys.executable, "-m", "aligncap", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        address = process.stdout.readline().split()[2].removesuffix("/v1,")
+        answer = httpx.post(
+            f"{ready(address)}/v1/captions", files={"file": CLIP.read_bytes()}, timeout=60
+        )
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == -signal.SIGTERM  # after what is begun is finished
+    assert answer.json()["language"] == "en"
