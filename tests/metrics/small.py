@@ -1,7 +1,5 @@
-"""Clips to score, from the paraphrase grammar and of real captions."""
+"""Clips to score, from the paraphrase grammar."""
 
-import json
-from pathlib import Path
 from random import Random
 
 from aligncap.data.captions import draw_captions
@@ -29,31 +27,6 @@ def synthetic_pairs(language: str, count: int, *, references: int = 3) -> list[S
     return clips
 
 
-def chinese_captions(speech_data: Path) -> list[ScoredClip]:
-    """SECap's: the caption of the next clip is the hypothesis."""
-    rows = _rows(speech_data / "secap" / "manifest.jsonl")
-    captions = [row["captions"] for row in rows if row["captions"]]
-    return [
-        ScoredClip(f"clip{number:04}", captions[number - 1][0], tuple(own))
-        for number, own in enumerate(captions)
-    ]
-
-
-def english_prompts(speech_data: Path) -> list[ScoredClip]:
-    """LibriTTS-P's: prompts for the same levels are captions of one thing."""
-    groups: dict[str, list[str]] = {}
-    rows = _rows(speech_data.parent / "captions" / "librittsp_style_prompts.jsonl")
-    for row in rows:
-        groups.setdefault(row["key"], []).append(row["caption"])
-    several = [group[at : at + 4] for group in groups.values() for at in range(0, len(group), 4)]
-    rng = Random(11)
-    clips = []
-    for number, group in enumerate([group for group in several if len(group) > 1][:400]):
-        said, *meant = rng.sample(group, len(group))
-        clips.append(ScoredClip(f"clip{number:04}", said, tuple(meant)))
-    return clips
-
-
 def spaced(clips: list[ScoredClip], tokenisation: str) -> tuple[Captions, Captions]:
     """References and hypotheses as pycocoevalcap takes them: tokens between blanks."""
     tokenise = open_tokeniser(tokenisation, "en")
@@ -66,7 +39,3 @@ def spaced(clips: list[ScoredClip], tokenisation: str) -> tuple[Captions, Captio
 def metric(name: str, language: str = "en", **options: str) -> Metric:
     """A metric by itself."""
     return open_metric(name, MetricOptions(language=language, **options))
-
-
-def _rows(file: Path) -> list[dict[str, list[str]]]:
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
