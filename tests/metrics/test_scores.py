@@ -21,7 +21,6 @@ from aligncap.metrics.scores import (
     paper25,
     resampled,
     score,
-    signature,
 )
 from metrics.small import metric, synthetic_pairs
 
@@ -107,46 +106,40 @@ def test_scores_are_times_a_hundred_and_signed() -> None:
     made = score(metric("bleu4"), clips, draws=200, seed=3)
     statistics = metric("bleu4").measure(clips)
     low, high = interval(statistics, draws=200, seed=3)
-    assert (made.value, made.low, made.high) == pytest.approx(
-        (100 * statistics.value, 100 * low, 100 * high)
-    )
+    expected = (100 * statistics.value, 100 * low, 100 * high)
+    assert (made.value, made.low, made.high) == pytest.approx(expected)
     end = f"refs:1-3|n:60|boot:200|seed:3|v{version('aligncap')}"
     assert made.signature == f"bleu4:coco|tok:coco-en|{end}"
     assert score(metric("bleu4"), clips, draws=200, seed=3) == made
     assert score(metric("bleu4"), clips, draws=200, seed=4).low != made.low
+    assert "|refs:1|n:1|" in score(metric("bleu4"), clips[:1]).signature
 
 
-def test_a_scale_of_one_is_kept() -> None:
+def test_a_scale_of_one_is_kept_and_nothing_to_resample_gives_no_interval() -> None:
     @dataclass(frozen=True)
     class Ratings(Number):
         def measure(self, clips: list[ScoredClip]) -> Statistics:
             return replace(super().measure(clips), scale=1.0)
 
     made = score(Ratings(), clips_of(np.array([4.0, 8.0])))
-    assert made.value == 6.0
-    assert 4.0 <= made.low <= 6.0 <= made.high <= 8.0
+    assert 4.0 <= made.low <= 6.0 == made.value <= made.high <= 8.0
+    for values, value, how in (
+        ([0.5], 50.0, {}),
+        ([0.5, 0.7], 60.0, {"draws": 0}),
+        ([np.nan] * 5, np.nan, {}),
+    ):
+        made = score(Number(), clips_of(np.array(values)), **how)
+        assert made.value == pytest.approx(value, nan_ok=True)
+        assert (made.low, made.high) == (None, None)
 
 
-def test_where_there_is_nothing_to_resample_there_is_no_interval() -> None:
-    one = score(Number(), clips_of(np.array([0.5])))
-    assert (one.value, one.low, one.high) == (50.0, None, None)
-    no_draws = score(Number(), clips_of(np.array([0.5, 0.7])), draws=0)
-    assert (no_draws.low, no_draws.high) == (None, None)
-    no_values = score(Number(), clips_of(np.full(5, np.nan)))
-    assert np.isnan(no_values.value)
-    assert no_values.low is None
-
-
-def test_resamples_are_with_replacement_and_reproducible() -> None:
+def test_resamples_are_with_replacement_reproducible_and_in_blocks() -> None:
     (weights,) = resampled(50, draws=40, seed=2)
     assert weights.shape == (40, 50)
     assert (weights.sum(axis=1) == 50).all()
+    assert weights.max() > 1
     (again,) = resampled(50, draws=40, seed=2)
     assert (weights == again).all()
-    assert weights.max() > 1
-
-
-def test_memory_stays_small_with_many_clips() -> None:
     statistics = mean_of_clips(np.random.default_rng(0).random(100_000))
     tracemalloc.start()
     interval(statistics, draws=50)
@@ -179,9 +172,3 @@ def test_paper25_counts_documents_among_the_25() -> None:
     assert paper25(metric("cider-d"), more, draws=60).mean == pytest.approx(
         100 * np.mean(few), rel=0.2
     )
-
-
-def test_signature_counts_references() -> None:
-    clips = [ScoredClip("a", "x", ("y",)), ScoredClip("b", "x", ("y", "z"))]
-    assert "|refs:1-2|n:2|" in signature(Number(), clips, seed=0)
-    assert "|refs:1|n:1|" in signature(Number(), clips[:1], seed=0)

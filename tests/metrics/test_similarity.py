@@ -58,17 +58,14 @@ def test_it_is_the_mean_cosine_of_each_text_alone(encoder):
     assert statistics.value == pytest.approx((expected + 1) / 3, abs=1e-6)
 
 
-def test_a_folder_pools_as_it_says(encoder, tmp_path):
+def test_a_folder_pools_as_it_says(tmp_path):
     folder = make_encoder(tmp_path / "cls")
     (folder / "1_Pooling").mkdir()
     settings = {"word_embedding_dimension": 16, "pooling_mode_cls_token": True}
-    (folder / "1_Pooling" / "config.json").write_text(
-        json.dumps({**settings, "pooling_mode_mean_tokens": False})
-    )
+    settings |= {"pooling_mode_mean_tokens": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
     metric = open_metric("similarity", MetricOptions(encoder=folder))
-    expected = cosine(
-        embedding(folder, "a man", cls=True), embedding(folder, "sad woman", cls=True)
-    )
+    expected = cosine(*(embedding(folder, text, cls=True) for text in ("a man", "sad woman")))
     assert metric.measure([clip("a man", "sad woman")]).value == pytest.approx(expected, abs=1e-6)
     assert metric.variant.endswith("|pool:cls")
 
@@ -81,31 +78,30 @@ def test_the_signature_names_the_encoder_by_its_weights(encoder, tmp_path):
     assert fingerprint(make_encoder(tmp_path / "other", seed=1)) != hashed
 
 
-@pytest.mark.parametrize("text", ["🙂", "\x00", "声音", "a\u0301\u202e", "[SEP] [PAD]"])
-def test_any_text_has_a_place_and_a_long_one_is_cut(encoder, text):
+def test_any_text_has_a_place_and_a_long_one_is_cut(encoder):
     metric = open_metric("similarity", MetricOptions(encoder=encoder))
-    assert metric.measure([clip(text, text)]).value == pytest.approx(1.0)
-    assert metric.measure([clip("a man " * 50, "a man " * 60)]).value == pytest.approx(1.0)
+    texts = ["🙂", "\x00", "声音", "a\u0301\u202e", "[SEP] [PAD]"]
+    clips = [*(clip(text, text) for text in texts), clip("a man " * 50, "a man " * 60)]
+    assert metric.measure(clips).clip_values == pytest.approx([1.0] * 6)
+
+
+POOLING, LAYERS = "1_Pooling/config.json", "modules.json"
+TWO = {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}
 
 
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "pools by lasttoken; known here"),
-        (
-            "1_Pooling/config.json",
-            {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True},
-            "pools by pooling_mode_cls_token and pooling_mode_max_tokens",
-        ),
-        ("modules.json", [{"type": "models.Dense"}], "ends in a layer Dense, which cannot be run"),
+        (POOLING, {"pooling_mode": "lasttoken"}, "pools by lasttoken; known here"),
+        (POOLING, TWO, "pools by pooling_mode_cls_token and pooling_mode_max_tokens"),
+        (LAYERS, [{"type": "models.Dense"}], "ends in a layer Dense, which cannot be run"),
     ],
 )
 def test_what_cannot_be_run_is_refused(tmp_path, file, content, message):
     (tmp_path / "1_Pooling").mkdir()
-    layers = ("models.Transformer", "models.Pooling", "models.Normalize")
-    (tmp_path / "modules.json").write_text(
-        json.dumps([{"type": f"sentence_transformers.{name}"} for name in layers])
-    )
+    names = ("models.Transformer", "models.Pooling", "models.Normalize")
+    layers = [{"type": f"sentence_transformers.{name}"} for name in names]
+    (tmp_path / LAYERS).write_text(json.dumps(layers))
     assert pooling_of(tmp_path) == "mean"
     (tmp_path / file).write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
@@ -113,10 +109,12 @@ def test_what_cannot_be_run_is_refused(tmp_path, file, content, message):
 
 
 def test_without_an_encoder(tmp_path):
-    with pytest.raises(MissingModelError, match="give its folder by --encoder"):
-        open_metric("similarity", MetricOptions())
-    with pytest.raises(MissingModelError, match="no sentence encoder; --encoder names a folder"):
-        open_metric("similarity", MetricOptions(encoder=tmp_path))
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(MissingModelError, match="cannot be opened as an encoder"):
-        open_metric("similarity", MetricOptions(encoder=tmp_path))
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    for folder, line in {
+        None: "give its folder by --encoder",
+        tmp_path: "no sentence encoder; --encoder names a folder",
+        tmp_path / "bert": "cannot be opened as an encoder",
+    }.items():
+        with pytest.raises(MissingModelError, match=line):
+            open_metric("similarity", MetricOptions(encoder=folder))

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aligncap.errors import UnknownNameError
@@ -72,19 +72,15 @@ def test_cuts_real_captions_and_all_but_one_in_500_of_read_speech_as_coco_does(
     assert sum(ours != tokens for ours, tokens in pairs) <= len(texts) / 500
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "slow,", "calm", "man's", "don't", "voice."]), max_size=8))
 def test_white_space_does_not_matter(words: list[str]) -> None:
     tokenise = CocoEnglish()
     assert tokenise(" ".join(words)) == tokenise("\n \t".join(["", *words, ""]))
 
 
-def test_chinese_is_cut_into_characters_with_its_punctuation() -> None:
+def test_chinese_is_cut_into_characters_with_its_punctuation_or_jiebas_words() -> None:
     tokens = open_tokeniser(None, "zh")("他很难过，\n\u3000语速 fast 2。")
     assert tokens == list("他很难过，语速fast2。")
-
-
-def test_chinese_words_are_jiebas() -> None:
     jieba = pytest.importorskip("jieba")
     text = "男人用低沉的声音缓慢地说话，情绪悲伤。"
     tokens = open_tokeniser("zh-word", "zh")(f" {text} ")
@@ -99,8 +95,7 @@ def test_an_unknown_tokenisation_names_its_neighbour() -> None:
 
 
 @pytest.mark.parametrize("name", TOKENISERS)
-@settings(deadline=None)
-@given(text=st.text(st.characters(), max_size=40))
+@given(text=st.text(st.characters(), max_size=40) | st.just("a\ud800b \udfff"))
 def test_any_text_survives(name: str, text: str) -> None:
     if name == "zh-word":
         pytest.importorskip("jieba")
@@ -108,8 +103,3 @@ def test_any_text_survives(name: str, text: str) -> None:
     assert all(tokens)
     if name != "zh-word":
         assert not any(character.isspace() for token in tokens for character in token)
-
-
-def test_lone_surrogates_survive() -> None:
-    for name in ("coco-en", "zh-char"):
-        assert "".join(open_tokeniser(name, "zh")("a\ud800b \udfff")).startswith("a")
