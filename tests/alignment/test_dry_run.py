@@ -32,8 +32,10 @@ FIT = FitSettings(steps=2, learning_rate=1e-3)
 PARTS = {"loads", "parameters", "memory_bytes", "disk_bytes", "assumed", "notes"}
 
 
-def planned(rows: Path, model: ModelSettings) -> dict[str, Any]:
-    settings = CeSettings(data=DataSettings(rows=(rows,)), training=FIT, model=model)
+def planned(
+    rows: Path, model: ModelSettings, kind: type[Any] = CeSettings, **more: object
+) -> dict[str, Any]:
+    settings = kind(data=DataSettings(rows=(rows,)), training=FIT, model=model, **more)
     plan = dict(plan_stage(settings, rows.parent))
     assert set(plan) == PARTS
     json.dumps(plan)
@@ -61,11 +63,10 @@ def test_a_meta_model_is_counted_like_the_model_that_is_built(kind: str, tied: b
     optimizer = make_optimizer(built, FIT)
     optimizer.step()
     moments = [v for state in optimizer.state.values() for v in state.values() if v.ndim]
+    held = sum(moment.nbytes for moment in moments)
+    expected = {"optimizer": held, "gradients": held / 2, "average": held / 2, "frozen": 7}
     memory = training_memory(adapted, average=True, frozen=7)
-    assert memory["optimizer"] == sum(moment.nbytes for moment in moments)
-    assert memory["gradients"] == memory["average"] == memory["optimizer"] / 2
-    assert memory["weights"] == weight_bytes(built)
-    assert memory["frozen"] == 7
+    assert memory.items() >= (expected | {"weights": weight_bytes(built)}).items()
 
 
 @pytest.mark.parametrize(
@@ -98,12 +99,10 @@ def test_the_counts_are_those_of_the_run(tmp_path: Path) -> None:
     plan: Any = run_recipe(recipe, output=tmp_path / "run", dry_run=True)["plan"]
     summary = run_recipe(recipe, output=tmp_path / "run")
     counts, disk = plan["parameters"], plan["disk_bytes"]
-    assert str(summary["trained"]).startswith(
-        f"{counts['trained']:,} of {counts['total']:,} parameters train"
-    )
+    told = f"{counts['trained']:,} of {counts['total']:,} parameters train"
+    assert str(summary["trained"]).startswith(told)
     assert [one["present"] for one in plan["loads"]] == [True, True]
-    assert plan["notes"] == [COUNTED]
-    assert plan["assumed"] == {}
+    assert (plan["notes"], plan["assumed"]) == ([COUNTED], {})
     assert disk["total"] == disk["checkpoints"] + disk["model"]
 
     def written(folder: str) -> int:
@@ -119,8 +118,8 @@ def test_the_counts_are_those_of_the_run(tmp_path: Path) -> None:
 
 
 def test_a_known_model_that_is_not_here_is_counted(tmp_path: Path) -> None:
-    model = ModelSettings(base="huggyllama/llama-7b", dtype="bfloat16", lora=AdapterSettings())
-    plan = planned(tmp_path / "absent.jsonl", model)
+    known = {"base": "huggyllama/llama-7b", "dtype": "bfloat16", "lora": AdapterSettings()}
+    plan = planned(tmp_path / "absent.jsonl", ModelSettings(**known))
     assert [one["present"] for one in plan["loads"]] == [False, False]
     cure = plan["loads"][1]["cure"]
     assert cure.startswith("fetch it once with `hf download huggyllama/llama-7b`")
@@ -129,9 +128,7 @@ def test_a_known_model_that_is_not_here_is_counted(tmp_path: Path) -> None:
     assert "published configuration" in plan["notes"][0]
     # By hand: 32 layers of four matrices h x h and three h x f, each number 2 bytes, or half a
     # byte and a 64th of a byte and four of scale.
-    packed = ModelSettings(
-        base="huggyllama/llama-7b", dtype="bfloat16", lora=AdapterSettings(), quantization="nf4"
-    )
+    packed = ModelSettings(**known, quantization="nf4")
     weights = planned(tmp_path / "absent.jsonl", packed)["memory_bytes"]["weights"]
     matrices = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
     saved = matrices * (2 - 0.5 - 1 / 64 - 4 / (64 * 256))
@@ -149,21 +146,13 @@ def test_what_is_not_known_is_null(model: ModelSettings, tmp_path: Path) -> None
 
 
 def test_a_new_model_is_counted_by_hand(tmp_path: Path) -> None:
-    settings = kd.WarmupSettings(
-        data=DataSettings(rows=(write_tiny(tmp_path),)),
-        training=FIT,
-        model=ModelSettings(new=SizeSettings(hidden=64, layers=2, heads=2, text_vocabulary=300)),
-    )
-    plan: Any = plan_stage(settings, tmp_path)
+    new = ModelSettings(new=SizeSettings(hidden=64, layers=2, heads=2, text_vocabulary=300))
+    plan = planned(write_tiny(tmp_path), new, kd.WarmupSettings)
     # Rows, two layers of 4 h² + 3 h f + 2 norms, and the last norm; f = 192.
     count = (300 + 2 + 12) * 64 + 2 * (4 * 64**2 + 3 * 64 * 192 + 2 * 64) + 64
-    assert plan["parameters"] == {
-        "total": count,
-        "trained": count,
-        "groups": {"base weights": count},
-    }
-    assert plan["memory_bytes"]["gradients"] == 4 * count
-    assert plan["memory_bytes"]["optimizer"] == 8 * count
+    groups = {"base weights": count}
+    assert plan["parameters"] == {"total": count, "trained": count, "groups": groups}
+    assert plan["memory_bytes"].items() >= {"gradients": 4 * count, "optimizer": 8 * count}.items()
 
 
 def test_a_checkpoint_holds_what_trains_its_moments_and_the_average() -> None:
@@ -174,19 +163,10 @@ def test_a_checkpoint_holds_what_trains_its_moments_and_the_average() -> None:
 
 def test_a_teacher_of_its_own_takes_its_weights(tmp_path: Path) -> None:
     rows, base = write_tiny(tmp_path), pretrained("gpt2", tmp_path / "base")
-    shared = kd.KdSettings(
-        data=DataSettings(rows=(rows,)),
-        training=FIT,
-        model=ModelSettings(base=str(base), lora=AdapterSettings()),
-    )
-    assert plan_stage(shared, tmp_path)["memory_bytes"]["frozen"] == 0  # type: ignore[index]
-    own = kd.KdSettings(
-        data=shared.data,
-        training=FIT,
-        model=shared.model,
-        teacher=kd.TeacherSettings(model=tmp_path / "teacher"),
-    )
-    plan: Any = plan_stage(own, tmp_path)
+    model = ModelSettings(base=str(base), lora=AdapterSettings())
+    assert planned(rows, model, kd.KdSettings)["memory_bytes"]["frozen"] == 0
+    own = kd.TeacherSettings(model=tmp_path / "teacher")
+    plan = planned(rows, model, kd.KdSettings, teacher=own)
     assert plan["memory_bytes"]["frozen"] == plan["memory_bytes"]["weights"]
     assert {"what": "teacher", "present": False}.items() <= plan["loads"][-1].items()
 

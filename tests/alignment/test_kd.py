@@ -1,9 +1,8 @@
 """Warm-up, KD and CE from recipe to model folder, on a made-up corpus."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +21,21 @@ from aligncap.captioner.model import AdapterSettings
 from aligncap.errors import DataError, RecipeError
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
-from support import recipe_runs
-from support.recipe_runs import assert_goes_on_alike
+from support.recipe_runs import assert_goes_on_alike, run
 from support.rows import SOURCE, tiny_rows, trace, write_tiny
 
 NEW = SizeSettings(hidden=32, layers=2, heads=2, text_vocabulary=330)
 FIT = FitSettings(
     steps=160, learning_rate=1e-2, warmup_steps=10, save_every=80, log_every=20, ema_decay=0.95
 )
-VALIDATION = ValidationSettings(every=80, rows=30)
+ONE_STEP = replace(FIT, steps=1)
+COMMON = {
+    "training": FIT,
+    "batch": BatchSettings(rows=8, captions=2),
+    "validation": ValidationSettings(every=80, rows=30),
+}
+
+Settings = Callable[..., KdSettings]
 
 
 @pytest.fixture(scope="module")
@@ -38,78 +43,70 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("rows"), count=90)
 
 
+def warm_up(rows: Path, output: Path, **changes: object) -> dict[str, object]:
+    given = {**COMMON, "data": DataSettings(rows=(rows,)), **changes}
+    return run(kd.train_warmup, WarmupSettings(**given), output)
+
+
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory, rows: Path) -> Path:
     """The model folder of a warm-up that has learnt what clues are for."""
-    output = tmp_path_factory.mktemp("warmup") / "run"
-    output.mkdir()
-    settings = WarmupSettings(
-        data=DataSettings(rows=(rows,)),
-        training=FIT,
-        model=ModelSettings(new=NEW),
-        batch=BatchSettings(rows=8, captions=2),
-        validation=VALIDATION,
-    )
-    summary = kd.train_warmup(settings, output, resume=False)
+    summary = warm_up(rows, tmp_path_factory.mktemp("warmup"), model=ModelSettings(new=NEW))
     # Which of two English wordings is a coin toss; the rest follows from the clues.
-    assert float(summary["validation_ce"]) < 0.4  # type: ignore[arg-type]
+    assert summary["validation_ce"] < 0.4
     return Path(str(summary["model"]))
 
 
-def kd_settings(rows: Path, warm: Path, **changes: object) -> KdSettings:
-    given: dict[str, object] = {
-        "data": DataSettings(rows=(rows,)),
-        "training": FIT,
-        "model": ModelSettings(start=warm),
-        "batch": BatchSettings(rows=8, captions=2),
-        "validation": VALIDATION,
-        **changes,
-    }
-    return KdSettings(**given)  # type: ignore[arg-type]
+@pytest.fixture(scope="module")
+def kd_of(rows: Path, warm: Path) -> Settings:
+    """Makes settings of a distillation that starts from the warm-up."""
+
+    def made(*files: Path, **changes: object) -> KdSettings:
+        start, data = ModelSettings(start=warm), DataSettings(rows=files or (rows,))
+        return KdSettings(**{**COMMON, "data": data, "model": start, **changes})
+
+    return made
 
 
-run_kd = partial(recipe_runs.run, kd.train_kd)
+def run_kd(settings: KdSettings, output: Path) -> dict[str, float]:
+    return run(kd.train_kd, settings, output)
+
+
+def trainer_of(kind: str, settings: object, folder: Path) -> StageTrainer:
+    data = read_training_rows(settings.data.rows, needs_speech=True)
+    return StageTrainer(settings, folder / kind, kind=kind, data=data)
 
 
 def validations(output: Path, name: str) -> list[float]:
     return [line[name] for line in read_log(output) if name in line]
 
 
-def test_distillation_brings_the_student_to_the_teacher(
-    tmp_path: Path, rows: Path, warm: Path
-) -> None:
+def test_distillation_brings_the_student_to_the_teacher(tmp_path: Path, kd_of: Settings) -> None:
     """On clips never heard, the codes alone must come to say what the clues say."""
-    summary = run_kd(kd_settings(rows, warm), tmp_path / "run")
+    summary = run_kd(kd_of(), tmp_path)
     # With the same code for every frame it ends at 0.04: the best of those who cannot hear.
     assert summary["validation_kl"] < 0.01
     assert summary["validation_ce"] < 0.4
-    meta = read_meta(tmp_path / "run" / "model")
+    meta = read_meta(tmp_path / "model")
     assert (meta.languages, meta.act_mode, meta.weights) == (("en", "zh"), "none", "full")
-    assert meta.tokenizer.fingerprint == SOURCE.fingerprint
-    assert meta.provenance["kind"] == "kd"
+    assert (meta.tokenizer.fingerprint, meta.provenance["kind"]) == (SOURCE.fingerprint, "kd")
     # What is saved is the average, as validated.
-    saved = load_torch(tmp_path / "run" / "model")
-    average = load_file(tmp_path / "run" / "checkpoint-160" / "average.safetensors")
+    saved = load_torch(tmp_path / "model")
+    average = load_file(tmp_path / "checkpoint-160" / "average.safetensors")
     torch.testing.assert_close(dict(saved.named_parameters()), average)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_the_first_loss_is_that_of_the_equations(
-    tmp_path: Path, rows: Path, warm: Path, temperature: float
-) -> None:
+def test_the_first_loss_is_that_of_the_equations(tmp_path, kd_of, warm, temperature: float) -> None:
     """By another road: one batch's losses from plain forwards, prompt by prompt."""
-    settings = kd_settings(
-        rows,
-        warm,
+    settings = kd_of(
         training=replace(FIT, steps=1, log_every=1, ema_decay=None),
         teacher=TeacherSettings(top_k=10**6, temperature=temperature),
         loss=kd.LossSettings(kl_weight=0.75, ce_weight=0.25),
     )
     run_kd(settings, tmp_path / "run")
     logged = trace(tmp_path / "run")[0]
-    trainer = StageTrainer(
-        settings, tmp_path / "again", kind="kd", data=read_training_rows([rows], needs_speech=True)
-    )
+    trainer = trainer_of("kd", settings, tmp_path)
     task = kd.kd_task(settings, trainer, tmp_path / "cache")
     model = load_torch(warm)
 
@@ -135,64 +132,50 @@ def test_the_first_loss_is_that_of_the_equations(
     assert logged["loss"] == pytest.approx(0.75 * kl + 0.25 * cross, rel=5e-3)
 
 
-def test_validation_does_not_depend_on_how_it_is_cut_into_batches(
-    tmp_path: Path, rows: Path, warm: Path
-) -> None:
+def test_validation_does_not_depend_on_how_it_is_cut_into_batches(tmp_path, kd_of) -> None:
     """Each token counts the same, so a batch counts as often as it has tokens."""
     found = []
     for size in (1, 64):
-        settings = kd_settings(rows, warm, batch=BatchSettings(rows=size, captions=2))
-        data = read_training_rows([rows], needs_speech=True)
-        trainer = StageTrainer(settings, tmp_path / str(size), kind="kd", data=data)
+        settings = kd_of(batch=BatchSettings(rows=size, captions=2))
+        trainer = trainer_of("kd", settings, tmp_path / str(size))
         task = kd.kd_task(settings, trainer, tmp_path / "cache")
         found.append(trainer.validator(task, trainer.model)())
     assert {"validation_kl", "validation_ce"} < found[0].keys()
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("cache_survives", [True, False])
-def test_a_killed_distillation_goes_on_with_the_same_losses(
-    tmp_path: Path, rows: Path, warm: Path, cache_survives: bool
-) -> None:
-    settings = kd_settings(
-        rows,
-        warm,
+@pytest.mark.parametrize("lost", [(), (kd.CACHE_FOLDER,)])
+def test_a_killed_distillation_goes_on_with_the_same_losses(tmp_path, kd_of, lost) -> None:
+    settings = kd_of(
         training=replace(FIT, steps=9, save_every=5, log_every=2),
         validation=ValidationSettings(every=4, rows=6),
         student=StudentSettings(speech_dropout=0.2, act_mode="measured"),
     )
-    lost = () if cache_survives else (kd.CACHE_FOLDER,)
     assert_goes_on_alike(kd.train_kd, settings, tmp_path, lost=lost)
 
 
-def test_under_lora_the_base_is_the_teacher_and_stays_as_it_was(
-    tmp_path: Path, rows: Path, warm: Path
-) -> None:
-    settings = kd_settings(
-        rows,
-        warm,
+def test_under_lora_the_base_is_the_teacher_and_stays_as_it_was(tmp_path, kd_of, warm) -> None:
+    settings = kd_of(
         training=replace(FIT, steps=60, save_every=60),
         model=ModelSettings(start=warm, lora=AdapterSettings(rank=8)),
         validation=ValidationSettings(every=30, rows=30),
     )
-    run_kd(settings, tmp_path / "run")
-    first, last = (validations(tmp_path / "run", "validation_kl")[i] for i in (0, -1))
-    assert last < first
-    folder = tmp_path / "run" / "model"
-    meta = read_meta(folder)
+    run_kd(settings, tmp_path)
+    divergences = validations(tmp_path, "validation_kl")
+    assert divergences[-1] < divergences[0]
+    meta = read_meta(tmp_path / "model")
     assert (meta.weights, meta.base) == ("adapter", str(warm))
-    adapted, base = load_torch(folder), load_torch(warm)
-    frozen = {name: p for name, p in adapted.named_parameters() if "q_proj.base_layer" in name}
+    base = dict(load_torch(warm).named_parameters())
+    adapted = load_torch(tmp_path / "model").named_parameters()
+    frozen = {name: p for name, p in adapted if "q_proj.base_layer" in name}
     assert frozen
     for name, parameter in frozen.items():
         plain = name.replace("base_model.model.", "").replace("base_layer.", "")
-        torch.testing.assert_close(parameter, dict(base.named_parameters())[plain])
+        torch.testing.assert_close(parameter, base[plain])
 
 
-def test_the_rival_sees_the_same_batches_and_learns_too(
-    tmp_path: Path, rows: Path, warm: Path
-) -> None:
-    settings = kd_settings(rows, warm)
+def test_the_rival_sees_the_same_batches_and_learns_too(tmp_path: Path, kd_of: Settings) -> None:
+    settings = kd_of()
     rival = kd.CeSettings(
         data=settings.data,
         training=replace(FIT, steps=100, save_every=100),
@@ -200,104 +183,71 @@ def test_the_rival_sees_the_same_batches_and_learns_too(
         batch=settings.batch,
         validation=ValidationSettings(every=50, rows=30),
     )
-    both = [
-        StageTrainer(
-            s, tmp_path / kind, kind=kind, data=read_training_rows([rows], needs_speech=True)
-        )
-        for kind, s in (("kd", settings), ("ce", rival))
-    ]
-    tasks = [
-        kd.kd_task(settings, both[0], tmp_path / "cache"),
-        kd.ce_task(rival, both[1]),
-    ]
+    mine, theirs = trainer_of("kd", settings, tmp_path), trainer_of("ce", rival, tmp_path)
+    tasks = {
+        mine: kd.kd_task(settings, mine, tmp_path / "cache"),
+        theirs: kd.ce_task(rival, theirs),
+    }
     for number in (0, 5, 40):
-        mine, theirs = (
+        one, other = (
             task.batch(trainer.sampler(task.length_of).samples_at(number)).shared
-            for trainer, task in zip(both, tasks, strict=True)
+            for trainer, task in tasks.items()
         )
-        np.testing.assert_array_equal(mine.input_ids, theirs.input_ids)
-        np.testing.assert_array_equal(mine.target_ids, theirs.target_ids)
-    (tmp_path / "run").mkdir()
-    summary = kd.train_ce(rival, tmp_path / "run", resume=False)
-    assert "kl" not in summary
+        np.testing.assert_array_equal(one.input_ids, other.input_ids)
+        np.testing.assert_array_equal(one.target_ids, other.target_ids)
+    assert "kl" not in run(kd.train_ce, rival, tmp_path / "run")
     found = validations(tmp_path / "run", "validation_ce")
     assert found[-1] < found[0]
 
 
-def test_measured_clues_are_part_of_the_model_that_was_trained_with_them(
-    tmp_path: Path, rows: Path, warm: Path
-) -> None:
-    settings = kd_settings(
-        rows,
-        warm,
-        training=replace(FIT, steps=1),
-        student=StudentSettings(act_mode="measured"),
-        data=DataSettings(rows=(rows,), languages={"en": 1.0}),
-    )
-    run_kd(settings, tmp_path / "run")
-    meta = read_meta(tmp_path / "run" / "model")
+def test_measured_clues_are_part_of_the_model_trained_with_them(tmp_path, rows, kd_of) -> None:
+    data = DataSettings(rows=(rows,), languages={"en": 1.0})
+    student = StudentSettings(act_mode="measured")
+    run_kd(kd_of(training=ONE_STEP, student=student, data=data), tmp_path)
+    meta = read_meta(tmp_path / "model")
     assert (meta.act_mode, meta.languages) == ("measured", ("en",))
 
 
-def test_speech_tokens_of_another_tokenizer_are_refused(
-    tmp_path: Path, rows: Path, warm: Path
-) -> None:
-    run_kd(kd_settings(rows, warm, training=replace(FIT, steps=1)), tmp_path / "run")
-    other = tmp_path / "other.jsonl"
+def test_speech_tokens_of_another_tokenizer_are_refused(tmp_path, rows, kd_of) -> None:
+    run_kd(kd_of(training=ONE_STEP), tmp_path / "run")
+    start = ModelSettings(start=tmp_path / "run" / "model")
+    other, bigger, silent = (tmp_path / f"{name}.jsonl" for name in ("other", "bigger", "silent"))
     write_rows(other, replace(SOURCE, fingerprint="0" * 16), tiny_rows(20))
-    with pytest.raises(DataError, match="make both with one tokenizer"):
-        run_kd(kd_settings(rows, warm, data=DataSettings(rows=(rows, other))), tmp_path / "a")
-    with pytest.raises(DataError, match="make the rows again"):
-        run_kd(kd_settings(other, tmp_path / "run" / "model"), tmp_path / "b")
-    # A warm-up has trained no speech token: any codes of that size will do.
-    run_kd(kd_settings(other, warm, training=replace(FIT, steps=1)), tmp_path / "c")
-    bigger = tmp_path / "bigger.jsonl"
     write_rows(bigger, replace(SOURCE, codebook_size=99), tiny_rows(20))
-    with pytest.raises(DataError, match="1 x 99"):
-        run_kd(kd_settings(bigger, warm), tmp_path / "d")
-
-
-def test_rows_without_speech_are_for_the_warm_up_only(tmp_path: Path, warm: Path) -> None:
-    silent = tmp_path / "silent.jsonl"
     write_rows(silent, SOURCE, [replace(row, speech=None) for row in tiny_rows(20)])
-    with pytest.raises(DataError, match="no row of split 'train'"):
-        run_kd(kd_settings(silent, warm), tmp_path / "run")
+    for settings, message in (
+        (kd_of(rows, other), "make both with one tokenizer"),
+        (kd_of(other, model=start), "make the rows again"),
+        (kd_of(bigger), "1 x 99"),
+        (kd_of(silent), "no row of split 'train'"),  # they are for the warm-up only
+    ):
+        with pytest.raises(DataError, match=message):
+            run_kd(settings, tmp_path / "refused")
+    # A warm-up has trained no speech token: any codes of that size will do.
+    run_kd(kd_of(other, training=ONE_STEP), tmp_path / "other")
 
 
-def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path, rows: Path, warm: Path) -> None:
-    output = tmp_path / "other"
-    output.mkdir()
-    settings = WarmupSettings(
-        data=DataSettings(rows=(rows,)),
-        training=replace(FIT, steps=1),
-        model=ModelSettings(new=replace(NEW, text_vocabulary=300)),
-    )
-    other = Path(str(kd.train_warmup(settings, output, resume=False)["model"]))
+def test_a_teacher_of_another_vocabulary_or_of_none_is_refused(tmp_path, rows, kd_of) -> None:
+    model = ModelSettings(new=replace(NEW, text_vocabulary=300))
+    other = Path(warm_up(rows, tmp_path / "other", training=ONE_STEP, model=model)["model"])
     with pytest.raises(RecipeError, match="not the student's"):
-        run_kd(kd_settings(rows, warm, teacher=TeacherSettings(model=other)), tmp_path / "run")
-
-
-def test_distillation_without_anybody_who_reads_is_refused(rows: Path) -> None:
+        run_kd(kd_of(teacher=TeacherSettings(model=other)), tmp_path / "run")
     with pytest.raises(RecipeError, match="the teacher needs a model"):
         KdSettings(data=DataSettings(rows=(rows,)), training=FIT)
 
 
-def test_a_stage_keeps_the_notes_of_its_start_but_not_its_scores(
-    rows: Path, warm: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (ModelNotes(), ModelNotes(license="CC0", trained_on=("a corpus",))),
+        (ModelNotes(summary="Another."), ModelNotes(summary="Another.")),
+    ],
+)
+def test_a_stage_keeps_the_notes_of_its_start_but_no_scores(rows, warm, tmp_path, own, expected):
     start = tmp_path / "start"
     shutil.copytree(warm, start)
     notes = ModelNotes(license="CC0", trained_on=("a corpus",), scores={"CIDEr-D": "0.3"})
     write_meta(start, replace(read_meta(start), notes=notes))
-    for own, expected in (
-        (ModelNotes(), ModelNotes(license="CC0", trained_on=("a corpus",))),
-        (ModelNotes(summary="Another."), ModelNotes(summary="Another.")),
-    ):
-        settings = WarmupSettings(
-            data=DataSettings(rows=(rows,)),
-            training=replace(FIT, steps=1),
-            model=ModelSettings(start=start),
-            notes=own,
-        )
-        summary = kd.train_warmup(settings, tmp_path / f"run-{own.summary}", resume=False)
-        assert read_meta(Path(str(summary["model"]))).notes == expected
+    model = ModelSettings(start=start)
+    warm_up(rows, tmp_path / "run", training=ONE_STEP, model=model, notes=own)
+    assert read_meta(tmp_path / "run" / "model").notes == expected

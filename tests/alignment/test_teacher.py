@@ -56,18 +56,20 @@ def oracle(model: CaptionModel, example: Example) -> Tensor:
 class CountingTeacher:
     """A teacher that notes what it is asked."""
 
-    def __init__(self, teacher: FrozenTeacher) -> None:
-        self._teacher = teacher
-        self.fingerprint, self.text_vocab_size = teacher.fingerprint, teacher.text_vocab_size
+    def __init__(self, seed: int = 0) -> None:
+        self._teacher = FrozenTeacher(tiny_model(seed))
+        self.fingerprint = self._teacher.fingerprint
+        self.text_vocab_size = self._teacher.text_vocab_size
         self.asked: list[SharedPromptRow] = []
 
     def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
         self.asked += rows
         return self._teacher.text_logits(rows)
 
-
-def counting(seed: int = 0) -> CountingTeacher:
-    return CountingTeacher(FrozenTeacher(tiny_model(seed)))
+    @property
+    def responses(self) -> list[int]:
+        """How many were asked for in each row."""
+        return [len(row.responses) for row in self.asked]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -84,14 +86,11 @@ def test_what_is_cached_is_what_the_teacher_says(tmp_path: Path, temperature: fl
     np.testing.assert_allclose(top, -np.sort(-probabilities, 1)[:, :5], rtol=1e-4)
     np.testing.assert_allclose(np.exp(found.log_probs), top, rtol=5e-3)
     np.testing.assert_allclose(np.exp(found.log_rest), 1 - top.sum(1), rtol=5e-3, atol=1e-5)
-    np.testing.assert_allclose(
-        np.exp(found.log_probs).sum(1) + np.exp(found.log_rest), 1.0, atol=1e-5
-    )
+    whole = np.exp(found.log_probs).sum(1) + np.exp(found.log_rest)
+    np.testing.assert_allclose(whole, 1.0, atol=1e-5)
 
 
-def test_a_cache_of_the_whole_vocabulary_gives_the_loss_of_the_live_teacher(
-    tmp_path: Path,
-) -> None:
+def test_a_cache_of_the_whole_vocabulary_gives_the_loss_of_the_live_teacher(tmp_path) -> None:
     model, examples = tiny_model(), some_examples()
     found = TeacherCache(tmp_path, FrozenTeacher(model), examples, top_k=10**6).lookup(examples)
     live = torch.cat([oracle(model, example) for example in examples])
@@ -103,47 +102,43 @@ def test_a_cache_of_the_whole_vocabulary_gives_the_loss_of_the_live_teacher(
 
 
 def test_nothing_is_computed_twice_not_even_by_the_next_run(tmp_path: Path) -> None:
-    examples, teacher = some_examples(), counting()
+    examples, teacher = some_examples(), CountingTeacher()
     cache = TeacherCache(tmp_path, teacher, examples, top_k=5)
     first = cache.lookup(examples[:3])
-    assert sum(len(row.responses) for row in teacher.asked) == 3
+    assert sum(teacher.responses) == 3
     cache.lookup(examples[1:3])
-    assert sum(len(row.responses) for row in teacher.asked) == 3
+    assert sum(teacher.responses) == 3
     # As after a kill: a new process, the same folder.
-    again = counting()
+    again = CountingTeacher()
     resumed = TeacherCache(tmp_path, again, examples, top_k=5)
     assert resumed.fill(examples) == 3
-    assert sum(len(row.responses) for row in again.asked) == 3
+    assert sum(again.responses) == 3
     second = resumed.lookup(examples[:3])
     for name in ("ids", "log_probs", "log_rest"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
 def test_responses_to_one_prompt_are_asked_in_one_row(tmp_path: Path) -> None:
-    examples, teacher = some_examples(), counting()
+    examples, teacher = some_examples(), CountingTeacher()
     TeacherCache(tmp_path, teacher, examples, top_k=5).fill(examples)
-    assert sorted(len(row.responses) for row in teacher.asked) == [2, 2, 2]
+    assert teacher.responses == [2, 2, 2]
 
 
 def test_another_teacher_prompt_caption_or_setting_has_another_place(tmp_path: Path) -> None:
-    examples, teacher = some_examples(), counting()
-
-    def place(**changes: object) -> Path:
-        given = {"teacher": teacher, "examples": examples, "top_k": 5, **changes}
-        return TeacherCache(tmp_path, **given).folder  # type: ignore[arg-type]
-
-    other_caption = [*examples[:-1], Example(examples[-1].prompt_ids, (5, 6))]
-    other_prompt = [*examples[:-1], Example((7, 8), examples[-1].response_ids)]
-    folders = {
-        place(),
-        place(teacher=counting(seed=1)),
-        place(examples=other_caption),
-        place(examples=other_prompt),
-        place(top_k=6),
-        place(temperature=2.0),
-    }
-    assert len(folders) == 6
-    assert place() in folders
+    examples = some_examples()
+    usual = {"teacher": CountingTeacher(), "examples": examples, "top_k": 5}
+    last = examples[-1]
+    changes = [
+        {},
+        {"teacher": CountingTeacher(seed=1)},
+        {"examples": [*examples[:-1], Example(last.prompt_ids, (5, 6))]},
+        {"examples": [*examples[:-1], Example((7, 8), last.response_ids)]},
+        {"top_k": 6},
+        {"temperature": 2.0},
+    ]
+    folders = [TeacherCache(tmp_path, **{**usual, **change}).folder for change in changes]
+    assert len(set(folders)) == 6
+    assert TeacherCache(tmp_path, **usual).folder == folders[0]
 
 
 def test_top_k_by_hand() -> None:
@@ -156,23 +151,21 @@ def test_top_k_by_hand() -> None:
 
 def test_a_remainder_of_nothing_survives_float16(tmp_path: Path) -> None:
     examples = some_examples(2)
-    cache = TeacherCache(tmp_path, counting(), examples, top_k=2)
+    cache = TeacherCache(tmp_path, CountingTeacher(), examples, top_k=2)
     tokens = len(examples[0].response_ids)
     certain = np.tile(np.array([[0.0, -200.0]], dtype=np.float32), (tokens, 1))
     nothing = np.full(tokens, -np.inf, dtype=np.float32)
     cache.put(examples[0], Distributions(np.zeros((tokens, 2), np.int64), certain, nothing))
     found = cache.lookup(examples[:1])
-    assert np.isfinite(found.log_probs).all()
-    assert np.isfinite(found.log_rest).all()
+    assert np.isfinite([*found.log_probs.flat, *found.log_rest]).all()
     np.testing.assert_allclose(np.exp(found.log_probs[:, 0]), 1.0)
     np.testing.assert_allclose(np.exp(found.log_rest), 0.0)
 
 
 def test_with_the_adapter_off_the_student_is_its_own_teacher() -> None:
     """However the adapter is trained, the teacher stays the base, and no gradient reaches it."""
-    base = tiny_model()
     examples = some_examples()
-    expected = torch.cat([oracle(base, example) for example in examples])
+    expected = torch.cat([oracle(tiny_model(), example) for example in examples])
     student = add_adapter(tiny_model(), AdapterSettings(rank=4))
     teacher = AdapterOffTeacher(student)
     before = teacher.fingerprint
@@ -196,4 +189,3 @@ def test_a_frozen_teacher_cannot_train() -> None:
     example = some_examples()[0]
     row = SharedPromptRow(example.prompt_ids, (example.response_ids,))
     assert not teacher.text_logits([row]).requires_grad
-    assert teacher.fingerprint != FrozenTeacher(tiny_model(seed=1)).fingerprint
