@@ -31,6 +31,7 @@ from aligncap.alignment.rows import (
     with_full_stop,
 )
 from aligncap.audio import load
+from aligncap.captioner.checkpoint import find_model
 from aligncap.clues import emotion_of, find_clues
 from aligncap.data.manifest import Utterance
 from aligncap.data.splits import is_validation
@@ -41,6 +42,7 @@ from aligncap.tokenizers.builtin import Features, padded
 from aligncap.tokenizers.encoder_training import Varied
 from aligncap.values import EMOTIONS, Fact, Facts, SpeechTokens
 from speech_tokenizers.test_encoder import clip_of, encoder
+from support.corpora import lines
 
 KNOWN = {"data": (Path("m.jsonl"),), "encoder": Path("e"), "features": Path("f"), "captions": 3}
 SETTINGS = RowsSettings(**KNOWN)
@@ -218,20 +220,14 @@ def test_settings_out_of_range_are_refused(kind, values, message):
         kind(**values)
 
 
-def write_lines(path: Path, lines: list[dict[str, object]]) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    return path
-
-
-PEOPLE = enumerate(["ravdess_01", "ravdess_05", "ravdess_02"])
 LINES = [
     {"id": f"c{n}", "file": f"c{n}.wav", "corpus": "ravdess", "speaker": who, "emotion": "sad"}
-    for n, who in PEOPLE
+    for n, who in enumerate(["ravdess_01", "ravdess_05", "ravdess_02"])
 ]
 
 
 def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, monkeypatch):
-    manifest = write_lines(tmp_path / "manifest.jsonl", LINES)
+    manifest = lines(tmp_path / "manifest.jsonl", *map(json.dumps, LINES))
 
     class Tokenizer:
         name, fingerprint, frame_rate_hz, codebook_size = "builtin", "f" * 16, 12.5, 32
@@ -264,7 +260,8 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
 
 
 def test_a_dry_run_counts_the_rows_that_there_may_be(tmp_path):
-    manifest = write_lines(tmp_path / "m.jsonl", [line | {"duration": 2.0} for line in LINES])
+    told = (json.dumps(line | {"duration": 2.0}) for line in LINES)
+    manifest = lines(tmp_path / "m.jsonl", *told)
     settings = replace(SETTINGS, data=(manifest, manifest), encoder=tmp_path, views=3)
     with pytest.raises(MissingModelError, match="holds no speech encoder"):
         plan_row_making(settings, tmp_path)
@@ -285,13 +282,11 @@ def test_a_dry_run_counts_the_rows_that_there_may_be(tmp_path):
     assert absent["disk_bytes"]["features"] is absent["parameters"] is None
 
 
-MINI = Path(__file__).resolve().parents[2] / "src" / "aligncap" / "models" / "mini"
+MINI = find_model("mini")
 
 
 @pytest.fixture
 def of_tokens(tmp_path: Path, example_clips: list[Path]) -> TokenRowsSettings:
-    if not MINI.is_dir():
-        pytest.skip("the model mini is not in this checkout")
     return TokenRowsSettings(
         data=(manifest_of(tmp_path / "train", example_clips[:2], emotion="sad"),),
         validation=(manifest_of(tmp_path / "validation", example_clips[2:3], emotion="happy"),),
@@ -301,8 +296,8 @@ def of_tokens(tmp_path: Path, example_clips: list[Path]) -> TokenRowsSettings:
 
 
 def manifest_of(path: Path, clips: list[Path], **told: object) -> Path:
-    lines = [{"id": clip.stem, "file": str(clip), **told} for clip in clips]
-    return write_lines(path.with_suffix(".jsonl"), lines)
+    rows = [{"id": clip.stem, "file": str(clip), **told} for clip in clips]
+    return lines(path.with_suffix(".jsonl"), *map(json.dumps, rows))
 
 
 def test_rows_hold_the_tokenizers_tokens(of_tokens, tmp_path, example_clips):

@@ -210,17 +210,19 @@ sys.exit(main(sys.argv[1:], console=Console(load_model=lambda name, **_: Held(na
 """
 
 
-def start_held_run(clips: list[Path], output: Path) -> Process:
-    """A captioning process that has written two lines and waits before the third."""
+@pytest.fixture
+def held(clips: list[Path], tmp_path: Path) -> tuple[Process, Path]:
+    """A captioning process that has written two lines and waits before the third; its output."""
+    output = tmp_path / "out.jsonl"
     process = start("-c", HELD_RUN, "caption", *clips, "--output", output)
     wait_until(lambda: output.exists() and output.read_text().count("\n") == 2, process)
-    return process
+    return process, output
 
 
 @pytest.mark.slow
-def test_a_killed_run_keeps_what_is_done_and_goes_on(aligncap, clips, tmp_path) -> None:
-    output = tmp_path / "out.jsonl"
-    kill(start_held_run(clips, output))
+def test_a_killed_run_keeps_what_is_done_and_goes_on(aligncap, clips, held) -> None:
+    process, output = held
+    kill(process)
     before = output.read_text()
     assert aligncap("caption", *clips, "--output", output, "--resume").code == 0
     assert output.read_text().startswith(before)
@@ -228,9 +230,8 @@ def test_a_killed_run_keeps_what_is_done_and_goes_on(aligncap, clips, tmp_path) 
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(clips, tmp_path) -> None:
-    output = tmp_path / "out.jsonl"
-    process = start_held_run(clips, output)
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(clips, held) -> None:
+    process, output = held
     process.send_signal(signal.SIGINT)
     _, err = finish(process, 130)
     assert files_in(output) == [str(clip) for clip in clips[:2]]
@@ -239,7 +240,6 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(clips, tmp_path) -> Non
     )
 
 
-MINI = Path(__file__).resolve().parents[2] / "src" / "aligncap" / "models" / "mini"
 CAPTION = """
 import sys
 from aligncap.cli.main import main
@@ -249,7 +249,6 @@ sys.exit(f"imported {heavy}" if heavy else code)
 """
 
 
-@pytest.mark.skipif(not MINI.is_dir(), reason="the model mini is not in this checkout")
 def test_the_built_in_model_captions_without_torch(example_clips, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 0.01, 32_000)
     soundfile.write(tmp_path / "room.wav", noise, 16_000)

@@ -11,6 +11,7 @@ from aligncap.captioner.checkpoint import find_model
 from aligncap.cli.console import Console
 from aligncap.cli.main import main
 from cli.conftest import open_fake_model
+from support.corpora import lines
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +60,8 @@ def test_nothing_to_caption_is_one_line(aligncap, tree: Path, typed, stdin, mess
 
 
 def test_a_manifest_is_read_beside_itself_and_a_broken_line_is_one_error(aligncap, tree) -> None:
-    manifest = tree / "manifest.jsonl"
-    manifest.write_text(
-        '{"file": "b.ogg", "emotion": "a label nobody knows"}\n{"file": "a/c.ogg"\n\n'
-        '["a/c.ogg"]\n{"file": "a/c.ogg"}\n'
-    )
+    good, broken = '{"file": "b.ogg", "emotion": "a label nobody knows"}', '{"file": "a/c.ogg"'
+    manifest = lines(tree / "m.jsonl", good, broken, "", '["a/c.ogg"]', '{"file": "a/c.ogg"}')
     ran = aligncap("caption", manifest, "--format", "jsonl")
     assert ran.code == 1
     first, broken, listed, last = map(json.loads, ran.out.splitlines())
@@ -107,9 +105,8 @@ def test_marks_are_coloured_and_tokens_counted_on_a_terminal_only(kind, example_
     console = Console(stdout=kind(), stderr=kind(), load_model=open_fake_model)
     assert main(["caption", str(example_clips[0]), "--evidence"], console=console) == 0
     assert ("\x1b[" in console.stdout.getvalue()) == (kind is Terminal)
-    manifest = tmp_path / "manifest.jsonl"
     rows = [{"id": clip.stem, "file": str(clip)} for clip in example_clips[:2]]
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = lines(tmp_path / "manifest.jsonl", *map(json.dumps, rows))
     console = Console(stdout=io.StringIO(), stderr=kind())
     typed = ["tokens", str(manifest), "--tokenizer", "builtin", "--output", str(tmp_path)]
     assert main([*typed, "--weights", str(find_model("mini"))], console=console) == 0

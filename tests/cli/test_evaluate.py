@@ -7,6 +7,7 @@ import pytest
 
 from aligncap.cli.console import Console
 from aligncap.cli.evaluate import judge_settings
+from support.corpora import lines
 from support.server import Asked, saying, serving
 
 SPOKEN = {"a": "A sad woman speaks slowly.", "b": "An angry man shouts."}
@@ -15,8 +16,7 @@ QUICK = ("--metrics", "clue-f1,hallucination,repeated", "--draws", "20")
 
 
 def jsonl(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return lines(path, *map(json.dumps, rows))
 
 
 def typed(hypotheses: Path, references: Path) -> tuple[str | Path, ...]:
@@ -43,15 +43,15 @@ def files(hypotheses: Path, references: Path) -> tuple[str | Path, ...]:
 def test_a_table_with_a_heading_and_signatures(aligncap, files, hypotheses, references) -> None:
     ran = aligncap("evaluate", *files, *QUICK)
     assert (ran.code, ran.err) == (0, "")
-    lines = ran.out.splitlines()
+    heading, _, columns, *rows, signature = ran.out.splitlines()
     about = "2 clips, 1 to 2 references each, English"
-    assert lines[0] == f"{hypotheses} against {references}: {about}"
-    assert lines[2].split() == ["metric", "score", "95", "%", "interval"]
+    assert heading == f"{hypotheses} against {references}: {about}"
+    assert columns.split() == ["metric", "score", "95", "%", "interval"]
     # female, sad, slow are right; of male, angry, loud male is right, of male, happy one recalled.
-    assert lines[3].split()[:2] == ["clue-f1", "72.73"]
-    assert lines[4].split()[:2] == ["hallucination", "33.33"]
-    assert lines[5].split()[0] == "emotion"
-    assert lines[-1].startswith("repeated:of-set|refs:1-2|n:2|v")
+    assert rows[0].split()[:2] == ["clue-f1", "72.73"]
+    assert rows[1].split()[:2] == ["hallucination", "33.33"]
+    assert rows[2].split()[0] == "emotion"
+    assert signature.startswith("repeated:of-set|refs:1-2|n:2|v")
 
 
 def test_json_maps_metric_to_value_interval_and_signature(aligncap, files, tmp_path) -> None:
@@ -82,11 +82,11 @@ def test_a_baseline_in_markdown(aligncap, files, hypotheses, tmp_path) -> None:
     output = tmp_path / "scores.md"
     ran = aligncap("evaluate", *files, *QUICK, "--baseline", rival, "--output", output)
     assert ran.code == 0
-    lines = output.read_text("utf-8").splitlines()
-    assert f"(baseline {rival})" in lines[0]
-    assert lines[2].count("|") == 8
-    assert lines[4].startswith("| clue-f1 | 72.73 | ")
-    assert " | 0.00 | +72.73 | " in lines[4]
+    heading, _, columns, _, first, *_ = output.read_text("utf-8").splitlines()
+    assert f"(baseline {rival})" in heading
+    assert columns.count("|") == 8
+    assert first.startswith("| clue-f1 | 72.73 | ")
+    assert " | 0.00 | +72.73 | " in first
 
 
 def test_what_caption_wrote_is_scored_and_judged_by_its_recordings(
@@ -116,7 +116,7 @@ def test_what_caption_wrote_is_scored_and_judged_by_its_recordings(
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("written", "message"),
     [
         (['{"id": "a", "caption": "Sad."}'], "r.jsonl:2: clip 'b' has no hypothesis in "),
         (['{"id": "c", "caption": "Sad."}'], "h.jsonl:1: clip 'c' has no reference in "),
@@ -125,8 +125,8 @@ def test_what_caption_wrote_is_scored_and_judged_by_its_recordings(
         ([], "h.jsonl:1: the hypotheses are empty"),
     ],
 )
-def test_a_mistake_in_a_file_is_one_line(aligncap, files, hypotheses, lines, message) -> None:
-    hypotheses.write_text("\n".join(lines))
+def test_a_mistake_in_a_file_is_one_line(aligncap, files, hypotheses, written, message) -> None:
+    lines(hypotheses, *written)
     aligncap("evaluate", *files).refused(message)
 
 

@@ -11,13 +11,10 @@ import pytest
 
 from aligncap.preference.store import Annotation, Clip, ClipCandidates, PreferenceStore, Provenance
 from cli.conftest import Aligncap
+from support.corpora import lines
 from support.killer import finish, start
 from support.preferences import candidate
 from support.server import saying, serving
-
-MINI = Path(__file__).resolve().parents[2] / "src" / "aligncap" / "models" / "mini"
-
-needs_mini = pytest.mark.skipif(not MINI.is_dir(), reason="the model mini is not in this checkout")
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +26,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory, example_clips: list[Path]
         for clip in example_clips
         if clip.stem in ("man-plain", "woman-slow-soft", "man-loud-fast")
     ]
-    rows.append({"id": "missing", "file": "missing.wav"})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
+    return lines(path, *map(json.dumps, [*rows, {"id": "missing", "file": "missing.wav"}]))
 
 
 @pytest.fixture
@@ -48,7 +43,6 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
-@needs_mini
 @pytest.mark.parametrize("method", ["beam", "sample"])
 def test_candidates_of_the_built_in_model(aligncap, manifest, tmp_path, method: str) -> None:
     path = tmp_path / "s.sqlite"
@@ -74,7 +68,6 @@ def test_candidates_of_the_built_in_model(aligncap, manifest, tmp_path, method: 
     assert "captions judged by evidence|weights:1.5,0.5,0.1,2,2,0.25,0.25|" in judged.out
 
 
-@needs_mini
 def test_diverse_beams_of_an_exported_model_are_refused(aligncap, manifest, tmp_path) -> None:
     command = ("prefer", "candidates", manifest, "--store", tmp_path / "s.sqlite")
     ran = aligncap(*command, "--method", "diverse")
@@ -127,12 +120,9 @@ def test_a_mistake_is_one_line(aligncap, store: Path, verb, options, message) ->
     if verb == "annotate":
         pytest.importorskip("fastapi", reason="needs the serve extra")
     aligncap("prefer", verb, store, *options).refused(message)
-
-
-@pytest.mark.parametrize("verb", ["judge", "pairs", "agreement"])
-def test_a_store_that_is_none_is_one_line(aligncap, tmp_path: Path, verb: str) -> None:
-    cure = "no such store; make one with: aligncap prefer candidates"
-    aligncap("prefer", verb, tmp_path / "none.sqlite").refused(cure)
+    if verb != "annotate":
+        cure = "no such store; make one with: aligncap prefer candidates"
+        aligncap("prefer", verb, store.with_name("none.sqlite")).refused(cure)
 
 
 def test_the_llm_judge_gets_the_key_and_the_prompts(aligncap, store, tmp_path, monkeypatch):
@@ -183,7 +173,6 @@ def test_the_page_is_served_until_ctrl_c(store: Path, example_clips: list[Path])
         (store.parent / f"{name}.wav").write_bytes(example_clips[0].read_bytes())
     command = ["-m", "aligncap", "prefer", "annotate", store, "--audio-root", store.parent]
     run = start(*command, "--port", "0", "--annotator", "anna")
-    assert run.stdout
     said = run.stdout.readline()
     address = re.match(r"2 pairs to judge at (http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)", said)
     assert address, said

@@ -63,9 +63,8 @@ def test_the_doctor_prints_every_fault(aligncap, tmp_path: Path) -> None:
 
 
 def test_a_manifest_is_split(aligncap, tmp_path: Path) -> None:
-    manifest = tmp_path / "m.jsonl"
     rows = [{"file": f"{n}.wav", "speaker": f"s{n % 50}"} for n in range(500)]
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = corpora.lines(tmp_path / "m.jsonl", *map(json.dumps, rows))
     how = ("--by", "speaker", "--salt", "57", "-o", tmp_path / "parts")
     ran = aligncap("corpus", "split", manifest, *how)
     assert ran.code == 0
