@@ -17,7 +17,6 @@ from aligncap.alignment.kd import KdSettings, TeacherSettings, WarmupSettings
 from aligncap.alignment.losses import caption_cross_entropy, kl_to_teacher
 from aligncap.alignment.trainer import StageTrainer, ValidationSettings, read_training_rows
 from aligncap.captioner.checkpoint import ModelNotes, load_torch, read_meta, write_meta
-from aligncap.captioner.model import AdapterSettings
 from aligncap.errors import DataError, RecipeError
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
@@ -152,26 +151,6 @@ def test_a_killed_distillation_goes_on_with_the_same_losses(tmp_path, kd_of, los
         student=StudentSettings(speech_dropout=0.2, act_mode="measured"),
     )
     assert_goes_on_alike(kd.train_kd, settings, tmp_path, lost=lost)
-
-
-def test_under_lora_the_base_is_the_teacher_and_stays_as_it_was(tmp_path, kd_of, warm) -> None:
-    settings = kd_of(
-        training=replace(FIT, steps=60, save_every=60),
-        model=ModelSettings(start=warm, lora=AdapterSettings(rank=8)),
-        validation=ValidationSettings(every=30, rows=30),
-    )
-    run_kd(settings, tmp_path)
-    divergences = validations(tmp_path, "validation_kl")
-    assert divergences[-1] < divergences[0]
-    meta = read_meta(tmp_path / "model")
-    assert (meta.weights, meta.base) == ("adapter", str(warm))
-    base = dict(load_torch(warm).named_parameters())
-    adapted = load_torch(tmp_path / "model").named_parameters()
-    frozen = {name: p for name, p in adapted if "q_proj.base_layer" in name}
-    assert frozen
-    for name, parameter in frozen.items():
-        plain = name.replace("base_model.model.", "").replace("base_layer.", "")
-        torch.testing.assert_close(parameter, base[plain])
 
 
 def test_the_rival_sees_the_same_batches_and_learns_too(tmp_path: Path, kd_of: Settings) -> None:
