@@ -22,8 +22,8 @@ LEVELS = [
 ]
 """Parts from the ground up: a part imports lower levels only."""
 
-ROOT_FILES = {"__init__", "__main__"}
-"""They stand above every part and nothing imports them."""
+ROOT_FILES = {"__init__", "__main__", "acoustics"}
+"""They stand above every part and nothing imports them; `acoustics` is a former name."""
 
 TORCH_PARTS = {"training", "tokenizers", "captioner", "alignment", "preference"}
 TORCH_FILES = {"metrics/similarity.py"}
@@ -37,7 +37,7 @@ HEAVY += ["openai", "rich.progress"]
 
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60
-MOST_MODULES = 92
+MOST_MODULES = 93
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -95,7 +95,7 @@ def replaced(file: str, old: str, new: str) -> Plant:
 
 
 def silence(file: str, *, length_s: float = 0.5, level: float = 0.0) -> Plant:
-    samples = np.full(round(length_s * 16_000), level)
+    samples = np.tile([level, -level], round(length_s * 8_000))  # a constant is no sound
     return lambda source: soundfile.write(source / file, samples, 16_000)
 
 

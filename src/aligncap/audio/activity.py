@@ -4,11 +4,12 @@
 window, so a periodic frame reaches 1 at its period); the pitch tracker reads it too. `level_db` and
 `band_levels_db` give levels. `speech_activity` finds stretches that are louder than the noise
 floor, periodic, and changing: noise is not periodic, clicks are too short, hums and tones do not
-change. A whisper is told from noise by its vowels, whose spectrum changes.
+change. A whisper is told from noise by its vowels, whose spectrum changes. `channel_mixes` and
+`spoken_in` find the channels of a recording in which it is.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -378,3 +379,60 @@ def _runs(mask: Mask) -> list[Span]:
 
 def _longest_run(mask: Mask) -> int:
     return max((end - start for start, end in _runs(mask)), default=0)
+
+
+_INAUDIBLE = 1e-4  # of the loudest channel's power
+_SAME = 0.8  # correlation of channels that hold the same sound
+_MOST_MIXES = 8
+
+
+def channel_mixes(blocks: Iterable[Floats]) -> list[Floats]:
+    """Weights, [channels], of each sound that the channels of a recording hold, loudest first.
+
+    Channels that correlate hold one sound: it is estimated from them by least squares, at its level
+    in the loudest, so that equal channels are averaged, inverted ones turned over and silent ones
+    left out. `blocks` are stretches, [time, channels].
+    """
+    covariance = np.zeros((0, 0), np.float64)
+    for block in blocks:
+        centred = block - block.mean(axis=0)
+        product = (centred.T @ centred).astype(np.float64)
+        covariance = covariance + product if covariance.size else product
+    power = np.diag(covariance)
+    if not power.any():
+        return [np.full(len(power), 1 / max(1, len(power)), np.float32)]
+    scale = np.sqrt(np.maximum(power, np.finfo(np.float32).tiny))
+    # Of channels as loud as each other the first: rounding shall not decide.
+    left = np.argsort(-np.round(20 * np.log10(scale), 1), kind="stable")
+    left = left[power[left] > _INAUDIBLE * power.max()]
+    mixes: list[Floats] = []
+    while len(left) and len(mixes) < _MOST_MIXES:
+        first = left[0]
+        alike = np.abs(covariance[first, left]) >= _SAME * scale[first] * scale[left]
+        share = np.round(covariance[first, left[alike]] / power[first], 3)
+        mix = np.zeros(len(power), np.float32)
+        mix[left[alike]] = share / np.square(share).sum()
+        mixes.append(mix)
+        left = left[~alike]
+    return mixes
+
+
+def spoken_in(sounds: Sequence[Samples]) -> Samples:
+    """Of sounds that were recorded together, the one with most speech, the loudest first.
+
+    Those are added in which somebody speaks while nobody does in it: two speakers, a channel each.
+    """
+    if len(sounds) == 1:
+        return sounds[0]
+    spans = [speech_activity(Waveform(sound)) for sound in sounds]
+    count = max(map(frame_count, sounds)) + 1
+    spoken = [
+        _within([(round(a / HOP_S), round(b / HOP_S)) for a, b in one], count) for one in spans
+    ]
+    seconds = [int(mask.sum()) for mask in spoken]
+    best = next(n for n, length in enumerate(seconds) if length >= 0.9 * max(seconds))
+    chosen = sounds[best]
+    for sound, mask in zip(sounds, spoken, strict=True):
+        if (mask & ~spoken[best]).sum() > 0.5 * mask.sum():
+            chosen = chosen + sound
+    return chosen

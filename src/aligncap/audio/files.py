@@ -1,139 +1,38 @@
-"""Sound files and arrays to mono float32 at 16 kHz; what cannot be read is one line with a cure."""
+"""Sound files and arrays to mono float32 at 16 kHz; what cannot be read is one line with a cure.
 
+What is heard does not depend on how it is stored: files that were joined are read to the end of the
+last, of several channels those are taken that carry the speech, and a constant offset is removed.
+"""
+
+import io
+import logging
+import math
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from aligncap.audio.activity import channel_mixes, spoken_in
+from aligncap.audio.containers import (
+    FFMPEG,
+    READABLE,
+    Part,
+    cut_short,
+    parts_of,
+    refuse_foreign,
+    refuse_unopenable,
+)
 from aligncap.errors import AudioError
 from aligncap.values import RATE_HZ, Samples, Waveform
 
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd"}
-    | {".caf", ".w64", ".rf64"}
-)
-"""Files of a folder that are taken for recordings."""
-
-UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr"})
-"""Recordings that cannot be read here: taken too, so that the user is told."""
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm"})
-"""Films, of which libsndfile cannot read the sound."""
-
-
-_FFMPEG = "convert it: ffmpeg -i {name} {stem}.wav"
-
-_FOREIGN = {
-    b"\x1a\x45\xdf\xa3": "webm or mkv",
-    b"#!AMR": "amr",
-    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "wma",
-    b"\x00\x00\x01\xba": "mpeg video",
-}
-"""Sound or video that libsndfile cannot decode, by its first bytes."""
-
-_NO_SOUND = {
-    b"%PDF": "a PDF document",
-    b"PK\x03\x04": "a zip archive or office document",
-    b"\x1f\x8b": "a gzip archive",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"GIF8": "a picture",
-    b"\x7fELF": "a program",
-    b"SQLite format 3": "a database",
-    b"version https://git-lfs": "a Git LFS pointer: fetch it with `git lfs pull`",
-}
-
-_UNKNOWN_SIZE = 0x7FFF_0000  # writers to a pipe put sizes from here up, or 0, in the header
-_HEADER_SLACK = 1024  # some writers count a header twice
-
-
-def refuse_unopenable(file: Path) -> None:
-    """Raises AudioError unless the path is a regular, readable file that holds something."""
-    try:
-        status = file.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise AudioError(f"{file}: is a folder; name the sound files in it")
-        if not stat.S_ISREG(status.st_mode):
-            raise AudioError(f"{file}: is no regular file; save the sound to a file first")
-        if status.st_size == 0:
-            raise AudioError(f"{file}: is empty; copy or export it again")
-        with file.open("rb"):
-            pass
-    except FileNotFoundError:
-        raise AudioError(f"{file}: does not exist; check the path") from None
-    except PermissionError:
-        raise AudioError(f"{file}: may not be read; change its permissions (chmod +r)") from None
-    except (OSError, ValueError) as error:  # a name with a NUL or too long, a lost network drive
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise AudioError(f"{str(file)!r}: cannot be opened ({reason}); check the path") from None
-
-
-def refuse_foreign(file: Path) -> None:
-    """Raises AudioError for a file whose first bytes show that libsndfile cannot read it.
-
-    Also for wav and aiff files shorter than their header says, which libsndfile reads in silence.
-    """
-    with file.open("rb") as opened:
-        head = opened.read(512)
-    foreign = next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
-    if head[4:8] == b"ftyp":
-        foreign = "m4a, mp4 or 3gp"
-    elif head[:2] in (b"\xff\xf1", b"\xff\xf9"):
-        foreign = "aac"
-    if foreign:
-        cure = _FFMPEG.format(name=file.name, stem=file.stem)
-        raise AudioError(f"{file}: {foreign} cannot be read; {cure}")
-    for magic, kind in _NO_SOUND.items():
-        if head.startswith(magic):
-            raise AudioError(f"{file}: is {kind}, no sound; name a sound file")
-    if _is_text(head):
-        raise AudioError(f"{file}: is text, no sound; name a sound file")
-    if file.suffix.lower() == ".raw":
-        raise AudioError(
-            f"{file}: raw samples do not say their rate and type; convert it: "
-            f"ffmpeg -f s16le -ar 16000 -i {file.name} {file.stem}.wav"
-        )
-    _refuse_short_container(file, head)
-
-
-def refuse_length(file: Path, *, length_s: float, longest_s: float) -> None:
-    """Raises AudioError for a recording that is too long to be an utterance."""
-    if length_s > longest_s:
-        raise AudioError(
-            f"{file}: is longer than {longest_s / 60:.0f} minutes; split it: "
-            f"ffmpeg -i {file.name} -f segment -segment_time 60 {file.stem}-%03d.wav"
-        )
-
-
-def _is_text(head: bytes) -> bool:
-    """Whether these first bytes of a file are readable text."""
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:  # else a letter was cut at the end of what was read
-            return False
-        text = head[: error.start].decode("utf-8")
-    return all(letter.isprintable() or letter in "\t\r\n\f\ufeff" for letter in text)
-
-
-def _refuse_short_container(file: Path, head: bytes) -> None:
-    """Raises AudioError for a wav or aiff file shorter than its header says."""
-    order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
-    if head[:4] not in (b"RIFF", b"FORM") or len(head) < 12:
-        return
-    promised = int.from_bytes(head[4:8], order)
-    held = file.stat().st_size - 8
-    if held + _HEADER_SLACK < promised < _UNKNOWN_SIZE:
-        raise AudioError(
-            f"{file}: cut short ({held} of {promised} bytes are there); copy or export it again"
-        )
-
+LOG = logging.getLogger(__name__)
 
 LONGEST_S: Final = 3600.0
 """Longer recordings are refused: they are not one utterance, and would fill the memory."""
@@ -141,68 +40,74 @@ LONGEST_S: Final = 3600.0
 _BLOCK = 1 << 18
 _ENDLESS = 1 << 62  # libsndfile's "unknown" is the largest number it has
 _MP3_SLACK = 0.9  # without a header of its own, the length of an mp3 is an estimate
+_HELD = 1 << 23  # samples of all channels that are kept rather than decoded twice
+
+Block = Samples
+"""A stretch of sound, [time, channels]."""
+Source = Callable[[], bytes | Path | BinaryIO]
+"""Gives what libsndfile opens, each time anew."""
 
 
 def load(path: str | Path) -> Waveform:
-    """The sound of a file as a waveform: channels averaged, resampled to 16 kHz.
+    """The sound of a file as a waveform: the channels that carry speech, resampled to 16 kHz.
 
     Reads what libsndfile reads (wav, flac, ogg, opus, mp3, aiff, au, caf …), of any rate and
-    channel count. Raises AudioError, naming the file and the cure, for a file that is missing,
-    empty, no sound, cut short, longer than an hour, or holds NaN.
+    channel count, and all parts of files that were joined. Raises AudioError, naming the file and
+    the cure, for a file that is missing, empty, no sound, cut short, longer than an hour, scaled to
+    whole numbers, or holds NaN.
     """
     file = Path(path)
-    refuse_unopenable(file)
-    refuse_foreign(file)
+    done: list[Samples] = []
+    with _damage_told(file):
+        for source in _sources(file):
+            with soundfile.SoundFile(source()) as sound:
+                done.append(_read(sound, source, file))
+            _refuse_length(file, sum(map(len, done)) / RATE_HZ)
+    return Waveform(done[0] if len(done) == 1 else np.concatenate(done), str(file))
+
+
+def read_header(path: str | Path) -> tuple[float, int]:
+    """Length in seconds and sampling rate that a sound file says it has; AudioError as `load`."""
+    file = Path(path)
+    length_s, rate_hz = 0.0, RATE_HZ
+    with _damage_told(file):
+        for source in _sources(file):
+            with soundfile.SoundFile(source()) as sound:
+                rate_hz = int(sound.samplerate)
+                length_s += sound.frames / rate_hz
+    return length_s, rate_hz
+
+
+@contextmanager
+def _damage_told(file: Path) -> Iterator[None]:
+    """Turns errors of libsndfile into one line with a cure."""
     try:
-        with soundfile.SoundFile(_place(file)) as sound:
-            samples = _read(sound, file)
+        yield
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().removeprefix("Error :").strip(" .").lower()
         raise AudioError(
             f"{file}: is cut short, damaged or no sound ({reason}); export it again as wav or flac"
         ) from error
-    return Waveform(samples, str(file))
 
 
-def _read(sound: soundfile.SoundFile, file: Path) -> Samples:
-    """All of an open file, mono at 16 kHz."""
-    promised, rate_hz = int(sound.frames), int(sound.samplerate)
-    if promised >= _ENDLESS:
-        raise AudioError(
-            f"{file}: its header does not say how long it is; write it anew: "
-            f"ffmpeg -i {file.name} {file.stem}-whole.wav"
-        )
-    refuse_length(file, length_s=promised / rate_hz, longest_s=LONGEST_S)
-    # Block by block, so that an hour of many channels at a high rate is never held at once.
-    resampler = None if rate_hz == RATE_HZ else soxr.ResampleStream(rate_hz, RATE_HZ, 1, "float32")
-    done: list[Samples] = []
-    count = 0
-    for mono in _mono_blocks(sound, file):
-        count += len(mono)
-        done.append(resampler.resample_chunk(mono) if resampler else mono)
-    if resampler:
-        done.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    if count == 0:
-        raise AudioError(
-            f"{file}: holds no samples, or its header was never finished; write it anew: "
-            f"ffmpeg -i {file.name} {file.stem}-whole.wav"
-        )
-    if count < promised * (_MP3_SLACK if sound.format == "MP3" else 1.0):
-        raise AudioError(
-            f"{file}: cut short ({count} of {promised} samples could be read); "
-            "copy or export it again"
-        )
-    # Float files may exceed full scale, and resampling overshoots where a wave was clipped.
-    return np.clip(np.concatenate(done), -1.0, 1.0)
+def _sources(file: Path) -> list[Source]:
+    """What is to be decoded of a file; raises AudioError where that cannot be."""
+    refuse_unopenable(file)
+    with file.open("rb") as opened:
+        head = opened.read(1024)
+        refuse_foreign(file, head)
+        parts = parts_of(file, opened, head)
+        size = opened.seek(0, os.SEEK_END)
+    if len(parts) == 1 and parts[0].stop == size and not parts[0].before:
+        return [partial(_place, file)]
+    return [partial(_bytes_of, file, part) for part in parts]
 
 
-def _mono_blocks(sound: soundfile.SoundFile, file: Path) -> Iterator[Samples]:
-    """The mean of all channels, a stretch at a time."""
-    while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
-        if not np.isfinite(block).all():
-            bad = int((~np.isfinite(block)).any(axis=1).sum())
-            raise AudioError(f"{file}: {bad} samples are NaN or infinite; export it again")
-        yield block.mean(axis=1, dtype=np.float32)
+def _bytes_of(file: Path, part: Part) -> BinaryIO:
+    """A part of a file as a file of its own."""
+    with file.open("rb") as opened:
+        opened.seek(part.start)
+        return io.BytesIO(part.before + opened.read(part.stop - part.start))
 
 
 def _place(file: Path) -> bytes | Path:
@@ -210,10 +115,137 @@ def _place(file: Path) -> bytes | Path:
     return os.fsencode(file) if os.name == "posix" else file
 
 
+def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> Samples:
+    """All of an open file, mono at 16 kHz."""
+    if sound.format not in READABLE:
+        raise AudioError(
+            f"{file}: {sound.format_info} is not read here; "
+            + FFMPEG.format(name=file.name, stem=file.stem)
+        )
+    promised, rate_hz = int(sound.frames), int(sound.samplerate)
+    if promised >= _ENDLESS:
+        raise AudioError(
+            f"{file}: its header does not say how long it is; write it anew: "
+            f"ffmpeg -i {file.name} {file.stem}-whole.wav"
+        )
+    _refuse_length(file, promised / rate_hz)
+    once = _Blocks(sound, file)
+    # Block by block, so that an hour of many channels at a high rate is never held at once.
+    if sound.channels == 1:
+        mono = _resampled((block[:, 0] for block in once), rate_hz)
+    elif promised * sound.channels <= _HELD:
+        kept = list(once)
+        mono = _mono(lambda: kept, rate_hz)
+    else:
+        mono = _mono(partial(_decoded, once, source), rate_hz)
+    if once.count == 0:
+        raise AudioError(
+            f"{file}: holds no samples, or its header was never finished; write it anew: "
+            f"ffmpeg -i {file.name} {file.stem}-whole.wav"
+        )
+    if once.count < promised * (_MP3_SLACK if sound.format == "MP3" else 1.0):
+        raise cut_short(file, f"{once.count} of {promised} samples could be read")
+    return _finished(mono, once.peak, str(file))
+
+
+def _decoded(once: "_Blocks", source: Source) -> Iterator[Block]:
+    """The blocks of a file, decoded anew once they were read."""
+    if once.count == 0:
+        yield from once
+    else:
+        with soundfile.SoundFile(source()) as sound:
+            yield from _Blocks(sound, once.file)
+
+
+def _refuse_length(file: Path, length_s: float) -> None:
+    """Raises AudioError for a recording that is too long to be an utterance."""
+    if length_s > LONGEST_S:
+        raise AudioError(
+            f"{file}: is longer than {LONGEST_S / 60:.0f} minutes; split it: "
+            f"ffmpeg -i {file.name} -f segment -segment_time 60 {file.stem}-%03d.wav"
+        )
+
+
+class _Blocks:
+    """The blocks of an open file; counts their samples and keeps the largest."""
+
+    def __init__(self, sound: soundfile.SoundFile, file: Path) -> None:
+        self._sound, self.file = sound, file
+        self._length = max(1, min(_BLOCK, 8 * _BLOCK // sound.channels))
+        self.count, self.peak = 0, 0.0
+
+    def __iter__(self) -> Iterator[Block]:
+        while len(block := self._sound.read(self._length, dtype="float32", always_2d=True)):
+            low, high = float(block.min()), float(block.max())
+            if not math.isfinite(high - low):
+                bad = int((~np.isfinite(block)).any(axis=1).sum())
+                raise AudioError(f"{self.file}: {bad} samples are NaN or infinite; export it again")
+            self.count += len(block)
+            self.peak = max(self.peak, high, -low)
+            yield block
+
+
+def _mono(blocks: Callable[[], Iterable[Block]], rate_hz: int) -> Samples:
+    """The channels that carry speech, mixed to keep its level, at 16 kHz."""
+    mixes = channel_mixes(blocks())
+    heard = [_resampled((block @ mix for block in blocks()), rate_hz) for mix in mixes]
+    return spoken_in(heard)
+
+
+def _resampled(blocks: Iterable[Samples], rate_hz: int) -> Samples:
+    """Stretches of one channel at 16 kHz."""
+    if rate_hz == RATE_HZ:
+        return np.concatenate([np.zeros(0, np.float32), *blocks])
+    resampler = soxr.ResampleStream(rate_hz, RATE_HZ, 1, "float32")
+    done = [resampler.resample_chunk(block) for block in blocks]
+    return np.concatenate([*done, resampler.resample_chunk(np.zeros(0, np.float32), last=True)])
+
+
+_FULL_SCALE_SLACK = 8.0  # floats further over full scale are whole numbers, or a mistake
+_OVERSHOOT = 1.25  # of codecs and resamplers where a wave was clipped
+_OFFSET_S = 0.1
+_OFFSET_SHARE = 0.02  # of the amplitude: in pauses, less hides nothing
+_DRIFT_SHARE = 0.1
+
+
+def _finished(mono: Samples, peak: float, name: str) -> Samples:
+    """Samples without a constant or drifting offset, in [-1, 1]; `peak` is that of any channel."""
+    if peak > _FULL_SCALE_SLACK:
+        raise AudioError(
+            f"{name}: samples reach {peak:.0f}, full scale is 1; "
+            "scale them to [-1, 1] (whole numbers of 16 bits: divide by 32768)"
+        )
+    mono = _without_offset(mono)
+    if (largest := float(np.abs(mono).max(initial=0.0))) > _OVERSHOOT:
+        LOG.warning("%s: samples reach %.1f and are scaled to full scale, 1", name, largest)
+        mono = mono / np.float32(largest)
+    return np.clip(mono, -1.0, 1.0)
+
+
+def _without_offset(samples: Samples) -> Samples:
+    """Samples without what lies below all sound: a constant, or a drift of several hertz at most.
+
+    What is small beside the sound is left, so that most recordings stay as they are.
+    """
+    length = round(_OFFSET_S * RATE_HZ)
+    count = len(samples) // length
+    if count == 0:
+        return samples
+    means = samples[: count * length].reshape(count, length).mean(axis=1)
+    offset = float(samples.mean(dtype=np.float64))
+    power = float(np.vdot(samples, samples)) / len(samples) - offset * offset
+    if float(np.square(means - offset).mean()) > _DRIFT_SHARE**2 * power:
+        centres = (np.arange(count) + 0.5) * length
+        drift = np.interp(np.arange(len(samples)), centres, means)
+        return np.asarray(samples - drift, np.float32)
+    if offset * offset > _OFFSET_SHARE**2 * power:
+        return samples - np.float32(offset)
+    return samples
+
+
 _LOWEST_RATE_HZ = 1_000
 _HIGHEST_RATE_HZ = 768_000
 _MOST_CHANNELS = 64
-_FULL_SCALE_SLACK = 8.0  # floats a little over full scale are clipped, far over it are a mistake
 
 
 def from_array(samples: NDArray[np.generic], rate_hz: int) -> Waveform:
@@ -228,13 +260,12 @@ def from_array(samples: NDArray[np.generic], rate_hz: int) -> Waveform:
     scaled = _as_float(array)
     if not np.isfinite(scaled).all():
         raise AudioError("array: holds NaN or infinite samples; take them out")
-    largest = float(np.abs(scaled).max())
-    if largest > _FULL_SCALE_SLACK:
-        raise AudioError(f"array: samples reach {largest:.0f}; scale them to [-1, 1]")
-    mono = scaled.reshape(len(scaled), -1).mean(axis=1, dtype=np.float32)
-    if rate_hz != RATE_HZ:
-        mono = np.asarray(soxr.resample(mono, rate_hz, RATE_HZ, quality="HQ"), np.float32)
-    return Waveform(np.clip(mono, -1.0, 1.0))
+    many = scaled.reshape(len(scaled), -1)
+    if many.shape[1] == 1:
+        mono = _resampled([many[:, 0]], rate_hz)
+    else:
+        mono = _mono(lambda: [many], rate_hz)
+    return Waveform(_finished(mono, float(np.abs(scaled).max()), "array"))
 
 
 def _refuse(array: NDArray[np.generic], rate_hz: int) -> None:

@@ -197,7 +197,7 @@ def _of_path(path: str) -> Iterator[Recording]:
 
 def _of_folder(folder: str) -> Iterator[Recording]:
     """Every sound file below a folder, sorted; anything else in it is passed over."""
-    from aligncap.audio.files import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
+    from aligncap.audio.containers import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
 
     found = 0
     for place, folders, files in os.walk(folder):

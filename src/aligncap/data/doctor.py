@@ -24,8 +24,8 @@ from aligncap.data.splits import (
     empty_parts,
     leak_faults,
     meet_in_part,
-    read_header,
     read_sound,
+    read_sound_header,
 )
 from aligncap.errors import AudioError, DataError, UnknownNameError
 from aligncap.storage import atomic_file, write_atomic
@@ -348,7 +348,7 @@ def examine(
         look = Inspection(
             known,
             seen,
-            sound_of=read_header if headers_only else read_sound,
+            sound_of=read_sound_header if headers_only else read_sound,
             on_fault=on_fault,
         )
         found = _clips_of(manifest) if prepared else known.find(target)

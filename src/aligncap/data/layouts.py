@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from aligncap.audio.files import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, VIDEO_SUFFIXES
+from aligncap.audio.containers import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, VIDEO_SUFFIXES
 from aligncap.data.manifest import SAME_EMOTION, Utterance
 from aligncap.errors import DataError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aligncap.audio.files import VIDEO_SUFFIXES
+from aligncap.audio.containers import VIDEO_SUFFIXES
 from aligncap.data.layouts import Fault, Kind
 from aligncap.data.manifest import Utterance, read_manifest, write_manifests
 from aligncap.errors import AudioError, DataError, UnknownNameError
@@ -148,10 +148,9 @@ def read_sound(file: Path) -> Sound:
 
     A film is refused with the line that takes its sound out.
     """
-    import soundfile
-
     from aligncap.audio import load
-    from aligncap.audio.files import refuse_unopenable
+    from aligncap.audio.containers import refuse_unopenable
+    from aligncap.audio.files import read_header
 
     refuse_unopenable(file)
     if file.suffix.lower() in VIDEO_SUFFIXES:
@@ -162,26 +161,15 @@ def read_sound(file: Path) -> Sound:
     waveform = load(file)
     if not waveform.samples.any():
         raise AudioError(f"{file}: holds nothing but silence; fetch or export it again")
-    sha256 = hash_of_file(file)
-    with file.open("rb") as opened:
-        rate_hz = int(soundfile.info(opened).samplerate)
-    return Sound(sha256, round(waveform.duration_s, 3), rate_hz)
+    return Sound(hash_of_file(file), round(waveform.duration_s, 3), read_header(file)[1])
 
 
-def read_header(file: Path) -> Sound:
+def read_sound_header(file: Path) -> Sound:
     """What a sound file says of itself, unread and without a hash; AudioError where it is none."""
-    import soundfile
+    from aligncap.audio.files import read_header
 
-    from aligncap.audio.files import refuse_foreign, refuse_unopenable
-
-    refuse_unopenable(file)
-    refuse_foreign(file)
-    try:
-        with file.open("rb") as opened:
-            info = soundfile.info(opened)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{file}: is damaged or no sound; fetch or export it again") from error
-    return Sound("", round(info.frames / info.samplerate, 3), int(info.samplerate))
+    length_s, rate_hz = read_header(file)
+    return Sound("", round(length_s, 3), rate_hz)
 
 
 class SoundBook:
