@@ -21,18 +21,13 @@ EXPECTED = Path(__file__).resolve().parent / "expected"
 
 def captions() -> Any:
     """Text and records, with evidence, of the example clips by the built-in model."""
-    return {
-        language: {
-            "text": aligncap("caption", CLIPS, "--language", language),
-            "records": json_lines(
-                aligncap(
-                    *("caption", CLIPS, "--language", language, "--format", "jsonl"),
-                    *("--evidence", "--candidates", 3),
-                )
-            ),
-        }
-        for language in ("en", "zh")
-    }
+    found = {}
+    for language in ("en", "zh"):
+        command = ("caption", CLIPS, "--language", language)
+        told = ("--format", "jsonl", "--evidence", "--candidates", 3)
+        records = json_lines(aligncap(*command, *told))
+        found[language] = {"text": aligncap(*command), "records": records}
+    return found
 
 
 def python_captions() -> Any:
@@ -50,13 +45,11 @@ def measurements() -> Any:
 def clues() -> Any:
     """Clues of sentences in both languages, the language given and found out."""
     sentences = json_lines((ROOT / INPUTS / "clues.jsonl").read_text("utf-8"))
-    texts = [one["text"] for one in sentences]
-    found = {"found out": json_lines(aligncap("clues", *texts, "--format", "jsonl"))}
-    for language in ("en", "zh"):
-        own = [one["text"] for one in sentences if one["language"] == language]
-        found[language] = json_lines(
-            aligncap("clues", *own, "--language", language, "--format", "jsonl")
-        )
+    found = {}
+    for language in ("found out", "en", "zh"):
+        given = () if language == "found out" else ("--language", language)
+        texts = [one["text"] for one in sentences if not given or one["language"] == language]
+        found[language] = json_lines(aligncap("clues", *texts, *given, "--format", "jsonl"))
     return found
 
 
@@ -75,21 +68,19 @@ def help_texts() -> Any:
 
 def scores() -> Any:
     """JSON of `evaluate`, intervals of a fixed seed, by every kind of token, and on recordings."""
+
+    def evaluated(kind: str, names: str, *settings: object) -> Any:
+        files = [f"--{name}={INPUTS}/{name}-{kind}.jsonl" for name in names.split()]
+        told = ("--draws", 200, "--format", "json")
+        return json.loads(aligncap("evaluate", *files, *settings, *told))
+
     found = {}
     for tokenisation, *more in (("coco-en", "--paper25"), ("zh-char",), ("zh-word",)):
-        language = "en" if tokenisation == "coco-en" else "zh"
-        files = [
-            f"--{name}={INPUTS}/{name}-{language}.jsonl"
-            for name in ("hypotheses", "references", "baseline")
-        ]
-        settings = ("--tokenisation", tokenisation, "--draws", 200, "--seed", 3, *more)
-        found[tokenisation] = json.loads(
-            aligncap("evaluate", *files, *settings, "--format", "json")
-        )
-    files = [f"--{name}={INPUTS}/{name}-clips.jsonl" for name in ("hypotheses", "references")]
-    settings = ("--metrics", "hallucination-signal,clue-f1", "--draws", 200, "--format", "json")
-    found["recordings"] = json.loads(aligncap("evaluate", *files, *settings))
-    return found
+        kind = "en" if tokenisation == "coco-en" else "zh"
+        settings = ("--tokenisation", tokenisation, "--seed", 3, *more)
+        found[tokenisation] = evaluated(kind, "hypotheses references baseline", *settings)
+    heard = ("--metrics", "hallucination-signal,clue-f1")
+    return found | {"recordings": evaluated("clips", "hypotheses references", *heard)}
 
 
 def recipes() -> Any:
@@ -101,13 +92,9 @@ def recipes() -> Any:
         verb = ("prefer", "run") if path.stem == "prefer" else ("train",)
         described = json.loads(aligncap(*verb, name, "--dry-run"))
         described["settings"].pop("estimate", None)
-        keys = {key for one in described["plan"]["loads"] for key in one}
-        found[name] = {
-            "kind": described["kind"],
-            "output": described["output"],
-            "settings": described["settings"],
-            "loads": sorted(keys),
-        }
+        found[name] = {key: described[key] for key in ("kind", "output", "settings")}
+        loads = {key for one in described["plan"]["loads"] for key in one}
+        found[name]["loads"] = sorted(loads)
     return found
 
 
@@ -130,13 +117,8 @@ def in_new_folder(part: Callable[[Path], Any]) -> Any:
 SLOW = (recipes, pipeline)
 """Parts that take more than some seconds."""
 
-PARTS: dict[str, Callable[[], Any]] = {
-    part.__name__: part
-    for part in (
-        *(captions, python_captions, measurements, clues, help_texts, scores, stages),
-        *SLOW,
-    )
-}
+QUICK = (captions, python_captions, measurements, clues, help_texts, scores, stages)
+PARTS: dict[str, Callable[[], Any]] = {part.__name__: part for part in (*QUICK, *SLOW)}
 
 
 def read_golden(name: str) -> Any:
@@ -144,13 +126,8 @@ def read_golden(name: str) -> Any:
     return json.loads((EXPECTED / f"{name}.json").read_text("utf-8"))
 
 
-def write_golden(name: str) -> None:
-    """Run one part and store its value."""
-    text = json.dumps(PARTS[name](), ensure_ascii=False, indent=1)
-    (EXPECTED / f"{name}.json").write_text(text + "\n", "utf-8")
-
-
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:
-        write_golden(name)
+        text = json.dumps(PARTS[name](), ensure_ascii=False, indent=1)
+        (EXPECTED / f"{name}.json").write_text(text + "\n", "utf-8")
         print(name)

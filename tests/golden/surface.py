@@ -4,10 +4,10 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from aligncap.cli.main import main
 
@@ -17,22 +17,8 @@ HERE = Path("tests/golden")
 INPUTS = HERE / "inputs"
 CLIPS = Path("examples/clips")
 
-WIDTH = "100"
-"""Columns of the terminal that --help is written for."""
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+TERMINAL = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+"""What --help is written for."""
 
 
 def aligncap(*arguments: object, code: int = 0) -> str:
@@ -41,7 +27,7 @@ def aligncap(*arguments: object, code: int = 0) -> str:
     AssertionError with its standard error where it does not end with `code`.
     """
     out, err = io.StringIO(), io.StringIO()
-    plain = _environment(COLUMNS=WIDTH, NO_COLOR="1", TERM="dumb")
+    plain = patch.dict(os.environ, TERMINAL)
     with chdir(ROOT), plain, redirect_stdout(out), redirect_stderr(err):
         found = main([str(one) for one in arguments])
     assert found == code, err.getvalue()
@@ -53,30 +39,29 @@ def json_lines(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def differences(found: Any, expected: Any, *, rel: float = 1e-4, at: str = "") -> list[str]:
-    """Where two JSON values differ, each as one line; floats may differ by `rel` of the larger,
-    or by 1e-6."""
+def assert_same(found: Any, expected: Any) -> None:
+    """Fails with the first differences of two JSON values."""
+    lines = differences(found, expected)
+    assert not lines, "\n".join(lines[:20])
+
+
+def differences(found: Any, expected: Any, *, at: str = "") -> list[str]:
+    """Where two JSON values differ, each as one line; floats may differ by 1e-4 of the larger, or
+    by 1e-6."""
     if isinstance(expected, dict) and isinstance(found, dict):
-        keys = [
+        odd = [
             f"{at}.{key}: {'missing' if key in expected else 'new'}"
             for key in sorted(found.keys() ^ expected.keys())
         ]
-        shared = [key for key in expected if key in found]
-        return keys + [
-            line
-            for key in shared
-            for line in differences(found[key], expected[key], rel=rel, at=f"{at}.{key}")
-        ]
+        shared = [(f".{key}", found[key], expected[key]) for key in expected if key in found]
+        return odd + [line for key, *two in shared for line in differences(*two, at=at + key)]
     if isinstance(expected, list) and isinstance(found, list):
         if len(found) != len(expected):
             return [f"{at}: {len(found)} items, not {len(expected)}"]
-        return [
-            line
-            for place, pair in enumerate(zip(found, expected, strict=True))
-            for line in differences(*pair, rel=rel, at=f"{at}[{place}]")
-        ]
+        pairs = enumerate(zip(found, expected, strict=True))
+        return [line for n, two in pairs for line in differences(*two, at=f"{at}[{n}]")]
     if _is_number(found) and _is_number(expected):
-        near = math.isclose(found, expected, rel_tol=rel, abs_tol=1e-6)
+        near = math.isclose(found, expected, rel_tol=1e-4, abs_tol=1e-6)
         return [] if near else [f"{at}: {found}, not {expected}"]
     same = type(found) is type(expected) and found == expected
     return [] if same else [f"{at}: {found!r}, not {expected!r}"]

@@ -4,18 +4,14 @@ stored. A change that is meant is written down by `make golden`, and its reason 
 import pytest
 
 from golden.make_golden import PARTS, SLOW, read_golden
-from golden.surface import differences
+from golden.surface import assert_same
 
 
 @pytest.mark.timeout(1800)  # seconds on an idle machine, minutes on a busy one
 @pytest.mark.filterwarnings("ignore")  # of libraries: other tests see to them
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if part in SLOW else ())
-        for name, part in PARTS.items()
-    ],
+    [pytest.param(n, marks=pytest.mark.slow if part in SLOW else ()) for n, part in PARTS.items()],
 )
 def test_nothing_has_changed(name: str) -> None:
-    found = differences(PARTS[name](), read_golden(name))
-    assert not found, "\n".join(found[:20])
+    assert_same(PARTS[name](), read_golden(name))

@@ -10,15 +10,15 @@ from golden.surface import CLIPS, HERE, INPUTS, ROOT, aligncap, json_lines
 RECIPES = INPUTS / "recipes"
 MANIFEST = INPUTS / "manifest.jsonl"
 OLD = HERE / "old"
-"""What the package wrote before its modules were moved (`make_old`)."""
+"""What the package wrote before its modules were moved: never written again."""
 ENCODER = OLD / "model" / "encoder"
 
 
 def train(recipe: str, output: Path, *changes: str, resume: bool = False) -> dict[str, Any]:
     """Run a recipe: the lines of its log and the summary it prints, without times and folders."""
     sets = [part for change in changes for part in ("--set", change)]
-    again = ["--resume"] if resume else []
-    printed = aligncap("train", RECIPES / f"{recipe}.toml", "-o", output, *sets, *again)
+    sets += ["--resume"] if resume else []
+    printed = aligncap("train", RECIPES / f"{recipe}.toml", "-o", output, *sets)
     # DeepSpeed, where it is installed, writes a line on standard output when it is imported.
     summary = {
         key: value
@@ -66,10 +66,7 @@ def pipeline(work: Path, encoder: Path = ENCODER) -> dict[str, Any]:
     )
     model, exported = work / "kd" / "model", work / "exported"
     aligncap("export", model, exported, "--quantization", "float32")
-    found["captions"] = {
-        "torch": captions_of(model),
-        "exported": captions_of(exported),
-    }
+    found["captions"] = {"torch": captions_of(model), "exported": captions_of(exported)}
     found["tokens"] = tokens(work / "tokens", encoder)
     found["printed"] = candidates(work / "store.sqlite")
     found["preferences"] = written(work / "store.sqlite", work, rows)
@@ -86,11 +83,8 @@ def without_fingerprints(value: Any, work: Path) -> Any:
     """The same without hashes of weights, which the last digit of a sum changes, and with the names
     WORK for the folder of the run and ROOT for the repository's."""
     if isinstance(value, dict):
-        return {
-            key: without_fingerprints(one, work)
-            for key, one in value.items()
-            if key != "fingerprint"
-        }
+        kept = {key: one for key, one in value.items() if key != "fingerprint"}
+        return {key: without_fingerprints(one, work) for key, one in kept.items()}
     if isinstance(value, list):
         return [without_fingerprints(one, work) for one in value]
     if isinstance(value, str):
@@ -100,15 +94,10 @@ def without_fingerprints(value: Any, work: Path) -> Any:
 
 def captions_of(model: Path) -> list[Any]:
     """Records of two clips in both languages by the model of a folder."""
-    named = ("--model", model, "--format", "jsonl")
     clips = (CLIPS / "man-plain.ogg", CLIPS / "woman-slow-soft.ogg")
-    return [
-        record
-        for language in ("en", "zh")
-        for record in json_lines(
-            aligncap("caption", *clips, *named, "--language", language, "--candidates", 2)
-        )
-    ]
+    told = ("--model", model, "--format", "jsonl", "--candidates", 2)
+    printed = (aligncap("caption", *clips, *told, "--language", name) for name in ("en", "zh"))
+    return [record for text in printed for record in json_lines(text)]
 
 
 def candidates(store: Path) -> list[str]:

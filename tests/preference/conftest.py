@@ -1,6 +1,8 @@
 """What tests of preferences share."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,3 +19,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of preference rows."""
     return write_preferences(tmp_path_factory.mktemp("preferences"))
+
+
+@pytest.fixture
+def changed(request: pytest.FixtureRequest, preferences: Path, start: Path) -> Any:
+    """The settings of the test's module with changes."""
+    return partial(request.module.settings_of, preferences, start)

@@ -7,10 +7,10 @@ import pytest
 
 from aligncap.errors import RecipeError
 from aligncap.recipes import run_recipe
-from aligncap.training.loop import read_log
 from support.killer import finish, torchrun
 from support.preferences import DPO, PPO, REWARD, train_start, write_preferences
 from support.recipe_runs import PROGRAM
+from support.rows import trace
 
 WAYS = {"dpo": "fsdp", "reward": "fsdp", "ppo": "none"}
 """Kind of recipe → what is shared out. DPO's validation writes captions with shared-out weights."""
@@ -23,10 +23,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     together = []
     for kind, recipe in {"dpo": DPO, "reward": REWARD, "ppo": PPO}.items():
         path = root / f"{kind}.toml"
-        text = recipe.replace("nowhere", str(rows)).replace(
-            "steps = 4", "steps = 4\naccumulation = 2"
-        )
-        path.write_text(text + f'[model]\nstart = "{start}"\n')
+        twice = recipe.replace("steps = 4", "steps = 4, accumulation = 2")
+        path.write_text(twice.replace("nowhere", str(rows)) + f'[model]\nstart = "{start}"\n')
         run_recipe(path, output=root / f"{kind}-one")
         way = [f"training.sharding={WAYS[kind]}"]
         output = str(root / f"{kind}-two")
@@ -38,16 +36,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(WAYS))
 def test_two_processes_log_what_one_does(runs: Path, kind: str) -> None:
-    one, two = read_log(runs / f"{kind}-one"), read_log(runs / f"{kind}-two")
+    one, two = trace(runs / f"{kind}-one"), trace(runs / f"{kind}-two")
     assert len(one) == len(two) > 2
-    names = set().union(*one)
-    assert ("validation_contradicted" in names) == (kind != "reward")
+    assert ("validation_contradicted" in set().union(*one)) == (kind != "reward")
     for first, second in zip(one, two, strict=True):
-        del first["elapsed_s"], second["elapsed_s"]
         if first["step"] == 2:
             # The policy begins as its reference: the first margins are rounding, signs and all.
-            for report in (first, second):
-                report.pop("accuracy", None)
+            first.pop("accuracy", None), second.pop("accuracy", None)
         assert second == pytest.approx(first, abs=1e-4)
 
 

@@ -46,34 +46,32 @@ def latest(store: PreferenceStore) -> list[PreferencePair]:
     return list(store.pairs.all(store.pairs.latest()))
 
 
+GROUP = [
+    candidate("ok", log_probability=-2.0),
+    candidate("good", log_probability=-1.0),
+    candidate("free", log_probability=None, method="imported"),
+    candidate("bad"),
+    candidate("gold", method="gold"),
+]
+
+
 @pytest.mark.parametrize(
-    ("margin", "expected"),
-    [(0.5, [("good", "bad", 2.0)]), (0.25, [("good", "bad", 2.0), ("good", "ok", 0.25)])],
+    ("rule", "judged", "margin", "expected"),
+    [
+        (best_against_rest, {"good": 1, "ok": 0.75, "bad": -1}, 0.5, [("good", "bad", 2.0)]),
+        (best_against_rest, {"good": 1, "ok": 0.75}, 0.25, [("good", "ok", 0.25)]),
+        # A tie teaches nothing, and the likelier is the best.
+        (best_against_rest, {"ok": 1, "good": 1, "free": 1, "bad": 0.5}, 0, [("good", "bad", 0.5)]),
+        # The caption of the corpus takes part only where it is asked to.
+        (best_against_rest, {"good": 0.5, "bad": 0, "gold": 1}, 0, [("good", "bad", 0.5)]),
+        (gold_against_best, {"good": 0.5, "bad": 0, "gold": 1}, 0, [("gold", "good", 0.5)]),
+        (gold_against_best, {"good": 1, "gold": 0.5}, 0, []),
+        (gold_against_best, {"good": 1, "bad": 0.5}, 0, []),
+    ],
 )
-def test_the_best_is_set_against_each_of_the_rest(margin: float, expected: Texts) -> None:
-    group = [candidate(text) for text in ("ok", "good", "bad", "unjudged")]
-    found = scores(good=1.0, ok=0.75, bad=-1.0)
-    assert texts(best_against_rest(group, found, least_margin=margin)) == expected
-
-
-def test_a_tie_teaches_nothing_and_the_likelier_is_the_best() -> None:
-    group = [
-        candidate("one", log_probability=-2.0),
-        candidate("two", log_probability=-1.0),
-        candidate("three", log_probability=None, method="imported"),
-        candidate("four"),
-    ]
-    pairs = best_against_rest(group, scores(one=1.0, two=1.0, three=1.0, four=0.5), least_margin=0)
-    assert texts(pairs) == [("two", "four", 0.5)]
-
-
-def test_the_caption_of_the_corpus_takes_part_only_where_it_is_asked_to() -> None:
-    group = [candidate("good"), candidate("bad"), candidate("gold", method="gold")]
-    found = scores(good=0.5, bad=0.0, gold=1.0)
-    assert texts(best_against_rest(group, found, least_margin=0)) == [("good", "bad", 0.5)]
-    assert texts(gold_against_best(group, found, least_margin=0)) == [("gold", "good", 0.5)]
-    assert not texts(gold_against_best(group, scores(good=1.0, gold=0.5), least_margin=0))
-    assert not texts(gold_against_best(group[:2], found, least_margin=0))
+def test_pairs_by_hand(rule: Any, judged: dict[str, float], margin: float, expected: Texts) -> None:
+    assert texts(rule(GROUP, scores(**judged), least_margin=margin)) == expected
+    assert not texts(gold_against_best(GROUP[:4], scores(**judged), least_margin=0))
 
 
 @given(
@@ -163,9 +161,7 @@ candidates = st.builds(
     margin=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     name=st.sampled_from(sorted(FORMATS)),
 )
-def test_the_round_trip_is_exact(
-    tmp_path: Path, chosen: Candidate, rejected: Candidate, margin: float, name: str
-) -> None:
+def test_the_round_trip_is_exact(tmp_path, chosen, rejected, margin, name) -> None:
     assume(chosen.key != rejected.key)
     written = [(PreferencePair(chosen, rejected, margin), "ü.wav"), (PAIR, "u1.wav")]
     write_pairs(tmp_path / "p.jsonl", written, format=name)
@@ -173,9 +169,7 @@ def test_the_round_trip_is_exact(
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
-def test_a_store_that_imports_exports_the_same_file(
-    store: PreferenceStore, tmp_path: Path, name: str
-) -> None:
+def test_a_store_that_imports_exports_the_same_file(store, tmp_path, name) -> None:
     def export(opened: PreferenceStore, path: Path) -> str:
         files = {clip.utterance: clip.file for clip in opened.clips()}
         write_pairs(path, ((one, files[one.utterance]) for one in latest(opened)), format=name)

@@ -18,27 +18,22 @@ from alignment.test_dry_run import PARTS
 from support.preferences import write_corpus
 from support.rows import FEELINGS, SOURCE
 
-COUNT = 30
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory, start: Path) -> Path:
     """A folder of all that the loop reads."""
-    return write_corpus(tmp_path_factory.mktemp("corpus"), start, count=COUNT)
-
-
-def settings_of(corpus: Path, **changes: object) -> RowClipSettings:
-    given: dict[str, object] = {
-        "rows": corpus / "rows.jsonl",
-        "manifests": (corpus / "manifest.jsonl",),
-        "facts": corpus / "facts.jsonl",
-        **changes,
-    }
-    return RowClipSettings(**given)  # type: ignore[arg-type]
+    return write_corpus(tmp_path_factory.mktemp("corpus"), start)
 
 
 def test_each_clip_counts_once_and_as_it_is(corpus: Path) -> None:
-    clips, source = read_row_clips(settings_of(corpus, clips=8, validation_clips=0))
+    settings = RowClipSettings(
+        rows=corpus / "rows.jsonl",
+        manifests=(corpus / "manifest.jsonl",),
+        facts=corpus / "facts.jsonl",
+        clips=8,
+        validation_clips=0,
+    )
+    clips, source = read_row_clips(settings)
     assert source == SOURCE
     assert all(one.row.id == f"{one.clip.utterance}#0" for one in clips)
     train = [one for one in clips if one.row.split == "train"]
@@ -62,15 +57,18 @@ def test_a_row_without_a_manifest_is_named(corpus: Path) -> None:
         join(list(read_rows(corpus / "rows.jsonl")), [], corpus / "facts.jsonl")
 
 
+def plan_of(corpus: Path, changes: list[str], output: Path) -> Any:
+    recipe = corpus / "prefer.toml"
+    return run_recipe(recipe, overrides=changes, output=output, dry_run=True)["plan"]
+
+
 @pytest.mark.parametrize(("method", "steps"), [("dpo", ["dpo"]), ("reward+ppo", ["reward", "ppo"])])
 def test_a_dry_run_plans_each_step_and_lists_nothing_that_a_round_makes(
     corpus: Path, start: Path, tmp_path: Path, method: str, steps: list[str]
 ) -> None:
     output = tmp_path / "run"
     changes = [f"learn.method={method}", "rounds=3"]
-    plan: Any = run_recipe(corpus / "prefer.toml", overrides=changes, output=output, dry_run=True)[
-        "plan"
-    ]
+    plan = plan_of(corpus, changes, output)
     json.dumps(plan)
     assert not output.exists()
     assert set(plan) == {*PARTS, "steps"}
@@ -86,16 +84,16 @@ def test_a_dry_run_plans_each_step_and_lists_nothing_that_a_round_makes(
 
 
 def test_a_dry_run_names_what_is_missing(corpus: Path, tmp_path: Path) -> None:
-    recipe = corpus / "prefer.toml"
     changes = [f"data.rows={tmp_path / 'absent.jsonl'}", f"start={tmp_path / 'no-model'}"]
-    plan: Any = run_recipe(recipe, overrides=changes, output=tmp_path, dry_run=True)["plan"]
+    plan = plan_of(corpus, changes, tmp_path)
     missing = {one["what"]: one["cure"] for one in plan["loads"] if not one["present"]}
     assert list(missing) == ["training rows", "model to start from"]
     assert all(missing.values())
     assert plan["parameters"] is plan["memory_bytes"] is plan["disk_bytes"] is None
-    changes = [f"learn.recipes={tmp_path}"]
     with pytest.raises(RecipeError, match=r"dpo\.toml: cannot be read"):
-        run_recipe(recipe, overrides=changes, output=tmp_path / "run", dry_run=True)
+        plan_of(corpus, [f"learn.recipes={tmp_path}"], tmp_path / "run")
+    with pytest.raises(UnknownNameError, match="did you mean 'ppo'"):
+        LearnSettings(method="pppo")
 
 
 def test_the_whole_loop_and_a_second_round(corpus: Path, tmp_path: Path) -> None:
@@ -108,13 +106,11 @@ def test_the_whole_loop_and_a_second_round(corpus: Path, tmp_path: Path) -> None
     assert len(rows) == 17
     assert any(row.pairs for row in rows)
     # The pairs are those of the judge, asked again here.
-    judge = EvidenceJudge()
     with PreferenceStore(output / "prefer.sqlite") as store:
         for row in rows:
             clip = store.clip(row.clip.id.removesuffix("#0"))
-            assert clip is not None
             said = [Candidate(clip.utterance, "en", text) for text in row.candidates]
-            (scores,) = judge.judge([(clip, said)])
+            (scores,) = EvidenceJudge().judge([(clip, said)])
             for better, worse in row.pairs:
                 assert scores[better].score - scores[worse].score >= 0.1
     done = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
@@ -139,8 +135,3 @@ def test_the_other_ways_to_learn(corpus: Path, tmp_path: Path, method: str, last
     # PPO follows the judge that the recipe describes, or a model of that judge's preferences.
     assert (reward["evidence"]["contradicted"] == 3.5) == (last == "evidence")
     assert (output / "round-1" / "ppo" / "model").is_dir()
-
-
-def test_an_unknown_way_to_learn_is_named() -> None:
-    with pytest.raises(UnknownNameError, match="did you mean 'ppo'"):
-        LearnSettings(method="pppo")

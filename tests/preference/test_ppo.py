@@ -1,6 +1,6 @@
 """PPO: its arithmetic by hand, a task whose optimum is known, and going on exactly after a kill."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -120,22 +120,11 @@ def settings_of(preferences: Path, start: Path, **changes: object) -> ppo.PpoSet
     return ppo.PpoSettings(**given | changes)
 
 
-Settings = Callable[..., ppo.PpoSettings]
-
-
-@pytest.fixture
-def changed(preferences: Path, start: Path) -> Settings:
-    """The settings above with changes."""
-    return partial(settings_of, preferences, start)
-
-
 learn = partial(ppo.maximise, reward=names_the_best)
 run = partial(recipe_runs.run, learn)
 
 
-def test_the_reward_rises_to_its_optimum_near_the_reference(
-    tmp_path: Path, changed: Settings, start: Path
-) -> None:
+def test_the_reward_rises_to_its_optimum_near_the_reference(tmp_path, changed, start) -> None:
     """The start says the best caption now and then; to say it always is -log p(it) nats away."""
     settings = changed(
         training=replace(FIT, steps=96), batch=ppo.RolloutBatchSettings(rows=6, captions=8)
@@ -169,9 +158,7 @@ def mean_log_probability(model: CaptionModel, text: str) -> float:
     # Of a round that had only begun, nothing need be left.
     [pytest.param(5, (), id="in a round"), pytest.param(6, (ppo.PHASES_FOLDER,), id="between two")],
 )
-def test_a_killed_run_goes_on_with_the_same_losses(
-    tmp_path: Path, changed: Settings, stopped_at: int, lost: tuple[str, ...]
-) -> None:
+def test_a_killed_run_goes_on_with_the_same_losses(tmp_path, changed, stopped_at, lost) -> None:
     settings = changed(
         training=replace(FIT, steps=9, save_every=stopped_at, log_every=1),
         ppo=ppo.PpoLossSettings(epochs=1, minibatches=2, kl_coefficient=0.05),
@@ -180,9 +167,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(
     assert_goes_on_alike(learn, settings, tmp_path, lost=lost)
 
 
-def test_under_lora_the_reference_is_the_model_below(
-    tmp_path: Path, changed: Settings, start: Path
-) -> None:
+def test_under_lora_the_reference_is_the_model_below(tmp_path, changed, start) -> None:
     lora = ModelSettings(start=start, lora=AdapterSettings(rank=4))
     run(changed(model=lora, training=replace(FIT, steps=8)), tmp_path)
     first, second = (line["kl"] for line in trace(tmp_path) if "kl" in line)
@@ -198,9 +183,7 @@ def test_under_lora_the_reference_is_the_model_below(
         ({"training": replace(FIT, accumulation=3)}, "must divide"),
     ],
 )
-def test_settings_that_do_not_fit_together_are_refused(
-    changed: Settings, change: dict[str, Any], message: str
-) -> None:
+def test_settings_that_do_not_fit_together_are_refused(changed, change, message) -> None:
     with pytest.raises(RecipeError, match=message):
         changed(**change)
     with pytest.raises(RecipeError, match="clip is 0"):
@@ -208,7 +191,7 @@ def test_settings_that_do_not_fit_together_are_refused(
 
 
 def test_a_response_cut_off_costs_the_penalty_and_advantages_are_whitened(
-    tmp_path: Path, changed: Settings, start: Path
+    tmp_path: Path, changed: Any, start: Path
 ) -> None:
     """In the first round values are 0 and the policy is the reference, so that a response's last
     token returns the reward alone: 0 of a finished one, less the penalty of one cut off."""
@@ -232,7 +215,7 @@ def test_a_response_cut_off_costs_the_penalty_and_advantages_are_whitened(
 
 
 def test_a_round_pays_for_its_distance_at_the_coefficient_of_the_round_before(
-    tmp_path: Path, changed: Settings
+    tmp_path: Path, changed: Any
 ) -> None:
     """With γ = λ = 1 a response's first token returns score - β (log π - log π_ref) of it all."""
     once = ppo.PpoLossSettings(

@@ -19,17 +19,7 @@ from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.errors import MissingModelError, RecipeError
 from aligncap.preference import reward
 from aligncap.preference.examples import PairBatchSettings, PreferenceRow, write_preference_rows
-from aligncap.preference.reward import (
-    EMPTY_REWARD,
-    CaptionCheck,
-    CheckSettings,
-    EvidenceReward,
-    ModelReward,
-    RewardModel,
-    RewardSettings,
-    open_reward,
-    with_last_token,
-)
+from aligncap.preference.reward import RewardModel, RewardSettings
 from aligncap.training.settings import FitSettings
 from support.captioner import random_rows, tiny_lm, tiny_vocabulary
 from support.preferences import preference_rows
@@ -44,7 +34,7 @@ def test_a_reward_is_of_the_last_token_behind_its_own_prompt(kind: str) -> None:
     model = RewardModel(CaptionModel(tiny_lm(kind), vocabulary)).eval()
     rows = random_rows(vocabulary, seed=3, rows=3, responses=2)
     with torch.no_grad():
-        found = model(to_torch(collate([with_last_token(row) for row in rows], pad_id=0)))
+        found = model(to_torch(collate([reward.with_last_token(row) for row in rows], pad_id=0)))
         states = [
             model.body.bare.base_model(input_ids=torch.tensor([[*row.prompt_ids, *said]]))
             for row in rows
@@ -77,7 +67,7 @@ def test_it_ranks_what_can_be_ranked(tmp_path: Path, start: Path) -> None:
     )
     summary = run(reward.train_reward_model, settings, tmp_path / "run")
     assert summary["validation_accuracy"] == 1.0
-    opened = open_reward(RewardSettings(name="model", model=tmp_path / "run" / "model"))
+    opened = reward.open_reward(RewardSettings(name="model", model=tmp_path / "run" / "model"))
     scores = [opened(row, row.candidates) for row in preference_rows(6, seed=5)]
     assert all(one.index(max(one)) == 1 for one in scores)
     # In standard deviations from the usual candidate.
@@ -87,16 +77,16 @@ def test_it_ranks_what_can_be_ranked(tmp_path: Path, start: Path) -> None:
 
 def test_a_captioner_is_no_reward_model(start: Path) -> None:
     with pytest.raises(MissingModelError, match="reward_head"):
-        ModelReward(start)
+        reward.ModelReward(start)
     with pytest.raises(RecipeError, match=r"needs reward\.model"):
         RewardSettings(name="model")
 
 
 def test_evidence_is_a_reward_that_cannot_be_flattered() -> None:
     texts = ["Sounds sad and quiet.", "Sounds happy and loud.", "Somebody speaks.", " "]
-    found = EvidenceReward()(preference_rows(1)[0], texts)
+    found = reward.EvidenceReward()(preference_rows(1)[0], texts)
     # Known are the emotion (worth 2) and that it is quiet (1); wrong ones cost 2 and 1.5.
-    assert found == pytest.approx([1.0, -3.5 / 3, 0.0, EMPTY_REWARD])
+    assert found == pytest.approx([1.0, -3.5 / 3, 0.0, reward.EMPTY_REWARD])
 
 
 SAID = {7: "She sounds sad and quiet.", 8: "She sounds angry and loud.", 9: "Somebody speaks."}
@@ -121,7 +111,7 @@ class Fixed:
 
 
 def check(rows: list[PreferenceRow], **options: object) -> dict[str, float]:
-    return CaptionCheck(Fixed(), rows, CheckSettings(rows=9), **options)()
+    return reward.CaptionCheck(Fixed(), rows, reward.CheckSettings(rows=9), **options)()
 
 
 def test_counts_by_hand() -> None:

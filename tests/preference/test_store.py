@@ -96,9 +96,7 @@ def test_an_annotation_has_a_value_whoever_is_shown_first() -> None:
     assert values == [-1, 1, 0, None]
 
 
-def test_a_clip_comes_back_as_it_was_and_newer_knowledge_takes_nothing_away(
-    store: PreferenceStore,
-) -> None:
+def test_a_clip_comes_back_as_it_was_and_newer_knowledge_takes_nothing_away(store) -> None:
     references = {"en": ("He sounds sad.",), "zh": ("他很伤心。", "悲伤")}
     clip = Clip("u1", "a/u1.flac", FAST_LOUD_WOMAN, "sad", "male", references)
     found = (candidate("Calm.", log_probability=-1.25), candidate("Sad."))
@@ -112,9 +110,7 @@ def test_a_clip_comes_back_as_it_was_and_newer_knowledge_takes_nothing_away(
     assert store.clip("u1") == clip
 
 
-def test_what_two_models_find_is_one_candidate_each_found_by_its_own(
-    store: PreferenceStore,
-) -> None:
+def test_what_two_models_find_is_one_candidate_each_found_by_its_own(store) -> None:
     gold, other = replace(PROVENANCE, method="gold"), replace(PROVENANCE, model="other")
     store.add_findings([(finding("Calm."), gold), (finding("Calm.", "Sad."), PROVENANCE)])
     store.add_findings([(finding("calm", "Angry."), other)])
@@ -198,9 +194,7 @@ def test_pairs_of_a_clip_are_replaced_together(store: PreferenceStore) -> None:
         ("DROP TABLE meta", "s.sqlite"),
     ],
 )
-def test_a_file_of_another_version_or_kind_is_refused(
-    store: PreferenceStore, change: str, message: str
-) -> None:
+def test_a_file_of_another_version_or_kind_is_refused(store, change, message) -> None:
     with closing(sqlite3.connect(store.path)) as connection, connection:
         connection.execute(change)
     with pytest.raises(DataError, match=message):

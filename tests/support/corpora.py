@@ -1,9 +1,11 @@
 """Corpora in miniature, laid out as their owners ship them, with noise for speech."""
 
 import csv
+import io
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,25 +27,23 @@ def lines(file: Path, *written: str, encoding: str = "utf-8") -> Path:
 
 
 def table(file: Path, *rows: Sequence[str]) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8", newline="") as opened:
-        csv.writer(opened).writerows(rows)
-    return file
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(rows)
+    return lines(file, *written.getvalue().splitlines())
 
 
 def esd(source: Path) -> Path:
     """Two speakers, two sentences in each of five emotions; one speaker split as shipped lately."""
     emotions = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
     for speaker, flat, encoding in (("0003", True, "utf-16"), ("0011", False, "utf-8")):
-        home = source / "Emotion Speech Dataset" / speaker
-        said = []
-        for block, emotion in enumerate(emotions):
-            for number in (1, 2):
-                stem = f"{speaker}_{350 * block + number:06}"
-                folder = home / emotion / ("" if flat else ("train", "evaluation")[number - 1])
-                noise(folder / f"{stem}.wav")
-                words = ("打远一看。", "他来了。") if flat else ("I say so.", "You do.")
-                said.append(f"{stem}\t{words[number - 1]}\t{'中立' if flat else emotion}")
+        home, said = source / "Emotion Speech Dataset" / speaker, []
+        words = ("打远一看。", "他来了。") if flat else ("I say so.", "You do.")
+        for (block, emotion), number in product(enumerate(emotions), (0, 1)):
+            stem = f"{speaker}_{350 * block + number + 1:06}"
+            noise(
+                home / emotion / ("" if flat else ("train", "evaluation")[number]) / f"{stem}.wav"
+            )
+            said.append(f"{stem}\t{words[number]}\t{'中立' if flat else emotion}")
         lines(home / f"{speaker}.txt", *said, "", encoding=encoding)
     return source
 
@@ -53,28 +53,21 @@ ESD_COUNTS = {"0003": 10, "0011": 10}
 
 def iemocap(source: Path) -> Path:
     """Two dialogues of two sessions, three turns each."""
-    codes = ("neu", "exc", "xxx")
     for session, dialog in (("1", "Ses01F_impro01"), ("2", "Ses02M_script01_1")):
         home = source / f"Session{session}"
-        turns = (f"{dialog}_F000", f"{dialog}_M000", f"{dialog}_F001")
-        for turn in turns:
+        codes = {f"{dialog}_F000": "neu", f"{dialog}_M000": "exc", f"{dialog}_F001": "xxx"}
+        for turn in codes:
             noise(home / "sentences" / "wav" / dialog / f"{turn}.wav")
         lines(home / "sentences" / "wav" / dialog / "._hidden.wav", "not a sound")
-        lines(
-            home / "dialog" / "EmoEvaluation" / f"{dialog}.txt",
-            "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]",
-            "",
-            *(
-                f"[6.2901 - 8.2357]\t{turn}\t{code}\t[2.5000, 2.5000, 2.5000]\n"
-                "C-E2:\tNeutral;\t()\nA-E3:\tval 3; act 2; dom 2;\t()"
-                for turn, code in zip(turns, codes, strict=True)
-            ),
-        )
-        lines(
-            home / "dialog" / "transcriptions" / f"{dialog}.txt",
-            *(f"{turn} [006.2901-008.2357]: Words of {turn}." for turn in turns),
-            "M: (breathing)",
-        )
+        rated = [
+            f"[6.2901 - 8.2357]\t{turn}\t{code}\t[2.5000, 2.5000, 2.5000]\n"
+            "C-E2:\tNeutral;\t()\nA-E3:\tval 3; act 2; dom 2;\t()"
+            for turn, code in codes.items()
+        ]
+        head = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
+        lines(home / "dialog" / "EmoEvaluation" / f"{dialog}.txt", head, "", *rated)
+        said = [f"{turn} [006.2901-008.2357]: Words of {turn}." for turn in codes]
+        lines(home / "dialog" / "transcriptions" / f"{dialog}.txt", *said, "M: (breathing)")
     return source
 
 
@@ -91,7 +84,7 @@ def emosec(source: Path) -> Path:
     esd(source / "ESD")
     iemocap(source / "IEMOCAP_full_release")
     captions = {stem: [f"Caption of {stem}.", f"Another of {stem}."] for stem in captioned(source)}
-    (source / "merged_file.json").write_text(json.dumps(captions), encoding="utf-8")
+    lines(source / "merged_file.json", json.dumps(captions))
     return source
 
 
@@ -107,15 +100,10 @@ def mer2023(source: Path) -> Path:
         rows = [(names[0], "worried", "-1.0"), (names[1], "neutral", "0.0")]
         table(source / f"{part}-label.csv", ("name", "discrete", "valence"), *rows)
     lines(source / "test3" / "sample_unlabelled.mp4", "passed over")
-    table(
-        source / "EMER.csv",
-        ("name", "chinese", "english"),
-        (
-            "sample_00",
-            "视频中有人。在音频中，他的声音低沉。文本说再见。",
-            "In the video, a man sits. In the audio, his voice is low and slow. He says bye.",
-        ),
-    )
+    chinese = "视频中有人。在音频中，他的声音低沉。文本说再见。"
+    english = "In the video, a man sits. In the audio, his voice is low and slow. He says bye."
+    head = ("name", "chinese", "english")
+    table(source / "EMER.csv", head, ("sample_00", chinese, english))
     return source
 
 
@@ -133,7 +121,7 @@ def secap(source: Path) -> Path:
     lines(source / "wav.scp", *(f"{clip} /elsewhere/wav/{clip}.wav" for clip in clips))
     lines(source / "text.txt", *(f"{clip} 话 {clip}" for clip in clips))
     captions = {clip: [f"难过的{clip}", "她很难过"] for clip in clips}
-    (source / "fid2captions.json").write_text(json.dumps(captions), encoding="utf-8")
+    lines(source / "fid2captions.json", json.dumps(captions))
     return source
 
 
@@ -162,9 +150,7 @@ def folder(source: Path) -> Path:
     return source
 
 
-Build = Callable[[Path], Path]
-
-MINIATURES: Mapping[str, tuple[Build, Mapping[str, int]]] = {
+MINIATURES: Mapping[str, tuple[Callable[[Path], Path], Mapping[str, int]]] = {
     "emosec": (emosec, EMOSEC_COUNTS),
     "mer2023": (mer2023, {"all": 8}),
     "nnime": (nnime, {"all": 6}),

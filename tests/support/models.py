@@ -9,15 +9,9 @@ import numpy as np
 
 from aligncap.audio import load
 from aligncap.errors import AlignCapError, NoSpeechError
+from aligncap.metrics import judge
 from aligncap.metrics.aes import read_aes
-from aligncap.metrics.judge import (
-    JudgeClient,
-    JudgeSettings,
-    Question,
-    Reply,
-    ReplyCache,
-    open_judge_client,
-)
+from aligncap.metrics.judge import JudgeClient, Question, Reply
 from aligncap.metrics.scores import ScoredClip
 from aligncap.values import Caption, Clue, Evidence, Verdict, Waveform
 
@@ -29,12 +23,7 @@ class FakeCaptioner:
         self.name = name
 
     def caption_many(
-        self,
-        sources: Iterable[Path | Waveform],
-        *,
-        language: str,
-        candidates: int,
-        evidence: bool,
+        self, sources: Iterable[Path | Waveform], **options: object
     ) -> Iterator[Caption | AlignCapError]:
         for source in sources:
             try:
@@ -44,7 +33,7 @@ class FakeCaptioner:
             except AlignCapError as error:
                 yield error
             else:
-                yield self._caption(waveform, language, candidates, evidence)
+                yield self._caption(waveform, **options)
 
     def _caption(
         self, waveform: Waveform, language: str, candidates: int, evidence: bool
@@ -87,7 +76,7 @@ class FakeChatModel:
 
 
 def judge_of(model: FakeChatModel, folder: Path, **options: object) -> JudgeClient:
-    cache = ReplyCache(folder / "replies.sqlite", model=model.name, settings=model.settings)
+    cache = judge.ReplyCache(folder / "replies.sqlite", model=model.name, settings=model.settings)
     return JudgeClient(model, cache, **options)
 
 
@@ -102,6 +91,6 @@ def numbered_clip(number: int, hypothesis: str | None = None) -> ScoredClip:
 
 def ask_many(url: str, cache: Path) -> list[object]:
     """Sixty questions to a judge at that URL, three at once."""
-    settings = JudgeSettings(model="small", url=url, cache=cache, concurrency=3)
-    with open_judge_client(settings) as judge:
-        return judge.ask([Question(f"clip{n}", f"rate {n}", read_aes) for n in range(60)])
+    settings = judge.JudgeSettings(model="small", url=url, cache=cache, concurrency=3)
+    with judge.open_judge_client(settings) as client:
+        return client.ask([Question(f"clip{n}", f"rate {n}", read_aes) for n in range(60)])

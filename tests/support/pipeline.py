@@ -11,12 +11,8 @@ from aligncap.audio import load
 from aligncap.values import RATE_HZ
 from support.speech_tokenizers import CONFIG, official_state, save_checkpoint
 
-OFFICIAL = CONFIG | {
-    "n_filters": 64,
-    "dimension": 1024,
-    "semantic_dimension": 768,
-    "codebook_size": 1024,
-}
+OFFICIAL = CONFIG | {"n_filters": 64, "dimension": 1024, "codebook_size": 1024}
+OFFICIAL["semantic_dimension"] = 768
 """The shape that is published."""
 
 FEELINGS = {
@@ -76,9 +72,8 @@ def save_llama(folder: Path, *, hidden: int = 32) -> Path:
     texts = [*FEELINGS.values(), "Describe the speaker's emotion and voice in one sentence."]
     trained.train_from_iterator(texts * 4, trainer)
     table = json.loads(trained.to_str())["model"]
-    tokenizer = LlamaTokenizer(
-        vocab=table["vocab"], merges=[tuple(pair) for pair in table["merges"]]
-    )
+    merges = [tuple(pair) for pair in table["merges"]]
+    tokenizer = LlamaTokenizer(vocab=table["vocab"], merges=merges)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

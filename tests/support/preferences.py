@@ -17,34 +17,23 @@ from aligncap.captioner.captioner import PreparedSpeech as Listened
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.data.manifest import write_facts
 from aligncap.errors import AlignCapError, AudioError
+from aligncap.preference import store as stored
 from aligncap.preference.examples import PreferenceRow, write_preference_rows
 from aligncap.preference.judges import Asked
-from aligncap.preference.store import (
-    Candidate,
-    Clip,
-    ClipCandidates,
-    Judgement,
-    PreferenceStore,
-    Provenance,
-    digest,
-)
+from aligncap.preference.store import Candidate, Clip, ClipCandidates, Judgement, PreferenceStore
 from aligncap.training.settings import FitSettings
 from aligncap.values import Fact, Facts, SpeechTokens
+from support.recipe_runs import run
 from support.rows import FEELINGS, SOURCE
 
-PROVENANCE = Provenance(model="fake", fingerprint="0123", method="beam", options={"count": 3})
-
-UNITS = {
-    "pitch_offset_st": "st",
-    "loudness_db": "LUFS",
-    "pace_syllables_per_s": "1/s",
-    "female_probability": "",
-}
+PROVENANCE = stored.Provenance(
+    model="fake", fingerprint="0123", method="beam", options={"count": 3}
+)
 
 
-def facts_of(**values: float) -> Facts:
-    """Facts that can be relied on, with these numbers and nothing else."""
-    rows = {name: Fact(name, value, UNITS[name], 1.0) for name, value in values.items()}
+def facts_of(confidence: float = 1.0, **values: float) -> Facts:
+    """Facts of this confidence, with these numbers and nothing else."""
+    rows = {name: Fact(name, value, "", confidence) for name, value in values.items()}
     return Facts(duration_s=4.0, speech_s=3.5, by_name=MappingProxyType(rows))
 
 
@@ -56,7 +45,7 @@ FAST_LOUD_WOMAN = facts_of(
 def candidate(text: str, utterance: str = "u1", **more: object) -> Candidate:
     """A candidate that a beam search found."""
     known = {"token_ids": (1, 2), "log_probability": -1.0, "method": "beam", **more}
-    return Candidate(utterance, "en", text, **known)  # type: ignore[arg-type]
+    return Candidate(utterance, "en", text, **known)
 
 
 def finding(*texts: str, utterance: str = "u1", facts: Facts | None = None) -> ClipCandidates:
@@ -92,7 +81,7 @@ class FakeJudge:
         pass
 
     def _judgement(self, one: Candidate) -> Judgement:
-        drawn = int(digest(self.name, one.text)[:6], 16) / 16**6
+        drawn = int(stored.digest(self.name, one.text)[:6], 16) / 16**6
         score = self.scores.get(one.text, drawn)
         return Judgement(one.key, self.signature, score, {"drawn": drawn}, f"why {one.text}")
 
@@ -104,20 +93,18 @@ class FakeSampler:
     texts: Sequence[str]
     options: DecodeOptions = field(default_factory=DecodeOptions)
     heard: list[Path] = field(default_factory=list)
-    asked: list[DecodeOptions] = field(default_factory=list)
 
     def generate_many(
         self, sources: Iterable[Path], *, language: str, options: DecodeOptions
     ) -> Iterator[CaptionCandidates | AlignCapError]:
-        self.asked.append(options)
         for path in sources:
             self.heard.append(path)
             if path.stem == "broken":
                 yield AudioError(f"{path}: is broken")
                 continue
             wordings = tuple(
-                CaptionHypothesis(text, Hypothesis((number, 2), -float(number + 1), -0.5))
-                for number, text in enumerate(self.texts)
+                CaptionHypothesis(text, Hypothesis((n, 2), -float(n + 1), -0.5))
+                for n, text in enumerate(self.texts)
             )
             tokens = SpeechTokens(np.zeros((1, 4), dtype=np.int64))
             yield CaptionCandidates(Listened(3.0, None, FAST_LOUD_WOMAN, tokens), wordings)
@@ -125,22 +112,15 @@ class FakeSampler:
 
 DPO = """
 kind = "dpo"
-[data]
-rows = ["nowhere"]
-[training]
-steps = 4
-learning_rate = 1e-3
-warmup_steps = 0
-log_every = 2
-[validation]
-rows = 4
-[check]
-rows = 3
+data = {rows = ["nowhere"]}
+training = {steps = 4, learning_rate = 1e-3, warmup_steps = 0, log_every = 2}
+validation = {rows = 4}
+check = {rows = 3}
 """
-PPO = DPO.replace('"dpo"', '"ppo"') + "[batch]\nrows = 4\ncaptions = 2\n"
-REWARD = DPO.replace('"dpo"', '"reward"').replace("[check]\nrows = 3\n", "")
+PPO = DPO.replace('"dpo"', '"ppo"') + "batch = {rows = 4, captions = 2}\n"
+REWARD = DPO.replace('"dpo"', '"reward"').replace("check = {rows = 3}\n", "")
 
-QUIET = Facts(2.0, 1.8, MappingProxyType({"loudness_db": Fact("loudness_db", -34.0, "dB", 0.9)}))
+QUIET = facts_of(0.9, loudness_db=-34.0)
 """Facts that contradict "loud"."""
 
 
@@ -158,14 +138,9 @@ def preference_rows(count: int = 30, *, seed: int = 0) -> list[PreferenceRow]:
             speech=chance.integers(4 * place, 4 * place + 4, (1, int(chance.integers(4, 10)))),
             captions={"en": texts},
         )
-        rows.append(
-            PreferenceRow(
-                clip=clip,
-                pairs=tuple((place, other) for other in range(3) if other != place),
-                facts=QUIET,
-                emotion=list(FEELINGS)[place],
-            )
-        )
+        pairs = tuple((place, other) for other in range(3) if other != place)
+        feeling = list(FEELINGS)[place]
+        rows.append(PreferenceRow(clip=clip, pairs=pairs, facts=QUIET, emotion=feeling))
     return rows
 
 
@@ -178,16 +153,14 @@ def write_preferences(folder: Path, count: int = 60) -> Path:
 
 def train_start(folder: Path) -> Path:
     """A model that can say the captions and knows nothing of speech: a short warm-up."""
-    rows = [row.clip for row in preference_rows(12)]
-    write_rows(folder / "rows.jsonl", SOURCE, rows)
+    write_rows(folder / "rows.jsonl", SOURCE, [row.clip for row in preference_rows(12)])
     settings = WarmupSettings(
         data=DataSettings(rows=(folder / "rows.jsonl",)),
         training=FitSettings(steps=60, learning_rate=1e-2, warmup_steps=5, log_every=30),
         model=ModelSettings(new=SizeSettings(hidden=32, layers=2, heads=2, text_vocabulary=300)),
         batch=BatchSettings(rows=4, captions=3),
     )
-    (folder / "run").mkdir()
-    return Path(str(kd.train_warmup(settings, folder / "run", resume=False)["model"]))
+    return Path(run(kd.train_warmup, settings, folder / "run")["model"])
 
 
 def write_corpus(folder: Path, start: Path, *, count: int = 30) -> Path:
@@ -211,10 +184,11 @@ def write_corpus(folder: Path, start: Path, *, count: int = 30) -> Path:
     (folder / "facts.jsonl").write_text(facts, "utf-8")
     for name, text in (("dpo", DPO), ("ppo", PPO), ("reward", REWARD)):
         (folder / f"{name}.toml").write_text(text, "utf-8")
-    (folder / "prefer.toml").write_text(
-        f"""
+    recipe = f"""
 kind = "prefer"
 start = "{start}"
+candidates = {{count = 4, method = "sample", temperature = 1.0}}
+learn = {{recipes = "{folder}"}}
 [data]
 rows = "{folder / "rows.jsonl"}"
 manifests = ["{manifest}"]
@@ -222,13 +196,6 @@ facts = "{folder / "facts.jsonl"}"
 clips = 12
 validation_clips = 5
 languages = ["en"]
-[candidates]
-count = 4
-method = "sample"
-temperature = 1.0
-[learn]
-recipes = "{folder}"
-""",
-        "utf-8",
-    )
+"""
+    (folder / "prefer.toml").write_text(recipe, "utf-8")
     return folder

@@ -25,10 +25,8 @@ def tiny_rows(count: int = 30, *, seed: int = 0) -> list[TrainingRow]:
     chance = np.random.default_rng(seed)
     rows = []
     for number in range(count):
-        place = number % len(FEELINGS)
-        feeling = list(FEELINGS)[place]
-        frames = int(chance.integers(4, 14))
-        first, second, chinese = FEELINGS[feeling]
+        place, frames = number % len(FEELINGS), int(chance.integers(4, 14))
+        feeling, (first, second, chinese) = list(FEELINGS.items())[place]
         rows.append(
             TrainingRow(
                 id=f"clip{number}",

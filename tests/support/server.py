@@ -45,11 +45,9 @@ class Answer:
 def saying(text: str, **more: Any) -> Answer:
     """A completion with this text."""
     message = {"role": "assistant", "content": text}
-    table = {
-        "model": SERVED,
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 30, "completion_tokens": 12},
-    }
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    usage = {"prompt_tokens": 30, "completion_tokens": 12}
+    table = {"model": SERVED, "choices": choices, "usage": usage}
     return Answer(json.dumps(table).encode(), **more)
 
 
@@ -57,7 +55,7 @@ def failing(status: int, message: str = "overloaded", **headers: str) -> Answer:
     """An error as such servers write it; the client waits a millisecond before it asks again."""
     table = {"error": {"message": message, "type": "server_error"}}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    named = {"Retry-After-Ms": "1"} | named
+    named.setdefault("Retry-After-Ms", "1")
     return Answer(json.dumps(table).encode(), status=status, headers=named)
 
 
@@ -83,26 +81,22 @@ def completing(folder: Path, *, name: str, gives_ids: bool = True) -> Callable[[
             torch.manual_seed(body.get("seed", 0))
             how = {"do_sample": True, "temperature": body["temperature"]}
             how["top_k"] = body.get("top_k", 0)
+        how |= {"max_new_tokens": body["max_tokens"], "min_new_tokens": body["min_tokens"]}
         ids = torch.tensor([body["prompt"]] * body["n"])
-        lengths = {"max_new_tokens": body["max_tokens"], "min_new_tokens": body["min_tokens"]}
-        mask = torch.ones_like(ids)
-        return model.generate(ids, attention_mask=mask, **lengths, **how).tolist()
+        return model.generate(ids, attention_mask=torch.ones_like(ids), **how).tolist()
 
     def choice(ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
         start, ends = len(body["prompt"]), set(model.generation_config.eos_token_id)
         length = next((n for n, i in enumerate(ids[start:], 1) if i in ends), len(ids) - start)
         ids = ids[: start + length]
         log_p = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+        said = [float(log_p[at - 1, ids[at]]) for at in range(start, len(ids))]
         text = [i for i in ids[start:] if i != tokenizer.eos_token_id]
-        given = {"token_ids": ids[start:]} if gives_ids else {}
         return {
             "text": tokenizer.decode(text, skip_special_tokens=True),
             "finish_reason": "stop" if ids[-1] in ends else "length",
-            "logprobs": {
-                "token_logprobs": [float(log_p[at - 1, ids[at]]) for at in range(start, len(ids))]
-            },
-            **given,
-        }
+            "logprobs": {"token_logprobs": said},
+        } | ({"token_ids": ids[start:]} if gives_ids else {})
 
     return complete
 

@@ -50,17 +50,14 @@ class FakeTokenizer:
 
     def encode(self, waveform: Waveform) -> SpeechTokens:
         self.asked.append(waveform.source)
-        frames = [
-            waveform.samples[start : start + 320] for start in range(0, len(waveform.samples), 320)
-        ]
-        codes = [
-            [
-                int.from_bytes(hashlib.sha256(bytes([book]) + frame.tobytes()).digest()[:4])
-                % self.codebook_size
-                for frame in frames
-            ]
-            for book in range(self.codebooks)
-        ]
+
+        def code(book: int, start: int) -> int:
+            frame = waveform.samples[start : start + 320].tobytes()
+            drawn = hashlib.sha256(bytes([book]) + frame).digest()[:4]
+            return int.from_bytes(drawn) % self.codebook_size
+
+        starts = range(0, len(waveform.samples), 320)
+        codes = [[code(book, start) for start in starts] for book in range(self.codebooks)]
         readout = {"emotion": {"sad": 0.75, "angry": 0.25}}
         return SpeechTokens(np.array(codes, dtype=np.int64).reshape(self.codebooks, -1), readout)
 
