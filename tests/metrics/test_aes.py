@@ -34,23 +34,14 @@ GOOD = '{"reason": "both are low", "score": 7}'
 def test_the_value_is_the_mean_rating_of_the_clips_that_could_be_rated(tmp_path: Path) -> None:
     replies = {"voice 0": rating(2), "voice 1": "no"}
     model = FakeChatModel(lambda p: next((replies[v] for v in replies if v in p), rating(9)))
+    # An empty caption has the lowest rating and is not asked about.
+    clips = [*(numbered_clip(number) for number in range(4)), numbered_clip(4, " ")]
     with judge_of(model, tmp_path) as judge:
-        metric = open_metric("aes-c", MetricOptions(judge=judge))
-        statistics = metric.measure([numbered_clip(number) for number in range(4)])
+        statistics = open_metric("aes-c", MetricOptions(judge=judge)).measure(clips)
         assert [failure.id for failure in judge.report.failures] == ["clip1"]
-    assert statistics.value == pytest.approx((2 + 9 + 9) / 3)
-    np.testing.assert_array_equal(statistics.clip_values, [2.0, np.nan, 9.0, 9.0])
-    assert statistics.scale == 1.0
-
-
-def test_an_empty_caption_has_the_lowest_rating_and_is_not_asked_about(tmp_path: Path) -> None:
-    model = FakeChatModel(lambda prompt: rating(7))
-    with judge_of(model, tmp_path) as judge:
-        metric = open_metric("aes-c", MetricOptions(judge=judge))
-        assert metric.measure([numbered_clip(0, " "), numbered_clip(1, "")]).value == 1.0
-        assert model.prompts == []
-        assert metric.measure([numbered_clip(0, ""), numbered_clip(1)]).value == 4.0
-    assert len(model.prompts) == 1
+    np.testing.assert_array_equal(statistics.clip_values, [2.0, np.nan, 9.0, 9.0, 1.0])
+    assert (statistics.value, statistics.scale) == (pytest.approx((2 + 9 + 9 + 1) / 4), 1.0)
+    assert not any('" "' in prompt for prompt in model.prompts)
 
 
 def test_a_judge_that_rates_no_clip_or_is_not_named_is_an_error(tmp_path: Path) -> None:
@@ -64,9 +55,7 @@ def test_a_judge_that_rates_no_clip_or_is_not_named_is_an_error(tmp_path: Path) 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", ["aes-c", "aes-s"])
-def test_the_prompt_shows_prediction_and_every_reference(
-    tmp_path: Path, name: str, language: str
-) -> None:
+def test_the_prompt_shows_prediction_and_every_reference(tmp_path, name, language) -> None:
     model = FakeChatModel(lambda prompt: rating(7))
     one = ScoredClip("a", '声音"低沉"', ("他很平静", "a calm man"))
     with judge_of(model, tmp_path) as judge:
@@ -82,10 +71,11 @@ def test_the_signature_names_judge_prompt_settings_and_scale(tmp_path: Path) -> 
     variants = set()
     for kind in ("one", "o|t her"):
         with judge_of(FakeChatModel(str, name=kind), tmp_path) as judge:
-            for name in ("aes-c", "aes-s"):
-                for language in LANGUAGES:
-                    options = MetricOptions(judge=judge, language=language)
-                    variants.add(open_metric(name, options).variant)
+            variants |= {
+                open_metric(name, MetricOptions(judge=judge, language=language)).variant
+                for name in ("aes-c", "aes-s")
+                for language in LANGUAGES
+            }
     assert len(variants) == 8
     pattern = r"aes-c\|judge:o_t_her\|prompt:en-\w{8}\|settings:\w{8}\|scale:1-10"
     assert re.fullmatch(pattern, min(variants))
@@ -96,14 +86,15 @@ def test_prompts_of_ones_own_are_used_and_signed(tmp_path: Path) -> None:
     prompts.mkdir()
     (prompts / "aes-c.en.txt").write_text("Costs $$1. $references / $prediction", "utf-8")
     model = FakeChatModel(lambda prompt: rating(7))
-    with judge_of(model, tmp_path, prompts=prompts) as judge:
-        own = open_metric("aes-c", MetricOptions(judge=judge))
-        own.measure([numbered_clip(0)])
-        built_in = open_metric("aes-s", MetricOptions(judge=judge)).variant
+    variants = []
+    for how in ({"prompts": prompts}, {}):
+        with judge_of(model, tmp_path, **how) as judge:
+            opened = [open_metric(name, MetricOptions(judge=judge)) for name in ("aes-c", "aes-s")]
+            variants.append([metric.variant for metric in opened])
+            if how:
+                opened[0].measure([numbered_clip(0)])
     assert model.prompts == ['Costs $1. ["voice 0 is low and slow"] / "voice 0 is low"']
-    with judge_of(model, tmp_path) as judge:
-        assert open_metric("aes-c", MetricOptions(judge=judge)).variant != own.variant
-        assert open_metric("aes-s", MetricOptions(judge=judge)).variant == built_in
+    assert [own == built_in for own, built_in in zip(*variants, strict=True)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -115,9 +106,7 @@ def test_prompts_of_ones_own_are_used_and_signed(tmp_path: Path) -> None:
         ("aes_c.en.txt", "$prediction $references", UnknownNameError, "did you mean 'aes-c.en"),
     ],
 )
-def test_a_prompt_that_cannot_be_meant_is_refused(
-    tmp_path: Path, file: str, text: str, error: type[Exception], line: str
-) -> None:
+def test_a_prompt_that_cannot_be_meant_is_refused(tmp_path, file, text, error, line) -> None:
     (tmp_path / file).write_text(text)
     with pytest.raises(error, match=line) as caught:
         load_template("aes-c", "en", tmp_path)
@@ -157,35 +146,29 @@ def test_p_score_is_the_mean_less_a_penalty_for_each_contradicted_clue() -> None
     assert score.value == 7.75 - 3.0
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+def candidates(name: str, *captions: str) -> CandidateSet:
+    known = {"instruction": INSTRUCTION, "references": (f"of {name}",)}
+    return CandidateSet(id=name, candidates=captions, **known)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations(["low", "high", "slow", "calm", "low"]))
 def test_the_same_candidates_are_the_same_prompt(tmp_path: Path, captions: list[str]) -> None:
-    model, how = (
-        FakeChatModel(by_length),
-        {"instruction": INSTRUCTION, "references": ["he is calm"]},
-    )
+    model = FakeChatModel(by_length)
+    how = {"instruction": INSTRUCTION, "references": ["he is calm"]}
     with judge_of(model, tmp_path) as judge:
         score_candidates(judge, ("calm", "low", "slow", "high"), **how)
         del model.prompts[:]
         scores = score_candidates(judge, captions, **how)
     assert model.prompts == []
-    assert [score.caption for score in scores] == captions
-    assert [score.richness for score in scores] == list(map(len, captions))
+    assert [(score.caption, score.richness) for score in scores] == [(c, len(c)) for c in captions]
 
 
 def test_the_place_of_a_candidate_says_nothing_of_where_it_came_from(tmp_path: Path) -> None:
     model = FakeChatModel(by_length)
     captions = ("first", "second", "third", "4th")
-    sets = [
-        CandidateSet(
-            id=f"clip{n}", instruction=INSTRUCTION, candidates=captions, references=(f"{n}",)
-        )
-        for n in range(80)
-    ]
     with judge_of(model, tmp_path) as judge:
-        score_candidate_sets(judge, sets)
+        score_candidate_sets(judge, [candidates(f"clip{n}", *captions) for n in range(80)])
     leading = [shown(prompt)["C1"] for prompt in model.prompts]
     # 80 samples of 4: 20 each, give or take four standard deviations of 3.9.
     assert all(5 <= leading.count(caption) <= 35 for caption in captions)
@@ -214,10 +197,7 @@ def test_a_reply_that_leaves_a_doubt_is_refused(tmp_path: Path, spoil, complaint
 
 def test_one_set_that_fails_leaves_the_others_and_an_empty_one_is_refused(tmp_path: Path) -> None:
     model = FakeChatModel(lambda prompt: "?" if "bad" in prompt else by_length(prompt))
-    sets = [
-        CandidateSet(id=word, instruction=INSTRUCTION, candidates=(word, "low"))
-        for word in ("good", "bad")
-    ]
+    sets = [candidates(word, word, "low") for word in ("good", "bad")]
     with judge_of(model, tmp_path) as judge:
         good, bad = score_candidate_sets(judge, sets)
     assert [score.value for score in good] == [(4 + 27) / 4, (3 + 27) / 4]
@@ -227,7 +207,7 @@ def test_one_set_that_fails_leaves_the_others_and_an_empty_one_is_refused(tmp_pa
         score_candidate_sets(judge, sets[:1], language="zh")
     assert "遵循指令" in model.prompts[0]
     with pytest.raises(DataError, match="clip1: has no candidate to rate"):
-        CandidateSet(id="clip1", instruction=INSTRUCTION, candidates=())
+        candidates("clip1")
 
 
 @pytest.mark.parametrize(
@@ -276,14 +256,14 @@ def test_the_complaint_names_what_is_wrong_with_a_reply(reply: str, complaint: s
         read_aes(reply)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text() | st.text(alphabet='{}[]":,0 ab\\<think>\ud800'))
 def test_no_reply_is_a_crash(reply: str) -> None:
     with suppress(MalformedReplyError):
         assert 1 <= read_aes(reply) <= 10
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.dictionaries(st.text(), st.integers() | st.text() | st.booleans() | st.none(), min_size=1),
     st.text(alphabet=st.characters(exclude_characters="{}<>")),
