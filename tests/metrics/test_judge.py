@@ -58,15 +58,14 @@ def test_a_server_that_fails_a_third_of_its_calls_loses_nothing(tmp_path: Path) 
         serving(every_third_fails) as server,
         judge_at(server.url, tmp_path, concurrency=4) as judge,
     ):
-        assert judge.ask(questions(100)) == [1.0 + number % 10 for number in range(100)]
+        assert judge.ask(questions(60)) == [1.0 + number % 10 for number in range(60)]
     report = judge.report
     failed = sum(asked.number % 3 == 0 for asked in server.asked)
-    assert report.retries == failed == len(server.asked) - 100
-    assert (report.questions, report.asked, report.cached, report.malformed) == (100, 100, 0, 0)
-    assert report.served == {SERVED: 100}
+    assert report.retries == failed == len(server.asked) - 60
+    assert (report.cached, report.malformed, report.served) == (0, 0, {SERVED: 60})
     assert str(report) == (
-        f"judge small: 100 questions, 100 replies asked for, 0 kept from before, {failed} retries,"
-        " 3000 + 1200 tokens"
+        f"judge small: 60 questions, 60 replies asked for, 0 kept from before, {failed} retries,"
+        " 1800 + 720 tokens"
     )
 
 
@@ -77,10 +76,9 @@ def test_asking_again_costs_nothing_and_needs_no_server(tmp_path: Path) -> None:
             assert judge.ask(questions(11)[1:]) == first
         assert len(server.asked) == 10
     # Another address of the same model is the same model.
-    for url in (server.url, "http://localhost:9/v1"):
-        with judge_at(url, tmp_path, concurrency=2) as judge:
-            assert judge.ask(questions(11)[1:]) == first
-            assert (judge.report.asked, judge.report.cached) == (0, 10)
+    with judge_at("http://localhost:9/v1", tmp_path, concurrency=2) as judge:
+        assert judge.ask(questions(11)[1:]) == first
+        assert (judge.report.asked, judge.report.cached) == (0, 10)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +109,7 @@ def test_equal_questions_are_asked_once_and_progress_counts_them_once(tmp_path: 
     model, seen = FakeChatModel(lambda prompt: rating(4)), []
     with judge_of(model, tmp_path, progress=lambda done, of: seen.append((done, of))) as judge:
         assert judge.ask(questions(2) * 5) == [4.0] * 10
-    assert len(model.prompts) == 2
-    assert seen == [(1, 2), (2, 2)]
+    assert (len(model.prompts), seen) == (2, [(1, 2), (2, 2)])
 
 
 def test_a_malformed_reply_is_asked_for_once_more_with_the_complaint(tmp_path: Path) -> None:
@@ -121,8 +118,8 @@ def test_a_malformed_reply_is_asked_for_once_more_with_the_complaint(tmp_path: P
     for asked, cached in ((2, 0), (0, 2)):
         with judge_of(model, tmp_path) as judge:
             assert judge.ask(questions(1)) == [6.0]
-            assert (judge.report.asked, judge.report.cached) == (asked, cached)
-            assert judge.report.malformed == 1
+            report = judge.report
+            assert (report.asked, report.cached, report.malformed) == (asked, cached, 1)
     first, second = model.prompts
     assert second.startswith(first)
     assert "'score' is 60, must be 1 to 10" in second
@@ -131,22 +128,18 @@ def test_a_malformed_reply_is_asked_for_once_more_with_the_complaint(tmp_path: P
 def test_a_clip_with_two_malformed_replies_fails_and_the_others_do_not(tmp_path: Path) -> None:
     model = FakeChatModel(lambda p: "I would rather not" if number_in(p) == 1 else rating(6))
     with judge_of(model, tmp_path, concurrency=2) as judge:
-        first, second, third = judge.ask(questions(3))
-    assert (first, third) == (6.0, 6.0)
-    assert second == JudgeFailure(
-        "clip1", "two replies could not be used, the last: it holds no whole JSON object"
-    )
-    assert judge.report.failures == (second,)
+        replies = judge.ask(questions(3))
+    reason = "two replies could not be used, the last: it holds no whole JSON object"
+    assert replies == [6.0, JudgeFailure("clip1", reason), 6.0]
+    assert judge.report.failures == (replies[1],)
     assert len(model.prompts) == 4
     assert str(judge.report).endswith("2 malformed, 1 clip not rated")
 
 
 def test_a_reply_that_was_cut_says_so(tmp_path: Path) -> None:
     table = {"choices": [{"message": {"content": '{"score": 7'}, "finish_reason": "length"}]}
-    with (
-        serving(lambda asked: Answer(json.dumps(table).encode())) as server,
-        judge_at(server.url, tmp_path) as judge,
-    ):
+    cut = Answer(json.dumps(table).encode())
+    with serving(lambda asked: cut) as server, judge_at(server.url, tmp_path) as judge:
         (failure,) = judge.ask(questions(1))
     assert failure.reason.endswith("(cut at the longest length allowed)")
 
@@ -161,10 +154,8 @@ def test_a_clip_without_a_reply_fails_and_is_asked_next_time(tmp_path: Path) -> 
     with serving(behave) as server:
         with judge_at(server.url, tmp_path, attempts=3) as judge:
             first, failure, *others = judge.ask(questions(4))
-        assert isinstance(failure, JudgeFailure)
         assert failure.reason.startswith("no reply in 3 attempts")
-        assert [first, *others] == [6.0] * 3
-        assert judge.report.retries == 2
+        assert ([first, *others], judge.report.retries) == ([6.0] * 3, 2)
         healthy.append(True)
         before = len(server.asked)
         with judge_at(server.url, tmp_path) as judge:
@@ -172,23 +163,23 @@ def test_a_clip_without_a_reply_fails_and_is_asked_next_time(tmp_path: Path) -> 
         assert len(server.asked) == before + 1
 
 
-def test_a_server_that_dies_or_refuses_the_key_ends_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("healthy", "status", "line", "most"),
+    [(5, 503, r"3 questions in a row got no reply .*HTTP 503", 5 + 2 * 5), (0, 401, "401", 20)],
+)
+def test_a_server_that_dies_or_refuses_the_key_ends_the_run(tmp_path, healthy, status, line, most):
+    def behave(asked: Asked) -> Answer:
+        return saying(rating(6)) if asked.number < healthy else failing(status)
+
     with (
-        serving(lambda a: saying(rating(6)) if a.number < 5 else failing(503)) as server,
+        serving(behave) as server,
         judge_at(server.url, tmp_path, concurrency=1, attempts=2) as judge,
-        pytest.raises(JudgeError, match=r"3 questions in a row got no reply .*HTTP 503"),
+        pytest.raises(JudgeError, match=line),
     ):
         judge.ask(questions(50))
-    assert len(server.asked) <= 5 + 2 * 5
+    assert len(server.asked) <= most
     with judge_at(server.url, tmp_path) as judge:
-        assert judge.ask(questions(5)) == [6.0] * 5
-    with (
-        serving(lambda asked: failing(401)) as server,
-        judge_at(server.url, tmp_path / "other", concurrency=2) as judge,
-        pytest.raises(JudgeError, match="401"),
-    ):
-        judge.ask(questions(200))
-    assert len(server.asked) < 20
+        assert judge.ask(questions(healthy)) == [6.0] * healthy
 
 
 def test_ctrl_c_says_how_far_it_came_and_the_judge_can_go_on(tmp_path: Path) -> None:
@@ -219,18 +210,14 @@ def test_the_reply_of_the_process_that_was_first_stands(tmp_path: Path) -> None:
 
     model = FakeChatModel(overtaken)
     other = ReplyCache(tmp_path / "replies.sqlite", model=model.name, settings=model.settings)
-    with judge_of(model, tmp_path) as judge:
+    with judge_of(model, tmp_path) as judge, closing(other):
         assert judge.ask(questions(1)) == judge.ask(questions(1)) == [3.0]
-    other.close()
     assert len(model.prompts) == 1
 
 
 def test_the_raw_reply_is_in_the_cache_under_prompt_model_and_settings(tmp_path: Path) -> None:
     text = f"Well: {rating(7)} 好"
-    with (
-        serving(lambda asked: saying(text)) as server,
-        judge_at(server.url, tmp_path) as judge,
-    ):
+    with serving(lambda asked: saying(text)) as server, judge_at(server.url, tmp_path) as judge:
         judge.ask(questions(1))
     columns = "key, model, settings, prompt, reply, served"
     with closing(sqlite3.connect(tmp_path / "replies.sqlite")) as connection:
@@ -276,7 +263,7 @@ def kept(cache: Path) -> int:
 def test_killed_in_the_middle_it_asks_only_for_what_is_missing(tmp_path: Path) -> None:
     cache = tmp_path / "replies.sqlite"
 
-    def behave(asked: Asked) -> object:
+    def behave(asked: Asked) -> Answer:
         return saying(rating(1 + int(asked.prompt.split()[1]) % 10), after_s=0.02)
 
     with serving(behave) as server:
@@ -288,12 +275,10 @@ def test_killed_in_the_middle_it_asks_only_for_what_is_missing(tmp_path: Path) -
         asked, there = len(server.asked), kept(cache)
         # A kill costs at most what was under way.
         assert 0 < asked - 6 <= there < 60
-        assert ask_many(server.url, cache) == [1.0 + n % 10 for n in range(60)]
-        assert len(server.asked) - asked == 60 - there
+        for _ in range(2):
+            assert ask_many(server.url, cache) == [1.0 + n % 10 for n in range(60)]
+            assert len(server.asked) - asked == 60 - there
         assert len(set(server.prompts)) == 60
-        asked = len(server.asked)
-        ask_many(server.url, cache)
-        assert len(server.asked) == asked
 
 
 @pytest.mark.slow
@@ -309,49 +294,40 @@ def test_two_processes_share_one_cache(tmp_path: Path) -> None:
 TEMPLATE = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}{% endfor %} ->"
 
 
-def write_model(folder: Path, *, template: str | None = None, seed: int = 0) -> Path:
+def write_model(folder: Path, *, template: str | None = None, seed: int = 0) -> str:
     """A tiny random LLaMA with its tokenizer."""
     tokenizer = train_text_tokenizer(["She sounds calm.", "他说话很快。"] * 4, 300)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     fast.chat_template = template
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        num_attention_heads=2,
-        max_position_embeddings=4096,
-        **sizes,
-    )
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 4096}
+    sizes |= {"num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=tokenizer.get_vocab_size(), **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return str(folder)
 
 
 def test_a_model_that_cannot_write_json_fails_clip_by_clip(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "tiny")
-    settings = JudgeSettings(model=str(folder), max_tokens=8, cache=tmp_path / "replies.sqlite")
-    with open_judge_client(settings) as judge:
-        metric = open_metric("aes-c", MetricOptions(judge=judge))
-        assert metric.variant.startswith("aes-c|judge:tiny@")
-        with pytest.raises(JudgeError, match=r"tiny@.* could rate none of 2 clips"):
-            metric.measure([numbered_clip(0), numbered_clip(1)])
-        report = judge.report
-        assert [failure.id for failure in report.failures] == ["clip0", "clip1"]
-        assert (report.asked, report.malformed) == (4, 4)
-        # The whole prompt got there: bytes are tokens, and few of them are merged.
-        assert report.prompt_tokens > 4 * 900
-    with open_judge_client(settings) as judge:
-        with pytest.raises(JudgeError):
-            open_metric("aes-c", MetricOptions(judge=judge)).measure(
-                [numbered_clip(0), numbered_clip(1)]
-            )
-        assert (judge.report.asked, judge.report.cached) == (0, 4)
+    settings = JudgeSettings(
+        model=write_model(tmp_path / "tiny"), max_tokens=8, cache=tmp_path / "replies.sqlite"
+    )
+    for asked, cached in ((4, 0), (0, 4)):
+        with open_judge_client(settings) as judge:
+            metric = open_metric("aes-c", MetricOptions(judge=judge))
+            with pytest.raises(JudgeError, match=r"tiny@.* could rate none of 2 clips"):
+                metric.measure([numbered_clip(0), numbered_clip(1)])
+            report = judge.report
+            assert metric.variant.startswith("aes-c|judge:tiny@")
+            assert [failure.id for failure in report.failures] == ["clip0", "clip1"]
+            assert (report.asked, report.cached, report.malformed) == (asked, cached, 4)
+            # The whole prompt got there: bytes are tokens, and few of them are merged.
+            assert report.prompt_tokens > asked * 900 - 1
 
 
 def test_replies_are_greedy_and_follow_the_prompt(tmp_path: Path) -> None:
-    model = open_local(str(write_model(tmp_path / "tiny")), max_tokens=6)
+    model = open_local(write_model(tmp_path / "tiny"), max_tokens=6)
     reply = model.ask("She sounds calm.")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "tiny")
     causal_lm = LlamaForCausalLM.from_pretrained(tmp_path / "tiny").eval()
@@ -371,19 +347,16 @@ def test_replies_are_greedy_and_follow_the_prompt(tmp_path: Path) -> None:
 def test_the_chat_template_is_used_once(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "tiny", template=TEMPLATE)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    reply = open_local(str(folder), max_tokens=2).ask("calm?")
+    reply = open_local(folder, max_tokens=2).ask("calm?")
     assert reply.prompt_tokens == len(tokenizer.tokenize("<s>user: calm? ->"))
 
 
-def test_other_weights_are_another_judge(tmp_path: Path) -> None:
+def test_other_weights_are_another_judge_and_none_is_an_error(tmp_path: Path) -> None:
+    folders = {tmp_path / place / "tiny": seed for place, seed in (("a", 0), ("b", 0), ("c", 1))}
     one, same, other = (
-        open_local(str(write_model(tmp_path / place / "tiny", seed=seed)), max_tokens=2).name
-        for place, seed in (("a", 0), ("b", 0), ("c", 1))
+        open_local(write_model(folder, seed=seed), max_tokens=2).name
+        for folder, seed in folders.items()
     )
     assert one == same != other
-
-
-def test_a_model_that_is_not_here_says_what_it_needs(tmp_path: Path) -> None:
-    settings = JudgeSettings(model=str(tmp_path), cache=tmp_path / "replies.sqlite")
     with pytest.raises(MissingModelError, match=r"needs config\.json"):
-        open_judge_client(settings)
+        open_judge_client(JudgeSettings(model=str(tmp_path), cache=tmp_path / "replies.sqlite"))
