@@ -1,4 +1,5 @@
-"""Training rows: facts that move with the voice, views, and the codes that captioning gives."""
+"""Training rows: facts that move with the voice, views, the codes that captioning gives; and rows
+of any speech tokenizer's tokens: the built-in one's here, the paper's in test_whole_way."""
 
 import json
 import math
@@ -12,29 +13,39 @@ import torch
 from safetensors.torch import save_file
 
 from aligncap.alignment import rows as making
-from aligncap.alignment.examples import read_rows
+from aligncap.alignment.examples import read_rows, read_source
 from aligncap.alignment.rows import (
     RowsSettings,
+    TokenizerSettings,
+    TokenRowsSettings,
     View,
+    make_token_rows,
     moved_facts,
     plan_row_making,
+    plan_token_rows,
     rows_of,
+    split_clips,
     tokens_of,
     training_row,
     view_of,
     with_full_stop,
 )
+from aligncap.audio import load
+from aligncap.captioner.checkpoint import find_model
 from aligncap.clues import emotion_of, find_clues
 from aligncap.data.manifest import Utterance
 from aligncap.data.splits import is_validation
-from aligncap.errors import MissingModelError, RecipeError
+from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.prosody.measurement import MELS
+from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.builtin import Features, padded
 from aligncap.tokenizers.encoder_training import Varied
 from aligncap.values import EMOTIONS, Fact, Facts, SpeechTokens
 from speech_tokenizers.test_encoder import clip_of, encoder
+from support.corpora import lines
 
-SETTINGS = RowsSettings(data=(Path("m.jsonl"),), encoder=Path("e"), features=Path("f"), captions=3)
+KNOWN = {"data": (Path("m.jsonl"),), "encoder": Path("e"), "features": Path("f"), "captions": 3}
+SETTINGS = RowsSettings(**KNOWN)
 VARIED = {"augmentation": SETTINGS.augmentation, "seed": SETTINGS.seed}
 CLIP = Utterance(
     "ravdess_1", Path("x.wav"), corpus="ravdess", speaker="ravdess_01", gender="male",
@@ -52,10 +63,11 @@ PER_SECOND = {name for name in VALUES if name.endswith("_per_s")}
 
 def facts(**changes: float | None) -> Facts:
     named = {
-        name: Fact(name, value, "unit", 0.9 if value is not None else 0.0, "" if value is not None
-                   else "cannot tell")
+        name: Fact(name, None, "unit", 0.0, "cannot tell")
+        if value is None
+        else Fact(name, value, "unit", 0.9)
         for name, value in {**VALUES, **changes}.items()
-    }  # fmt: skip
+    }
     return Facts(2.0, 1.5, MappingProxyType(named))
 
 
@@ -69,29 +81,23 @@ def moved(given: Facts, *, voice: float = 1.0, pace: float = 1.0, level: float =
     return moved_facts(given, Varied(features(), voice, pace, level))
 
 
-def changed(before: Facts, after: Facts) -> set[str]:
-    return {fact.name for fact in before if after[fact.name] != fact}
-
-
-def test_a_semitone_up_is_a_semitone_up():
-    before, after = facts(), moved(facts(), voice=2 ** (1 / 12))
-    assert after.value("pitch_offset_st") == pytest.approx(0.0)
-    assert after.value("pitch_median_hz") == pytest.approx(127.136, abs=1e-3)
-    assert changed(before, after) == {"pitch_offset_st", "pitch_median_hz"}
-
-
-def test_faster_speech_has_more_of_everything_a_second_and_is_shorter():
-    before, after = facts(), moved(facts(), pace=1.25)
-    assert changed(before, after) == PER_SECOND
-    for name in PER_SECOND:
-        assert after.value(name) == pytest.approx(1.25 * VALUES[name])
-    assert (after.duration_s, after.speech_s) == (1.6, 1.2)
-
-
-def test_twice_the_power_is_three_decibels():
-    before, after = facts(), moved(facts(), level=math.log(2))
-    assert after.value("loudness_db") == pytest.approx(-24.0 + 3.0103, abs=1e-4)
-    assert changed(before, after) == {"loudness_db"}
+@pytest.mark.parametrize(
+    ("how", "values"),
+    [
+        # A semitone up.
+        ({"voice": 2 ** (1 / 12)}, {"pitch_offset_st": 0.0, "pitch_median_hz": 127.136}),
+        # Faster speech has more of everything a second.
+        ({"pace": 1.25}, {name: 1.25 * VALUES[name] for name in PER_SECOND}),
+        # Twice the power is three decibels.
+        ({"level": math.log(2)}, {"loudness_db": -24.0 + 3.0103}),
+    ],
+)
+def test_facts_move_with_the_voice_and_no_others_do(how, values):
+    after = moved(facts(), **how)
+    changed = {fact.name: after.value(fact.name) for fact in facts() if after[fact.name] != fact}
+    assert changed == pytest.approx(values, abs=1e-3)
+    length = 2.0 / how.get("pace", 1.0)
+    assert (after.duration_s, after.speech_s) == pytest.approx((length, 0.75 * length))
 
 
 def test_what_could_not_be_told_still_cannot():
@@ -107,13 +113,10 @@ def test_a_voice_moved_far_may_be_anybodys(ratio, known):
     assert (fact.value is not None) is known
 
 
-def test_the_first_view_is_the_clip_itself():
-    view = view_of(CLIP, features(), facts(), number=0, **VARIED)
-    assert (view.utterance, view.facts) == (CLIP, facts())
-    np.testing.assert_array_equal(view.features.mel, features().mel)
-
-
-def test_further_views_differ_but_the_same_one_is_always_the_same():
+def test_the_first_view_is_the_clip_and_further_ones_differ_but_always_alike():
+    first = view_of(CLIP, features(), facts(), number=0, **VARIED)
+    assert (first.utterance, first.facts) == (CLIP, facts())
+    np.testing.assert_array_equal(first.features.mel, features().mel)
     views = [view_of(CLIP, features(), facts(), number=n, **VARIED) for n in (1, 2, 1)]
     np.testing.assert_array_equal(views[0].features.mel, views[2].features.mel)
     assert views[0].facts == views[2].facts
@@ -123,14 +126,8 @@ def test_further_views_differ_but_the_same_one_is_always_the_same():
         octaves = view.features.pitch_hz[0] / 120
         assert ratio == pytest.approx(float(octaves), rel=1e-5)
         assert (view.utterance.gender is None) == (abs(math.log(ratio)) > 0.07)
-
-
-def test_another_clip_is_varied_otherwise():
-    one, other = (
-        view_of(replace(CLIP, id=name), features(), facts(), number=1, **VARIED)
-        for name in ("ravdess_1", "ravdess_2")
-    )
-    assert one.facts != other.facts
+    other = view_of(replace(CLIP, id="ravdess_2"), features(), facts(), number=1, **VARIED)
+    assert views[0].facts != other.facts
 
 
 def test_a_clip_without_a_label_goes_by_its_caption():
@@ -157,12 +154,8 @@ def test_a_row_says_what_is_known():
     assert made.heard["en"].startswith("Feeling happy")  # the heads say so, right or wrong
     assert row(CLIP, 2).captions == made.captions
     assert row(CLIP, 1).captions != made.captions
-
-
-def test_validation_speakers_are_marked():
-    clip = replace(CLIP, speaker="ravdess_05")
-    assert is_validation(clip)
-    assert row(clip).split == "validation"
+    assert row(replace(CLIP, speaker="ravdess_05")).split == "validation"
+    assert row(replace(CLIP, emotion=None)) is None  # nothing is known
 
 
 def test_human_captions_are_used_as_they_are_and_their_clues_with_them():
@@ -174,10 +167,6 @@ def test_human_captions_are_used_as_they_are_and_their_clues_with_them():
     assert len(made.captions["en"]) == 3
     assert made.act["en"].startswith("Feeling sad")
     assert made.act["en"].isascii()
-
-
-def test_where_nothing_is_known_there_is_no_row():
-    assert row(replace(CLIP, emotion=None)) is None
 
 
 @pytest.mark.parametrize(
@@ -212,24 +201,33 @@ def test_rows_keep_the_order_of_their_views_across_batches():
     views = [View(replace(CLIP, id=f"c{n}"), 0, features(20 + n % 7), facts()) for n in range(300)]
     rows = list(rows_of(iter(views), encoder(), SETTINGS))
     assert [made.id for made in rows] == [f"c{n}#0" for n in range(300)]
-    assert all(made.speech.shape == (1, max(2, -(-(20 + n % 7) // 8)))
-               for n, made in enumerate(rows))  # fmt: skip
+    lengths = [max(2, -(-(20 + n % 7) // 8)) for n in range(300)]
+    assert [made.speech.shape for made in rows] == [(1, length) for length in lengths]
 
 
-@pytest.mark.parametrize("change", [{"views": 0}, {"captions": 0}, {"data": ()}])
-def test_settings_out_of_range_are_refused(change):
-    with pytest.raises(RecipeError, match="at least 1"):
-        replace(SETTINGS, **change)
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (RowsSettings, {**KNOWN, "views": 0}, "at least 1"),
+        (RowsSettings, {**KNOWN, "captions": 0}, "at least 1"),
+        (RowsSettings, {**KNOWN, "data": ()}, "at least 1"),
+        (TokenRowsSettings, {"data": (), "tokens": Path("t")}, "at least 1"),
+        (TokenizerSettings, {"codebooks": 0}, "codebooks is 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(kind, values, message):
+    with pytest.raises(RecipeError, match=message):
+        kind(**values)
+
+
+LINES = [
+    {"id": f"c{n}", "file": f"c{n}.wav", "corpus": "ravdess", "speaker": who, "emotion": "sad"}
+    for n, who in enumerate(["ravdess_01", "ravdess_05", "ravdess_02"])
+]
 
 
 def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, monkeypatch):
-    people = ["ravdess_01", "ravdess_05", "ravdess_02"]
-    lines = [
-        {"id": f"c{n}", "file": f"c{n}.wav", "corpus": "ravdess", "speaker": who, "emotion": "sad"}
-        for n, who in enumerate(people)
-    ]
-    manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    manifest = lines(tmp_path / "manifest.jsonl", *map(json.dumps, LINES))
 
     class Tokenizer:
         name, fingerprint, frame_rate_hz, codebook_size = "builtin", "f" * 16, 12.5, 32
@@ -239,11 +237,8 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
     monkeypatch.setattr(making, "open_builtin", lambda path: Tokenizer())
     monkeypatch.setattr(making, "load_encoder", lambda path: encoder())
     settings = replace(SETTINGS, data=(manifest,), features=tmp_path / "features", views=3)
-    assert making.make_rows(settings, tmp_path / "one", resume=False) == {
-        "rows": 7,
-        "plain": 2,
-        "even": 2,
-    }
+    made = making.make_rows(settings, tmp_path / "one", resume=False)
+    assert made == {"rows": 7, "plain": 2, "even": 2}
     making.make_rows(settings, tmp_path / "other", resume=False)
     rows = list(read_rows(tmp_path / "one" / "rows.jsonl"))
     assert [r.id for r in rows] == ["c0#0", "c0#1", "c0#2", "c1#0", "c2#0", "c2#1", "c2#2"]
@@ -256,26 +251,17 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
     for row, emotion in zip(even, EMOTIONS, strict=False):
         for language, captions in row.captions.items():
             assert len(captions) == 3
-            named = [
-                emotion_of(find_clues(one, language)) for one in (*captions, row.act[language])
-            ]
-            assert set(named) == {emotion}
+            said = (*captions, row.act[language])
+            assert {emotion_of(find_clues(one, language)) for one in said} == {emotion}
     files = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("one", "other")]
     assert files[0] == files[1]
-    assert making.make_rows(settings, tmp_path / "one", resume=True) == {
-        "rows": 0,
-        "plain": 0,
-        "even": 0,
-    }
+    made = making.make_rows(settings, tmp_path / "one", resume=True)
+    assert made == {"rows": 0, "plain": 0, "even": 0}
 
 
 def test_a_dry_run_counts_the_rows_that_there_may_be(tmp_path):
-    lines = [
-        {"id": f"c{n}", "file": f"c{n}.wav", "speaker": who, "emotion": "sad", "duration": 2.0}
-        for n, who in enumerate(["ravdess_01", "ravdess_05", "ravdess_02"])
-    ]
-    manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = (json.dumps(line | {"duration": 2.0}) for line in LINES)
+    manifest = lines(tmp_path / "m.jsonl", *told)
     settings = replace(SETTINGS, data=(manifest, manifest), encoder=tmp_path, views=3)
     with pytest.raises(MissingModelError, match="holds no speech encoder"):
         plan_row_making(settings, tmp_path)
@@ -294,3 +280,68 @@ def test_a_dry_run_counts_the_rows_that_there_may_be(tmp_path):
     )
     assert [one["present"] for one in absent["loads"]] == [False, False]
     assert absent["disk_bytes"]["features"] is absent["parameters"] is None
+
+
+MINI = find_model("mini")
+
+
+@pytest.fixture
+def of_tokens(tmp_path: Path, example_clips: list[Path]) -> TokenRowsSettings:
+    return TokenRowsSettings(
+        data=(manifest_of(tmp_path / "train", example_clips[:2], emotion="sad"),),
+        validation=(manifest_of(tmp_path / "validation", example_clips[2:3], emotion="happy"),),
+        tokens=tmp_path / "tokens",
+        tokenizer=TokenizerSettings(name="builtin", weights=MINI),
+    )
+
+
+def manifest_of(path: Path, clips: list[Path], **told: object) -> Path:
+    rows = [{"id": clip.stem, "file": str(clip), **told} for clip in clips]
+    return lines(path.with_suffix(".jsonl"), *map(json.dumps, rows))
+
+
+def test_rows_hold_the_tokenizers_tokens(of_tokens, tmp_path, example_clips):
+    out = tmp_path / "run"
+    assert make_token_rows(of_tokens, out, resume=False) == {"rows": 3, "unsaid": 0}
+    rows = list(read_rows(out / "rows.jsonl"))
+    tokenizer = open_tokenizer("builtin", MINI)
+    assert read_source(out / "rows.jsonl").fingerprint == tokenizer.fingerprint
+    assert [made.split for made in rows] == ["train", "train", "validation"]
+    assert [(made.id, made.speech.tolist()) for made in rows] == [
+        (f"{clip.stem}#0", tokenizer.encode(load(clip)).codes.tolist())
+        for clip in example_clips[:3]
+    ]
+    # Once more: what is in the cache is not encoded again, and the file is left as it is.
+    assert make_token_rows(of_tokens, out, resume=True) == {"rows": 0, "unsaid": 0}
+    make_token_rows(of_tokens, tmp_path / "other", resume=False)
+    files = [(folder / "rows.jsonl").read_bytes() for folder in (out, tmp_path / "other")]
+    assert files[0] == files[1]
+
+
+def test_clips_are_on_one_side_by_manifest_or_by_fixed_speakers(of_tokens, tmp_path, example_clips):
+    with pytest.raises(DataError, match="was listed before, for train"):
+        split_clips(replace(of_tokens, validation=of_tokens.data))
+    people = tuple(
+        manifest_of(tmp_path / who, [clip], speaker=who)
+        for who, clip in zip(("ravdess_05", "anna"), example_clips, strict=False)
+    )
+    found = split_clips(replace(of_tokens, data=people, validation=()))
+    assert [split for _, split in found] == ["validation", "train"]
+    found = split_clips(replace(of_tokens, data=people))
+    assert [split for _, split in found] == ["train", "train", "validation"]
+
+
+def test_what_cannot_be_learnt_from_is_one_line(of_tokens, tmp_path, example_clips):
+    bare = manifest_of(tmp_path / "bare", example_clips[:1])
+    with pytest.raises(DataError, match="no clip has a caption or an emotion"):
+        make_token_rows(replace(of_tokens, data=(bare,), validation=()), tmp_path, resume=False)
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_a_dry_run_says_what_to_fetch(of_tokens, tmp_path):
+    lacking = replace(of_tokens, tokenizer=TokenizerSettings(weights=tmp_path / "none"))
+    ready, asked = (plan_token_rows(one, tmp_path)["loads"] for one in (of_tokens, lacking))
+    assert all(one["present"] for one in ready)
+    assert [one["present"] for one in asked] == [True, True, False]
+    assert "hf download fnlp/SpeechTokenizer" in asked[-1]["cure"]
+    assert str(tmp_path / "none") in asked[-1]["cure"]

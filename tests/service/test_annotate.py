@@ -56,7 +56,9 @@ def audio(tmp_path: Path) -> Path:
     return folder
 
 
-def add(store: PreferenceStore, name: str, file: str, texts: tuple[str, ...]) -> None:
+def add(
+    store: PreferenceStore, name: str, file: str, texts: tuple[str, ...] = ("He is calm.", "No.")
+) -> None:
     candidates = tuple(Candidate(name, "en", text, method="beam") for text in texts)
     store.add_findings([(ClipCandidates(Clip(name, file), "en", candidates), PROVENANCE)])
 
@@ -70,7 +72,7 @@ def client_of(store: PreferenceStore, audio: Path, **options: Any) -> TestClient
 @pytest.fixture
 def client(store: PreferenceStore, audio: Path) -> Iterator[TestClient]:
     for number in range(6):
-        add(store, f"c{number}", f"c{number}.flac", ("He is calm.", "He is angry."))
+        add(store, f"c{number}", f"c{number}.flac")
     with client_of(store, audio) as opened:
         yield opened
 
@@ -86,21 +88,17 @@ def choose(client: TestClient, now: dict[str, Any], number: int, choice: str) ->
     return answer.json()
 
 
-def test_a_sitting_from_the_first_pair_to_the_last(
-    client: TestClient, store: PreferenceStore
-) -> None:
+def test_a_sitting_from_the_first_pair_to_the_last(client, store) -> None:
     now = state(client)
-    assert now["progress"] == {"done": 0, "left": 6}
-    assert now["last"] is None
-    assert {now["task"]["first"], now["task"]["second"]} == {"He is calm.", "He is angry."}
+    assert (now["progress"], now["last"]) == ({"done": 0, "left": 6}, None)
+    assert {now["task"]["first"], now["task"]["second"]} == {"He is calm.", "No."}
     preferred = {}
     for number, choice in enumerate(["first", "second", "tie", "skip", "first", "second"]):
         assert (now["progress"]["done"], now["progress"]["left"]) == (number, 6 - number)
         if choice in now["task"]:
             preferred[f"choice-{number:04}"] = now["task"][choice]
         now = choose(client, now, number, choice)
-        assert now["kept"]
-        assert now["last"] == f"choice-{number:04}"
+        assert (now["kept"], now["last"]) == (True, f"choice-{number:04}")
     assert now["task"] is None
     assert len(store.annotations.all()) == 6
     texts = {one.key: one.text for _, _, found in store.groups() for one in found}
@@ -109,29 +107,22 @@ def test_a_sitting_from_the_first_pair_to_the_last(
             assert texts[getattr(one, one.choice)] == preferred[one.id]
 
 
-def test_a_choice_that_is_sent_again_counts_once(
-    client: TestClient, store: PreferenceStore
-) -> None:
+def test_a_choice_that_is_sent_again_counts_once(client, store) -> None:
     now = state(client)
     after = choose(client, now, 0, "first")
-    again = choose(client, now, 0, "first")
-    assert not again["kept"]
-    assert {**again, "kept": True} == after
+    assert choose(client, now, 0, "first") == after | {"kept": False}
     other_window = choose(client, now, 1, "second")
     assert not other_window["kept"]
     assert [one.choice for one in store.annotations.all()] == ["first"]
 
 
-def test_undo_shows_the_pair_again_and_undoes_no_more_than_that(
-    client: TestClient, store: PreferenceStore
-) -> None:
+def test_undo_shows_the_pair_again_and_undoes_no_more_than_that(client, store) -> None:
     first = state(client)
     second = choose(client, first, 0, "first")
     third = choose(client, second, 1, "tie")
     undoing = {"id": third["last"], "annotator": "anna"}
     back = client.post("/api/undo", json=undoing).json()
-    assert back["undone"]
-    assert back["task"] == second["task"]
+    assert (back["undone"], back["task"]) == (True, second["task"])
     assert back["progress"] == {"done": 1, "left": 5}
     again = client.post("/api/undo", json=undoing).json()  # its answer was lost
     assert not again["undone"]
@@ -139,36 +130,26 @@ def test_undo_shows_the_pair_again_and_undoes_no_more_than_that(
     assert not client.post("/api/undo", json={**undoing, "annotator": "bo"}).json()["undone"]
 
 
-def test_two_people_at_once_share_the_work(client: TestClient, store: PreferenceStore) -> None:
-    now = {name: state(client, name) for name in ("anna", "bo")}
-    number = 0
-    while any(one["task"] for one in now.values()):
-        for name, one in now.items():
-            if one["task"]:
-                now[name] = choose(client, one, number, "first")
-                number += 1
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_two_people_share_the_work_but_what_is_shared_both_judge(store, audio, share) -> None:
+    for number in range(6):
+        add(store, f"c{number}", f"c{number}.flac")
+    with client_of(store, audio, share=share) as client:
+        now, number = {name: state(client, name) for name in ("anna", "bo")}, 0
+        while any(one["task"] for one in now.values()):
+            for name, one in now.items():
+                if one["task"]:
+                    now[name] = choose(client, one, number, "first")
+                    number += 1
     done = store.annotations.all()
     assert {one.annotator for one in done} == {"anna", "bo"}
     # The last pair may be before both of them at once.
-    assert 6 <= len(done) <= 7
+    assert len(done) in ((12,) if share else (6, 7))
     assert len({one.pair for one in done}) == 6
 
 
-def test_what_is_shared_everybody_judges(store: PreferenceStore, audio: Path) -> None:
-    for number in range(3):
-        add(store, f"c{number}", f"c{number}.flac", ("He is calm.", "He is angry."))
-    with client_of(store, audio, share=1.0) as client:
-        for offset, name in enumerate(("anna", "bo")):
-            now = state(client, name)
-            for number in range(3):
-                now = choose(client, now, 10 * offset + number, "tie")
-    assert len(store.annotations.all()) == 6
-
-
-def test_the_page_asks_for_a_name_unless_it_is_somebodys(
-    store: PreferenceStore, audio: Path
-) -> None:
-    add(store, "c0", "c0.flac", ("He is calm.", "He is angry."))
+def test_the_page_asks_for_a_name_unless_it_is_somebodys(store, audio) -> None:
+    add(store, "c0", "c0.flac")
     with client_of(store, audio) as client:
         assert client.get("/api/state").json() == {"annotator": None}
     with client_of(store, audio, annotator="cy") as client:
@@ -179,13 +160,13 @@ def test_a_recording_is_given_out_in_parts_too(client: TestClient, audio: Path) 
     url = "/" + state(client)["task"]["audio"]
     whole = client.get(url)
     assert whole.headers["content-type"] == "audio/flac"
-    assert whole.content in {path.read_bytes() for path in audio.glob("c*.flac")}
+    assert whole.content == (audio / "c0.flac").read_bytes()
     part = client.get(url, headers={"Range": "bytes=4-9"})
     assert (part.status_code, part.content) == (206, whole.content[4:10])
 
 
 def test_what_browsers_cannot_play_is_sent_as_wav(store: PreferenceStore, audio: Path) -> None:
-    add(store, "c6", "c6.aiff", ("He is calm.", "He is angry."))
+    add(store, "c6", "c6.aiff")
     with client_of(store, audio) as client:
         answer = client.get("/" + state(client)["task"]["audio"])
     assert answer.headers["content-type"] == "audio/wav"
@@ -194,18 +175,9 @@ def test_what_browsers_cannot_play_is_sent_as_wav(store: PreferenceStore, audio:
 
 
 TRICKS = [
-    "../secret.wav",
-    "..%2fsecret.wav",
-    "%2e%2e/secret.wav",
-    "%2e%2e%2fsecret.wav",
-    "..%5csecret.wav",
-    "c0.flac",
-    "c0.flac%00",
-    "%00",
-    "link.wav",
-    "%2fetc%2fpasswd",
-    "//etc/passwd",
-    "a" * 5000,
+    *("../secret.wav", "..%2fsecret.wav", "%2e%2e/secret.wav", "%2e%2e%2fsecret.wav"),
+    *("..%5csecret.wav", "c0.flac", "c0.flac%00", "%00", "link.wav", "%2fetc%2fpasswd"),
+    *("//etc/passwd", "a" * 5000),
 ]
 
 
@@ -220,13 +192,11 @@ def test_no_address_leads_to_a_file(client: TestClient, trick: str) -> None:
 @pytest.mark.parametrize(
     "file", ["../secret.wav", "link.wav", "/etc/passwd", "a\0b", "", ".", "none.wav", "../audio"]
 )
-def test_a_store_cannot_name_a_file_outside_of_the_folder(
-    store: PreferenceStore, audio: Path, file: str
-) -> None:
+def test_a_store_cannot_name_a_file_outside_of_the_folder(store, audio, file: str) -> None:
     with pytest.raises(DataError):
         recording(audio, file)
     if "\0" not in file:
-        add(store, "evil", file or "x", ("He is calm.", "He is angry."))
+        add(store, "evil", file or "x")
         with client_of(store, audio) as client:
             answer = client.get("/" + state(client)["task"]["audio"])
         assert answer.status_code == 404
@@ -248,9 +218,8 @@ def test_evil_captions_and_names_are_text_everywhere(store: PreferenceStore, aud
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert {answer.json()["task"]["first"], answer.json()["task"]["second"]} < set(EVIL)
-    assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", page.text
-    )
+    unsafe = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\("
+    assert not re.search(unsafe, page.text)
 
 
 def test_the_page_brings_everything_itself_and_nothing_else_may_run(client: TestClient) -> None:
@@ -268,9 +237,7 @@ def test_the_page_brings_everything_itself_and_nothing_else_may_run(client: Test
     assert not re.findall(r"<[^>]+\son\w+=|<[^>]+\sstyle=", page)  # the policy would stop them
 
 
-def test_another_site_can_neither_read_nor_write(
-    client: TestClient, store: PreferenceStore
-) -> None:
+def test_another_site_can_neither_read_nor_write(client, store) -> None:
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
     assert client.get("/api/state", headers={"Host": "evil.example:8765"}).status_code == 400
     now = state(client)
@@ -285,27 +252,18 @@ def test_another_site_can_neither_read_nor_write(
 @pytest.mark.parametrize(
     "change",
     [
-        {"choice": "third"},
-        {"id": "short"},
-        {"id": "x" * 100},
-        {"annotator": "  "},
-        {"annotator": "x" * 100},
-        {"task": "none"},
-        {"task": 5},
+        *({"choice": "third"}, {"id": "short"}, {"id": "x" * 100}, {"annotator": "  "}),
+        *({"annotator": "x" * 100}, {"task": "none"}, {"task": 5}),
     ],
 )
-def test_what_is_no_choice_is_refused(
-    client: TestClient, store: PreferenceStore, change: dict[str, object]
-) -> None:
+def test_what_is_no_choice_is_refused(client, store, change: dict[str, object]) -> None:
     body = {"id": "choice-1", "annotator": "anna", "task": state(client)["task"]["id"]}
     answer = client.post("/api/choice", json={**body, "choice": "tie", **change})
     assert answer.status_code in (404, 422)
     assert store.annotations.all() == []
 
 
-def test_a_store_that_cannot_be_written_asks_the_page_to_try_again(
-    store: PreferenceStore, audio: Path
-) -> None:
+def test_a_store_that_cannot_be_written_asks_the_page_to_try_again(store, audio) -> None:
     class Full(PreferenceStore):
         @property
         def annotations(self):  # type: ignore[no-untyped-def,override]
@@ -315,7 +273,7 @@ def test_a_store_that_cannot_be_written_asks_the_page_to_try_again(
         def annotations(self, value: object) -> None:
             pass
 
-    add(store, "c0", "c0.flac", ("He is calm.", "He is angry."))
+    add(store, "c0", "c0.flac")
     with Full(store.path) as full, client_of(full, audio) as client:
         answer = client.get("/api/state", params={"annotator": "anna"})
     assert (answer.status_code, answer.json()) == (503, {"detail": "s.sqlite: disk is full"})
@@ -350,26 +308,27 @@ def test_a_clip_gives_so_many_pairs_at_most_and_never_the_corpus_caption() -> No
     assert len(tasks(10)) == 10
     assert len(tasks(10, per_clip=2)) == 20
     assert len(tasks(10, per_clip=99)) == 30  # of three candidates, three pairs
+    assert len({task.pair for task in tasks(10, per_clip=99)}) == 30
     assert tasks(3, each=1) == []
     assert not [one for task in tasks(9) for one in (task.low, task.high) if one.method == "gold"]
-    assert len({task.pair for task in tasks(10, per_clip=99)}) == 30
 
 
 def test_the_order_is_stable_and_at_random() -> None:
     found = tasks(400)
-    first = [presentation_order(task, "anna") for task in found]
-    assert first == [presentation_order(task, "anna") for task in found]
-    swapped = sum(one[0] == task.high for one, task in zip(first, found, strict=True))
-    assert 150 < swapped < 250
-    others = [presentation_order(task, "bo") for task in found]
-    assert 100 < sum(a == b for a, b in zip(first, others, strict=True)) < 300
+    first, again, other = (
+        [presentation_order(task, name) for task in found] for name in ("anna", "anna", "bo")
+    )
+    assert first == again
+    assert 150 < sum(one[0] == task.high for one, task in zip(first, found, strict=True)) < 250
+    assert 100 < sum(a == b for a, b in zip(first, other, strict=True)) < 300
 
 
 def test_the_shared_part_is_the_share_asked_for() -> None:
-    found = tasks(1000)
-    assert sum(is_shared(task, 0.0) for task in found) == 0
-    assert 150 < sum(is_shared(task, 0.2) for task in found) < 250
-    assert sum(is_shared(task, 1.0) for task in found) == 1000
+    none, some, every = (
+        sum(is_shared(task, share) for task in tasks(1000)) for share in (0.0, 0.2, 1.0)
+    )
+    assert (none, every) == (0, 1000)
+    assert 150 < some < 250
 
 
 def test_a_task_is_over_when_answered_but_shared_ones_are_for_everybody() -> None:
@@ -378,12 +337,9 @@ def test_a_task_is_over_when_answered_but_shared_ones_are_for_everybody() -> Non
     for annotator in PEOPLE:
         while left := open_tasks(found, kept, annotator, share=0.25):
             kept.append(said(left[0], annotator))
-    by_pair = {
-        task.pair: [one.annotator for one in kept if one.pair == task.pair] for task in found
-    }
     for task in found:
         people = list(PEOPLE) if is_shared(task, 0.25) else ["anna"]
-        assert by_pair[task.pair] == people
+        assert [one.annotator for one in kept if one.pair == task.pair] == people
 
 
 def test_what_one_skips_is_left_to_the_others() -> None:
@@ -396,18 +352,12 @@ def test_what_one_skips_is_left_to_the_others() -> None:
 def test_people_go_different_ways() -> None:
     found = tasks(50)
     orders = [[one.id for one in open_tasks(found, [], name, share=0)] for name in PEOPLE]
-    assert len({tuple(order) for order in orders}) == 3
     assert len({order[0] for order in orders}) == 3
-
-
-KILLS = 10
 
 
 @pytest.mark.slow
 def test_no_choice_is_lost_or_counted_twice_when_the_server_is_killed(tmp_path: Path) -> None:
     script = Path(__file__).with_name("killing_server.py")
-    found = json.loads(finish(start(script, tmp_path / "s.sqlite", KILLS, 1))[0])
-    assert found["killed"] == KILLS
-    assert found["same"]
-    assert found["kept"] == 8 * KILLS
-    assert found["whole"] == "ok"
+    found = json.loads(finish(start(script, tmp_path / "s.sqlite", 10, 1))[0])
+    found.pop("resent")
+    assert found == {"killed": 10, "same": True, "kept": 80, "whole": "ok"}
