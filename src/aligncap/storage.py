@@ -1,7 +1,8 @@
-"""Files on disk: atomic writes, fingerprints, and the two formats of caches.
+"""Files on disk: outputs, atomic writes, fingerprints, and the two formats of caches.
 
-`atomic_file` and `atomic_folder` write next to the target, on the same file system, and rename, so
-that a file or folder is complete or absent whatever moment a kill comes at. A fingerprint is the
+`check_outputs` refuses what would destroy an input or replace what is there unasked. `atomic_file`
+and `atomic_folder` write next to the target, on the same file system, and rename, so that a file or
+folder is complete or absent whatever moment a kill comes at. A fingerprint is the
 SHA-256 of canonical JSON, files or arrays. A cache is either a SQLite file (`Database`), looked up
 by key, or a folder of memory-mapped arrays (`open_arrays`).
 """
@@ -17,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import IO, TYPE_CHECKING, Any
 
 from aligncap.errors import DataError
@@ -34,16 +36,64 @@ BUSY_S = 60.0
 Row = tuple[Any, ...]
 
 
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """DataError where an output is one of the inputs, by whatever name or link, or a folder that
+    holds one; and, without `overwrite`, where something is there already.
+
+    An empty file or folder, a pipe or a device may always be written to.
+    """
+    sources = list(inputs)
+    for output in outputs:
+        try:
+            found = output.stat()
+        except OSError:
+            continue
+        regular, folder = S_ISREG(found.st_mode), S_ISDIR(found.st_mode)
+        for source in sources if regular or folder else ():
+            if _is_or_holds(found, source):
+                what = "what" if str(source) == str(output) else f"or holds {source}, which"
+                raise DataError(f"{output}: is {what} this command reads; choose another output")
+        filled = (regular and found.st_size) or (folder and any(output.iterdir()))
+        if filled and not overwrite:
+            raise DataError(
+                f"{output}: is there already; --overwrite replaces it, or choose another output"
+            )
+
+
+def _is_or_holds(found: os.stat_result, source: Path) -> bool:
+    """Whether a file or folder is `source`, or one of the folders that it lies in."""
+    for place in (source, *source.absolute().parents, *source.resolve().parents):
+        with suppress(OSError):
+            if os.path.samestat(found, place.stat()):
+                return True
+    return False
+
+
+def printable(text: str) -> str:
+    """A text that can be written as UTF-8: bytes of a file name that are none become \\udcXX."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @contextmanager
 def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """An open file, text in UTF-8 unless `mode` is "wb", that becomes `path` if no error is raised.
 
-    Several processes may write one path: the last to finish stays. OSError as `open` raises it.
+    A name that is not UTF-8 is written as the \\udcXX that JSON reads as that name. A link stays
+    one, a pipe or device is written to directly. Several processes may write one path: the last to
+    finish stays. OSError as `open` raises it.
     """
+    encoding: dict[str, Any] = {}
+    if "b" not in mode:
+        encoding = {"encoding": "utf-8", "errors": "backslashreplace"}
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with path.open(mode, **encoding) as file:
+            yield file
+        return
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_path(path)
     try:
-        with partial.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        with partial.open(mode, **encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -115,7 +115,7 @@ def test_a_jsonl_line_has_what_is_promised(aligncap, clip: Path) -> None:
 def test_csv_is_a_table_that_reads_back(aligncap, clip: Path, tmp_path: Path) -> None:
     ran = aligncap("caption", clip, tmp_path / "absent.wav", "--format", "csv")
     good, bad = csv.DictReader(io.StringIO(ran.out))
-    assert list(good) == [*KEYS, "part_s", "candidates", "error"]
+    assert list(good) == [*KEYS, "part_s", "candidates", "error", "id", "speaker", "signature"]
     assert (good["clues"], good["emotion"]) == ("loud=supported", "angry=0.70; happy=0.30")
     assert (good["valence"], good["error"]) == ("", "")
     assert (bad["file"], bad["caption"]) == (str(tmp_path / "absent.wav"), "")

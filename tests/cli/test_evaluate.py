@@ -150,7 +150,7 @@ def test_what_cannot_be_done_is_one_line(aligncap, files, options, message) -> N
 def test_the_output_may_not_be_an_input(aligncap, files, hypotheses) -> None:
     before = hypotheses.read_bytes()
     ran = aligncap("evaluate", *files, *QUICK, "--output", hypotheses)
-    ran.refused(f"{hypotheses}: would be written over; choose another --output")
+    ran.refused(f"{hypotheses}: is what this command reads; choose another output")
     assert hypotheses.read_bytes() == before
 
 

@@ -86,7 +86,7 @@ def test_from_candidates_to_a_file_and_back(aligncap, store: Path, tmp_path: Pat
         rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
         assert all("sad" in json.dumps(row["chosen"]) for row in rows)
         assert aligncap("prefer", "import", other, out).out == f"{other}: 4 pairs from {out}\n"
-        aligncap("prefer", "export", other, again, "--format", name)
+        aligncap("prefer", "export", other, again, "--format", name, "--overwrite")
         assert again.read_bytes() == out.read_bytes()
 
 

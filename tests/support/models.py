@@ -20,7 +20,7 @@ class FakeCaptioner:
     """Says how long and how loud a recording is; reads the audio as the real one does."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = self.signature = name
 
     def caption_many(
         self, sources: Iterable[Path | Waveform], **options: object

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar, overload
@@ -25,6 +26,7 @@ from aligncap.captioner.checkpoint import (
     ModelMeta,
     find_model,
     load_vocabulary,
+    model_fingerprint,
     read_meta,
 )
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
@@ -306,13 +308,28 @@ class Captioner:
         *,
         options: DecodeOptions,
         workers: int = 1,
+        again: "partial[Captioner] | None" = None,
     ) -> None:
-        """`workers` recordings are preprocessed at a time when there are several."""
+        """`workers` recordings are preprocessed at a time when there are several; `again` is the
+        call of `load`, model folder first, that another process makes."""
         self.meta = generator.meta
+        self._again = again
         self.options = options
         self._generator = generator
         self._preprocessor = preprocessor
         self._workers = workers
+
+    @cached_property
+    def signature(self) -> str:
+        """The model's name and a hash of its files."""
+        name, again = self.meta.name, self._again
+        return f"{name}/{model_fingerprint(again.args[0])[:12]}" if again else name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled by its folder: another process opens the model itself."""
+        if self._again is None:
+            raise DataError(f"{self.meta.name}: was not opened by aligncap.load; open it there")
+        return self._again, (), {"options": self.options}
 
     @overload
     def caption(
@@ -499,6 +516,16 @@ def load(
         Preprocessor(tokenizer, generator.meta.limits.max_speech_s),
         options=generator.options(beam_size),
         workers=threads or len(os.sched_getaffinity(0)),
+        again=partial(
+            load,
+            folder.absolute(),
+            runtime=runtime,
+            beam_size=beam_size,
+            threads=threads,
+            seed=seed,
+            tokenizer_path=Path(tokenizer_path).absolute() if tokenizer_path else None,
+            endpoint=endpoint,
+        ),
     )
 
 

@@ -26,7 +26,7 @@ from aligncap.errors import (
     RecipeError,
     UnknownNameError,
 )
-from aligncap.storage import atomic_folder, fingerprint_of_files
+from aligncap.storage import atomic_folder, check_outputs, fingerprint_of_files
 
 if TYPE_CHECKING:
     from aligncap.captioner.model import CaptionModel
@@ -380,12 +380,15 @@ def save(
 
 
 def check_output(model_folder: Path, out: Path, *, marker: str, kind: str) -> None:
-    """DataError where `out` is the model itself or holds something else than was made before.
+    """DataError where `out` is or holds the model or its base, or something else than was made
+    before.
 
     `marker` is a file or folder that only such a folder has, `kind` what it is called.
     """
     if out.resolve() == model_folder.resolve():
         raise DataError(f"{out}: is the model itself; give another folder")
+    base = read_meta(model_folder).base
+    check_outputs([out], [model_folder, *([Path(base)] if base else [])], overwrite=True)
     made = (out / META_FILE).is_file() and (out / marker).exists()
     empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not (made or empty):

@@ -7,11 +7,13 @@ where its output ends.
 import csv
 import io
 import json
+import os
+import stat
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,15 +22,19 @@ from aligncap.cli.console import (
     CaptionLanguage,
     Console,
     Output,
+    Overwrite,
     Progress,
     Record,
     Recording,
     TokenizerWeights,
     aligned,
     error_record,
+    expanded,
     find_recordings,
+    format_of,
 )
 from aligncap.errors import AlignCapError, DataError, InterruptedRunError, RecipeError
+from aligncap.storage import atomic_file, printable
 
 if TYPE_CHECKING:
     from aligncap.values import Caption, Waveform
@@ -59,7 +65,8 @@ ShowEvidence = Annotated[
     typer.Option("--evidence", help="Show each clue beside the measurement that bears on it."),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with OUTPUT: skip the files it already has.")
+    bool,
+    typer.Option("--resume", help="Go on with OUTPUT: skip what it has, try again what failed."),
 ]
 Endpoint = Annotated[
     str | None,
@@ -69,6 +76,10 @@ Served = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="The model's name there; its own if not given."),
 ]
+
+
+SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".txt": "text", "": "text"}
+"""What an output's suffix says of the format."""
 
 
 def caption(
@@ -81,48 +92,59 @@ def caption(
     evidence: ShowEvidence = False,
     output: Output = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     endpoint: Endpoint = None,
     served: Served = None,
     tokenizer_weights: TokenizerWeights = None,
 ) -> int:
     """Caption recordings: one sentence for each file."""
     console: Console = context.obj
-    suffix = output.suffix.lower().removeprefix(".") if output else ""
-    form = format or (suffix if suffix in ("jsonl", "csv") else "text")
-    written = _written_before(output, form, resume=resume)
+    form = format_of(output, format, SUFFIXES)
+    paths = expanded(paths)
+    file = CaptionFile(output, form, resume=resume, overwrite=overwrite)
+    recordings: Iterable[Recording] = find_recordings(paths, console)
+    if file.is_there:
+        recordings = list(recordings)
+        heard = [one.audio for one in recordings if isinstance(one.audio, Path)]
+        console.check_output(output, [*paths, *heard], overwrite=resume or overwrite)
+    else:
+        console.check_output(output, paths)
     captioner = _load(console, model, endpoint, served, tokenizer_weights)
-    done, failed = len(written), sum(written.values())
+    asked = {"language": language, "candidates": candidates}
+    signature = ""
+    if output is not None and form != "text":
+        signature = _signature(captioner, asked, endpoint and (served or "model"))
     with (
-        _open_output(console, output, form) as stream,
+        file.opened(console, recordings, signature) as (stream, recordings),
         Progress(console, "captioning", results_on_stdout=output is None) as bar,
     ):
-        recordings: Iterable[Recording] = (
-            one for one in find_recordings(paths, console) if one.file not in written
-        )
         if bar.shown and "-" not in paths:
-            recordings = list(recordings)
+            recordings = list(recordings)  # noqa: PLW2901
             bar.add_total(len(recordings))
-        asked = {"language": language, "candidates": candidates}
-        asked["evidence"] = evidence or form != "text"
         try:
-            for record in caption_records(recordings, captioner, **asked):
+            for record in caption_records(
+                recordings, captioner, **asked, evidence=evidence or form != "text"
+            ):
+                file.count(record)
                 if "error" in record and form == "text":
                     console.log(record["error"])
                 else:
+                    if signature:
+                        record["signature"] = signature
                     text = format_record(record, form, evidence=evidence, colour=stream.isatty())
                     print(text, file=stream, flush=True)
-                done += 1
-                failed += "error" in record
                 bar.advance()
         except KeyboardInterrupt as stop:
-            kept = f"{done} files are {f'in {output}' if output else 'done'}"
-            resumable = "; the same command with --resume goes on"
-            raise InterruptedRunError(
-                f"stopped; {kept}{resumable if output and form != 'text' else ''}"
-            ) from stop
-    if failed and done > 1:
-        console.log(f"{failed} of {done} files could not be captioned")
-    return SOME_FAILED if failed else 0
+            raise InterruptedRunError(f"stopped; {file.kept()}") from stop
+    if file.failed and file.done > 1:
+        console.log(f"{file.failed} of {file.done} files could not be captioned")
+    return SOME_FAILED if file.failed else 0
+
+
+def _signature(captioner: Any, asked: Mapping[str, object], served: str | None) -> str:
+    """Everything that captions depend on: "model:mini/3f9a…|language:en|candidates:1"."""
+    parts = {"model": captioner.signature, **asked, **({"served": served} if served else {})}
+    return "|".join(f"{name}:{value}" for name, value in parts.items())
 
 
 def _load(
@@ -163,24 +185,25 @@ def caption_records(
 
     def unusable() -> Iterator[Record]:
         while waiting and isinstance(error := waiting[0].audio, AlignCapError):
-            yield error_record(waiting.popleft().file, error)
+            yield error_record(waiting.popleft(), error)
 
     for outcome in captioner.caption_many(usable(), **options):
         yield from unusable()
-        file = waiting.popleft().file
+        recording = waiting.popleft()
         if isinstance(outcome, AlignCapError):
-            yield error_record(file, outcome)
+            yield error_record(recording, outcome)
         else:
-            yield caption_record(file, outcome)
+            yield recording.described(caption_record(recording.file, outcome))
     yield from unusable()
 
 
 COLUMNS = (
     *("file", "duration_s", "language", "caption", "clues", "emotion", "arousal", "valence"),
     *("gender", "pitch", "loudness", "pace", "confidence", "model", "part_s", "candidates"),
-    "error",
+    *("error", "id", "speaker", "signature"),
 )
-"""The columns of csv; a jsonl record has those of them that it has a value for."""
+"""The columns of csv; a jsonl record has those of them that it has a value for, and the other
+columns of a manifest."""
 
 
 def caption_record(file: str, caption: "Caption") -> Record:
@@ -188,63 +211,202 @@ def caption_record(file: str, caption: "Caption") -> Record:
     return {"file": file, **caption.to_dict()}
 
 
-def _written_before(output: Path | None, form: str, *, resume: bool) -> dict[str, bool]:
-    """The files that an output to be resumed has, and whether each failed.
+Key = tuple[str, str]
+"""Of a recording in an output: its file and its id, "" where it has none."""
 
-    A last line torn by a kill is cut off the file. Raises DataError where the output would be
-    overwritten, cannot be resumed, or is of something else; then nothing is written to it.
+
+class CaptionFile:
+    """Where captions are written to: standard output, or a file that one process at a time writes
+    and that a run that was stopped goes on with.
+
+    Raises DataError where the file would be replaced unasked, or cannot be gone on with since it
+    is of something else or made another way; then nothing is written to it.
     """
-    if not resume:
-        if output is not None and output.is_file() and output.stat().st_size > 0:
-            message = f"{output} is there already; --resume goes on with it, or remove it first"
-            raise DataError(message)
-        return {}
-    if output is None or form == "text":
-        raise DataError("--resume goes on with a file: give --output FILE.jsonl or FILE.csv")
-    if not output.exists():
-        return {}
-    _cut_torn_line(output)
-    with output.open(encoding="utf-8", newline="", errors="surrogateescape") as lines:
-        try:
-            records = csv.DictReader(lines) if form == "csv" else map(json.loads, lines)
-            return {record["file"]: bool(record.get("error")) for record in records}
-        except (json.JSONDecodeError, KeyError, TypeError, csv.Error) as error:
-            raise DataError(
-                f"{output}: holds no {form} of aligncap caption; choose another --output"
-            ) from error
 
+    def __init__(self, path: Path | None, form: str, *, resume: bool, overwrite: bool) -> None:
+        if resume and (path is None or form == "text"):
+            raise DataError("--resume goes on with a file: give --output FILE.jsonl or FILE.csv")
+        if resume and overwrite:
+            raise RecipeError("--resume goes on with a file, --overwrite replaces it; give one")
+        self._path, self._form, self._resume = path, form, resume
+        self.is_there = path is not None and path.is_file() and path.stat().st_size > 0
+        self._replaces = overwrite and self.is_there
+        self._failed: dict[Key, bool] = {}
+        self.done = self.failed = 0
 
-def _cut_torn_line(output: Path) -> None:
-    """Cut a file after its last line end."""
-    block = 1 << 16
-    with output.open("r+b") as file:
-        end = file.seek(0, 2)
-        while end > 0:
-            start = max(0, end - block)
-            file.seek(start)
-            last = file.read(end - start).rfind(b"\n")
-            if last >= 0:
-                file.truncate(start + last + 1)
-                return
-            end = start
-        file.truncate(0)
+    @contextmanager
+    def opened(
+        self, console: Console, recordings: Iterable[Recording], signature: str
+    ) -> Iterator[tuple[IO[Any], Iterable[Recording]]]:
+        """The stream to write to, and those of the recordings that are to be captioned: without
+        those that it has; what failed before is tried again."""
+        with ExitStack() as stack:
+            stream: IO[Any] = console.stdout
+            if self._path is not None:
+                writing = atomic_file if self._replaces else _locked
+                stream = stack.enter_context(writing(self._path))
+                if not (self._resume or self._replaces or _is_empty(stream)):
+                    raise DataError(f"{self._path}: another process has written it; look at it")
+            if self._resume and self.is_there and self._path is not None:
+                recordings = list(recordings)
+                if self._read_earlier(self._path, recordings, signature):
+                    self._mend(self._path)
+                    stream = stack.enter_context(_locked(self._path))
+                recordings = [one for one in recordings if self._earlier(one) is None]
+            elif self._form == "csv":
+                print(_csv_line(COLUMNS), file=stream, flush=True)
+            yield stream, recordings
+
+    def _earlier(self, recording: Recording) -> Key | None:
+        """The key under which the output has a recording; an older one knows no ids."""
+        file = printable(recording.file)
+        keys = (file, printable(str(recording.columns.get("id", "")))), (file, "")
+        return next((key for key in keys if key in self._failed), None)
+
+    def _read_earlier(self, path: Path, recordings: Iterable[Recording], signature: str) -> bool:
+        """Remember what the output has; returns whether some of it must go: a line torn by a kill,
+        errors of these recordings."""
+        torn = False
+        for _, record in _lines_of(path, self._form):
+            if record is None:
+                torn = True
+            else:
+                _check_made_alike(path, record, signature)
+                self._failed[_key_of(record)] = bool(record.get("error"))
+        keys = {self._earlier(one) for one in recordings}
+        again = [key for key in keys if key is not None and self._failed[key]]
+        for key in again:
+            del self._failed[key]
+        self.done, self.failed = len(self._failed), sum(self._failed.values())
+        return torn or bool(again)
+
+    def _mend(self, path: Path) -> None:
+        """Write the file anew without what must go."""
+        with atomic_file(path) as file:
+            if self._form == "csv":
+                print(_csv_line(COLUMNS), file=file)
+            for line, record in _lines_of(path, self._form):
+                if record is not None and _key_of(record) in self._failed:
+                    print(line, file=file)
+
+    def count(self, record: Record) -> None:
+        """One more is done."""
+        self.done += 1
+        self.failed += "error" in record
+
+    def kept(self) -> str:
+        """What a run that is stopped now leaves behind."""
+        if self._path is None:
+            return f"{self.done} files are done"
+        if self._replaces:
+            return f"{self._path} is as it was"
+        resumable = "; the same command with --resume goes on" if self._form != "text" else ""
+        return f"{self.done} files are in {self._path}{resumable}"
 
 
 @contextmanager
-def _open_output(console: Console, output: Path | None, form: str) -> Iterator[TextIO]:
-    """Standard output, or the file to append to; a new csv begins with the names of its columns."""
-    with ExitStack() as stack:
-        stream = console.stdout
-        if output is not None:
-            try:
-                # A name that is not UTF-8 is written as the \\udcXX that JSON reads as that name.
-                stream = output.open("a", encoding="utf-8", newline="", errors="backslashreplace")
-            except OSError as error:
-                raise DataError(f"{output}: cannot be written ({error.strerror})") from error
-            stack.enter_context(stream)
-        if form == "csv" and (output is None or stream.tell() == 0):
-            print(_csv_line(COLUMNS), file=stream, flush=True)
+def _locked(path: Path) -> Iterator[IO[Any]]:
+    """A file to append to, which no other process may open so; DataError where one has."""
+    import fcntl
+
+    try:
+        # A name that is not UTF-8 is written as the \\udcXX that JSON reads as that name.
+        stream = path.open("a", encoding="utf-8", newline="", errors="backslashreplace")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+    with stream:
+        taken = False
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            taken = True
+        except OSError:  # a file system without locks
+            pass
+        if taken or not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+            raise DataError(f"{path}: another process is writing it; wait for it to end")
         yield stream
+
+
+def _is_empty(stream: IO[Any]) -> bool:
+    found = os.fstat(stream.fileno())
+    return not (stat.S_ISREG(found.st_mode) and found.st_size)
+
+
+def _key_of(record: Record) -> Key:
+    return printable(record["file"]), printable(str(record.get("id") or ""))
+
+
+def _check_made_alike(path: Path, record: Record, signature: str) -> None:
+    """DataError where a record was made by another model or with other options; of an older one
+    only its language is known."""
+    made = str(record.get("signature") or "")
+    older = f"language:{record['language']}" if record.get("language") else ""
+    before, now = (
+        dict(part.partition(":")[::2] for part in one.split("|") if part)
+        for one in (made or older, signature)
+    )
+    for name in [*before, *(now if made else ())]:
+        if before.get(name) != now.get(name):
+            raise DataError(
+                f"{path}: was made with {name} {before.get(name, 'none')}, not "
+                f"{now.get(name, 'none')}; give the same options, or another --output"
+            )
+
+
+def _lines_of(path: Path, form: str) -> Iterator[tuple[str, Record | None]]:
+    """The lines of an output, each with its record; None where a kill tore the last one.
+
+    DataError where it is no output of `aligncap caption`.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n", errors="surrogateescape") as lines:
+            yield from (_csv_records if form == "csv" else _json_records)(lines)
+    except (ValueError, LookupError, TypeError, RecursionError, csv.Error) as error:
+        raise DataError(
+            f"{path}: holds no {form} of aligncap caption; choose another --output"
+        ) from error
+
+
+BEGINNING = '{"file": "'
+"""Of a record; of a torn one there may be less."""
+
+
+def _json_records(lines: Iterable[str]) -> Iterator[tuple[str, Record | None]]:
+    for line in lines:
+        text = line.rstrip("\n").strip("\0")  # a disk that lost power may leave zeros
+        whole = line.endswith("\n")
+        try:
+            record = json.loads(text) if text else None
+        except ValueError:
+            if whole or not BEGINNING.startswith(text[: len(BEGINNING)]):
+                raise
+            record = None
+        if record is not None:
+            if not isinstance(record["file"], str) or not {"duration_s", "error"} & record.keys():
+                raise TypeError
+            yield text, record
+        if not whole:
+            yield "", None
+
+
+def _csv_records(lines: Iterable[str]) -> Iterator[tuple[str, Record | None]]:
+    last = ""
+
+    def noted() -> Iterator[str]:
+        nonlocal last
+        for line in lines:
+            last = line
+            yield line
+
+    rows = csv.reader(noted())
+    if next(rows, None) != list(COLUMNS):
+        raise ValueError
+    torn = False
+    for row in rows:
+        if torn:
+            raise ValueError
+        torn = len(row) < len(COLUMNS) or not last.endswith("\n")
+        yield _csv_line(row), None if torn else dict(zip(COLUMNS, row, strict=True))
 
 
 def format_record(record: Record, form: str, *, evidence: bool, colour: bool) -> str:

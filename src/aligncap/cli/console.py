@@ -4,6 +4,7 @@ Also what several verbs share: options, records of JSON lines, the progress bar.
 """
 
 import glob
+import io
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +21,14 @@ from urllib.parse import urlsplit
 
 import typer
 
-from aligncap.errors import AlignCapError, AudioError, DataError, InterruptedRunError
+from aligncap.errors import (
+    AlignCapError,
+    AudioError,
+    DataError,
+    InterruptedRunError,
+    RecipeError,
+)
+from aligncap.storage import check_outputs
 
 if TYPE_CHECKING:
     from aligncap.values import Waveform
@@ -30,6 +39,7 @@ CaptionLanguage = Annotated[Language, typer.Option(help="Language of the caption
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write here, not to standard output.")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 TokenizerWeights = Annotated[
     Path | None,
     typer.Option(
@@ -52,13 +62,28 @@ def load_model(name: str, **options: Any) -> Any:
     return load(name, **options)
 
 
+class _ClosedOutput(io.StringIO):
+    """Standard output where the caller has closed it."""
+
+    def write(self, _: str, /) -> int:
+        """Refuse: what is written would be lost without a word."""
+        raise DataError(
+            "standard output is closed; open it, or give an output file if there is one"
+        )
+
+
+def _empty() -> TextIO:
+    """Stands for standard input and standard error where the caller has closed them."""
+    return open(os.devnull, "r+", encoding="utf-8")  # noqa: PTH123
+
+
 @dataclass(frozen=True)
 class Console:
     """Streams, environment and the function that opens models; tests pass their own."""
 
-    stdin: TextIO = field(default_factory=lambda: sys.stdin)
-    stdout: TextIO = field(default_factory=lambda: sys.stdout)
-    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    stdin: TextIO = field(default_factory=lambda: sys.stdin or _empty())
+    stdout: TextIO = field(default_factory=lambda: sys.stdout or _ClosedOutput())
+    stderr: TextIO = field(default_factory=lambda: sys.stderr or _empty())
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     load_model: Callable[..., Any] = load_model
 
@@ -69,6 +94,20 @@ class Console:
     def print_record(self, record: Record) -> None:
         """A record as one line of JSON."""
         self.print(json.dumps(record, ensure_ascii=False))
+
+    def check_output(
+        self, output: Path | None, inputs: Iterable[str | Path], *, overwrite: bool = False
+    ) -> None:
+        """`check_outputs` for one output file; without one, for standard output as redirected,
+        which must not be an input either."""
+        if output is not None:
+            if output.is_dir():
+                raise DataError(f"{output}: is a folder; name a file")
+            check_outputs([output], map(Path, inputs), overwrite=overwrite)
+            return
+        with suppress(OSError, io.UnsupportedOperation):
+            redirected = Path(f"/dev/fd/{self.stdout.fileno()}")
+            check_outputs([redirected], map(Path, inputs), overwrite=True)
 
     def log(self, message: str) -> None:
         """One line on standard error."""
@@ -82,6 +121,19 @@ class Console:
         name = f"{parts.scheme}_proxy"
         proxy = self.environment.get(name) or self.environment.get(name.upper()) or None
         return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def format_of(output: Path | None, asked: str | None, known: Mapping[str, str]) -> str:
+    """The format asked for, or what the output's suffix says; the one of "" where it has none.
+
+    `known` are formats by suffix. RecipeError for a suffix that is none of them.
+    """
+    suffix = output.suffix.lower() if output and not asked else ""
+    if suffix not in known:
+        suffixes = ", ".join(filter(None, known))
+        choice = "; or give --format" if len(set(known.values())) > 1 else ""
+        raise RecipeError(f"{output}: nothing is written as {suffix}; known: {suffixes}{choice}")
+    return asked or known[suffix]
 
 
 class WarningHandler(logging.Handler):
@@ -158,6 +210,15 @@ class Progress:
             self._bar.advance(self._task)
 
 
+NOT_KEPT = {
+    *("file", "captions", "caption", "clues", "language", "emotion", "arousal", "valence"),
+    *("gender", "pitch", "loudness", "pace", "confidence", "model", "part_s", "candidates"),
+    *("error", "signature", "duration", "duration_s", "speech_s", "facts"),
+}
+"""Columns of a manifest that a record of one of its recordings leaves out: it has values of its
+own, or they are no part of what a verb found."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """One recording: its name, and where its sound is or why there is none."""
@@ -165,16 +226,38 @@ class Recording:
     file: str
     """As typed or found; the `file` of a record."""
     audio: "Path | Waveform | AlignCapError"
+    columns: Record = field(default_factory=dict)
+    """What else a manifest says of it: its id, speaker and so on."""
+
+    def described(self, record: Record) -> Record:
+        """A record of the recording with what its manifest says and the record has no word for."""
+        kept = {key: value for key, value in self.columns.items() if key not in NOT_KEPT}
+        return {"file": self.file, **kept, **record}
+
+
+def expanded(paths: Iterable[str]) -> list[str]:
+    """The paths typed, quoted globs replaced by what matches them now: an output that is made
+    later is none of them. A glob that nothing matches stays."""
+    found: list[str] = []
+    for path in paths:
+        if glob.has_magic(path) and not Path(path).exists():
+            names = sorted(glob.iglob(path, recursive=True))  # noqa: PTH207  keeps what was typed
+            kept = [name for name in names if "**" not in path or not Path(name).is_dir()]
+            found += kept or [path]
+        else:
+            found.append(path)
+    return found
 
 
 def find_recordings(paths: Iterable[str], console: Console) -> Iterator[Recording]:
     """The recordings that `paths` name (files, folders, globs, manifests, - for standard input),
     in order, each once; a folder is searched when it is reached."""
-    seen: set[str] = set()
-    for path in paths:
+    seen: set[tuple[str, str]] = set()
+    for path in expanded(paths):
         for found in _of_stdin(console) if path == "-" else _of_path(path):
-            if found.file not in seen:
-                seen.add(found.file)
+            one = (found.file, str(found.columns.get("id")))
+            if one not in seen:
+                seen.add(one)
                 yield found
 
 
@@ -185,23 +268,26 @@ def _of_path(path: str) -> Iterator[Recording]:
     elif place.suffix.lower() == ".jsonl" and place.is_file():
         yield from _of_manifest(place)
     elif glob.has_magic(path) and not place.exists():
-        names = sorted(glob.iglob(path, recursive=True))  # noqa: PTH207  keeps what was typed
-        if not names:
-            yield Recording(path, AudioError(f"{path}: no file matches"))
-        for name in names:
-            if not os.path.isdir(name) or "**" not in path:  # noqa: PTH112
-                yield from _of_path(name)
+        yield Recording(path, AudioError(f"{path}: no file matches"))
     else:
         yield Recording(path, place)
 
 
 def _of_folder(folder: str) -> Iterator[Recording]:
-    """Every sound file below a folder, sorted; anything else in it is passed over."""
+    """Every sound file below a folder, sorted; anything else in it is passed over. Links are
+    followed, into each folder once: one that leads back up would have no end."""
     from aligncap.audio.containers import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
 
     found = 0
-    for place, folders, files in os.walk(folder):
-        folders.sort()
+    searched: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in searched:
+            folders.clear()
+            continue
+        searched.add(real)
+        # A folder itself comes before a link to it.
+        folders.sort(key=lambda name: (os.path.islink(f"{place}/{name}"), name))  # noqa: PTH114
         sounds = [
             name
             for name in (*folders, *files)
@@ -219,7 +305,7 @@ def _of_folder(folder: str) -> Iterator[Recording]:
 
 
 def _of_manifest(manifest: Path) -> Iterator[Recording]:
-    """The recordings of a manifest, of which only `file` is read; a broken line is an error in its
+    """The recordings of a manifest, each with its other columns; a broken line is an error in its
     place."""
     with manifest.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
@@ -235,7 +321,7 @@ def _of_manifest(manifest: Path) -> Iterator[Recording]:
             name = row.get("file") if isinstance(row, dict) else None
             if isinstance(name, str) and name:
                 file = manifest.parent / name
-                yield Recording(str(file), file)
+                yield Recording(str(file), file, {key: row[key] for key in row if key != "file"})
             else:
                 wrong = f'{place}: no "file"; each line is {{"file": "a.wav", …}}'
                 yield Recording(place, DataError(wrong))
@@ -251,7 +337,7 @@ def _of_stdin(console: Console) -> Iterator[Recording]:
     if data.startswith(SOUND_MAGIC) or b"\0" in data[:64]:
         yield _of_bytes(data)
         return
-    paths = [os.fsdecode(line) for line in data.splitlines() if line]
+    paths = expanded(os.fsdecode(line) for line in data.splitlines() if line)
     if not paths:
         nothing = "stdin: neither a path nor sound on standard input"
         yield Recording("stdin", AudioError(nothing))
@@ -272,10 +358,11 @@ def _of_bytes(data: bytes) -> Recording:
             return Recording("stdin", AudioError(str(error).replace(str(file), "stdin")))
 
 
-def error_record(file: str, error: Exception) -> Record:
+def error_record(recording: Recording, error: Exception) -> Record:
     """The record of a recording that could not be used, and why."""
-    message = " ".join(str(error).split("\n"))
-    return {"file": file, "error": message if file in message else f"{file}: {message}"}
+    message, file = " ".join(str(error).split("\n")), recording.file
+    text = message if file in message else f"{file}: {message}"
+    return recording.described({"file": file, "error": text})
 
 
 def display_width(text: str) -> int:

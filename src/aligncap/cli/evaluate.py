@@ -17,17 +17,21 @@ from aligncap.cli.console import (
     Language,
     Listing,
     Output,
+    Overwrite,
     Progress,
     Record,
     Recording,
     aligned,
     error_record,
+    expanded,
     find_recordings,
+    format_of,
 )
 from aligncap.errors import AlignCapError, DataError, RecipeError
+from aligncap.storage import write_atomic
 
 if TYPE_CHECKING:
-    from aligncap.metrics.evaluation import Hypotheses, MetricResult, Resampling
+    from aligncap.metrics.evaluation import Hypotheses, MetricResult, References, Resampling
     from aligncap.metrics.judge import JudgeReport, JudgeSettings
     from aligncap.metrics.scores import MetricOptions, ScoredClip
 
@@ -39,7 +43,8 @@ FROM_SIGNAL = "hallucination-signal"
 """Metrics whose name begins so need the recordings."""
 
 SUFFIXES = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html"}
-"""What an output's suffix says of the format; any other is a table."""
+SUFFIXES |= {".txt": "table", "": "table"}
+"""What an output's suffix says of the format."""
 
 HypothesesFile = Annotated[
     Path,
@@ -115,6 +120,7 @@ def evaluate(
     metrics: MetricNames = None,
     format: ReportFormat = None,  # noqa: A002
     output: Output = None,
+    overwrite: Overwrite = False,
     draws: DrawCount = 1000,
     seed: Seed = 0,
     paper25: Paper25 = False,
@@ -128,14 +134,19 @@ def evaluate(
 ) -> int:
     """Score captions against references, each number with its interval and signature."""
     from aligncap.metrics import evaluation
+    from aligncap.metrics.judge import DEFAULT_CACHE
     from aligncap.metrics.scores import MetricOptions
 
     console: Console = context.obj
-    inputs = [path.resolve() for path in (hypotheses, references, baseline) if path is not None]
-    if output is not None and output.resolve() in inputs:
-        raise DataError(f"{output}: would be written over; choose another --output")
-    sets = [_read_hypotheses(console, path) for path in (hypotheses, baseline) if path is not None]
+    systems = [hypotheses, *([baseline] if baseline else [])]
+    inputs, cache = [*systems, references], judge_cache or DEFAULT_CACHE
     written = evaluation.read_references(references)
+    heard = [clip.file for clip in written.clips.values() if clip.file]
+    if judge_model is not None:
+        console.check_output(cache, inputs, overwrite=True)
+    console.check_output(output, [*inputs, cache, *heard], overwrite=overwrite)
+    form = format_of(output, format, SUFFIXES)
+    sets = [_read_hypotheses(console, path, written) for path in systems]
     clips, *compared = (evaluation.clips_of(captions, written) for captions in sets)
     options = MetricOptions(
         language=language or evaluation.majority_language(clips),
@@ -151,7 +162,6 @@ def evaluate(
         evaluation.Resampling(draws=draws, seed=seed, paper25=paper25),
         judge_settings(console, judge_model, judge_url, judge_cache, judge_prompts),
     )
-    form = format or SUFFIXES.get(output.suffix.lower() if output else "", "table")
     rival = f" (baseline {baseline})" if baseline else ""
     source = f"{hypotheses}{rival} against {references}"
     folder = output.parent if output else Path()
@@ -163,10 +173,10 @@ def evaluate(
     return SOME_FAILED if judged and judged.failures else 0
 
 
-def _read_hypotheses(console: Console, path: Path) -> "Hypotheses":
+def _read_hypotheses(console: Console, path: Path, references: "References") -> "Hypotheses":
     from aligncap.metrics.evaluation import read_hypotheses
 
-    found = read_hypotheses(path)
+    found = read_hypotheses(path, references)
     if found.failed:
         console.log(
             f"{path}: {found.failed} of {len(found.captions)} clips have an error instead of a "
@@ -306,7 +316,7 @@ def _write(console: Console, text: str, output: Path | None) -> None:
         print(text, end="", file=console.stdout, flush=True)
         return
     try:
-        output.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_atomic(output, text)
     except OSError as error:
         raise DataError(f"{output}: cannot be written ({error.strerror})") from error
 
@@ -321,6 +331,8 @@ def measure(
 ) -> int:
     """Measure pitch, loudness, pace and voice quality; needs no model."""
     console: Console = context.obj
+    paths = expanded(paths)
+    console.check_output(None, paths)
     failed = 0
     for recording in find_recordings(paths, console):
         record = measured_record(recording)
@@ -345,8 +357,8 @@ def measured_record(recording: Recording) -> Record:
             raise sound
         facts = prosody.measure(sound if isinstance(sound, Waveform) else audio.load(sound))
     except AlignCapError as error:
-        return error_record(recording.file, error)
-    return {
+        return error_record(recording, error)
+    measured = {
         "file": recording.file,
         "duration_s": round(facts.duration_s, 3),
         "speech_s": round(facts.speech_s, 3),
@@ -358,6 +370,7 @@ def measured_record(recording: Recording) -> Record:
             for fact in facts
         },
     }
+    return recording.described(measured)
 
 
 def _measurement_lines(record: Record) -> list[str]:

@@ -17,9 +17,11 @@ from aligncap.cli.console import (
     CaptionLanguage,
     Console,
     Listing,
+    Overwrite,
     Progress,
     Record,
     TokenizerWeights,
+    format_of,
 )
 from aligncap.cli.evaluate import judge_settings
 from aligncap.cli.train import Changes, DryRun, Manifest, RunFolder, run_recipe
@@ -95,6 +97,7 @@ def _add_candidates(
     from aligncap.preference.candidates import find_candidates, provenance_of
     from aligncap.preference.store import PreferenceStore
 
+    console.check_output(path, [manifest], overwrite=True)
     folder = find_model(name)
     if options.method == "diverse" and (folder / CT2_FOLDER).is_dir():
         raise RecipeError(
@@ -175,6 +178,8 @@ def judge(
     from aligncap.preference.store import open_store
 
     console: Console = context.obj
+    if judge == "llm":
+        console.check_output(judge_cache, [store], overwrite=True)
     known = [one.name for one in fields(EvidenceWeights)]
     judged = 0
     with open_store(store) as opened:
@@ -408,18 +413,26 @@ def export_pairs(
     format: Annotated[  # noqa: A002
         Literal["trl", "llama-factory"], typer.Option(help="Who is to read them.")
     ] = "trl",
+    overwrite: Overwrite = False,
 ) -> int:
     """Write the latest pairs for other trainers."""
     from aligncap.preference.pairs import write_pairs
     from aligncap.preference.store import open_store
 
+    console: Console = context.obj
+    _check_lines(console, out, [store], overwrite=overwrite)
     with open_store(store) as opened:
         files = {clip.utterance: clip.file for clip in opened.clips()}
         latest = opened.pairs.all(opened.pairs.latest())
         count = write_pairs(out, ((one, files[one.utterance]) for one in latest), format=format)
-    console: Console = context.obj
     console.print(f"{out}: {count} pairs for {format}")
     return 0
+
+
+def _check_lines(console: Console, out: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse an output of JSON lines that is called something else, is an input or is there."""
+    console.check_output(out, inputs, overwrite=overwrite)
+    format_of(out, None, {".jsonl": "jsonl", "": "jsonl"})
 
 
 @app.command("import")
@@ -432,9 +445,12 @@ def import_pairs(
     from aligncap.preference import pairs
     from aligncap.preference.store import PreferenceStore
 
+    console: Console = context.obj
+    console.check_output(store, [file], overwrite=True)
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; give pairs as JSON lines")
     with PreferenceStore(store) as opened:
         count = pairs.import_pairs(opened, file)
-    console: Console = context.obj
     console.print(f"{store}: {count} pairs from {file}")
     return 0
 
@@ -450,12 +466,14 @@ def rows(
             metavar="FILE", help="Training rows of the clips, for their tokens; may be repeated."
         ),
     ],
+    overwrite: Overwrite = False,
 ) -> int:
     """Write the latest pairs as rows that `aligncap train` learns from (dpo, reward, ppo)."""
     from aligncap.preference.examples import write_store_rows
     from aligncap.preference.store import open_store
 
     console: Console = context.obj
+    _check_lines(console, out, [store, *rows], overwrite=overwrite)
     with open_store(store) as opened:
         written, count, left = write_store_rows(opened, out, rows)
     if left:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aligncap.cli.console import SOME_FAILED, Console, Progress
+from aligncap.cli.console import SOME_FAILED, Console, Overwrite, Progress
+from aligncap.storage import check_outputs
 
 if TYPE_CHECKING:
     from aligncap.data.doctor import Report
@@ -111,7 +112,9 @@ def tokens(
     return SOME_FAILED if summary.failures else 0
 
 
-def merge(context: typer.Context, model: TrainedModel, out: ModelFolder) -> int:
+def merge(
+    context: typer.Context, model: TrainedModel, out: ModelFolder, overwrite: Overwrite = False
+) -> int:
     """Merge a trained model for transformers and vLLM (needs the train extra).
 
     OUT is a plain checkpoint in which speech tokens are ordinary tokens; its README says what
@@ -119,6 +122,7 @@ def merge(context: typer.Context, model: TrainedModel, out: ModelFolder) -> int:
     """
     from aligncap.captioner.export import merge_folder
 
+    check_outputs([out], [model], overwrite=overwrite)
     name = merge_folder(model, out).name
     console: Console = context.obj
     console.print(f"merged into {out}; serve it with: vllm serve {out} --served-model-name {name}")
@@ -132,10 +136,12 @@ def export(
     quantization: Annotated[
         Literal["int8", "float32"], typer.Option(help="Weights of the language model.")
     ] = "int8",
+    overwrite: Overwrite = False,
 ) -> int:
     """Make a model that captions without torch from a trained one (needs the train extra)."""
     from aligncap.captioner import export as exporting
 
+    check_outputs([out], [model], overwrite=overwrite)
     exporting.export(model, out, quantization=quantization)
     console: Console = context.obj
     console.print(f"exported to {out}")
@@ -194,10 +200,13 @@ def _prepare(name: str) -> Callable[..., int]:
         split: SplitOption = None,
         salt: Salt = "",
         subset: Subset = False,
+        overwrite: Overwrite = False,
     ) -> int:
         from aligncap.data import captioned, doctor
-        from aligncap.data.splits import Split
+        from aligncap.data.splits import FILES, Split
 
+        written = (doctor.MANIFEST, *FILES, doctor.REPORT, doctor.FAULTS)
+        check_outputs([out / name for name in written], [], overwrite=overwrite)
         console: Console = context.obj
         faults: Counter[str] = Counter()
 
@@ -236,10 +245,12 @@ def split(
     out: Out,
     by: Annotated[SplitBy, typer.Option(help="As for the corpora.")] = "random",
     salt: Salt = "",
+    overwrite: Overwrite = False,
 ) -> int:
     """Split a manifest into train, validation and test."""
     from aligncap.data import splits
 
+    check_outputs([out / name for name in splits.FILES], [manifest], overwrite=overwrite)
     console: Console = context.obj
     asked = splits.Split(by, salt)
     out.mkdir(parents=True, exist_ok=True)

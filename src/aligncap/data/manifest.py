@@ -169,11 +169,21 @@ def read_manifest(path: str | Path) -> Iterator[Utterance]:
 
     Audio paths are relative to the manifest; blank lines are passed over and unknown keys too.
     Raises DataError, which names the file, the line and the cure, at the first line that is not
-    an utterance; what came before has been given out.
+    an utterance, or has no id and a file called like another's; what came before has been given
+    out.
     """
     path = Path(path)
+    unnamed: dict[str, Path] = {}
     for place, row in read_rows(path, what="manifest"):
-        yield utterance_of_row(row, folder=path.parent, place=place)
+        utterance = utterance_of_row(row, folder=path.parent, place=place)
+        if row.get("id") in (None, ""):
+            there = unnamed.setdefault(utterance.id, utterance.path)
+            if there != utterance.path:
+                raise DataError(
+                    f"{place}: has no id, and its file is called like {there}; give each clip an "
+                    "id of its own"
+                )
+        yield utterance
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
 import numpy as np
 
 from aligncap.clues import detect_language
 from aligncap.clues.evidence import ClaimStatus, check_by_references
-from aligncap.data.manifest import SAME_EMOTION, Row, read_rows, text_of, texts_of
+from aligncap.data.manifest import SAME_EMOTION, Row, code_of, read_rows, text_of, texts_of
 from aligncap.errors import DataError
 from aligncap.metrics.claims import count_claims, evidence_of, f1, nearest_reference
 from aligncap.metrics.scores import (
@@ -124,12 +125,16 @@ class References:
     places: Mapping[str, str]
 
 
-def read_hypotheses(path: Path) -> Hypotheses:
-    """One system's captions. Raises DataError, which names file, line and hint."""
+def read_hypotheses(path: Path, references: References | None = None) -> Hypotheses:
+    """One system's captions. A line without `id` is of the clip whose recording it names, where
+    the references tell, else of the clip called like it. Raises DataError, which names file, line
+    and hint."""
+    clips = references.clips.values() if references else ()
+    known = {os.path.realpath(clip.file): clip.id for clip in clips if clip.file}
     captions: dict[str, str] = {}
     places: dict[str, str] = {}
     failed = 0
-    for place, row in _rows_with_id(path, "hypotheses", places):
+    for place, row in _rows_with_id(path, "hypotheses", places, known):
         caption = row.get("caption", "")
         if not isinstance(caption, str):
             raise DataError(f"{place}: 'caption' is {caption!r}; write it as text in quotes")
@@ -189,17 +194,20 @@ def clips_of(hypotheses: Hypotheses, references: References) -> list[ScoredClip]
     ]
 
 
-def _rows_with_id(path: Path, what: str, places: dict[str, str]) -> Iterator[tuple[str, Row]]:
-    """Rows with their `id`, which is entered into `places` and must be new there."""
+def _rows_with_id(
+    path: Path, what: str, places: dict[str, str], known: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[str, Row]]:
+    """Rows with their `id`, which is entered into `places` and must be new there; `known` are ids
+    by the real path of a recording."""
     for place, row in read_rows(path, what=what):
-        name, file = text_of(row, "id", place), text_of(row, "file", place)
+        name, file = code_of(row, "id", place), text_of(row, "file", place)
         if name is None and file is None:
             raise DataError(f"{place}: has no 'id'; name the clip")
-        row["id"] = name or Path(file or "").stem
+        row["id"] = name or known.get(os.path.realpath(file or "")) or Path(file or "").stem
         if row["id"] in places:
             raise DataError(
                 f"{place}: clip {row['id']!r} is in line {places[row['id']].rpartition(':')[2]} "
-                "already; keep one of the two"
+                "already; keep one of the two, or give each line its id"
             )
         places[row["id"]] = place
         yield place, row
