@@ -15,6 +15,7 @@ search of its own; a token costs it `diversity` for each earlier group that has 
 The cost steers the choice only: log-probabilities stay the model's.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ from aligncap.captioner.runtimes import (
     ended_once,
     sorted_by_score,
 )
+from aligncap.errors import RecipeError
 
 Prompts = Sequence[Sequence[int]]
 Choose = Callable[[Tensor], Tensor]
@@ -53,9 +55,21 @@ class TorchRuntime:
         self._model = causal_lm
         self._rules = rules
         self._batch_size = batch_size
+        self._process = os.getpid()
 
     def generate(self, prompts: Prompts, options: DecodeOptions) -> list[list[Hypothesis]]:
-        """For each prompt `options.captions` responses, best first; dropout is off meanwhile."""
+        """For each prompt `options.captions` responses, best first; dropout is off meanwhile.
+
+        In the child of a fork one thread does the work: OpenMP's others are the parent's.
+        RecipeError where the model is on a GPU, which no child can use.
+        """
+        if os.getpid() != self._process:
+            if self._model.device.type != "cpu":
+                raise RecipeError(
+                    "a model on a GPU cannot be used after a fork; start the process by 'spawn', "
+                    "or load the model in it"
+                )
+            torch.set_num_threads(1)
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
         found: list[list[Hypothesis]] = [[] for _ in prompts]
         training = self._model.training

@@ -10,17 +10,22 @@ captions are wanted without sampling, the first is the greedy one and the rest a
 temperature 1. Log-probabilities are the server's, over its whole vocabulary.
 """
 
+import ctypes
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, Self
+from weakref import WeakMethod
 
 from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary
 from aligncap.endpoints import COMPLETIONS, Endpoint, NoReplyError, ServerSettings
 from aligncap.errors import EndpointError, MissingModelError, RecipeError
+from aligncap.tokenizers.builtin import leave_threads_alone
 
 CT2_FOLDER = "ct2"
 """Where an exported model folder keeps its language model."""
@@ -157,7 +162,10 @@ class LanguageRuntime(Protocol):
 
 
 class CT2Runtime:
-    """An exported language model on CTranslate2: int8 on any CPU."""
+    """An exported language model on CTranslate2: int8 on any CPU.
+
+    After a fork the child opens the model again, with one thread a group of prompts.
+    """
 
     def __init__(
         self,
@@ -182,9 +190,20 @@ class CT2Runtime:
         ctranslate2.set_random_seed(seed)
         self._rules = rules
         self._names: list[str] = json.loads((folder / "vocabulary.json").read_text("utf-8"))
-        self._generator = ctranslate2.Generator(
-            str(folder), intra_threads=threads, inter_threads=replicas, compute_type=compute_type
+        self._open = partial(
+            ctranslate2.Generator, str(folder), inter_threads=replicas, compute_type=compute_type
         )
+        self._generator = self._open(intra_threads=threads)
+        leave = WeakMethod(self._leave)
+        os.register_at_fork(after_in_child=lambda: (living := leave()) and living())
+
+    def _leave(self) -> None:
+        """Give the generator up in the child of a fork, where its threads are not. It must not be
+        freed either, which would wait for them; OpenMP's threads, too, are the parent's."""
+        if self._generator is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._generator))
+            self._generator = None
+        leave_threads_alone()
 
     def generate(
         self, prompts: Sequence[Sequence[int]], options: DecodeOptions
@@ -192,7 +211,9 @@ class CT2Runtime:
         """For each prompt up to `options.captions` responses, best first."""
         if options.groups > 1:
             raise RecipeError("diverse beams need the torch runtime: load with runtime='torch'")
-        arguments = self._arguments(options)
+        if self._generator is None:
+            self._generator = self._open(intra_threads=1)
+        generator, arguments = self._generator, self._arguments(options)
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
         # One length at a time: CTranslate2 4.8 applies the minimum length to the wrong beams of
         # a ragged batch, and takes what is over the shortest prompt as steps of the search.
@@ -200,7 +221,7 @@ class CT2Runtime:
         for _, group in groupby(order, key=lambda number: len(prompts[number])):
             numbers = list(group)
             names = [[self._names[i] for i in prompts[number]] for number in numbers]
-            started = self._generator.generate_batch(names, asynchronous=True, **arguments)
+            started = generator.generate_batch(names, asynchronous=True, **arguments)
             running.extend(zip(numbers, started, strict=True))
         found: list[list[Hypothesis]] = [[] for _ in prompts]
         for number, one in running:
@@ -267,7 +288,8 @@ class EndpointRuntime:
         self._name = settings.model or name
         self._concurrency = settings.concurrency
         self._bias = {str(i): FORBIDDEN for i in range(rules.text_vocab_size, vocabulary.size)}
-        self._endpoint = Endpoint(
+        self._open = partial(
+            Endpoint,
             settings,
             COMPLETIONS,
             _choices_in,
@@ -280,6 +302,7 @@ class EndpointRuntime:
                 0: "start the server with a checkpoint of `aligncap merge`",
             },
         )
+        self._endpoint, self._process = self._open(), os.getpid()
 
     def generate(
         self, prompts: Sequence[Sequence[int]], options: DecodeOptions
@@ -316,6 +339,8 @@ class EndpointRuntime:
             "return_token_ids": True,
             **how,
         }
+        if self._process != os.getpid():  # a connection must not be shared with a parent process
+            self._endpoint, self._process = self._open(), os.getpid()
         try:
             choices, _ = self._endpoint.ask(
                 model=self._name, prompt=list(prompt), extra_body=fields

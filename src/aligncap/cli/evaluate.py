@@ -148,12 +148,8 @@ def evaluate(
     form = format_of(output, format, SUFFIXES)
     sets = [_read_hypotheses(console, path, written) for path in systems]
     clips, *compared = (evaluation.clips_of(captions, written) for captions in sets)
-    options = MetricOptions(
-        language=language or evaluation.majority_language(clips),
-        tokenisation=tokenisation,
-        jars=jars,
-        encoder=encoder,
-    )
+    wanted = language or evaluation.majority_language(clips)
+    options = MetricOptions(language=wanted, tokenisation=tokenisation, jars=jars, encoder=encoder)
     results, judged = _score(
         console,
         [clips, *compared],

@@ -4,8 +4,11 @@ Measured features (`Features`) are what training augments; `encoder_input` norma
 encoder's input, the same way in training and captioning. No torch is needed.
 """
 
+import ctypes
 import math
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -164,6 +167,14 @@ ONNX_INPUTS = ("views", "prosody", "heard")
 """Names of the exported encoder's inputs, in the order of `PaddedInput`."""
 
 
+def leave_threads_alone() -> None:
+    """Let this process, the child of a fork, end without the C++ destructors of ONNX Runtime and
+    CTranslate2: they wait for threads that only the parent has."""
+    libc = ctypes.CDLL(None)
+    with suppress(AttributeError):  # only the GNU library has it
+        libc.on_exit(libc._exit, None)
+
+
 class BuiltinTokenizer:
     """12.5 tokens a second from one codebook, and the readout of the encoder's heads."""
 
@@ -183,6 +194,8 @@ class BuiltinTokenizer:
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
+        # With one thread the session itself is usable in a child.
+        os.register_at_fork(after_in_child=leave_threads_alone)
         metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.codebook_size = int(metadata[CODEBOOK_SIZE])
 
