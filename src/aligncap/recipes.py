@@ -11,10 +11,11 @@ classes (`recipe_section`). Paths are relative to the working folder.
 
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import wraps
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import UnionType
 from typing import (
@@ -33,7 +34,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticCustomError
 
 from aligncap.errors import AlignCapError, MissingModelError, RecipeError, UnknownNameError
-from aligncap.storage import write_atomic
+from aligncap.storage import check_outputs, write_atomic
 
 T = TypeVar("T")
 
@@ -78,6 +79,9 @@ class Trainer:
 RECIPE_FILE = "recipe.json"
 """In the folder of a run: its kind and every setting."""
 
+RESULTS = (RECIPE_FILE, "model", "best", "encoder", "rows.jsonl", "plain.jsonl", "even.jsonl")
+"""In the folder of a run: what the trainers write there and would write over."""
+
 
 def run_recipe(
     path: Path,
@@ -105,6 +109,8 @@ def run_recipe(
     table.pop("estimate", None)  # a section of older recipes without use
     trainer = _trainer(kind)
     settings = read_section(trainer.settings, table, file=str(path))
+    results = [output / name for name in RESULTS]
+    check_outputs(results, [path, *_paths_in(settings)], overwrite=True)
     described = {"kind": kind, "settings": as_table(settings)}
     if dry_run:
         return {"output": str(output), **described, "plan": trainer.plan(settings, output)}
@@ -330,12 +336,23 @@ def _write_settings(output: Path, described: Mapping[str, Any], *, resume: bool)
                     f"{output}: was begun with {key} = {before[key]!r}, not {value!r}; "
                     "resume with the same recipe or give another --output"
                 )
-    elif path.exists() and any(output.glob("checkpoint-*")):
+    elif any(output.glob("checkpoint-*")) or any((output / one).exists() for one in RESULTS[1:]):
         raise RecipeError(
             f"{output}: holds a run already; go on with --resume or give another --output"
         )
     # Several processes may do this at once.
     write_atomic(path, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+
+
+def _paths_in(value: Any) -> Iterator[Path]:
+    """Every path among settings, and every text, which may be one (`model.base`)."""
+    if isinstance(value, str | Path):
+        yield Path(value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from chain.from_iterable(_paths_in(getattr(value, one.name)) for one in fields(value))
+    elif isinstance(value, Mapping | tuple | list):
+        values = value.values() if isinstance(value, Mapping) else value
+        yield from chain.from_iterable(map(_paths_in, values))
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

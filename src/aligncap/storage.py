@@ -62,6 +62,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path], *, overwrite:
 
 def _is_or_holds(found: os.stat_result, source: Path) -> bool:
     """Whether a file or folder is `source`, or one of the folders that it lies in."""
+    if not os.path.exists(source):  # noqa: PTH110  a text that is no path is none either
+        return False
     for place in (source, *source.absolute().parents, *source.resolve().parents):
         with suppress(OSError):
             if os.path.samestat(found, place.stat()):
@@ -260,6 +262,22 @@ def open_arrays(
     return folder, {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in described}
 
 
+class _Connection(sqlite3.Connection):
+    """Takes texts with bytes of file names that are not UTF-8, as `printable` writes them."""
+
+    def execute(self, query: str, values: Any = (), /) -> sqlite3.Cursor:
+        """As sqlite3's."""
+        return super().execute(query, _storable(values))
+
+    def executemany(self, query: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
+        """As sqlite3's."""
+        return super().executemany(query, map(_storable, rows))
+
+
+def _storable(values: Iterable[object]) -> Row:
+    return tuple(printable(one) if isinstance(one, str) else one for one in values)
+
+
 class Database:
     """One SQLite file, used from several threads and processes, consistent after any kill.
 
@@ -286,7 +304,11 @@ class Database:
             with self.explained():
                 # Only its own thread uses a connection; closing may be another's work.
                 opened = sqlite3.connect(
-                    self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+                    self.path,
+                    timeout=BUSY_S,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    factory=_Connection,
                 )
                 try:
                     _set_journal(opened, self._journal)

@@ -23,7 +23,7 @@ from aligncap.audio import load
 from aligncap.clues import emotion_of
 from aligncap.errors import DataError
 from aligncap.prosody import measure
-from aligncap.storage import atomic_file
+from aligncap.storage import atomic_file, printable
 from aligncap.values import EMOTIONS, Fact, Facts
 
 Row = dict[str, Any]
@@ -153,6 +153,7 @@ class Utterance:
     def __post_init__(self) -> None:
         if not self.id:
             raise DataError("an utterance needs an id that is not empty")
+        object.__setattr__(self, "id", printable(self.id))
         for name, value, known in (
             ("gender", self.gender, GENDERS),
             ("emotion", self.emotion, EMOTIONS),

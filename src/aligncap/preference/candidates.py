@@ -41,6 +41,7 @@ from aligncap.preference.store import (
     normal_form,
 )
 from aligncap.recipes import one_of, recipe_section
+from aligncap.storage import printable
 from aligncap.training.settings import seed_of
 from aligncap.values import LANGUAGES, Facts, SpeechTokens
 
@@ -170,7 +171,8 @@ def stored_file(path: Path, root: Path) -> str:
     # Links are left as they are: whoever serves the file decides whether to follow them.
     full = Path(os.path.abspath(path))  # noqa: PTH100
     folder = Path(os.path.abspath(root))  # noqa: PTH100
-    return (full.relative_to(folder) if full.is_relative_to(folder) else full).as_posix()
+    inside = full.relative_to(folder) if full.is_relative_to(folder) else full
+    return printable(inside.as_posix())
 
 
 def distinct(

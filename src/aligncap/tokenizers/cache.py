@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.errors import AlignCapError, DataError
-from aligncap.storage import Database, hash_of_file, write_atomic
+from aligncap.storage import Database, hash_of_file, printable, write_atomic
 from aligncap.tokenizers.builtin import Features
 from aligncap.values import SpeechTokenizer, SpeechTokens
 
@@ -90,7 +90,7 @@ class _ClipRow:
 
 def _stat(path: Path) -> tuple[str, int, int]:
     stat = path.stat()
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+    return printable(str(path.resolve())), stat.st_size, stat.st_mtime_ns
 
 
 class TokenCache:
