@@ -1,6 +1,6 @@
 """Sound files in, mono 16 kHz speech out; its level, and where somebody speaks."""
 
 from aligncap.audio.activity import level_db, speech_activity
-from aligncap.audio.files import from_array, load
+from aligncap.audio.files import from_array, load, load_bytes
 
-__all__ = ["from_array", "level_db", "load", "speech_activity"]
+__all__ = ["from_array", "level_db", "load", "load_bytes", "speech_activity"]

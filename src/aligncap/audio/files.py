@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, Final
 
 import numpy as np
@@ -64,6 +65,17 @@ def load(path: str | Path) -> Waveform:
                 done.append(_read(sound, source, file))
             _refuse_length(file, sum(map(len, done)) / RATE_HZ)
     return Waveform(done[0] if len(done) == 1 else np.concatenate(done), str(file))
+
+
+def load_bytes(data: bytes, name: str) -> Waveform:
+    """The sound of a file in memory, as `load`; `name` is what errors call it."""
+    with TemporaryDirectory(prefix="aligncap-") as folder:
+        file = Path(folder) / "sound"
+        file.write_bytes(data)
+        try:
+            return Waveform(load(file).samples, name)
+        except AudioError as error:
+            raise AudioError(str(error).replace(str(file), name)) from None
 
 
 def read_header(path: str | Path) -> tuple[float, int]:

@@ -9,11 +9,10 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TextIO
@@ -346,16 +345,12 @@ def _of_stdin(console: Console) -> Iterator[Recording]:
 
 
 def _of_bytes(data: bytes) -> Recording:
-    """Sound by way of a temporary file, so that it is read and refused as any other."""
-    from aligncap.audio import load
+    from aligncap.audio import load_bytes
 
-    with tempfile.TemporaryDirectory(prefix="aligncap-") as folder:
-        file = Path(folder) / "stdin"
-        file.write_bytes(data)
-        try:
-            return Recording("stdin", replace(load(file), source="stdin"))
-        except AudioError as error:
-            return Recording("stdin", AudioError(str(error).replace(str(file), "stdin")))
+    try:
+        return Recording("stdin", load_bytes(data, "stdin"))
+    except AudioError as error:
+        return Recording("stdin", error)
 
 
 def error_record(recording: Recording, error: Exception) -> Record:

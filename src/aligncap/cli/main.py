@@ -18,7 +18,7 @@ from aligncap.cli import prefer, train
 from aligncap.cli.caption import caption
 from aligncap.cli.console import Console, WarningHandler
 from aligncap.cli.evaluate import clues, evaluate, measure
-from aligncap.cli.serve import serve
+from aligncap.cli.serve import mcp, serve
 from aligncap.errors import AlignCapError, InterruptedRunError
 
 COULD_NOT = 2
@@ -36,6 +36,7 @@ EXTRA_OF = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
+    "mcp": "mcp",
     "opensmile": "dev",
     "sklearn": "dev",
 }
@@ -65,6 +66,7 @@ for _verb in (
     train.export,
     evaluate,
     serve,
+    mcp,
 ):
     app.command()(_verb)
 app.add_typer(train.corpus, name="corpus")

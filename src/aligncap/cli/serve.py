@@ -1,4 +1,4 @@
-"""`aligncap serve`: captions over HTTP."""
+"""`aligncap serve`: captions over HTTP; `aligncap mcp`: captions as tools of a language model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,12 +8,12 @@ import typer
 from aligncap.cli.console import Console
 from aligncap.errors import DataError, RecipeError
 
+Model = Annotated[str, typer.Option(metavar="NAME", help="A built-in model, or a model folder.")]
+
 
 def serve(
     context: typer.Context,
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="A built-in model, or a model folder.")
-    ] = "mini",
+    model: Model = "mini",
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any.")] = 8000,
     token_file: Annotated[
@@ -60,3 +60,12 @@ def _token(console: Console, file: Path | None) -> str | None:
     if not token:
         raise DataError(f"{file}: is empty; write the token into it")
     return token
+
+
+def mcp(context: typer.Context, model: Model = "mini") -> int:
+    """Caption and measure as tools of an MCP client, over stdio (needs the mcp extra)."""
+    from aligncap.service.mcp import mcp_server
+
+    console: Console = context.obj
+    mcp_server(lambda: console.load_model(model)).run("stdio")
+    return 0
