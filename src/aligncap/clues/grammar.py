@@ -13,7 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from aligncap.clues.vocabulary import ClueVocabulary, Sense, Word, meanings, vocabulary
+from aligncap.clues.vocabulary import (
+    LONGEST_TEXT,
+    ClueVocabulary,
+    Sense,
+    Word,
+    meanings,
+    plain_text,
+    vocabulary,
+)
 from aligncap.errors import UnknownNameError
 from aligncap.values import LANGUAGES, Clue
 
@@ -49,6 +57,9 @@ PATTERNS = {
     "zh": (ZH_PREDICATE, ZH_ATTRIBUTE),
 }
 HEAD_GROUP = re.compile("H(?:[ifd]*H)*")
+CLAUSE = re.compile("[^;np]{1,100}")
+"""No chunk reaches over these kinds; without them one hundred words at a time are searched, so
+that the time is linear in the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +73,13 @@ class Chunk:
 
 def chunks_of(kinds: str, language: str) -> Iterator[Chunk]:
     """The chunks of a sentence; of two that claim the same adjective the first is right."""
-    if "H" not in kinds:
-        return
-    for pattern in PATTERNS[language]:
-        for match in pattern.finditer(kinds):
-            adjectives = [at for at in range(*match.span("adjectives")) if kinds[at] == "A"]
-            yield Chunk(tuple(adjectives), heads_in(kinds, *match.span("heads"), language))
+    for clause in CLAUSE.finditer(kinds):
+        if "H" not in clause.group():
+            continue
+        for pattern in PATTERNS[language]:
+            for match in pattern.finditer(kinds, *clause.span()):
+                adjectives = [at for at in range(*match.span("adjectives")) if kinds[at] == "A"]
+                yield Chunk(tuple(adjectives), heads_in(kinds, *match.span("heads"), language))
 
 
 def heads_in(kinds: str, start: int, end: int, language: str) -> tuple[tuple[int, ...], ...]:
@@ -84,7 +96,9 @@ def heads_in(kinds: str, start: int, end: int, language: str) -> tuple[tuple[int
     return tuple(heads)
 
 
-ENGLISH_TOKEN = re.compile(r"[^\W\d_]+|'(?:s|re|t)\b|[,;:.!?()—–…\n\"]|\d+")
+CHINESE_SPACE = re.compile(r" (?=[\u3000-\u9fff])|(?<=[\u3000-\u9fff]) ")
+
+ENGLISH_TOKEN = re.compile(r"[^\W\d_]+|'(?:s|re|t)\b|[,;:.!?()—–…\n]|\d+")
 
 SUFFIXES = (
     ("iness", "y"), ("ness", ""), ("ically", "ic"), ("ably", "able"), ("ibly", "ible"),
@@ -123,11 +137,12 @@ def known_english_words(tokens: list[str]) -> list[Word]:
 
 def _english_tokens(text: str) -> list[str]:
     tokens: list[str] = []
-    for form in ENGLISH_TOKEN.findall(text.lower().replace("’", "'")):
+    for form in ENGLISH_TOKEN.findall(text.lower()):
         if form == "'t" and tokens and tokens[-1].endswith("n"):
             stem = tokens.pop()[:-1]
             # "can't" is "ca" + "n't": put back the letter that the contraction swallowed.
-            tokens += [{"ca": "can", "wo": "will"}.get(stem, stem), "n't"]
+            tokens += [{"ca": "can", "wo": "will"}.get(stem, stem)] if stem else []
+            tokens.append("n't")
         else:
             tokens.append(form)
     return tokens
@@ -209,7 +224,7 @@ def chinese_words(text: str) -> list[Word]:
     """The words of a Chinese sentence; a run of unknown characters is one word of kind "o"."""
     known = vocabulary("zh")
     words: list[Word] = []
-    for piece in CHINESE_PIECE.findall(text):
+    for piece in CHINESE_PIECE.findall(CHINESE_SPACE.sub("", text)):
         if piece[0] in COMMAS:
             words.append(CHINESE_COMMA)
         elif piece[0] in STOPS:
@@ -284,6 +299,9 @@ PRONOUNS = {
 REACH = {"en": 3, "zh": 1}
 """How many unknown words may stand between a negator and what it negates."""
 
+FARTHEST = 40
+"""Words between a clue and what negates or strengthens it, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -313,7 +331,7 @@ def clues_in(words: Sequence[Word], chunks: Iterable[Chunk], language: str) -> l
                 meaning=sense.meaning,
                 polarity=meanings()[sense.trait, sense.meaning].polarity,
                 degree=min(1.5, max(0.25, degree)),
-                negated=_negated(words, kinds, found.at, REACH[language]),
+                negated=_negated(words, kinds, found.at, language),
             )
         )
     return clues
@@ -392,7 +410,9 @@ def _factor(words: Sequence[Word], kinds: str, at: int) -> float:
     """The product of the degrees that stand beside a clue."""
     factor = 1.0
     before = at - 1
-    while before >= 0 and (kinds[before] in "Ddif" or _strengthens(words, kinds, before)):
+    while before >= max(0, at - FARTHEST) and (
+        kinds[before] in "Ddif" or _strengthens(words, kinds, before)
+    ):
         if words[before].factor is not None and not words[before].after:
             factor *= words[before].factor or 1.0
         before -= 1
@@ -401,25 +421,38 @@ def _factor(words: Sequence[Word], kinds: str, at: int) -> float:
     return factor
 
 
-def _negated(words: Sequence[Word], kinds: str, at: int, reach: int) -> bool:
-    """Whether an odd number of negators reaches the clue; "cannot hide her anger" has none."""
+def _negated(words: Sequence[Word], kinds: str, at: int, language: str) -> bool:
+    """Whether an odd number of negators reaches the clue; "cannot hide her anger" has none.
+
+    Who is described is not denied with the description: "the calm, not angry man".
+    """
+    if words[at].gender:
+        return False
+    is_person = _is_person(words[at])
+    attributive = False  # a clue with 的 between here and the clue
     count = unknown = 0
     near = True  # nothing but modifiers between here and the clue
     joined = False  # an "and" between here and the clue
     alternatives = any(w.joins for w in words[at + 1 : at + 4])
-    for before in range(at - 1, -1, -1):
+    for before in range(at - 1, max(-1, at - 1 - FARTHEST), -1):
         kind = kinds[before]
         if kind == "n":
             return False
+        if is_person and kind in "ACH" and not _is_person(words[before]):
+            break
+        if language == "zh" and kind in "AC" and kinds[before + 1] == "i":
+            attributive = True
         if count and kind not in "NDdb":
             break  # "not fast and not slow": the further negator has its own clue
         if kind == "N":
+            if attributive and words[before].text[-1] not in "是非":
+                break  # 毫无悲伤的平静语气 is calm; 不是悲伤的哭泣 is no crying
             count += 1
         elif kind == "o":
             unknown += 1
             near = False
             # "does not understand and is angry": the negator has its own verb.
-            if unknown > reach or joined:
+            if unknown > REACH[language] or joined:
                 break
         elif kind == ";" or (kind in "ACH" and not near):
             break
@@ -433,6 +466,10 @@ def _negated(words: Sequence[Word], kinds: str, at: int, reach: int) -> bool:
         elif kind in "bfp":
             near = False
     return count % 2 == 1
+
+
+def _is_person(word: Word) -> bool:
+    return any(sense.trait == "gender" for sense in word.senses)
 
 
 def without_repeats(clues: Iterable[Clue]) -> list[Clue]:
@@ -450,6 +487,9 @@ LEXERS = {"en": english_words, "zh": chinese_words}
 
 def detect_language(text: str) -> str:
     """ "zh" where Chinese characters are at least as many as Latin words, else "en"."""
+    if text.isascii():
+        return "en"
+    text = plain_text(text[:LONGEST_TEXT])
     han = len(HAN.findall(text))
     return "zh" if han and han >= len(LATIN_WORD.findall(text)) else "en"
 
@@ -461,12 +501,12 @@ def find_clues(
 
     The same word for the same meaning counts once, unless `repeats` are asked for. `language` is
     "en", "zh" or None (detected); any other is an UnknownNameError. Text of any kind is read
-    without error; what the vocabulary does not know is no clue.
+    without error, up to LONGEST_TEXT characters; what the vocabulary does not know is no clue.
     """
     chosen = language or detect_language(text)
     if chosen not in LEXERS:
         raise UnknownNameError("caption language", chosen, LANGUAGES)
-    words = LEXERS[chosen](text)
+    words = LEXERS[chosen](plain_text(text[:LONGEST_TEXT]))
     found = clues_in(words, chunks_of(kinds_of(words), chosen), chosen)
     return tuple(found if repeats else without_repeats(found))
 

@@ -12,7 +12,9 @@ kind, written as one letter so that a sentence becomes a string that chunk patte
     a unknown adjective             o anything else
 """
 
+import re
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -39,6 +41,35 @@ FUNCTION_KINDS = {
     "others": "o",
 }
 """Sections of [grammar] and the kind of their words; the first that lists a word decides."""
+
+
+LONGEST_TEXT = 20_000
+"""Characters of a text that are read; what is longer is no caption."""
+
+INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+APOSTROPHE = "['`‘’‚‛ʼ′]"
+SAME_TEXT = (
+    (re.compile(rf"{APOSTROPHE}{{2}}|[“”„‟«»]"), '"'),
+    (re.compile(APOSTROPHE), "'"),
+    (re.compile(r"-l[rsc]b-", re.IGNORECASE), "("),
+    (re.compile(r"-r[rsc]b-", re.IGNORECASE), ")"),
+    (re.compile(r"--+"), "—"),
+    (re.compile(r"[^\S\n]+"), " "),
+    (re.compile(r" ?\bn ?' ?t\b", re.IGNORECASE), "n't"),
+    (re.compile(r" ?' ?(?=(?:s|t|re|ve|ll|d|m)\b)", re.IGNORECASE), "'"),
+    (re.compile(r"\b(does|did|is|was|are|were|do|has|had|would)nt\b", re.IGNORECASE), r"\1n't"),
+)
+"""Ways of writing the same text, as tokenisers do among others, and the one that is parsed."""
+
+
+def plain_text(text: str) -> str:
+    """A caption as the parser reads it: quotes and spaces of one kind, letters of one width, the
+    Penn Treebank's tokens ("does n't", "-LRB-") joined again, nothing invisible."""
+    # What gives letters one width makes a blank and an accent of "´".
+    text = unicodedata.normalize("NFKC", INVISIBLE.sub("", text).replace("´", "'"))
+    for pattern, written in SAME_TEXT:
+        text = pattern.sub(written, text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
