@@ -1,8 +1,6 @@
 """`python -m aligncap` is the command `aligncap`."""
 
-import sys
-
-from aligncap.cli.main import main
+from aligncap.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run()

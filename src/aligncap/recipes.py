@@ -121,12 +121,14 @@ def run_recipe(
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as tables; RecipeError where it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RecipeError(
             f"{path}: cannot be read ({error.strerror}); give a .toml file"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not UTF-8; save the recipe as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: is no TOML: {error}") from error
 
 

@@ -27,6 +27,19 @@ if TYPE_CHECKING:  # imported on use: `--help` does without
     import numpy as np
     from numpy.typing import NDArray
 
+
+def decoded(data: bytes, place: str, what: str) -> str:
+    """Text in UTF-8, a byte order mark passed over; DataError, which begins with `place` and calls
+    the file `what`, for bytes in any other encoding."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: not UTF-8; save the {what} as UTF-8") from error
+    if "\0" in text:  # UTF-16 without a mark
+        raise DataError(f"{place}: not UTF-8; save the {what} as UTF-8")
+    return text
+
+
 META_FILE = "meta.json"
 """Of a folder of arrays: what they depend on."""
 

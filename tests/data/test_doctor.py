@@ -300,7 +300,7 @@ def captions_without_sentence(source: Path) -> None:
         ("secap", secap_uncaptioned, Kind.CAPTION, "000001: has no caption in fid2captions.json"),
         ("secap", lambda s: (s / "fid2captions.json").write_text("{"), Kind.LABEL, "not JSON"),
         ("secap", lambda s: (s / "text.txt").write_bytes(b"a \xff\xff\x81\n"), Kind.LABEL,
-         "text.txt: neither UTF-8, UTF-16 nor GB 18030"),
+         "text.txt: neither UTF-8, UTF-16 nor Chinese in GB 18030"),
         ("nnime", lambda s: corpora.noise(s / "angry_23_A_1.wav"), Kind.LABEL, "no speaker 23_"),
         ("folder", lambda s: corpora.lines(s / "one.json", '{"gender": "woman"}'), Kind.LABEL,
          "one.json: "),

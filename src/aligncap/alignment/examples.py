@@ -42,7 +42,7 @@ from aligncap.captioner.prompts import (
 from aligncap.clues import emotion_of, find_clues
 from aligncap.errors import AlignCapError, DataError, UnknownNameError
 from aligncap.recipes import Count, Share, one_of, recipe_section
-from aligncap.storage import atomic_file
+from aligncap.storage import atomic_file, decoded
 from aligncap.training.settings import seed_of
 from aligncap.values import LANGUAGES, SpeechTokenizer, SpeechTokens
 
@@ -294,7 +294,7 @@ def _parsed_lines(
 ) -> Iterator[Parsed]:
     """The lines of a file whose number (from 1) is wanted."""
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open("rb")
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); make it first: training rows by a recipe "
@@ -304,8 +304,9 @@ def _parsed_lines(
         for number, line in enumerate(file, start=1):
             if not wanted(number):
                 continue
+            text = decoded(line, f"{path}:{number}", "rows")
             try:
-                parsed = parse(json.loads(line))
+                parsed = parse(json.loads(text))
             except (AlignCapError, ValueError, TypeError, KeyError, AttributeError) as error:
                 reason = f"lacks {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
                 if number == 1:

@@ -31,6 +31,7 @@ from aligncap.cli.console import (
     error_record,
     expanded,
     find_recordings,
+    for_terminal,
     format_of,
 )
 from aligncap.errors import AlignCapError, DataError, InterruptedRunError, RecipeError
@@ -132,6 +133,7 @@ def caption(
                     if signature:
                         record["signature"] = signature
                     text = format_record(record, form, evidence=evidence, colour=stream.isatty())
+                    text = text if output or form == "text" else for_terminal(text)
                     print(text, file=stream, flush=True)
                 bar.advance()
         except KeyboardInterrupt as stop:
@@ -421,6 +423,7 @@ def format_record(record: Record, form: str, *, evidence: bool, colour: bool) ->
         length += f", of which {start:.1f} to {end:.1f} s are captioned"
     lines = [f"{record['file']}  ({length})", f"  {record['caption']}"]
     lines += [f"  or: {other}" for other in record.get("candidates", ())]
+    lines = [for_terminal(" ".join(line.split("\n"))) for line in lines]
     if evidence:
         clues = record["clues"]
         texts = aligned(

@@ -3,13 +3,16 @@
 Also what several verbs share: options, records of JSON lines, the progress bar.
 """
 
+import codecs
 import glob
 import io
 import json
 import logging
 import os
+import re
 import sys
 import unicodedata
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,7 +30,7 @@ from aligncap.errors import (
     InterruptedRunError,
     RecipeError,
 )
-from aligncap.storage import check_outputs
+from aligncap.storage import check_outputs, decoded
 
 if TYPE_CHECKING:
     from aligncap.values import Waveform
@@ -52,6 +55,30 @@ SOME_FAILED = 1
 
 Record = dict[str, Any]
 """One line of JSON Lines."""
+
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What steers a terminal, tab and line end apart."""
+
+
+def for_terminal(text: str) -> str:
+    """A text as it may go to a terminal: what would steer it is escaped as JSON does, "\\u001b"."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def write_any_text(*streams: Any) -> None:
+    """Let streams write, in place of letters that their encoding lacks, the escapes of JSON."""
+
+    def escaped(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+        pairs = zip(units[::2], units[1::2], strict=True)
+        return "".join(f"\\u{high:02x}{low:02x}" for high, low in pairs), error.end
+
+    codecs.register_error("aligncap.escaped", escaped)
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="aligncap.escaped")
 
 
 def load_model(name: str, **options: Any) -> Any:
@@ -88,7 +115,7 @@ class Console:
 
     def print(self, *lines: str) -> None:
         """Lines on standard output, written when this returns."""
-        print(*lines, sep="\n", file=self.stdout, flush=True)
+        print(*map(for_terminal, lines), sep="\n", file=self.stdout, flush=True)
 
     def print_record(self, record: Record) -> None:
         """A record as one line of JSON."""
@@ -110,7 +137,14 @@ class Console:
 
     def log(self, message: str) -> None:
         """One line on standard error."""
-        print("aligncap:", " ".join(message.split("\n")), file=self.stderr, flush=True)
+        line = for_terminal(" ".join(message.split("\n")))
+        print("aligncap:", line, file=self.stderr, flush=True)
+
+    def lines_of_stdin(self) -> Iterator[str]:
+        """The lines of standard input that hold something; DataError where they are not UTF-8."""
+        for number, line in enumerate(self.stdin.buffer, start=1):
+            if text := decoded(line, f"stdin:{number}", "text").strip():
+                yield text
 
     def proxy_for(self, url: str | None) -> str | None:
         """The proxy that the environment names for a URL; none for this machine itself."""
@@ -306,13 +340,16 @@ def _of_folder(folder: str) -> Iterator[Recording]:
 def _of_manifest(manifest: Path) -> Iterator[Recording]:
     """The recordings of a manifest, each with its other columns; a broken line is an error in its
     place."""
-    with manifest.open(encoding="utf-8-sig", errors="replace") as lines:
+    with manifest.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             place = f"{manifest}:{number}"
             try:
-                row = json.loads(line)
+                row = json.loads(decoded(line, place, "manifest"))
+            except DataError as error:
+                yield Recording(place, error)
+                continue
             except json.JSONDecodeError as error:
                 wrong = f"{place}: not JSON ({error.msg}); mend or remove the line"
                 yield Recording(place, DataError(wrong))
@@ -333,10 +370,13 @@ SOUND_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd", b"
 def _of_stdin(console: Console) -> Iterator[Recording]:
     """Paths, one a line, or the bytes of one sound file."""
     data = console.stdin.buffer.read()
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):  # a list of paths as PowerShell writes it
+        data = data.decode("utf-16", "replace").encode()
     if data.startswith(SOUND_MAGIC) or b"\0" in data[:64]:
         yield _of_bytes(data)
         return
-    paths = expanded(os.fsdecode(line) for line in data.splitlines() if line)
+    lines = data.removeprefix(BOM_UTF8).splitlines()
+    paths = expanded(os.fsdecode(line) for line in lines if line)
     if not paths:
         nothing = "stdin: neither a path nor sound on standard input"
         yield Recording("stdin", AudioError(nothing))

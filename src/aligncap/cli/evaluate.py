@@ -4,9 +4,11 @@ them, as the command line opens it; `aligncap measure`: what the signal of each 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import typer
@@ -147,8 +149,9 @@ def evaluate(
     console.check_output(output, [*inputs, cache, *heard], overwrite=overwrite)
     form = format_of(output, format, SUFFIXES)
     sets = [_read_hypotheses(console, path, written) for path in systems]
-    clips, *compared = (evaluation.clips_of(captions, written) for captions in sets)
-    wanted = language or evaluation.majority_language(clips)
+    joined = [evaluation.clips_of(captions, written) for captions in sets]
+    wanted = language or evaluation.majority_language(joined[0])
+    (clips, *compared), notes = evaluation.in_language(joined, wanted)
     options = MetricOptions(language=wanted, tokenisation=tokenisation, jars=jars, encoder=encoder)
     results, judged = _score(
         console,
@@ -157,16 +160,22 @@ def evaluate(
         options,
         evaluation.Resampling(draws=draws, seed=seed, paper25=paper25),
         judge_settings(console, judge_model, judge_url, judge_cache, judge_prompts),
+        notes,
     )
     rival = f" (baseline {baseline})" if baseline else ""
     source = f"{hypotheses}{rival} against {references}"
     folder = output.parent if output else Path()
     _write(console, _report(form, source, results, clips, options, folder), output)
+    if form != "table" or output is not None:
+        told = [one for one in results if one.score.name not in JUDGED]
+        for note in evaluation.noted([one for one in told if "/" not in one.score.name]):
+            console.log(note)
     for failure in judged.failures if judged else ():
         console.log(f"{failure.id}: not rated: {failure.reason}")
     if judged:
         console.log(str(judged))
-    return SOME_FAILED if judged and judged.failures else 0
+    absent = metrics and any(isnan(one.score.value) for one in results if "/" not in one.score.name)
+    return SOME_FAILED if absent or (judged and judged.failures) else 0
 
 
 def _read_hypotheses(console: Console, path: Path, references: "References") -> "Hypotheses":
@@ -235,6 +244,7 @@ def _score(
     options: "MetricOptions",
     resampling: "Resampling",
     judge: "JudgeSettings | None",
+    notes: tuple[str, ...],
 ) -> "tuple[list[MetricResult], JudgeReport | None]":
     """The scores of the first set, compared with the second if there is one, and what a judge was
     asked if a metric needs one."""
@@ -245,11 +255,13 @@ def _score(
         with Progress(console, "measuring") as bar:  # now, where a bar shows how long it takes
             bar.add_total(len(clips))
             for clip in clips:
-                options.claims.facts(clip)
+                with suppress(AlignCapError):  # it is left out where it is judged by
+                    options.claims.facts(clip)
                 bar.advance()
+    asked: dict[str, Any] = {"resampling": resampling, "baseline": baseline, "notes": notes}
     names = with_splits(names)
     if judge is None or not JUDGED.intersection(names):
-        return list(evaluate(clips, names, options, resampling=resampling, baseline=baseline)), None
+        return list(evaluate(clips, names, options, **asked)), None
     from aligncap.metrics.judge import open_judge_client
 
     with Progress(console, "asking the judge") as bar:
@@ -262,9 +274,7 @@ def _score(
 
         with open_judge_client(judge, progress=answered) as client:
             options = replace(options, judge=client)
-            results = list(
-                evaluate(clips, names, options, resampling=resampling, baseline=baseline)
-            )
+            results = list(evaluate(clips, names, options, **asked))
         return results, client.report
 
 
@@ -282,7 +292,7 @@ def _report(
 
     least, most = (pick(len(clip.references) for clip in clips) for pick in (min, max))
     each = f"{most}" if least == most else f"{least} to {most}"
-    language = {"en": "English", "zh": "Chinese"}[options.language]
+    language = evaluation.LANGUAGE_NAMES[options.language]
     heading = (
         f"{source}: {len(clips)} clips, {each} reference{'' if most == 1 else 's'} each, {language}"
     )
@@ -309,7 +319,7 @@ def _report(
 
 def _write(console: Console, text: str, output: Path | None) -> None:
     if output is None:
-        print(text, end="", file=console.stdout, flush=True)
+        console.print(text.removesuffix("\n"))
         return
     try:
         write_atomic(output, text)
@@ -399,9 +409,7 @@ def clues(
 
     console: Console = context.obj
     lines = (
-        line
-        for text in texts
-        for line in (filter(None, map(str.strip, console.stdin)) if text == "-" else (text,))
+        line for text in texts for line in (console.lines_of_stdin() if text == "-" else (text,))
     )
     for line in lines:
         record = clues_record(line, language or detect_language(line))

@@ -16,7 +16,7 @@ import typer
 from aligncap import __version__
 from aligncap.cli import prefer, train
 from aligncap.cli.caption import caption
-from aligncap.cli.console import Console, WarningHandler
+from aligncap.cli.console import Console, WarningHandler, write_any_text
 from aligncap.cli.evaluate import clues, evaluate, measure
 from aligncap.cli.serve import mcp, serve
 from aligncap.errors import AlignCapError, InterruptedRunError
@@ -123,4 +123,5 @@ def main(arguments: list[str], *, console: Console | None = None) -> int:
 
 def run() -> None:
     """The entry point `aligncap`."""
+    write_any_text(sys.stdout, sys.stderr)
     sys.exit(main(sys.argv[1:]))

@@ -17,6 +17,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Protocol
 from aligncap.audio.containers import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, VIDEO_SUFFIXES
 from aligncap.data.manifest import SAME_EMOTION, Utterance
 from aligncap.errors import DataError
+from aligncap.storage import decoded
 
 
 class Kind(StrEnum):
@@ -128,7 +130,7 @@ def sound_files(folder: Path, *, suffixes: Iterable[str] = _SOUNDS) -> Iterator[
 def read_lines(file: Path) -> Iterator[tuple[str, str]]:
     """The lines of a text file that hold something, each after its place ("0001.txt:3").
 
-    UTF-8, UTF-16 with its mark, or GB 18030. Raises DataError where it is missing or neither.
+    UTF-8, UTF-16 with its mark, or Chinese in GB 18030. DataError where it is missing or neither.
     """
     for number, line in enumerate(_decoded(file).splitlines(), start=1):
         if line.strip():
@@ -167,13 +169,37 @@ def _decoded(file: Path) -> str:
         raise DataError(f"{file}: does not exist; fetch it, it comes with the corpus") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); fetch it anew") from error
-    encodings = ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "gb18030")
-    for encoding in encodings:
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise DataError(f"{file}: neither UTF-8, UTF-16 nor GB 18030; save it as UTF-8")
+    with suppress(DataError):
+        return decoded(data, str(file), "file")
+    with suppress(UnicodeDecodeError):
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return data.decode("utf-16")
+        if _is_chinese(text := data.decode("gb18030")):
+            return text
+    raise DataError(f"{file}: neither UTF-8, UTF-16 nor Chinese in GB 18030; save it as UTF-8")
+
+
+COMMONEST_HAN = frozenset(
+    "的一是不了在有人我他她这中大来上个到说们为子和你地出时也年得就那要下以生会着去之过"
+    "家学对可里后小么心多天而能好都然没声音语气情绪调男女性速平感话高低快慢"
+)
+
+
+def _is_chinese(text: str) -> bool:
+    """Whether what was read as GB 18030 is: nearly any bytes can be, those of Windows-1252 too.
+
+    Four in five characters beyond ASCII are those of GB 2312 up to its common Han, few Han stand
+    alone, and in a longer text the commonest are among them.
+    """
+    codes = [letter.encode("gb18030") for letter in text if not letter.isascii()]
+    usual = sum(len(one) == 2 and one[0] in range(0xA1, 0xD8) and one[1] > 0xA0 for one in codes)
+    runs = re.findall("[\u4e00-\u9fff]+", text)
+    han = "".join(runs)
+    alone = sum(len(run) == 1 for run in runs)
+    commonest = sum(letter in COMMONEST_HAN for letter in han)
+    return (
+        usual >= 0.8 * len(codes) and 2 * alone < len(han) and commonest >= 0.08 * (len(han) - 12)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from aligncap.audio import load
 from aligncap.clues import emotion_of
 from aligncap.errors import DataError
 from aligncap.prosody import measure
-from aligncap.storage import atomic_file, printable
+from aligncap.storage import atomic_file, decoded, printable
 from aligncap.values import EMOTIONS, Fact, Facts
 
 Row = dict[str, Any]
@@ -49,7 +49,7 @@ def read_each_row(path: Path, *, what: str) -> Iterator[tuple[str, Row | DataErr
             for number, line in enumerate(lines, start=1):
                 place = f"{path}:{number}"
                 try:
-                    text = _decoded(line, place, what).strip()
+                    text = decoded(line, place, what).strip()
                     if not text:
                         continue
                     row: Row | DataError = _object(text, place)
@@ -60,13 +60,6 @@ def read_each_row(path: Path, *, what: str) -> Iterator[tuple[str, Row | DataErr
         raise DataError(
             f"{path}: cannot read the {what} ({error.strerror}); give a file of JSON lines"
         ) from error
-
-
-def _decoded(line: bytes, place: str, what: str) -> str:
-    try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not UTF-8; save the {what} as UTF-8") from error
 
 
 def _object(text: str, place: str) -> Row:

@@ -162,7 +162,9 @@ class AesScore:
                 f"{self.name}: judge {self._judge.model.name} could rate none of {len(clips)} "
                 f"clips ({reason}); try another model or a larger max_tokens"
             )
-        return Statistics(rows, mean_of_sums, scale=1.0)
+        failures = (one for one in found if isinstance(one, JudgeFailure))
+        left_out = {one.id: f"not rated, {one.reason}" for one in failures}
+        return Statistics(rows, mean_of_sums, scale=1.0, left_out=left_out)
 
 
 def read_aes(reply: str) -> float:

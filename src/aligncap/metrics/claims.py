@@ -11,7 +11,8 @@ nearest to the caption: no caption can make the claims of all of them.
 
 Emotion recall is the mean over emotions of the share of clips whose caption names theirs. The
 emotion of a clip is the one its references file gives it, else the one that most of its references
-name first, of several the first in the order of `values.EMOTIONS`. A clip without is not counted.
+name first, of several the first in the order of `values.EMOTIONS`. A clip without is not counted,
+and one with an unknown label is left out.
 
 Hallucination is the share of claims that the references, or the signal, do not support. Against
 the references a claim is wrong where it is *contradicted*: one of them makes the opposite claim
@@ -28,7 +29,7 @@ import numpy as np
 
 from aligncap.clues import emotion_of, judge
 from aligncap.clues.evidence import Claim, ClaimStatus, check_by_references
-from aligncap.errors import DataError
+from aligncap.errors import AlignCapError, DataError
 from aligncap.metrics.scores import (
     HALLUCINATIONS,
     ClaimCache,
@@ -50,8 +51,19 @@ class ClaimMetric:
     value_of: Callable[[Floats], Floats]
 
     def measure(self, clips: list[ScoredClip]) -> Statistics:
-        """As `Metric`; DataError where the signal is needed and a clip names no recording."""
-        return Statistics(np.array([self.row_of(clip) for clip in clips], float), self.value_of)
+        """As `Metric`; clips of which `row_of` raises an AlignCapError are left out."""
+        rows: list[Sequence[float] | Floats | None] = []
+        left_out: dict[str, str] = {}
+        for clip in clips:
+            try:
+                rows.append(self.row_of(clip))
+            except AlignCapError as error:
+                rows.append(None)
+                left_out[clip.id] = str(error)
+        width = next((len(row) for row in rows if row is not None), 0)
+        table = np.array([np.zeros(width) if row is None else row for row in rows], float)
+        value_of = self.value_of if width else lambda sums: np.full(sums.shape[:-1], np.nan)
+        return Statistics(table, value_of, left_out=left_out)
 
 
 def open_clue_score(name: str, options: MetricOptions) -> ClaimMetric:
@@ -125,6 +137,8 @@ def open_emotion_recall(name: str, options: MetricOptions) -> ClaimMetric:
 
     def row_of(clip: ScoredClip) -> Floats:
         truth = clip.emotion
+        if truth is not None and truth not in EMOTIONS:
+            raise DataError(f"its emotion is {truth!r}, none of {', '.join(EMOTIONS)}")
         if truth is None:
             votes = Counter(filter(None, map(named, clip.references)))
             truth = max(EMOTIONS, key=lambda emotion: votes[emotion]) if votes else None
@@ -168,7 +182,7 @@ def open_hallucination(name: str, options: MetricOptions) -> ClaimMetric:
     by_signal = kind == "hallucination-signal"
     traits = [one for one in HALLUCINATIONS[kind] if not part or one == part.replace("-", " ")]
 
-    def row_of(clip: ScoredClip) -> tuple[int, int]:
+    def row_of(clip: ScoredClip) -> tuple[int, int, int]:
         if by_signal:
             checked = evidence_of(clip, options.language, options.claims)
             wrong = [
@@ -181,7 +195,7 @@ def open_hallucination(name: str, options: MetricOptions) -> ClaimMetric:
                 for claim in options.claims.claims(clip.hypothesis, options.language)
                 if claim[0] in traits
             ]
-        return len(wrong), sum(wrong)
+        return len(wrong), sum(wrong), 1
 
     counted = "contradicted" if by_signal else "contradicted+invented"
     variant = f"{name}:{counted}|lang:{options.language}"
@@ -189,19 +203,21 @@ def open_hallucination(name: str, options: MetricOptions) -> ClaimMetric:
 
 
 def evidence_of(clip: ScoredClip, language: str, claims: ClaimCache) -> tuple[Evidence, ...]:
-    """The verdict of a clip's recording on each claim of its hypothesis."""
+    """The verdict of a clip's recording on each claim of its hypothesis; an AlignCapError where
+    there is no recording, or it cannot be measured."""
     return judge(claims.claims(clip.hypothesis, language).values(), claims.facts(clip))
 
 
 def wrong_share(sums: Floats) -> Floats:
-    """Share of claims that are wrong; sums of (claims, wrong), shape [..., 2] → [...].
+    """Share of claims that are wrong; sums of (claims, wrong, clips), shape [..., 3] → [...].
 
     0 where nothing is claimed: a caption without claims invents nothing.
+    NaN where no clip is counted.
     """
-    return np.nan_to_num(wrong_share_of_trait(sums))
+    return np.where(sums[..., 2] > 0, np.nan_to_num(wrong_share_of_trait(sums)), np.nan)
 
 
 def wrong_share_of_trait(sums: Floats) -> Floats:
     """As `wrong_share`, but NaN where nothing is claimed of that trait."""
-    claims, wrong = np.moveaxis(sums, -1, 0)
+    claims, wrong, _ = np.moveaxis(sums, -1, 0)
     return np.where(claims > 0, wrong / np.maximum(claims, 1), np.nan)

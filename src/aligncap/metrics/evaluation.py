@@ -18,6 +18,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
@@ -29,7 +30,7 @@ import numpy as np
 from aligncap.clues import detect_language
 from aligncap.clues.evidence import ClaimStatus, check_by_references
 from aligncap.data.manifest import SAME_EMOTION, Row, code_of, read_rows, text_of, texts_of
-from aligncap.errors import DataError
+from aligncap.errors import AlignCapError, DataError
 from aligncap.metrics.claims import count_claims, evidence_of, f1, nearest_reference
 from aligncap.metrics.scores import (
     DEFAULT_METRICS,
@@ -43,6 +44,7 @@ from aligncap.metrics.scores import (
     ScoredClip,
     SmallSample,
     difference,
+    left_out_notes,
     open_metric,
     open_set_metric,
     paper25,
@@ -50,6 +52,8 @@ from aligncap.metrics.scores import (
     score_set,
 )
 from aligncap.values import Clue, Evidence, Verdict
+
+LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,10 @@ def analyse(clip: ScoredClip, language: str, cache: ClaimCache, *, signal: bool)
     references = [cache.claims(text, language) for text in clip.references]
     wanted = cache.all_claims(clip.references, language)
     status_of = {claim: check_by_references(claim, wanted)[0] for claim in made}
-    evidence = evidence_of(clip, language, cache) if signal else ()
+    evidence: tuple[Evidence, ...] = ()
+    if signal:
+        with suppress(AlignCapError):  # no recording, or none that can be measured
+            evidence = evidence_of(clip, language, cache)
 
     def those(*statuses: ClaimStatus) -> tuple[Clue, ...]:
         return tuple(clue for claim, clue in made.items() if status_of[claim] in statuses)
@@ -156,18 +163,16 @@ def read_references(path: Path) -> References:
         texts = texts_of(row, "captions", place)
         if not texts:
             raise DataError(f"{place}: has no 'captions'; write a list of at least one text")
-        references = tuple(_encodable(text, place) for text in texts)
-        file, emotion = text_of(row, "file", place), text_of(row, "emotion", place)
-        try:
-            clips[row["id"]] = ScoredClip(
-                id=row["id"],
-                hypothesis="",
-                references=references,
-                file=path.parent / file if file else None,
-                emotion=SAME_EMOTION.get(emotion, emotion) if emotion else None,
-            )
-        except DataError as error:
-            raise DataError(f"{place}: {error}") from error
+        if not all(text.strip() for text in texts):
+            raise DataError(f"{place}: one of its 'captions' is blank; remove it")
+        file, emotion = text_of(row, "file", place), (text_of(row, "emotion", place) or "").lower()
+        clips[row["id"]] = ScoredClip(
+            id=row["id"],
+            hypothesis="",
+            references=tuple(_encodable(text, place) for text in texts),
+            file=path.parent / file if file else None,
+            emotion=SAME_EMOTION.get(emotion, emotion) or None,
+        )
     return References(path, clips, places)
 
 
@@ -231,6 +236,8 @@ class MetricResult:
     """The numbers of one metric; None where they were not asked for or cannot be given."""
 
     score: Score
+    notes: tuple[str, ...] = ()
+    """What it left out, of clips and references, and why; why there is no score."""
     baseline: Score | None = None
     difference: Difference | None = None
     paper25: SmallSample | None = None
@@ -248,7 +255,7 @@ class Resampling:
 def default_metrics(clips: Sequence[ScoredClip]) -> list[str]:
     """The metrics that need nothing more than these clips have."""
     names = list(DEFAULT_METRICS)
-    if all(clip.file is not None for clip in clips):
+    if any(clip.file is not None for clip in clips):
         names.insert(names.index("hallucination") + 1, "hallucination-signal")
     return names
 
@@ -259,9 +266,58 @@ def with_splits(names: Sequence[str]) -> list[str]:
 
 
 def majority_language(clips: Sequence[ScoredClip]) -> str:
-    """The language that most references are written in."""
-    counts = Counter(detect_language(text) for clip in clips for text in clip.references)
+    """The language that most hypotheses are written in; that of the references where they say
+    nothing."""
+    said = [clip.hypothesis for clip in clips if _has_words(clip.hypothesis)]
+    texts = said or [text for clip in clips for text in clip.references]
+    counts = Counter(map(detect_language, texts))
     return max(sorted(counts), key=lambda language: counts[language])
+
+
+def in_language(
+    sets: Sequence[list[ScoredClip]], language: str
+) -> tuple[list[list[ScoredClip]], tuple[str, ...]]:
+    """The same clips of several systems with their references in a language, and a note on what is
+    left out or written in another: only texts of one language can be compared.
+
+    Raises DataError where no reference is in that language.
+    """
+    name = LANGUAGE_NAMES[language]
+    found = {
+        clip.id: tuple(text for text in clip.references if detect_language(text) == language)
+        for clip in sets[0]
+    }
+    total, kept = (sum(map(len, texts)) for texts in (_references(sets[0]), found.values()))
+    if not kept:
+        raise DataError(
+            f"the captions are scored in {name}, and none of the {total} references is in it; "
+            f"give references in {name}, or --language"
+        )
+    without = {one: f"it has no reference in {name}" for one, texts in found.items() if not texts}
+    notes = [*left_out_notes(without, len(sets[0]))]
+    if kept < total:
+        notes.append(f"{total - kept} of {total} references left out: they are not in {name}")
+    scored = [
+        [replace(clip, references=found[clip.id]) for clip in clips if found[clip.id]]
+        for clips in sets
+    ]
+    for whose, clips in zip(("", " of the baseline"), scored, strict=False):
+        texts = [clip.hypothesis for clip in clips if _has_words(clip.hypothesis)]
+        others = sum(detect_language(text) != language for text in texts)
+        if others:
+            notes.append(
+                f"{others} of {len(clips)} captions{whose} are not in {name}, and are scored as "
+                "they are"
+            )
+    return scored, tuple(notes)
+
+
+def _references(clips: Iterable[ScoredClip]) -> list[tuple[str, ...]]:
+    return [clip.references for clip in clips]
+
+
+def _has_words(text: str) -> bool:
+    return any(letter.isalpha() for letter in text)
 
 
 def evaluate(
@@ -271,9 +327,10 @@ def evaluate(
     *,
     resampling: Resampling,
     baseline: list[ScoredClip] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Iterator[MetricResult]:
     """The result of each metric, in order; `baseline` are the same clips with another system's
-    hypotheses.
+    hypotheses, `notes` what every metric leaves out.
 
     Every metric is opened before the first is measured: what is missing on this machine is an
     error at once.
@@ -283,18 +340,27 @@ def evaluate(
     how = {"draws": resampling.draws, "seed": resampling.seed}
     for name in names:
         if name in of_sets:
-            yield MetricResult(
-                score=score_set(of_sets[name], clips),
-                baseline=score_set(of_sets[name], baseline) if baseline else None,
-            )
+            one = score_set(of_sets[name], clips)
+            other = score_set(of_sets[name], baseline) if baseline else None
+            yield MetricResult(score=one, baseline=other, notes=_notes(notes, one, other))
             continue
         metric = metrics[name]
+        one = score(metric, clips, **how)
+        other = score(metric, baseline, **how) if baseline else None
         yield MetricResult(
-            score=score(metric, clips, **how),
-            baseline=score(metric, baseline, **how) if baseline else None,
+            score=one,
+            notes=_notes(notes, one, other),
+            baseline=other,
             difference=difference(metric, clips, baseline, **how) if baseline else None,
             paper25=paper25(metric, clips, seed=resampling.seed) if resampling.paper25 else None,
         )
+
+
+def _notes(notes: tuple[str, ...], score: Score, baseline: Score | None) -> tuple[str, ...]:
+    """The notes on a result; those on the baseline where they are others."""
+    others = baseline.notes if baseline else ()
+    own = [f"baseline: {note}" for note in others if note not in score.notes]
+    return (*notes, *score.notes, *own)
 
 
 ABSENT = "–"
@@ -368,7 +434,8 @@ def text_table(results: Sequence[MetricResult], heading: str) -> str:
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
         for row in rows
     ]
-    return "\n".join([heading, "", *shown, "", *signatures(results)]) + "\n"
+    said = [f"note: {note}" for note in noted(results)]
+    return "\n".join([heading, "", *shown, "", *said, *signatures(results)]) + "\n"
 
 
 def markdown_table(results: Sequence[MetricResult], heading: str) -> str:
@@ -378,8 +445,24 @@ def markdown_table(results: Sequence[MetricResult], heading: str) -> str:
     rows += [
         [cell.replace("  ", "&emsp;", 1) for cell in cells(result, columns)] for result in results
     ]
-    signed = [f"- `{signature}`" for signature in signatures(results)]
+    signed = [f"- {note}" for note in noted(results)]
+    signed += [f"- `{signature}`" for signature in signatures(results)]
     return "\n".join([heading, "", *(f"| {' | '.join(row)} |" for row in rows), "", *signed]) + "\n"
+
+
+def noted(results: Sequence[MetricResult]) -> list[str]:
+    """Each note once, after the metrics that it is on; a note on all of them is said first."""
+    metrics: dict[str, list[str]] = {}
+    for result in results:
+        for note in result.notes:
+            metrics.setdefault(note, []).append(result.score.name)
+    of_all = [note for note, names in metrics.items() if len(names) == len(results) > 1]
+    found = list(of_all)
+    for note, names in metrics.items():
+        if note not in of_all:
+            parts = {part for name in names for part in SPLITS.get(name, ())}
+            found.append(f"{', '.join(name for name in names if name not in parts)}: {note}")
+    return found
 
 
 def signatures(results: Iterable[MetricResult]) -> list[str]:
@@ -393,7 +476,7 @@ def signatures(results: Iterable[MetricResult]) -> list[str]:
 
 
 def as_json(results: Iterable[MetricResult]) -> str:
-    """Metric → value, low, high and signature (x 100), and what else was asked for.
+    """Metric → value, low, high and signature (x 100), notes, and what else was asked for.
 
     A number that is not there, NaN too, is null.
     """
@@ -402,12 +485,14 @@ def as_json(results: Iterable[MetricResult]) -> str:
         return {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in asdict(found).items()
-            if key != "name"
+            if key not in ("name", "notes")
         }
 
     table = {}
     for result in results:
         table[result.score.name] = row(result.score)
+        if result.notes:
+            table[result.score.name]["notes"] = list(result.notes)
         for key in ("baseline", "difference", "paper25"):
             if (found := getattr(result, key)) is not None:
                 table[result.score.name][key] = row(found)
@@ -466,6 +551,8 @@ def _scores(results: Sequence[MetricResult]) -> Iterator[str]:
         shown = "".join(f"<td>{value}</td>" for value in values)
         yield f'<tr{kind}><th scope="row">{name.strip()}</th>{shown}</tr>'
     yield "</tbody></table></div>"
+    if notes := noted(results):
+        yield f"<ul>{''.join(f'<li>{_text(note)}</li>' for note in notes)}</ul>"
     yield "<details><summary>What each number depends on</summary><ul>"
     yield from (f"<li><code>{_text(signature)}</code></li>" for signature in signatures(results))
     yield "</ul></details>"

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from aligncap.audio import load
 from aligncap.clues import find_clues
 from aligncap.clues.evidence import Claim, claims_of
-from aligncap.errors import DataError, UnknownNameError
+from aligncap.errors import AlignCapError, DataError, UnknownNameError
 from aligncap.metrics.tokenise import TokenisedClips, Tokeniser
 from aligncap.prosody import measure
-from aligncap.values import EMOTIONS, LANGUAGES, TRAITS, Clue, Facts
+from aligncap.values import LANGUAGES, TRAITS, Clue, Facts
 
 if TYPE_CHECKING:
     from aligncap.metrics.judge import JudgeClient
@@ -62,15 +62,11 @@ class ScoredClip:
     file: Path | None = None
     """The recording, where the references name it."""
     emotion: str | None = None
-    """Its category of `values.EMOTIONS`, where the references name it."""
+    """As the references name it; only a category of `values.EMOTIONS` can be recalled."""
 
     def __post_init__(self) -> None:
         if not self.references:
             raise DataError(f"{self.id}: has no reference; a clip is scored against at least one")
-        if self.emotion is not None and self.emotion not in EMOTIONS:
-            raise DataError(
-                f"{self.id}: emotion is {self.emotion!r}, must be one of {', '.join(EMOTIONS)}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +83,8 @@ class Statistics:
     """Whether a row depends on the other clips scored with it (document frequencies)."""
     scale: float = 100.0
     """What a value is multiplied by where it is reported; 1 for marks out of ten."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Clips that are not counted, by id, and why."""
 
     def __post_init__(self) -> None:
         if self.per_clip.ndim != 2 or not len(self.per_clip):
@@ -128,6 +126,8 @@ class Score:
     high: float | None
     signature: str
     """Metric variant, tokenisation, references, n, seed, versions: "tok:zh-char|refs:1|n:472"."""
+    notes: tuple[str, ...] = ()
+    """What was left out, or why there is no value, and why."""
 
 
 class Metric(Protocol):
@@ -172,7 +172,7 @@ class ClaimCache:
 
     def __init__(self) -> None:
         self._claims: dict[tuple[str, str], dict[Claim, Clue]] = {}
-        self._facts: dict[Path, Facts] = {}
+        self._facts: dict[Path, Facts | AlignCapError] = {}
 
     def claims(self, text: str, language: str) -> dict[Claim, Clue]:
         """The claims of a caption in their order, each with the first clue that makes it."""
@@ -192,13 +192,16 @@ class ClaimCache:
         """The measured facts of the clip's recording. DataError where the clip names none,
         AudioError where it cannot be read."""
         if clip.file is None:
-            raise DataError(
-                f'clip {clip.id!r} has no recording to judge by; name it as "file" in the '
-                "references, or leave hallucination-signal out"
-            )
+            raise DataError('no recording to judge by; name it as "file" in the references')
         if clip.file not in self._facts:
-            self._facts[clip.file] = measure(load(clip.file))
-        return self._facts[clip.file]
+            try:
+                self._facts[clip.file] = measure(load(clip.file))
+            except AlignCapError as error:
+                self._facts[clip.file] = error
+        facts = self._facts[clip.file]
+        if isinstance(facts, AlignCapError):
+            raise facts
+        return facts
 
 
 class TokenisedCache:
@@ -352,13 +355,31 @@ def score(metric: Metric, clips: list[ScoredClip], *, draws: int = DRAWS, seed: 
     """The metric over all clips, with its interval and its signature; 0 draws give no interval."""
     statistics = metric.measure(clips)
     low, high = interval(statistics, draws=draws, seed=seed, scale=statistics.scale)
-    signed = signature(metric, clips, boot=draws, seed=seed)
-    return Score(metric.name, statistics.scale * statistics.value, low, high, signed)
+    counted = [clip for clip in clips if clip.id not in statistics.left_out]
+    signed = signature(metric, counted, boot=draws, seed=seed)
+    value = statistics.scale * statistics.value
+    notes = tuple(left_out_notes(statistics.left_out, len(clips)))
+    if math.isnan(value) and counted:
+        notes += (NOTHING_COUNTED,)
+    return Score(metric.name, value, low, high, signed, notes)
+
+
+NOTHING_COUNTED = "no score: nothing that it counts is in these clips"
+
+
+def left_out_notes(left_out: Mapping[str, str], clips: int) -> Iterator[str]:
+    """A line, if there is need, on how many of so many clips are left out, and why the first is."""
+    for name, reason in list(left_out.items())[:1]:
+        such = f"clip {name!r}" if len(left_out) == 1 else f"such as {name!r}"
+        none = "no score: " if len(left_out) == clips else ""
+        yield f"{none}{len(left_out)} of {clips} clips left out, {such}: {reason}"
 
 
 def score_set(metric: SetMetric, clips: list[ScoredClip]) -> Score:
     """The score of a whole set of captions (x 100), which has no interval."""
-    return Score(metric.name, 100 * metric.value(clips), None, None, signature(metric, clips))
+    value = 100 * metric.value(clips)
+    notes = (NOTHING_COUNTED,) if math.isnan(value) else ()
+    return Score(metric.name, value, None, None, signature(metric, clips), notes)
 
 
 def difference(
@@ -453,7 +474,7 @@ def resampled(clips: int, *, draws: int, seed: int) -> Iterator[Floats]:
 def signature(metric: Metric | SetMetric, clips: list[ScoredClip], **sampling: object) -> str:
     """What a number depends on: "bleu4:coco|tok:coco-en|refs:1|n:472|boot:1000|seed:0|v0.1.0"."""
     counts = [len(clip.references) for clip in clips]
-    least, most = min(counts), max(counts)
+    least, most = min(counts, default=0), max(counts, default=0)
     references = str(most) if least == most else f"{least}-{most}"
     parts = [metric.variant, f"refs:{references}", f"n:{len(clips)}"]
     parts += [f"{key}:{value}" for key, value in sampling.items()]
