@@ -166,16 +166,22 @@ def evaluate(
     source = f"{hypotheses}{rival} against {references}"
     folder = output.parent if output else Path()
     _write(console, _report(form, source, results, clips, options, folder), output)
+    whole = [one for one in results if "/" not in one.score.name]
     if form != "table" or output is not None:
-        told = [one for one in results if one.score.name not in JUDGED]
-        for note in evaluation.noted([one for one in told if "/" not in one.score.name]):
+        for note in evaluation.noted([one for one in whole if one.score.name not in JUDGED]):
             console.log(note)
-    for failure in judged.failures if judged else ():
+    absent = metrics is not None and any(isnan(one.score.value) for one in whole)
+    return SOME_FAILED if _tell_failures(console, judged) or absent else 0
+
+
+def _tell_failures(console: Console, judged: "JudgeReport | None") -> bool:
+    """Log what a judge was asked and could not rate; whether there is something of the latter."""
+    if judged is None:
+        return False
+    for failure in judged.failures:
         console.log(f"{failure.id}: not rated: {failure.reason}")
-    if judged:
-        console.log(str(judged))
-    absent = metrics and any(isnan(one.score.value) for one in results if "/" not in one.score.name)
-    return SOME_FAILED if absent or (judged and judged.failures) else 0
+    console.log(str(judged))
+    return bool(judged.failures)
 
 
 def _read_hypotheses(console: Console, path: Path, references: "References") -> "Hypotheses":
