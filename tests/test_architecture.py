@@ -16,7 +16,17 @@ from support.scripts import ROOT, load_script
 PACKAGE = ROOT / "src" / "aligncap"
 
 LEVELS = [
-    *("errors", "storage", "values", "recipes", "endpoints", "audio", "prosody", "clues"),
+    *(
+        "errors",
+        "foreign",
+        "storage",
+        "values",
+        "recipes",
+        "endpoints",
+        "audio",
+        "prosody",
+        "clues",
+    ),
     *("training", "data", "metrics", "tokenizers", "captioner", "alignment", "preference"),
     *("experiments", "service", "cli"),
 ]

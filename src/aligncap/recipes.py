@@ -34,6 +34,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticCustomError
 
 from aligncap.errors import AlignCapError, MissingModelError, RecipeError, UnknownNameError
+from aligncap.foreign import read_table, read_text, reason_of
 from aligncap.storage import check_outputs, write_atomic
 
 T = TypeVar("T")
@@ -51,6 +52,8 @@ TRAINERS = {
     "prefer": "aligncap.preference.pipeline:PREFER",
 }
 """Kind of recipe → module and name of its `Trainer`; imported on use, since it needs torch."""
+
+MOST_RECIPE_BYTES = 2**20
 
 TRAIN_EXTRA = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 
@@ -104,7 +107,7 @@ def run_recipe(
     kind = table.pop("kind", None)
     if kind is None:
         raise RecipeError(f"{path}: says no kind; begin with kind = one of {', '.join(TRAINERS)}")
-    if kind not in TRAINERS:
+    if not isinstance(kind, str) or kind not in TRAINERS:
         raise UnknownNameError(f"kind of recipe ({path})", str(kind), TRAINERS)
     table.pop("estimate", None)  # a section of older recipes without use
     trainer = _trainer(kind)
@@ -120,16 +123,12 @@ def run_recipe(
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as tables; RecipeError where it cannot be read."""
+    cure = "give a .toml file"
+    text = read_text(path, cure=cure, most_bytes=MOST_RECIPE_BYTES, refused=RecipeError)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise RecipeError(
-            f"{path}: cannot be read ({error.strerror}); give a .toml file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: is not UTF-8; save the recipe as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: is no TOML: {error}") from error
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: is no TOML: {reason_of(error)}") from error
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:
@@ -146,6 +145,8 @@ def apply_override(table: dict[str, Any], override: str) -> None:
         table[name] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         table[name] = text.strip()
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"--set {key}: {reason_of(error)}") from error
 
 
 CONFIG = ConfigDict(extra="forbid", strict=True)
@@ -330,7 +331,8 @@ def _write_settings(output: Path, described: Mapping[str, Any], *, resume: bool)
     """Write recipe.json; RecipeError where a resumed run would have other settings."""
     path = output / RECIPE_FILE
     if resume and path.exists():
-        before = dict(_leaves(json.loads(path.read_text(encoding="utf-8"))))
+        cure = "put it back, or give another --output and begin anew"
+        before = dict(_leaves(read_table(path, cure=cure)))
         for key, value in _leaves(described):
             free = key.rpartition(".")[2] in FREE_ON_RESUME
             if not free and before.get(key, value) != value:

@@ -272,7 +272,18 @@ def open_arrays(
                 path = partial / f"{name}.npy"
                 np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
             (partial / META_FILE).write_text(canonical_json({"key": key}), encoding="utf-8")
-    return folder, {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in described}
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, (dtype, shape) in described.items():
+        path = folder / f"{name}.npy"
+        try:
+            np.load(path, mmap_mode="r")  # to write, numpy would fill up a file that is cut short
+            arrays[name] = np.load(path, mmap_mode="r+")
+            fits = arrays[name].dtype == dtype and arrays[name].shape == shape
+        except (OSError, ValueError, EOFError, SyntaxError):
+            fits = False
+        if not fits:
+            raise DataError(f"{path}: is damaged; remove the folder {folder}, it is made again")
+    return folder, arrays
 
 
 class _Connection(sqlite3.Connection):

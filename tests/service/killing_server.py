@@ -31,7 +31,8 @@ def serve(path: Path, listener: socket.socket) -> int:
     if child == 0:
         with PreferenceStore(path) as store:
             queue = AnnotationQueue(store, tasks_of(store.groups(), per_clip=1), path.parent, 0.0)
-            config = uvicorn.Config(annotation_app(queue, hosts=["*"]), log_level="critical")
+            app = annotation_app(queue, hosts=["*"], token="token")
+            config = uvicorn.Config(app, log_level="critical")
             uvicorn.Server(config).run(sockets=[listener])
         os._exit(0)
     return child
@@ -44,7 +45,9 @@ def ask(
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S * 2**patience)
     try:
         sent = json.dumps(body) if body else None
-        connection.request(method, path, sent, {"Content-Type": "application/json"})
+        connection.request(
+            method, path, sent, {"Content-Type": "application/json", "X-AlignCap-Token": "token"}
+        )
         answer = connection.getresponse()
         assert answer.status == 200, answer.status
         return json.loads(answer.read())

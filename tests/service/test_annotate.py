@@ -66,7 +66,9 @@ def add(
 def client_of(store: PreferenceStore, audio: Path, **options: Any) -> TestClient:
     tasks = tasks_of(store.groups(), per_clip=1)
     queue = AnnotationQueue(store, tasks, audio, **{"share": 0.0, **options})
-    return TestClient(annotation_app(queue, hosts=HOSTS), base_url="http://127.0.0.1:8765")
+    app = annotation_app(queue, hosts=HOSTS, token="token")
+    headers = {"X-AlignCap-Token": "token"}
+    return TestClient(app, base_url="http://127.0.0.1:8765", headers=headers)
 
 
 @pytest.fixture

@@ -10,14 +10,20 @@
   loop as "kd"; only the loss differs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 
-from aligncap.alignment.examples import Sample, StudentSettings, one_source, read_source
+from aligncap.alignment.examples import (
+    Prompter,
+    Sample,
+    StudentSettings,
+    one_source,
+    read_source,
+)
 from aligncap.alignment.init_model import TEXT_ONLY
 from aligncap.alignment.teacher import (
     AdapterOffTeacher,
@@ -36,7 +42,7 @@ from aligncap.alignment.trainer import (
 )
 from aligncap.captioner.checkpoint import load_torch
 from aligncap.captioner.model import CaptionModel, has_adapter
-from aligncap.captioner.prompts import TEACHER_PROMPTS
+from aligncap.captioner.prompts import TEACHER_PROMPTS, SharedPromptRow
 from aligncap.errors import RecipeError
 from aligncap.recipes import Count, Share, Trainer, one_of, recipe_section
 from aligncap.training.devices import first_process_first, is_distributed, training_device
@@ -95,6 +101,16 @@ class KdSettings(StageSettings):
                 "teacher.model, or a LoRA adapter over model.base"
             )
         return self
+
+    def readings(self, prompter: Prompter, sample: Sample) -> Iterable[SharedPromptRow]:
+        """The student's row and the teacher's."""
+        teacher = prompter.teacher_examples(sample, self.teacher.prompt)
+        rows = (SharedPromptRow(one.prompt_ids, (one.response_ids,)) for one in teacher)
+        return [prompter.student_row(sample, self.student), *rows]
+
+    def models(self) -> list[Path]:
+        """The start and the teacher."""
+        return [*super().models(), *([self.teacher.model] if self.teacher.model else [])]
 
 
 def train_kd(settings: KdSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
@@ -167,6 +183,10 @@ class CeSettings(StageSettings):
 
     student: StudentSettings = field(default_factory=StudentSettings)
 
+    def readings(self, prompter: Prompter, sample: Sample) -> Iterable[SharedPromptRow]:
+        """The student's row."""
+        return [prompter.student_row(sample, self.student)]
+
 
 def train_ce(settings: CeSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Train on speech and captions; the model folder is `output`/model."""
@@ -203,6 +223,12 @@ class WarmupSettings(StageSettings):
             raise ValueError("prompts asks for no prompt")
         return self
 
+    def readings(self, prompter: Prompter, sample: Sample) -> Iterable[SharedPromptRow]:
+        """Each caption after each of the prompts."""
+        kinds = [kind for kind, weight in self.prompts.items() if weight > 0]
+        examples = (one for kind in kinds for one in prompter.teacher_examples(sample, kind))
+        return [SharedPromptRow(one.prompt_ids, (one.response_ids,)) for one in examples]
+
 
 def train_warmup(settings: WarmupSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Train on captions alone; the model folder is `output`/model."""
@@ -231,7 +257,15 @@ def plan_stage(settings: StageSettings, _: Path) -> Mapping[str, object]:
             folders.append(needed_path("teacher", teacher, hint=hint))
         if teacher is not None or not settings.model.lora:
             frozen = weight_bytes
-    return plan_training(settings, source, rows=needed, more=folders, frozen=frozen)
+    speaks = not isinstance(settings, WarmupSettings)
+    return plan_training(
+        settings,
+        source,
+        rows=needed,
+        clips=lambda: read_training_rows(here, needs_speech=speaks)[0],
+        more=folders,
+        frozen=frozen,
+    )
 
 
 WARMUP = Trainer(WarmupSettings, plan_stage, train_warmup)

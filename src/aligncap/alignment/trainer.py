@@ -8,6 +8,7 @@ folder. The recipes of warm-up, KD and CE are in `kd`; those of `preference` use
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
 
@@ -38,23 +39,40 @@ from aligncap.captioner.checkpoint import (
     ModelMeta,
     ModelNotes,
     SpeechTokenizerMeta,
+    model_fingerprint,
     read_meta,
     save,
 )
-from aligncap.captioner.model import CaptionModel, trainable_summary, trained_groups
+from aligncap.captioner.model import (
+    CaptionModel,
+    max_positions,
+    trainable_summary,
+    trained_groups,
+)
 from aligncap.captioner.prompts import (
     PromptBuilder,
+    PromptTemplate,
     SharedPromptBatch,
     SharedPromptRow,
     collate,
     to_torch,
 )
+from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, RecipeError
 from aligncap.recipes import Count, one_of, recipe_section
+from aligncap.storage import hash_of_file
 from aligncap.training import dry_run
 from aligncap.training.checkpoints import WeightAverage, trained
 from aligncap.training.devices import first_process_first, is_first_process
-from aligncap.training.loop import BatchAt, BestWeights, Hook, Step, evaluating, fit
+from aligncap.training.loop import (
+    BatchAt,
+    BestWeights,
+    Hook,
+    Step,
+    WeightOf,
+    evaluating,
+    fit,
+)
 from aligncap.training.settings import FitSettings
 from aligncap.values import LANGUAGES
 
@@ -114,6 +132,14 @@ class StageSettings:
     """Kept in the model folder: where its captions end."""
     notes: ModelNotes = field(default_factory=ModelNotes)
     """Kept in the model folder: what its card says."""
+
+    def readings(self, prompter: Prompter, sample: Sample) -> Iterable[SharedPromptRow]:
+        """All that a model is to read of a sample, with nothing left out at random."""
+        raise NotImplementedError
+
+    def models(self) -> list[Path]:
+        """Model folders that the losses of the run depend on."""
+        return [] if self.model.start is None else [self.model.start]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,15 +244,22 @@ class StageTrainer:
         """`data` are the rows, and whose speech tokens they hold."""
         check_layout(settings)
         self.settings, self.output, self._kind = settings, output, kind
-        self.rows, self._source = data
+        rows, self._source = data
         self.model, self._template = init_model(
             settings.model,
-            rows=self.rows,
+            rows=rows,
             source=self._source,
             output=output,
             seed=settings.training.seed,
         )
-        self.prompter = Prompter(PromptBuilder(self.model.vocabulary, self._template), self.rows)
+        builder = PromptBuilder(self.model.vocabulary, self._template)
+        too_long = rows_too_long(settings, builder, rows, max_positions(self.model.bare))
+        for line in described_too_long(too_long, rows):
+            LOG.warning("%s", line)
+        self.places = [place for place in range(len(rows)) if place not in too_long]
+        """Of the rows given, those that the model can read."""
+        self.rows = [rows[place] for place in self.places]
+        self.prompter = Prompter(builder, self.rows)
 
     def sampler(self, length_of: Callable[[Sample], int]) -> BucketBatchSampler:
         """The samples of each batch; batches are sorted by `length_of`."""
@@ -268,6 +301,7 @@ class StageTrainer:
             module,
             lambda batch: task.objective.training_losses(module, batch),
             lambda number: task.batch(sampler.samples_at(number)),
+            weight_of=task.objective.count,
             validate=self.validator(task, module, extra_metrics=extra_metrics),
             acoustic_prompt_source=acoustic_prompt_source,
             resume=resume,
@@ -307,6 +341,7 @@ class StageTrainer:
         step: Step,
         batch_at: BatchAt,
         *,
+        weight_of: WeightOf,
         validate: Callable[[], Mapping[str, float]],
         acoustic_prompt_source: str,
         resume: bool,
@@ -340,6 +375,8 @@ class StageTrainer:
             hooks=[hook if best is None else best.watch(hook)],
             average=average,
             should_stop=best.should_stop if best is not None else lambda: False,
+            weight_of=weight_of,
+            inputs=self._inputs(),
         )
         best_step = None if best is None else best.restore(module)
         if average is not None and best_step is None:
@@ -355,6 +392,11 @@ class StageTrainer:
             last.update(line)
         found = {} if best_step is None else {"best_step": best_step}
         return {"model": str(folder), "trained": described, **last, **found}
+
+    def _inputs(self) -> dict[str, str]:
+        """Hashes of the rows and of the models that the run begins with."""
+        found = {str(path): hash_of_file(path) for path in self.settings.data.rows}
+        return found | {str(path): model_fingerprint(path) for path in self.settings.models()}
 
     def _meta(self, acoustic_prompt_source: str, described: str) -> ModelMeta:
         source, settings, model = self._source, self.settings, self.settings.model
@@ -412,6 +454,53 @@ def read_training_rows(
     return rows, source
 
 
+def rows_too_long(
+    settings: StageSettings,
+    builder: PromptBuilder,
+    rows: Sequence[TrainingRow],
+    positions: int | None,
+) -> dict[int, tuple[int, int]]:
+    """Places of the rows that a model with so many positions (None: any number) cannot read; of
+    each the positions it takes, and those there are."""
+    if positions is None:
+        return {}
+    prompter, found = Prompter(builder, rows), {}
+    for place, row in enumerate(rows):
+        samples = (
+            Sample(place, language, tuple(range(len(texts))), None)
+            for language, texts in row.captions.items()
+            if settings.data.languages.get(language, 0) > 0
+        )
+        taken = max(
+            (
+                len(read.prompt_ids) + max(map(len, read.responses)) - 1
+                for sample in samples
+                for read in settings.readings(prompter, sample)
+            ),
+            default=0,
+        )
+        if taken > positions:
+            found[place] = taken, positions
+    return found
+
+
+SHOWN = 5
+"""Rows left out that are named one by one."""
+
+
+def described_too_long(
+    found: Mapping[int, tuple[int, int]], rows: Sequence[TrainingRow]
+) -> Iterable[str]:
+    """A line for each of the first rows that are left out, and one for the others."""
+    for place, (taken, positions) in islice(found.items(), SHOWN):
+        yield (
+            f"{rows[place].id}: left out, it takes {taken} positions and the model has "
+            f"{positions}; cut the audio, or use fewer codebooks or a LLaMA"
+        )
+    if len(found) > SHOWN:
+        yield f"{len(found) - SHOWN} more rows of {len(rows)} are left out for the same reason"
+
+
 def check_layout(settings: StageSettings) -> None:
     """RecipeError where 4-bit weights would have to be sharded over processes."""
     sharding, quantization = settings.training.sharding, settings.model.quantization
@@ -422,11 +511,28 @@ def check_layout(settings: StageSettings) -> None:
         )
 
 
+def _notes_too_long(
+    settings: StageSettings,
+    source: SpeechSource | None,
+    captioner: CaptionModel,
+    clips: Callable[[], Sequence[TrainingRow]],
+) -> list[str]:
+    """`described_too_long` of a dry run, as far as rows and text tokenizer are here."""
+    positions, start = max_positions(captioner.bare), settings.model.start
+    if positions is None or source is None or not isinstance(captioner.vocabulary, Vocabulary):
+        return []
+    template = PromptTemplate() if start is None else read_meta(start).prompts
+    rows = clips()
+    builder = PromptBuilder(captioner.vocabulary, template)
+    return list(described_too_long(rows_too_long(settings, builder, rows, positions), rows))
+
+
 def plan_training(
     settings: StageSettings,
     source: SpeechSource | None,
     *,
     rows: Iterable[dry_run.Needed],
+    clips: Callable[[], Sequence[TrainingRow]],
     more: Iterable[dry_run.Needed] = (),
     wrap: Callable[[CaptionModel], nn.Module] | None = None,
     frozen: Callable[[CaptionModel], int] | None = None,
@@ -434,7 +540,8 @@ def plan_training(
 ) -> dict[str, object]:
     """The dry run of a stage on rows that hold the codes of `source`, None where none are here.
 
-    `wrap` puts a head on the model that is trained; `frozen` gives the bytes of further models.
+    `clips` reads them where the kind of model cannot read rows of any length. `wrap` puts a head
+    on the model that is trained; `frozen` gives the bytes of further models.
     """
     check_layout(settings)
     planned = plan_model(settings.model, source)
@@ -451,6 +558,7 @@ def plan_training(
     captioner = planned.model
     if captioner is None:
         return dry_run.plan_table(needed, assumed=planned.assumed, notes=notes)
+    notes += _notes_too_long(settings, source, captioner, clips)
     with torch.device("meta"):
         model = wrap(captioner) if wrap else captioner
     average = settings.training.ema_decay is not None

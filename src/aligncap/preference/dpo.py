@@ -36,7 +36,6 @@ from aligncap.alignment.teacher import (
 )
 from aligncap.alignment.trainer import (
     CaptionObjective,
-    StageSettings,
     StageTrainer,
     TaskBatch,
     TrainingTask,
@@ -47,6 +46,7 @@ from aligncap.preference.examples import (
     PairBatchSettings,
     PairDataset,
     Pairs,
+    PreferenceSettings,
     plan_preference,
     read_preferences,
     require_start,
@@ -186,7 +186,8 @@ class PairLossSettings:
     length_normalised: bool = False
     """Mean instead of summed log-probabilities: a long caption weighs no more than a short one."""
     likelihood_weight: NonNegativeFloat = 0.0
-    """Weight of the chosen captions' own cross-entropy, added to it; not in the paper."""
+    """Weight of the chosen captions' own cross-entropy a token, mean over pairs, added to it; not
+    in the paper."""
 
     @model_validator(mode="after")
     def _smoothing_is_of_cdpo(self) -> Self:
@@ -196,7 +197,7 @@ class PairLossSettings:
 
 
 @recipe_section
-class DpoSettings(StageSettings):
+class DpoSettings(PreferenceSettings):
     """A recipe of kind "dpo"."""
 
     batch: PairBatchSettings = field(default_factory=PairBatchSettings)
@@ -238,7 +239,7 @@ class PairObjective:
         margins = log_ratio_margins(policy, reference, chosen, rejected)
         loss = LOSSES[settings.name](margins, settings.beta, settings.smoothing).mean()
         if settings.likelihood_weight:
-            loss = loss - settings.likelihood_weight * scores.mean[torch.unique(chosen)].mean()
+            loss = loss - settings.likelihood_weight * scores.mean[chosen].mean()
         rewards = settings.beta * (policy - reference).detach()
         return {
             "loss": loss,
@@ -267,6 +268,7 @@ def train_dpo(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[s
     every, source = read_preferences(settings.data.rows)
     rows = with_pairs(every, candidates=settings.batch.captions)
     trainer = StageTrainer(settings, output, kind="dpo", data=([row.clip for row in rows], source))
+    rows = [rows[place] for place in trainer.places]
     root = settings.reference or output / CACHE_FOLDER
     act_mode = start_act_mode(settings)
     book = PairDataset(

@@ -23,6 +23,7 @@ model learn from, facts, labels and references are what captions are checked aga
 pairs as places among the responses of a batch.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -59,10 +60,18 @@ from aligncap.captioner.prompts import SharedPromptRow
 from aligncap.data.manifest import facts_of, table_of_facts
 from aligncap.errors import DataError, UnknownNameError
 from aligncap.preference.candidates import is_unchanged, utterance_of
-from aligncap.preference.store import Clip, PreferencePair, PreferenceStore, Provenance
+from aligncap.preference.store import (
+    Clip,
+    PreferencePair,
+    PreferenceStore,
+    Provenance,
+    normal_form,
+)
 from aligncap.recipes import Count, recipe_section
 from aligncap.training.dry_run import Needed, needed_path
 from aligncap.values import EMOTIONS, LANGUAGES, Facts
+
+LOG = logging.getLogger(__name__)
 
 KIND = "preference_rows"
 
@@ -117,6 +126,11 @@ class PreferenceRow:
     def candidates(self) -> tuple[str, ...]:
         """The captions that were judged."""
         return self.clip.captions[self.language]
+
+    def tells_apart(self, pair: tuple[int, int]) -> bool:
+        """Whether the two captions of a pair are different."""
+        chosen, rejected = (normal_form(self.candidates[place]) for place in pair)
+        return chosen != rejected
 
 
 def read_preferences(paths: Sequence[Path]) -> tuple[list[PreferenceRow], SpeechSource]:
@@ -283,12 +297,23 @@ class Pairs:
 
 
 def with_pairs(rows: Sequence[PreferenceRow], *, candidates: int) -> list[PreferenceRow]:
-    """The rows that hold a pair among their first `candidates`; DataError where none to train."""
-    kept = [row for row in rows if any(max(pair) < candidates for pair in row.pairs)]
+    """The rows that hold a pair among their first `candidates`; DataError where none to train.
+
+    A pair of two captions that are the same teaches nothing: it is left out, and a warning says so.
+    """
+    different = [replace(row, pairs=tuple(filter(row.tells_apart, row.pairs))) for row in rows]
+    same = [row.clip.id for row, kept in zip(rows, different, strict=True) if row != kept]
+    if same:
+        LOG.warning(
+            "%d clips have pairs of equal captions, which are left out: %s",
+            len(same),
+            ", ".join(same[:5]) + (", …" if len(same) > 5 else ""),
+        )
+    kept = [row for row in different if any(max(pair) < candidates for pair in row.pairs)]
     if not any(row.clip.split == "train" for row in kept):
         raise DataError(
-            f"none of {len(rows)} preference rows of split 'train' holds a pair; "
-            "judge the candidates and make pairs first"
+            f"none of {len(rows)} preference rows of split 'train' holds a pair of different "
+            "captions; judge the candidates and make pairs first"
         )
     return kept
 
@@ -341,6 +366,17 @@ class PairDataset:
         return [Sample(place, row.language, (), None) for place, row in enumerate(self._rows)]
 
 
+class PreferenceSettings(StageSettings):
+    """What the recipes that learn from preference rows have in common."""
+
+    def readings(self, prompter: Prompter, sample: Sample) -> Iterable[SharedPromptRow]:
+        """The candidates, and the longest caption that may be generated, each to its very end."""
+        row = prompter.student_row(sample, prompt_settings(start_act_mode(self)))
+        generated = (0,) * self.limits.max_tokens
+        responses = tuple((*one, 0) for one in (*row.responses, generated))
+        return [SharedPromptRow(row.prompt_ids, responses)]
+
+
 def require_start(settings: StageSettings) -> None:
     """ValueError where the recipe names no model to go on from."""
     if settings.model.start is None:
@@ -382,11 +418,18 @@ def plan_preference(
     learnt."""
     paths = settings.data.rows
     needed = [needed_path("preference rows", path, hint=ROWS_HINT) for path in paths]
-    source = None
+    source, rows = None, list[PreferenceRow]()
     if not any(one.hint for one in needed):
         rows, source = read_preferences(paths)
         if pairs:
-            with_pairs(rows, candidates=settings.batch.captions)
+            rows = with_pairs(rows, candidates=settings.batch.captions)
     return plan_training(
-        settings, source, rows=needed, more=more, wrap=wrap, frozen=frozen, notes=notes
+        settings,
+        source,
+        rows=needed,
+        clips=lambda: [row.clip for row in rows],
+        more=more,
+        wrap=wrap,
+        frozen=frozen,
+        notes=notes,
     )

@@ -12,6 +12,7 @@ The arithmetic comes first, as pure functions over the N tokens of R responses i
 controller, Schulman et al. 2016 and 2017 for advantages and clipping.
 """
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import accumulate, chain, islice
@@ -27,13 +28,15 @@ from torch import Tensor, nn
 from aligncap.alignment.examples import BatchSettings
 from aligncap.alignment.init_model import ModelSettings, plan_model
 from aligncap.alignment.teacher import AdapterOffTeacher, FrozenTeacher, Teacher, batch_of
-from aligncap.alignment.trainer import StageSettings, StageTrainer, TaskBatch
+from aligncap.alignment.trainer import StageTrainer, TaskBatch
 from aligncap.captioner.checkpoint import load_torch
 from aligncap.captioner.model import CaptionModel, TorchBatch, target_log_probs
 from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
 from aligncap.captioner.runtimes import DecodeOptions, Sampling
+from aligncap.foreign import reading
 from aligncap.preference.examples import (
     PreferenceRow,
+    PreferenceSettings,
     has_own_reference,
     plan_preference,
     read_preferences,
@@ -220,7 +223,7 @@ class PpoLossSettings:
 
 
 @recipe_section
-class PpoSettings(StageSettings):
+class PpoSettings(PreferenceSettings):
     """A recipe of kind "ppo"."""
 
     batch: RolloutBatchSettings = field(default_factory=RolloutBatchSettings)
@@ -246,6 +249,10 @@ class PpoSettings(StageSettings):
                 f"accumulation {self.training.accumulation} must divide"
             )
         return self
+
+    def models(self) -> list[Path]:
+        """The start and the reward model."""
+        return [*super().models(), *([self.reward.model] if self.reward.model else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,8 +304,16 @@ def save_phase(phase: Phase, path: Path) -> None:
 
 def load_phase(path: Path) -> Phase:
     """The phase that `save_phase` wrote; nothing is unpickled."""
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    with reading(path, cure="remove it, and the round is sampled again"):
+        with zipfile.ZipFile(path) as archive:
+            # What we write is not compressed; what is may be of any size.
+            if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
+                raise ValueError("it is compressed")
+        with np.load(path, allow_pickle=False) as stored:
+            return _phase_of({name: stored[name] for name in stored.files})
+
+
+def _phase_of(arrays: dict[str, Any]) -> Phase:
     prompts, responses = (
         [
             tuple(part.tolist())
@@ -535,6 +550,7 @@ def maximise(
     """`train_ppo` for any reward."""
     rows, source = read_preferences(settings.data.rows)
     trainer = StageTrainer(settings, output, kind="ppo", data=([row.clip for row in rows], source))
+    rows = [rows[place] for place in trainer.places]
     trainer.model.to(training_device())
     reference: Teacher = AdapterOffTeacher(trainer.model)
     if has_own_reference(settings):
@@ -564,6 +580,7 @@ def maximise(
         policy,
         lambda batch: objective.training_losses(policy, batch),
         rollouts.batch_at,
+        weight_of=lambda batch: len(batch.shared.target_ids),
         validate=validate,
         acoustic_prompt_source=act_mode,
         resume=resume,

@@ -19,7 +19,7 @@ from torch.nn.functional import logsigmoid
 
 from aligncap.alignment.examples import Prompter, Sample
 from aligncap.alignment.teacher import batch_of
-from aligncap.alignment.trainer import StageSettings, StageTrainer, TaskBatch, TrainingTask
+from aligncap.alignment.trainer import StageTrainer, TaskBatch, TrainingTask
 from aligncap.captioner.captioner import CaptionHypothesis, generate_captions
 from aligncap.captioner.checkpoint import CaptionLimits, load_torch, read_meta
 from aligncap.captioner.decoding import TorchRuntime
@@ -33,6 +33,7 @@ from aligncap.preference.examples import (
     PairDataset,
     Pairs,
     PreferenceRow,
+    PreferenceSettings,
     plan_preference,
     prompt_settings,
     read_preferences,
@@ -216,7 +217,7 @@ SCALE_ROWS = 256
 
 
 @recipe_section
-class RewardModelSettings(StageSettings):
+class RewardModelSettings(PreferenceSettings):
     """A recipe of kind "reward"."""
 
     batch: PairBatchSettings = field(default_factory=PairBatchSettings)
@@ -274,6 +275,7 @@ def train_reward_model(
     rows = with_pairs(every, candidates=settings.batch.captions)
     data = [row.clip for row in rows], source
     trainer = StageTrainer(settings, output, kind="reward", data=data)
+    rows = [rows[place] for place in trainer.places]
     act_mode = start_act_mode(settings)
     book = PairDataset(
         trainer.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode

@@ -1,13 +1,15 @@
 """The annotation server: a page on which people choose between two captions of a recording.
 
 For one's own machine: it answers only to the names it was started under, and gives out only
-recordings that a task of its store names and that lie inside the audio folder. A choice is in the
-store before the answer leaves; one that is sent twice counts once.
+recordings that a task of its store names and that lie inside the audio folder. Choices are taken
+from its own page only, which has a token; a body has to be short. A choice is in the store before
+the answer leaves; one that is sent twice counts once.
 
 Which two captions a person is shown, and in which order, depends on hashes of names only, so a page
 that is opened again goes on where it was. `annotate_page.html` is the page.
 """
 
+import json
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -16,13 +18,15 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from threading import RLock
+from typing import Annotated, Literal, TypeVar
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
-from pydantic import BaseModel, StringConstraints
+from pydantic import AfterValidator, BaseModel, StringConstraints, TypeAdapter, ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.preference.store import Annotation, Candidate, Group, PreferenceStore, digest
@@ -94,8 +98,22 @@ def open_tasks(
     return sorted(left, key=lambda task: digest(annotator, task.id))
 
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
-Id = Annotated[str, StringConstraints(min_length=8, max_length=80)]
+LONGEST_NAME = 80
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds characters that cannot be shown")
+    return text
+
+
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NAME),
+    AfterValidator(_printable),
+]
+Id = Annotated[str, StringConstraints(min_length=8, max_length=80), AfterValidator(_printable)]
+NAME: TypeAdapter[str] = TypeAdapter(Name)
 State = dict[str, object]
 
 
@@ -115,6 +133,10 @@ class UndoRequest(BaseModel):
     annotator: Name
 
 
+MOST_SHOWN = 1000
+"""People whose present task is remembered; of more, the one who asked longest ago is forgotten."""
+
+
 @dataclass(frozen=True)
 class AnnotationQueue:
     """What is to be annotated, by whom and how far; needs no web server."""
@@ -130,18 +152,24 @@ class AnnotationQueue:
     shown: dict[str, str] = field(default_factory=dict)
     """The task that each person sees now, so that others are given another one if there is one; not
     kept when the server stops."""
+    _lock: RLock = field(default_factory=RLock, init=False)
+    """Requests are answered by several threads."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_id", {task.id: task for task in self.tasks})
 
     def state(self, annotator: str, first: Task | None = None) -> State:
         """What the page shows: the next task (or `first`), progress, and what can be undone."""
-        annotations = self.store.annotations.all()
-        left = open_tasks(self.tasks, annotations, annotator, share=self.share)
-        seen_by_others = {one for name, one in self.shown.items() if name != annotator}
-        left.sort(key=lambda one: one.id in seen_by_others)
-        task = first or (left[0] if left else None)
-        self.shown[annotator] = task.id if task else ""
+        with self._lock:
+            annotations = self.store.annotations.all()
+            left = open_tasks(self.tasks, annotations, annotator, share=self.share)
+            self.shown.pop(annotator, None)
+            seen_by_others = set(self.shown.values())
+            left.sort(key=lambda one: one.id in seen_by_others)
+            task = first or (left[0] if left else None)
+            self.shown[annotator] = task.id if task else ""
+            if len(self.shown) > MOST_SHOWN:
+                del self.shown[next(iter(self.shown))]
         mine = [one for one in annotations if one.annotator == annotator]
         pairs = {one.pair for one in self.tasks}
         return {
@@ -155,16 +183,18 @@ class AnnotationQueue:
         """Keep a choice; KeyError for a task that is not here."""
         first, second = presentation_order(self.by_id[choice.task], choice.annotator)
         annotation = Annotation(choice.id, choice.annotator, first.key, second.key, choice.choice)
-        kept = self.store.annotations.add(annotation)
-        return {"kept": kept, **self.state(choice.annotator)}
+        with self._lock:
+            kept = self.store.annotations.add(annotation)
+            return {"kept": kept, **self.state(choice.annotator)}
 
     def undo(self, request: UndoRequest) -> State:
         """Take a choice back, and show its task again."""
-        pairs = {one.id: one.pair for one in self.store.annotations.all()}
-        undone = self.store.annotations.undo(request.id, request.annotator)
-        again = [task for task in self.tasks if undone and task.pair == pairs.get(request.id)]
-        state = self.state(request.annotator, again[0] if again else None)
-        return {"undone": undone, **state}
+        with self._lock:
+            pairs = {one.id: one.pair for one in self.store.annotations.all()}
+            undone = self.store.annotations.undo(request.id, request.annotator)
+            again = [task for task in self.tasks if undone and task.pair == pairs.get(request.id)]
+            state = self.state(request.annotator, again[0] if again else None)
+            return {"undone": undone, **state}
 
     def _as_json(self, task: Task, annotator: str) -> State:
         first, second = presentation_order(task, annotator)
@@ -217,11 +247,102 @@ PLAYED_BY_BROWSERS: Mapping[str, str] = {
 """Suffix → media type; any other recording is sent as the 16 kHz waveform of the model's input."""
 
 
-def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str]) -> FastAPI:
-    """The server; `hosts` are the names it answers to ("*" for any)."""
+TOKEN_HEADER = "X-AlignCap-Token"  # noqa: S105  a header's name
+MOST_BODY_BYTES = 2**16
+
+
+class ShortBodies:
+    """Answers 413 to a long body before it has come; a short one is handed on as it was."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI calls an application."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            return await self._app(scope, receive, send)
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        body, more = b"", True
+        while more and max(len(body), int(announced)) <= MOST_BODY_BYTES:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        if max(len(body), int(announced)) > MOST_BODY_BYTES:
+            detail = f"a body has at most {MOST_BODY_BYTES:,} bytes"
+            return await JSONResponse({"detail": detail}, 413)(scope, receive, send)
+        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def handed_on() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        return await self._app(scope, handed_on, send)
+
+
+def _refusal(request: Request, token: str) -> str:
+    """Why a request is none of the server's own page; "" where it may be."""
+    headers = request.headers
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if request.url.path != "/" and site not in (None, "same-origin", "none"):
+        return "another site's page may not ask"
+    if request.method in ("GET", "HEAD"):
+        return ""
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):
+        return "another site's page may not ask"
+    if not secrets.compare_digest(headers.get(TOKEN_HEADER, "").encode(), token.encode()):
+        return "the token is another one; load the page again"
+    return ""
+
+
+async def _table(request: Request) -> object:
+    """The JSON of a body, strictly: 400 for NaN, lone surrogates, and what nests too deep."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(415, "send JSON")
+    try:
+        table = json.loads(await request.body(), parse_constant=_refuse_constant)
+        json.dumps(table, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, "the body is no JSON") from error
+    return table
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+Body = Annotated[object, Depends(_table)]
+Asked = TypeVar("Asked", bound=BaseModel)
+
+
+def _valid(kind: type[Asked], table: object, queue: AnnotationQueue) -> Asked:
+    """A request's values; 422 where they do not fit, 403 where the page is another person's."""
+    try:
+        asked = kind.model_validate(table)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise HTTPException(422, "; ".join(faults)) from error
+    if queue.annotator not in (None, getattr(asked, "annotator", None)):
+        raise HTTPException(403, f"this page is that of {queue.annotator}")
+    return asked
+
+
+def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str], token: str = "") -> FastAPI:
+    """The server; `hosts` are the names it answers to ("*" for any), `token` is what its page sends
+    with a choice, a random one if not given."""
+    token = token or secrets.token_urlsafe(16)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+
+    @app.middleware("http")
+    async def guard(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        detail = _refusal(request, token)
+        answer = JSONResponse({"detail": detail}, 403) if detail else await call_next(request)
+        return _with_headers(answer)
+
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    app.middleware("http")(_add_headers)
+    app.add_middleware(ShortBodies)
     # A full disk or a locked store: the page keeps the choice and sends it again.
     app.add_exception_handler(
         AlignCapError, lambda _, error: JSONResponse({"detail": str(error)}, status_code=503)
@@ -231,7 +352,7 @@ def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str]) -> FastAPI:
     def page() -> HTMLResponse:
         # Only what this answer itself brings may run or be shown.
         nonce = secrets.token_urlsafe(16)
-        text = PAGE.read_text("utf-8").replace("{nonce}", nonce)
+        text = PAGE.read_text("utf-8").replace("{nonce}", nonce).replace("{token}", token)
         policy = (
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
             "media-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
@@ -239,20 +360,7 @@ def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str]) -> FastAPI:
         )
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
-    @app.get("/api/state")
-    def state(annotator: str = "") -> State:
-        name = queue.annotator or annotator.strip()
-        return queue.state(name) if name else {"annotator": None}
-
-    @app.post("/api/choice")
-    def choose(choice: ChoiceRequest) -> State:
-        if choice.task not in queue.by_id:
-            raise HTTPException(404, "no such task; load the page again")
-        return queue.choose(choice)
-
-    @app.post("/api/undo")
-    def undo(request: UndoRequest) -> State:
-        return queue.undo(request)
+    _add_choices(app, queue, token)
 
     @app.get("/audio/{task}")
     def audio(task: str) -> Response:
@@ -266,11 +374,38 @@ def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str]) -> FastAPI:
     return app
 
 
-async def _add_headers(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
+def _add_choices(app: FastAPI, queue: AnnotationQueue, token: str) -> None:
+    """What the page asks, and the choices that it sends."""
+
+    @app.get("/api/state")
+    def state(annotator: str = "") -> State:
+        name = queue.annotator or annotator.strip()
+        if not name:
+            return {"annotator": None}
+        try:
+            return queue.state(NAME.validate_python(name))
+        except ValidationError as error:
+            raise HTTPException(422, f"a name has 1 to {LONGEST_NAME} letters") from error
+
+    @app.get("/api/token")
+    def present_token() -> State:
+        # For a page from before the server was started again; another site cannot read this.
+        return {"token": token}
+
+    @app.post("/api/choice")
+    def choose(table: Body) -> State:
+        choice = _valid(ChoiceRequest, table, queue)
+        if choice.task not in queue.by_id:
+            raise HTTPException(404, "no such task; load the page again")
+        return queue.choose(choice)
+
+    @app.post("/api/undo")
+    def undo(table: Body) -> State:
+        return queue.undo(_valid(UndoRequest, table, queue))
+
+
+def _with_headers(response: Response) -> Response:
     """Every answer: not to be kept, guessed at or framed by another page."""
-    response = await call_next(request)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"

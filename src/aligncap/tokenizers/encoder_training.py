@@ -29,6 +29,7 @@ from aligncap.data.splits import validation_split
 from aligncap.errors import DataError
 from aligncap.prosody.measurement import HIGHEST_HZ, LOWEST_HZ, MELS, hz_to_mel, mel_to_hz
 from aligncap.recipes import Share, Trainer, recipe_section
+from aligncap.storage import hash_of_file
 from aligncap.tokenizers.builtin import (
     FRAMES_A_TOKEN,
     PROSODY,
@@ -207,6 +208,7 @@ def train_encoder(settings: EncoderSettings, output: Path, *, resume: bool) -> M
         resume=resume,
         hooks=hooks,
         average=average,
+        inputs={str(path): hash_of_file(path) for path in settings.data},
     )
     with average.applied():
         finished = balanced(model, corpus.emotion_shares, settings.prior_weight)

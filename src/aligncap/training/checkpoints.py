@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from aligncap.errors import DataError, RecipeError
+from aligncap.foreign import check_tensors, read_table, reading
 from aligncap.storage import atomic_folder
 from aligncap.training.settings import FitSettings
 
@@ -119,7 +121,8 @@ def save_checkpoint(
     with atomic_folder(target) as partial:
         for name, tensors in files.items():
             save_file(dict(tensors), partial / name)
-        text = json.dumps({"step": step, **state}, indent=1)
+        counts = {name: len(tensors) for name, tensors in files.items()}
+        text = json.dumps({"step": step, "tensors": counts, **state}, indent=1)
         (partial / STATE_FILE).write_text(text, encoding="utf-8")
     for old in checkpoints(output)[:-KEPT]:
         shutil.rmtree(old)
@@ -135,13 +138,43 @@ def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
     }
 
 
-def load_state(checkpoint: Path) -> dict[str, object]:
+def load_state(checkpoint: Path) -> dict[str, Any]:
     """The content of state.json: the step and the `state` of `save_checkpoint`."""
-    try:
-        state: dict[str, object] = json.loads((checkpoint / STATE_FILE).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{checkpoint}: cannot be read ({error}); remove this folder") from error
-    return state
+    path, cure = checkpoint / STATE_FILE, _cure(checkpoint)
+    state = read_table(path, cure=cure)
+    with reading(path, cure=cure):
+        if state["step"] != int(checkpoint.name.rpartition("-")[2]):
+            raise ValueError(f"it is of step {state['step']}")
+        return {
+            **state,
+            "sums": {name: float(value) for name, value in state["sums"].items()},
+            "settings": dict(state["settings"]),
+            "inputs": dict(state.get("inputs", {})),
+            "average_updates": int(state["average_updates"]),
+        }
+
+
+def _cure(checkpoint: Path) -> str:
+    """What to do about a damaged checkpoint."""
+    others = [one.name for one in checkpoints(checkpoint.parent) if one != checkpoint]
+    on = f"and go on from {others[-1]} with --resume" if others else "and begin anew"
+    return f"remove the folder {checkpoint}, {on}"
+
+
+def load_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
+    """A file of tensors of a checkpoint; DataError where it is damaged or holds a number that is
+    not finite."""
+    path, cure = checkpoint / name, _cure(checkpoint)
+    check_tensors(path, cure=cure)
+    with reading(path, cure=cure):
+        stored: dict[str, Tensor] = load_file(path)
+        for key, tensor in stored.items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise ValueError(f"{key} holds a number that is not finite")
+    kept = load_state(checkpoint).get("tensors", {})
+    if isinstance(kept, dict) and kept.get(name, len(stored)) != len(stored):
+        raise DataError(f"{path}: holds {len(stored)} tensors of {kept[name]}; {cure}")
+    return stored
 
 
 @torch.no_grad()
@@ -150,18 +183,33 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
 
     Raises DataError naming the first weight that is missing or of another shape.
     """
-    stored = load_file(checkpoint / WEIGHTS_FILE)
-    for name, parameter in trained(model).items():
-        if name not in stored or stored[name].shape != parameter.shape:
-            raise DataError(f"{checkpoint}: does not fit this model at {name}; check the recipe")
-        parameter.copy_(stored[name])
-    for name, tensor in _buffers(model).items():
+    stored = load_tensors(checkpoint, WEIGHTS_FILE)
+    for name, tensor in kept_weights(model).items():
+        _check_fits(stored, name, tensor, checkpoint)
         tensor.copy_(stored[name])
+
+
+def load_average(model: nn.Module, checkpoint: Path) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint; DataError where they do not fit `model`."""
+    stored = load_tensors(checkpoint, AVERAGE_FILE)
+    for name, parameter in trained(model).items():
+        _check_fits(stored, name, parameter, checkpoint)
+    return stored
+
+
+def _check_fits(stored: Mapping[str, Tensor], name: str, tensor: Tensor, checkpoint: Path) -> None:
+    if name not in stored or stored[name].shape != tensor.shape:
+        raise DataError(f"{checkpoint}: does not fit this model at {name}; check the recipe")
 
 
 def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
     """Put a checkpoint's optimiser state back, weight by weight."""
-    stored = load_file(checkpoint / OPTIMIZER_FILE)
+    stored = load_tensors(checkpoint, OPTIMIZER_FILE)
+    weights = trained(model)
+    for key, tensor in stored.items():
+        what, _, name = key.partition("/")
+        if name not in weights or (what != "step" and tensor.shape != weights[name].shape):
+            raise DataError(f"{checkpoint}: moments of {name} do not fit; check the recipe")
     names = {parameter: name for name, parameter in trained(model).items()}
     number, state = 0, {}
     for group in optimizer.param_groups:

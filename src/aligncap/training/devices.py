@@ -25,7 +25,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -38,6 +37,7 @@ from aligncap.training.checkpoints import (
     full_tensor,
     latest_checkpoint,
     load_moments,
+    load_tensors,
     make_optimizer,
     moments_of,
     trained,
@@ -194,15 +194,17 @@ class DataParallel:
             init_sync=False,
         )
 
-    def backward(self, losses: Losses, batch: Any, *, last: bool) -> Mapping[str, Tensor]:
-        """The losses of a batch, whose gradient is accumulated.
+    def backward(
+        self, losses: Losses, batch: Any, *, factor: float, last: bool
+    ) -> Mapping[str, Tensor]:
+        """The losses of a batch, whose gradient times `factor` is accumulated.
 
         `last` marks the last batch of a step; DDP averages gradients there only.
         """
         local = isinstance(self._wrapped, DistributedDataParallel) and not last
         with self._wrapped.no_sync() if local else nullcontext():  # type: ignore[operator]
             values: Mapping[str, Tensor] = self._wrapped(losses, batch)
-            (values["loss"] / self._share).backward()  # type: ignore[no-untyped-call]
+            (values["loss"] * factor / self._share).backward()  # type: ignore[no-untyped-call]
         return values
 
     def optimizer_step(self, rate: float) -> float:
@@ -278,11 +280,13 @@ class Fsdp(DataParallel):
         fully_shard(wrapped, mesh=mesh)
         return wrapped
 
-    def backward(self, losses: Losses, batch: Any, *, last: bool) -> Mapping[str, Tensor]:
+    def backward(
+        self, losses: Losses, batch: Any, *, factor: float, last: bool
+    ) -> Mapping[str, Tensor]:
         """As `DataParallel`; gradients are reduced after every batch."""
         del last
         values: Mapping[str, Tensor] = self._wrapped(losses, batch)
-        (values["loss"] / self._share).backward()  # type: ignore[no-untyped-call]
+        (values["loss"] * factor / self._share).backward()  # type: ignore[no-untyped-call]
         return values
 
     def run_wrapped(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -352,11 +356,13 @@ class Zero(DataParallel):
         self._loaded: dict[str, Tensor] = {}
         """A checkpoint's moments that AdamW does not have yet."""
 
-    def backward(self, losses: Losses, batch: Any, *, last: bool) -> Mapping[str, Tensor]:
+    def backward(
+        self, losses: Losses, batch: Any, *, factor: float, last: bool
+    ) -> Mapping[str, Tensor]:
         """As `DataParallel`; the engine divides the loss and counts the batches itself."""
         with _old_names_ignored():
             values: Mapping[str, Tensor] = self._engine(losses, batch)
-            self._engine.backward(values["loss"])
+            self._engine.backward(values["loss"] * factor)
             if not last:
                 self._engine.step()
         return values
@@ -390,7 +396,7 @@ class Zero(DataParallel):
 
     def load_moments(self, checkpoint: Path) -> None:
         """As `DataParallel`; AdamW has them from its next step on."""
-        self._loaded = load_file(checkpoint / OPTIMIZER_FILE)
+        self._loaded = load_tensors(checkpoint, OPTIMIZER_FILE)
 
     @contextmanager
     def _loading(self) -> Iterator[None]:

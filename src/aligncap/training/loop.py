@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aligncap.errors import DataError, InterruptedRunError, RecipeError
+from aligncap.foreign import check_tensors, read_table, reading
 from aligncap.recipes import FREE_ON_RESUME, as_table
 from aligncap.storage import atomic_folder, write_atomic
 from aligncap.training.checkpoints import (
@@ -32,6 +34,7 @@ from aligncap.training.checkpoints import (
     gather,
     kept_weights,
     latest_checkpoint,
+    load_average,
     load_state,
     load_weights,
     save_checkpoint,
@@ -110,16 +113,18 @@ LOG_FILE = "log.jsonl"
 
 
 def read_log(output: Path) -> list[dict[str, float]]:
-    """Every line of a run's log; a line cut short by a kill is left out."""
+    """Every line of a run's log; one cut short by a kill, or damaged, is left out."""
     path = output / LOG_FILE
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text("utf-8").splitlines():
+    for line in path.read_text("utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            values = json.loads(line)
+            int(values["step"])
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
+        lines.append(values)
     return lines
 
 
@@ -259,14 +264,15 @@ class BestWeights:
         if not scores:
             return None
         folder, best = self._output / BEST_FOLDER, _best_step(scores)
-        kept = json.loads((folder / STEP_FILE).read_text("utf-8"))["step"]
+        cure = "train again in another folder"
+        kept = read_table(folder / STEP_FILE, cure=cure).get("step")
         if kept != best:
             raise DataError(
-                f"{folder}: holds the weights of step {kept}, the log says {best} was best; "
-                "train again in another folder"
+                f"{folder}: holds the weights of step {kept}, the log says {best} was best; {cure}"
             )
-        stored = load_file(folder / WEIGHTS_FILE)
-        with torch.no_grad():
+        check_tensors(folder / WEIGHTS_FILE, cure=cure)
+        with reading(folder / WEIGHTS_FILE, cure=cure), torch.no_grad():
+            stored = load_file(folder / WEIGHTS_FILE)
             for name, parameter in trained(model).items():
                 parameter.copy_(stored[name])
         return best
@@ -287,6 +293,16 @@ def _best_step(scores: Mapping[int, float]) -> int:
 
 Step = Callable[[Any], Mapping[str, Tensor]]
 BatchAt = Callable[[int], Any]
+WeightOf = Callable[[Any], float]
+"""What the losses of a batch are means over: its response tokens, its pairs, …"""
+
+
+def _equal_weight(_: Any) -> float:
+    return 1.0
+
+
+RunInput = Mapping[str, str]
+"""What a run is trained on, each with a hash of its content: a resumed run must have the same."""
 
 
 class Run:
@@ -305,12 +321,15 @@ class Run:
         settings: FitSettings,
         output: Path,
         average: WeightAverage | None,
+        weight_of: WeightOf,
+        inputs: RunInput,
     ) -> None:
         self._processes = processes()
         self._device: torch.device = self._processes.device
         self._share = local_share(settings.accumulation, self._processes.num_processes)
         self._model, self._step, self._batch_at = model, step, batch_at
         self._settings, self._output = settings, output
+        self._weight_of, self._inputs = weight_of, inputs
         model.to(self._device)
         if average is None and settings.ema_decay is not None:
             average = WeightAverage(model, settings.ema_decay)
@@ -355,16 +374,22 @@ class Run:
         self._processes.wait_for_everyone()
 
     def _restore(self, found: Path) -> None:
-        state: dict[str, Any] = load_state(found)
+        state = load_state(found)
         for name, value in as_table(self._settings).items():
             if name not in FREE_ON_RESUME and state["settings"].get(name, value) != value:
                 raise RecipeError(
                     f"{found}: was trained with {name} = {state['settings'][name]}, not {value}; "
                     "resume with the same settings or name another folder"
                 )
+        for name, content in self._inputs.items():
+            if state["inputs"].get(name, content) != content:
+                raise RecipeError(
+                    f"{name}: is not what {found} was trained on; put it back as it was, or give "
+                    "another --output and begin anew"
+                )
         load_weights(self._model, found)
         if self._average is not None:
-            self._average.weights = load_file(found / AVERAGE_FILE)
+            self._average.weights = load_average(self._model, found)
             self._average.updates = state["average_updates"]
         self._sums = dict(state["sums"])
         self.done = state["step"]
@@ -391,15 +416,24 @@ class Run:
     def _take_step(self) -> dict[str, float]:
         settings, state = self._settings, self._processes
         report: dict[str, float] = {}
-        for part in range(self._share):
-            # A step's batches are the same whatever the number of processes.
-            number = self.done * settings.accumulation + part * state.num_processes
-            number += state.process_index
+        # A step's batches are the same whatever the number of processes.
+        first = self.done * settings.accumulation + state.process_index
+        numbers = [first + part * state.num_processes for part in range(self._share)]
+        batches = []
+        for number in numbers:
             torch.manual_seed(seed_of(settings.seed, number))
-            batch = send_to_device(self._batch_at(number), self._device)
-            values = self._parallel.backward(self._losses, batch, last=part == self._share - 1)
+            batches.append(self._batch_at(number))
+        for number, batch, factor in zip(numbers, batches, self._factors(batches), strict=True):
+            torch.manual_seed(seed_of(settings.seed, number))
+            values = self._parallel.backward(
+                self._losses,
+                send_to_device(batch, self._device),
+                factor=factor,
+                last=number == numbers[-1],
+            )
             for name, value in values.items():
-                report[name] = report.get(name, 0.0) + float(value.detach()) / self._share
+                mean = float(value.detach()) * factor / self._share
+                report[name] = report.get(name, 0.0) + mean
         if is_distributed():
             means = reduce(torch.tensor(list(report.values()), device=self._device), "mean")
             report = dict(zip(report, means.tolist(), strict=True))
@@ -414,6 +448,17 @@ class Run:
         if self._average is not None:
             self._average.update()
         return report
+
+    def _factors(self, batches: Sequence[Any]) -> list[float]:
+        """Of each batch what its loss is multiplied by before the step's batches are averaged, so
+        that the result is the mean over all that they hold, in every process."""
+        weights = [self._weight_of(batch) for batch in batches]
+        total = sum(weights)
+        if is_distributed():
+            # float64 holds counts exactly.
+            found = torch.tensor(total, device=self._device, dtype=torch.float64)
+            total = float(reduce(found, "sum"))
+        return [weight * self._settings.accumulation / total for weight in weights]
 
     def _losses(self, batch: Any) -> dict[str, Tensor]:
         """The losses of a batch, of which only "loss" has a gradient."""
@@ -437,6 +482,7 @@ class Run:
         state = {
             "settings": as_table(self._settings),
             "sums": dict(self._sums),
+            "inputs": dict(self._inputs),
             "average_updates": 0 if self._average is None else self._average.updates,
             "held": self._local_numels,
         }
@@ -480,14 +526,18 @@ def fit(
     hooks: Sequence[Hook] = (),
     average: WeightAverage | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    weight_of: WeightOf = _equal_weight,
+    inputs: RunInput = MappingProxyType({}),
 ) -> History:
     """Train `model` in place and keep checkpoints and a log in `output`.
 
-    `batch_at(number)` gives batch 0, 1, 2 … and depends on nothing else, so a resumed run needs no
-    record of its data; `accumulation` batches make one optimiser step. `step(batch)` returns scalar
-    tensors: "loss", which is minimised, and parts that are only logged. torch's seed is set anew
-    for every batch. Training ends before its last step once `should_stop()` (`BestWeights`). The
-    last checkpoint is the finished model, with averaged weights where `ema_decay` is set.
+    `batch_at(number)` gives batch 0, 1, 2 … and depends on nothing else but the `inputs`, which a
+    resumed run must have again; `accumulation` batches make one optimiser step, whose losses are
+    means over all that its batches hold by `weight_of(batch)`, which are equal where not given.
+    `step(batch)` returns scalar tensors: "loss", which is minimised, and parts that are only
+    logged. torch's seed is set anew for every batch. Training ends before its last step once
+    `should_stop()` (`BestWeights`). The last checkpoint is the finished model, with averaged
+    weights where `ema_decay` is set.
 
     With `resume` it goes on from the last checkpoint, if there is one, with the losses of an
     uninterrupted run. Raises RecipeError where `output` holds another run or the loss is not
@@ -498,7 +548,7 @@ def fit(
     `settings.sharding` says (`devices`); losses are those of one process. Afterwards each has the
     full model. LostProcessError where one of them dies.
     """
-    run = Run(model, step, batch_at, settings, output, average)
+    run = Run(model, step, batch_at, settings, output, average, weight_of, inputs)
     run.start(resume=resume)
     writes = is_first_process()
     with ExitStack() as stack:
