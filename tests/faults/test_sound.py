@@ -93,14 +93,6 @@ def refusal(path):
     return message
 
 
-SILENT, NOISY = "silence", "noise"
-
-
-def other(kind, length):
-    """What a channel without speech holds."""
-    return np.zeros(length) if kind == SILENT else 0.02 * noise(length / RATE_HZ, seed=3)
-
-
 def delayed(sound, delay_s):
     return np.concatenate([np.zeros(round(delay_s * RATE_HZ)), sound])[: len(sound)]
 
@@ -185,6 +177,38 @@ def test_levels_change_loudness_alone(tmp_path, gain_db):
     assert_alike(facts(written(tmp_path, sound)), plain(), gain_db=gain_db)
 
 
+@pytest.mark.parametrize("gain_db", [-40, -30, -20])
+@pytest.mark.parametrize("name", ["woman-plain", "man-plain", "woman-high-lively-fast"])
+def test_voice_quality_and_gender_do_not_change_with_the_level(tmp_path, name, gain_db):
+    expected = facts(from_array(0.3 * speech(name), RATE_HZ))
+    found = facts(written(tmp_path, speech(name) * 10 ** (gain_db / 20)))
+    for fact, bound in {"spectral_tilt_db_per_octave": 1.0, "female_probability": 0.15}.items():
+        assert found[fact] == pytest.approx(expected[fact], abs=bound)
+    assert found["shimmer"] == pytest.approx(expected["shimmer"], abs=0.02)
+    assert found["harmonicity_db"] == pytest.approx(expected["harmonicity_db"], abs=0.5)
+
+
+@pytest.mark.parametrize("clip", sorted(CLIPS.glob("*.ogg")), ids=lambda clip: clip.stem)
+def test_a_telephone_changes_nobodys_gender(tmp_path, clip):
+    whole = measure(load(clip))
+    sound = soxr.resample(load(clip).samples, RATE_HZ, 8_000)
+    narrow = measure(load(written(tmp_path, sound, 8_000, kind=("WAV", "ULAW"))))
+    if (female := whole.value("female_probability")) is not None:
+        told = narrow["female_probability"].value
+        assert told is not None
+        # By the pitch alone: a high-pitched man and a deep-voiced woman are not told for sure.
+        assert abs(told - female) < 0.6 or 0.15 < told < 0.85
+        assert narrow["spectral_tilt_db_per_octave"].reason == "nothing is recorded above 4 kHz"
+
+
+@pytest.mark.parametrize("made", ["noise", "speech"])
+def test_snippets_of_any_length_are_measured(made):
+    source = 0.2 * noise(1) if made == "noise" else speech()[8_000:]
+    for length in [*range(1, 40), *range(140, 1000, 19), 3199, 3200, 3201]:
+        measure(from_array(source[:length], RATE_HZ))
+        measure(from_array(np.stack([source[:length], source[1 : length + 1]], 1), RATE_HZ))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ["woman-plain", "man-loud-fast"])
 def test_channels_without_the_speech_change_nothing(name, layout):
@@ -265,8 +289,9 @@ def test_constants_and_single_samples_are_no_speech(tmp_path, value, length):
 
 @pytest.mark.parametrize("scale", [2**7, 2**15, 2**23, 2**31, 1e30])
 @pytest.mark.parametrize("kind", ["FLOAT", "DOUBLE"])
-def test_floats_in_the_scale_of_whole_numbers_are_refused(tmp_path, scale, kind):
-    file = written(tmp_path, speech() * scale, kind=("WAV", kind))
+@pytest.mark.parametrize("layout", ["mono", "half as loud on the right"])
+def test_floats_in_the_scale_of_whole_numbers_are_refused(tmp_path, scale, kind, layout):
+    file = written(tmp_path, LAYOUTS[layout](speech()) * scale, kind=("WAV", kind))
     assert "full scale is 1" in refusal(file)
     with pytest.raises(AudioError, match="full scale is 1"):
         from_array(speech() * scale, RATE_HZ)

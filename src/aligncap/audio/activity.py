@@ -287,7 +287,8 @@ def _excess_db(levels: Floats, floor: Floats) -> Floats:
     """How far each frame is above the floor in its clearest bands, smoothed; [frames]."""
     above = np.clip(levels - floor, 0.0, _MOST_EXCESS_DB)
     excess = np.partition(above, -_CLEAREST_BANDS, axis=1)[:, -_CLEAREST_BANDS:].mean(axis=1)
-    return np.asarray(np.convolve(excess, np.full(3, 1 / 3), "same"), np.float32)
+    smooth = np.convolve(np.pad(excess, 1), np.full(3, 1 / 3), "valid")
+    return np.asarray(smooth, np.float32)
 
 
 def _audible(excess: Floats) -> list[Span]:
@@ -409,7 +410,7 @@ def channel_mixes(blocks: Iterable[Floats]) -> list[Floats]:
     while len(left) and len(mixes) < _MOST_MIXES:
         first = left[0]
         alike = np.abs(covariance[first, left]) >= _SAME * scale[first] * scale[left]
-        share = np.round(covariance[first, left[alike]] / power[first], 3)
+        share = np.round(covariance[first, left[alike]] / power[first], 1)
         mix = np.zeros(len(power), np.float32)
         mix[left[alike]] = share / np.square(share).sum()
         mixes.append(mix)

@@ -157,7 +157,7 @@ def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> Samples:
         )
     if once.count < promised * (_MP3_SLACK if sound.format == "MP3" else 1.0):
         raise cut_short(file, f"{once.count} of {promised} samples could be read")
-    return _finished(mono, once.peak, str(file))
+    return _finished(mono, str(file))
 
 
 def _decoded(once: "_Blocks", source: Source) -> Iterator[Block]:
@@ -179,12 +179,12 @@ def _refuse_length(file: Path, length_s: float) -> None:
 
 
 class _Blocks:
-    """The blocks of an open file; counts their samples and keeps the largest."""
+    """The blocks of an open file; counts their samples."""
 
     def __init__(self, sound: soundfile.SoundFile, file: Path) -> None:
         self._sound, self.file = sound, file
         self._length = max(1, min(_BLOCK, 8 * _BLOCK // sound.channels))
-        self.count, self.peak = 0, 0.0
+        self.count = 0
 
     def __iter__(self) -> Iterator[Block]:
         while len(block := self._sound.read(self._length, dtype="float32", always_2d=True)):
@@ -193,7 +193,7 @@ class _Blocks:
                 bad = int((~np.isfinite(block)).any(axis=1).sum())
                 raise AudioError(f"{self.file}: {bad} samples are NaN or infinite; export it again")
             self.count += len(block)
-            self.peak = max(self.peak, high, -low)
+            _refuse_scale(max(high, -low), str(self.file))
             yield block
 
 
@@ -220,13 +220,17 @@ _OFFSET_SHARE = 0.02  # of the amplitude: in pauses, less hides nothing
 _DRIFT_SHARE = 0.1
 
 
-def _finished(mono: Samples, peak: float, name: str) -> Samples:
-    """Samples without a constant or drifting offset, in [-1, 1]; `peak` is that of any channel."""
+def _refuse_scale(peak: float, name: str) -> None:
+    """Raises AudioError for samples that are not in [-1, 1] but whole numbers."""
     if peak > _FULL_SCALE_SLACK:
         raise AudioError(
             f"{name}: samples reach {peak:.0f}, full scale is 1; "
             "scale them to [-1, 1] (whole numbers of 16 bits: divide by 32768)"
         )
+
+
+def _finished(mono: Samples, name: str) -> Samples:
+    """Samples without a constant or drifting offset, in [-1, 1]."""
     mono = _without_offset(mono)
     if (largest := float(np.abs(mono).max(initial=0.0))) > _OVERSHOOT:
         LOG.warning("%s: samples reach %.1f and are scaled to full scale, 1", name, largest)
@@ -272,12 +276,13 @@ def from_array(samples: NDArray[np.generic], rate_hz: int) -> Waveform:
     scaled = _as_float(array)
     if not np.isfinite(scaled).all():
         raise AudioError("array: holds NaN or infinite samples; take them out")
+    _refuse_scale(float(np.abs(scaled).max()), "array")
     many = scaled.reshape(len(scaled), -1)
     if many.shape[1] == 1:
         mono = _resampled([many[:, 0]], rate_hz)
     else:
         mono = _mono(lambda: [many], rate_hz)
-    return Waveform(_finished(mono, float(np.abs(scaled).max()), "array"))
+    return Waveform(_finished(mono, "array"))
 
 
 def _refuse(array: NDArray[np.generic], rate_hz: int) -> None:

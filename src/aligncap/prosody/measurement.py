@@ -97,8 +97,13 @@ def female_probability(cues: NDArray[np.float64]) -> float:
     return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, logit))))
 
 
-def gender_cues(median_hz: float, envelope: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithm of the median pitch and the twelve envelope cues, shape [13]."""
+def gender_cues(median_hz: float, envelope: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Logarithm of the median pitch and the twelve envelope cues, shape [13].
+
+    An envelope that cannot be told is the mean one: it says nothing.
+    """
+    if envelope is None:
+        envelope = _coefficients()[0][1:]
     return np.concatenate(([math.log(median_hz)], envelope))
 
 
@@ -286,7 +291,6 @@ LONGEST_STRENGTH = 0.9999
 """A perfectly periodic frame would have infinitely many decibels of harmonics."""
 
 _TILT_FROM_HZ, _TILT_TO_HZ = 200.0, 5_000.0
-_DB_A_NAT = 10 / np.log(10)
 
 
 def perturbation(values: NDArray[np.floating], voiced: NDArray[np.bool_]) -> float | None:
@@ -326,7 +330,9 @@ def spectral_tilt(mel: NDArray[np.float32], voiced: NDArray[np.bool_]) -> float 
     edges = mel_to_hz(np.linspace(hz_to_mel(LOWEST_HZ), hz_to_mel(HIGHEST_HZ), MELS + 2))
     centres, widths = edges[1:-1], edges[2:] - edges[:-2]
     # A band's power grows with its width; the tilt is one of density.
-    density = np.log(np.exp(spoken).mean(axis=0)) * _DB_A_NAT - 10 * np.log10(widths)
+    # Without the floor, which would flatten what is soft.
+    power = np.maximum(np.exp(spoken.astype(np.float64)).mean(axis=0) - FLOOR, 1e-12)
+    density = 10 * np.log10(power / widths)
     inside = (centres > _TILT_FROM_HZ) & (centres < _TILT_TO_HZ)
     return float(np.polyfit(np.log2(centres[inside]), density[inside], 1)[0])
 
@@ -345,6 +351,30 @@ def envelope_cues(mel: NDArray[np.float32], voiced: NDArray[np.bool_]) -> Floats
     basis = np.cos(np.pi * order * (np.arange(MELS) + 0.5) / MELS) * np.sqrt(2 / MELS)
     cues: Floats = basis @ spoken.mean(axis=0).astype(np.float64)
     return cues
+
+
+_QUIET_POWER = 0.1  # of voiced frames, all mels together: softer ones are near the floor
+_UPPER_SHARE = 10**-3.5  # of the power at 2 to 3.5 kHz; speech has 20 dB more above 4.5 kHz
+
+
+def raised(mel: NDArray[np.float32], voiced: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Log-mel power [frames, 64] as if a quiet voice had been recorded louder: what is measured in
+    it shall not depend on the level, and the floor hides what is soft."""
+    frames = min(len(mel), len(voiced))
+    power = np.maximum(np.exp(mel[:frames].astype(np.float64)) - FLOOR, 0.0)
+    level = float(power[voiced[:frames]].sum(axis=1).mean()) if voiced[:frames].any() else 0.0
+    if not 0 < level < _QUIET_POWER:
+        return mel
+    return np.asarray(np.log(power * (_QUIET_POWER / level) + FLOOR), np.float32)
+
+
+def is_band_limited(mel: NDArray[np.float32], voiced: NDArray[np.bool_]) -> bool:
+    """Whether a voice has nothing above 4 kHz, as on the telephone; `mel` is log-mel power."""
+    frames = min(len(mel), len(voiced))
+    if not voiced[:frames].any():
+        return False
+    power = np.exp(mel[:frames][voiced[:frames]].astype(np.float64)).mean(axis=0) - FLOOR
+    return bool(power[50:].max() < _UPPER_SHARE * power[32:44].mean())
 
 
 LEAST_VOICED_S = 0.15
@@ -387,7 +417,11 @@ class _Analysis:
 
     @cached_property
     def mel(self) -> NDArray[np.float32]:
-        return log_mel(self.waveform)
+        return raised(log_mel(self.waveform), self.track.voiced)
+
+    @cached_property
+    def band_limited(self) -> bool:
+        return is_band_limited(self.mel, self.track.voiced)
 
     @cached_property
     def voiced_s(self) -> float:
@@ -414,7 +448,8 @@ class _Analysis:
         envelope = envelope_cues(self.mel, self.track.voiced)
         if self.unpitched or envelope is None:
             return None
-        return female_probability(gender_cues(self.median_hz, envelope))
+        heard = None if self.band_limited else envelope
+        return female_probability(gender_cues(self.median_hz, heard))
 
     @cached_property
     def median_hz(self) -> float:
@@ -515,7 +550,9 @@ def _voice_facts(speech: _Analysis) -> Iterator[Fact]:
         "spectral_tilt_db_per_octave": (spectral_tilt(speech.mel, track.voiced), "dB/oct"),
     }
     for name, (value, unit) in values.items():
-        yield _fact(name, value, unit, sure, reason)
+        tilt = name.startswith("spectral_tilt")
+        narrow = "nothing is recorded above 4 kHz" if tilt and speech.band_limited else ""
+        yield _fact(name, value, unit, sure, reason or narrow)
 
 
 def _gender_fact(speech: _Analysis) -> Fact:
