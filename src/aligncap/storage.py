@@ -335,7 +335,9 @@ class Database:
                     factory=_Connection,
                 )
                 try:
-                    _set_journal(opened, self._journal)
+                    # It is kept in the file; one that is another's is left as it is.
+                    if not opened.execute("SELECT 1 FROM sqlite_master").fetchone():
+                        _set_journal(opened, self._journal)
                 except sqlite3.Error:
                     opened.close()
                     raise

@@ -309,3 +309,18 @@ def test_what_holds_nothing_may_be_written_to(tmp_path: Path) -> None:
     check_outputs(outputs, [tmp_path / "other"], overwrite=False)
     with pytest.raises(DataError, match="is what this command reads"):
         check_outputs(outputs, [tmp_path / "empty"], overwrite=True)
+
+
+def test_a_database_of_another_kind_is_left_as_it_is(aligncap: Aligncap, world: Path) -> None:
+    """Its journal, which is kept in the file, stays what it was."""
+    assert aligncap("corpus", "folder", world / "r", "-o", world / "c").code == 0
+    sounds = world / "c" / "sounds.sqlite"
+    before = contents(world)
+    for command in (
+        ("prefer", "agreement", sounds),
+        ("prefer", "export", sounds, world / "out.jsonl"),
+        ("prefer", "import", sounds, world / "pairs.jsonl"),
+        ("prefer", "candidates", world / "manifest.jsonl", "--store", sounds),
+    ):
+        aligncap(*command).refused("is a store of version None")
+        assert contents(world) == before
