@@ -177,6 +177,16 @@ def test_levels_change_loudness_alone(tmp_path, gain_db):
     assert_alike(facts(written(tmp_path, sound)), plain(), gain_db=gain_db)
 
 
+@pytest.mark.parametrize("name", ["woman-slow-soft", "man-loud-fast"])
+def test_speech_and_pace_are_found_at_any_level(name):
+    for gain_db in (-30, -50, -60):
+        found = measure(from_array(speech(name) * 10 ** (gain_db / 20), RATE_HZ))
+        assert found.speech_s == pytest.approx(plain(name)["speech_s"], abs=0.02)
+        pace = plain(name)["pace_syllables_per_s"]
+        assert found.value("pace_syllables_per_s") == pytest.approx(pace, abs=0.1)
+    assert found["loudness_db"].reason == "quieter than -70 LUFS"
+
+
 @pytest.mark.parametrize("gain_db", [-40, -30, -20])
 @pytest.mark.parametrize("name", ["woman-plain", "man-plain", "woman-high-lively-fast"])
 def test_voice_quality_and_gender_do_not_change_with_the_level(tmp_path, name, gain_db):

@@ -176,6 +176,7 @@ _FLOOR_PERCENTILE = 10
 _FLOOR_REACH_S = 2  # the floor is looked for this far to both sides
 _TIGHT_DB = 25.0  # floor below the peak for utterances cut so tightly that no pause shows one
 _FAINTEST_DB = -100.0  # less in every band is the noise of 16 bits, not a recording
+_QUIET_DB = -55.0
 
 _PERIODIC = 0.5
 _OCTAVE_COST = 0.05
@@ -208,6 +209,9 @@ def speech_activity(waveform: Waveform) -> list[tuple[float, float]]:
     if levels.max(initial=SILENCE_DB) < _FAINTEST_DB:
         return []
     peak = float(levels.max())
+    if peak < _QUIET_DB:  # or the least level that is told would hide pauses
+        raised = waveform.samples * np.float32(10 ** ((_QUIET_DB - peak) / 20))
+        levels, peak = band_levels_db(raised), _QUIET_DB
     lags, periodic = _voicing(waveform.samples)
     excess = _excess_db(levels, _floor_db(levels, peak))
     spans = _voices(levels, excess, lags=lags, periodic=periodic)

@@ -512,7 +512,8 @@ def _loudness_facts(speech: _Analysis) -> Iterator[Fact]:
     silent = "" if speech.activity else "nobody speaks"
     found = loudness(speech.waveform) if not silent else Loudness(None, None, None)
     sure = min(1.0, speech.speech_s / 1.0)
-    reason = silent or speech.clipped
+    faint = "" if found.integrated is not None else f"quieter than {_ABSOLUTE_GATE:.0f} LUFS"
+    reason = silent or speech.clipped or faint
     yield _fact("loudness_db", found.integrated, "LUFS", sure, reason)
     yield _fact("loudness_range_db", found.range_lu, "dB", sure * 0.9, reason)
     short = "less than 1 s of speech" if speech.speech_s < 1.0 else reason
