@@ -350,8 +350,9 @@ def _of_manifest(manifest: Path) -> Iterator[Recording]:
             except DataError as error:
                 yield Recording(place, error)
                 continue
-            except json.JSONDecodeError as error:
-                wrong = f"{place}: not JSON ({error.msg}); mend or remove the line"
+            except (ValueError, RecursionError) as error:  # a number of 5,000 digits, deep nesting
+                reason = getattr(error, "msg", "that can be read")
+                wrong = f"{place}: not JSON ({reason}); mend or remove the line"
                 yield Recording(place, DataError(wrong))
                 continue
             name = row.get("file") if isinstance(row, dict) else None

@@ -268,7 +268,7 @@ def _read(line: str, path: Path, number: int) -> tuple[PreferencePair, str]:
         return pair, str(own.get("file", audios[0]))
     except AlignCapError as error:
         raise DataError(f"{place}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{place}: is no pair ({error!r}); each line holds prompt, chosen and rejected, or "
             "conversations, chosen and rejected"
