@@ -112,6 +112,8 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        with suppress(OSError):
+            shutil.copymode(path, partial)  # what only its owner may read stays so
         partial.replace(path)
         _sync(path.parent)
     finally:

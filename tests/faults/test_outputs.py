@@ -1,5 +1,6 @@
 """No command destroys its input, and none replaces what is there unasked."""
 
+import io
 import json
 import os
 import shutil
@@ -12,11 +13,12 @@ import pytest
 
 from aligncap.captioner.checkpoint import find_model, read_meta, write_meta
 from aligncap.captioner.export import merge_folder
+from aligncap.cli.console import Console
+from aligncap.cli.main import main
 from aligncap.errors import AlignCapError, DataError
 from aligncap.recipes import run_recipe
 from aligncap.storage import atomic_file, check_outputs
 from faults.conftest import Aligncap, contents
-from support.killer import finish, start
 
 EVALUATE = ("evaluate", "--hypotheses", "first.jsonl", "--references", "manifest.jsonl")
 EVALUATE += ("--baseline", "second.jsonl", "--metrics", "bleu1", "--format", "json")
@@ -64,7 +66,7 @@ ADDING_TO_INPUTS = {
     ),
     "replies into the hypotheses": ("first.jsonl", *EVALUATE, *LLM[2:], "--judge-cache", "OUT"),
     "captions into the manifest": (
-        "manifest.jsonl", "caption", "manifest.jsonl", "--resume", "-o", "OUT"
+        "manifest.jsonl", "caption", "manifest.jsonl", "--resume", "-o", "OUT", *JSONL
     ),
 }  # fmt: skip
 
@@ -95,7 +97,11 @@ def linked_folder(target: Path) -> str:
     return str(folder / target.name)
 
 
-NAMES = (same_name, other_spelling, link, hard_link, linked_folder)
+def descriptor(target: Path) -> str:
+    return f"/dev/fd/{os.open(target, os.O_RDWR)}"
+
+
+NAMES = (same_name, other_spelling, link, hard_link, linked_folder, descriptor)
 
 
 @pytest.mark.parametrize("named", NAMES, ids=lambda named: named.__name__)
@@ -113,15 +119,20 @@ def test_no_output_may_be_an_input(
     assert contents(world) == before
 
 
-def test_standard_output_may_be_no_input(world: Path) -> None:
+def test_standard_output_and_standard_input_are_files_too(world: Path) -> None:
     """As `cat x >> x` is refused."""
-    code = "import sys; sys.stdout = open(sys.argv.pop(1), 'a')\n"
-    code += "from aligncap.cli.main import run; run()"
-    manifest, before = world / "manifest.jsonl", contents(world)
-    process = start("-c", code, manifest, "measure", manifest, "--format", "jsonl")
-    _, err = finish(process, 2)
-    assert "which this command reads" in err
-    assert contents(world) == before
+    before = contents(world)
+    for name, mode, command in (
+        ("stdout", "a", ("measure", world / "manifest.jsonl")),
+        ("stdin", "r", ("caption", "-", "-o", world / "first.jsonl", "--overwrite")),
+    ):
+        stream = io.TextIOWrapper(io.BytesIO())
+        with command[-1 if name == "stdout" else -2].open(mode) as opened:
+            streams = {"stdout": io.StringIO(), "stderr": stream, name: opened}
+            assert main([str(one) for one in command], console=Console(**streams)) == 2
+        stream.seek(0)
+        assert "which this command reads" in stream.read()
+        assert contents(world) == before
 
 
 FRESH = {
@@ -324,3 +335,11 @@ def test_a_database_of_another_kind_is_left_as_it_is(aligncap: Aligncap, world: 
     ):
         aligncap(*command).refused("is a store of version None")
         assert contents(world) == before
+
+
+def test_what_only_its_owner_may_read_stays_so(aligncap: Aligncap, world: Path) -> None:
+    out = world / "out.jsonl"
+    out.write_text("mine")
+    out.chmod(0o600)
+    assert aligncap("prefer", "export", world / "s.sqlite", out, "--overwrite").code == 0
+    assert out.stat().st_mode & 0o777 == 0o600

@@ -203,3 +203,10 @@ def test_a_run_goes_on_in_another_folder(aligncap, world: Path, output: Path, mo
     monkeypatch.chdir(moved)
     assert aligncap("caption", "r", "-o", output.name, "--resume").code == 0
     assert files_of(Path(output.name)) == ["r/anna/001.ogg", "r/ben/001.ogg"]
+
+
+def test_sound_by_standard_input_is_captioned_each_time(aligncap, world: Path) -> None:
+    output, sound = world / "out.jsonl", (world / "r/anna/001.ogg").read_bytes()
+    for more in ((), ("--resume",)):
+        assert aligncap("caption", "-", "-o", output, *more, stdin=sound).code == 0
+    assert files_of(output) == ["stdin", "stdin"]

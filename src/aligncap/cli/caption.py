@@ -260,7 +260,10 @@ class CaptionFile:
             yield stream, recordings
 
     def _earlier(self, recording: Recording) -> Key | None:
-        """The key under which the output has a recording; an older one knows no ids."""
+        """The key under which the output has a recording; an older one knows no ids. Another sound
+        may come by standard input each time."""
+        if not isinstance(recording.audio, Path | AlignCapError):
+            return None
         file = printable(recording.file)
         keys = (file, printable(str(recording.columns.get("id", "")))), (file, "")
         return next((key for key in keys if key in self._failed), None)

@@ -14,7 +14,6 @@ import sys
 import unicodedata
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -103,6 +102,14 @@ def _empty() -> TextIO:
     return open(os.devnull, "r+", encoding="utf-8")  # noqa: PTH123
 
 
+def _file_of(stream: TextIO) -> Path:
+    """The file that a stream reads or writes; none that is there where it is in memory."""
+    try:
+        return Path(f"/dev/fd/{stream.fileno()}")
+    except (OSError, io.UnsupportedOperation):
+        return Path("/dev/fd/-")
+
+
 @dataclass(frozen=True)
 class Console:
     """Streams, environment and the function that opens models; tests pass their own."""
@@ -125,15 +132,12 @@ class Console:
         self, output: Path | None, inputs: Iterable[str | Path], *, overwrite: bool = False
     ) -> None:
         """`check_outputs` for one output file; without one, for standard output as redirected,
-        which must not be an input either."""
-        if output is not None:
-            if output.is_dir():
-                raise DataError(f"{output}: is a folder; name a file")
-            check_outputs([output], map(Path, inputs), overwrite=overwrite)
-            return
-        with suppress(OSError, io.UnsupportedOperation):
-            redirected = Path(f"/dev/fd/{self.stdout.fileno()}")
-            check_outputs([redirected], map(Path, inputs), overwrite=True)
+        which must not be an input either. The input "-" is standard input."""
+        if output is not None and output.is_dir():
+            raise DataError(f"{output}: is a folder; name a file")
+        sources = [_file_of(self.stdin) if str(one) == "-" else Path(one) for one in inputs]
+        redirected = _file_of(self.stdout)
+        check_outputs([output or redirected], sources, overwrite=overwrite or output is None)
 
     def log(self, message: str) -> None:
         """One line on standard error."""

@@ -414,6 +414,7 @@ def clues(
     from aligncap.clues import detect_language
 
     console: Console = context.obj
+    console.check_output(None, [text for text in texts if text == "-"])
     lines = (
         line for text in texts for line in (console.lines_of_stdin() if text == "-" else (text,))
     )
