@@ -4,13 +4,16 @@ The client sends, waits and sends again. This module decides what is sent, which
 run, and cancels requests that wait when the run ends. `openai` is imported on use.
 """
 
+import json
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from aligncap.errors import AlignCapError, RecipeError
 
@@ -26,6 +29,9 @@ CHAT, COMPLETIONS = "/chat/completions", "/completions"
 LONGEST_PAUSE_S = 60
 """A server that asks for a longer pause (Retry-After) ends the run."""
 
+LONGEST_REPLY = 4 << 20
+"""Bytes of a body that are read; no reply to one prompt is longer."""
+
 _HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length"}
     | {"user-agent", "x-stainless-raw-response", "x-stainless-retry-count"}
@@ -33,6 +39,13 @@ _HEADERS = frozenset(
 """Headers sent besides the key: `openai` would add those of the environment and the platform."""
 
 _TRANSIENT = frozenset({408, 409, 429})
+_SPENT = re.compile(
+    r"insufficient[ _](quota|balance|funds|credits?)|billing|exceeded your current quota|"
+    r"(credit|balance|quota)\W+(\w+\W+){0,3}(exhausted|too low|used up)|account.{0,20}deactivated",
+    re.IGNORECASE,
+)
+"""What a server says where the quota is used up, and no waiting helps."""
+_SOON = re.compile(r"(retry|try again) (in|after) \d", re.IGNORECASE)
 _MALFORMED = 599
 """Replaces 200 where the body cannot be read: the client repeats 500 and above."""
 
@@ -83,13 +96,19 @@ class ServerSettings:
             raise RecipeError(f"{whose} timeout_s is {self.timeout_s}, must be above 0")
 
 
+def host_of(url: str | None) -> str:
+    """The host of a URL, "" where it has none or is no URL."""
+    return urlsplit(url).hostname or "" if url and _is_url(url) else ""
+
+
 def _check_base_url(url: str, whose: str, path: str) -> None:
     if not _is_url(url):
         raise RecipeError(f"{whose} URL {url!r} is none; write http://localhost:8000/v1")
-    if "@" in urlsplit(url).netloc:
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
         raise RecipeError(f"{whose} URL holds a password; hand it in as the key instead")
-    if url.rstrip("/").endswith(path):
-        base = url.rstrip("/").removesuffix(path)
+    if parts.path.rstrip("/").endswith(path):
+        base = parts._replace(path=parts.path.rstrip("/").removesuffix(path)).geturl()
         raise RecipeError(f"{whose} URL {url!r} is too long; give its base, {base}")
 
 
@@ -123,7 +142,9 @@ class Endpoint(Generic[T]):
         HTTP status; 0 is for all others. Once `stop` is set nothing more is sent.
         """
         assert settings.url is not None, "a model on this machine is asked otherwise"
-        self._url = settings.url.rstrip("/") + path
+        parts = urlsplit(settings.url)
+        base = parts._replace(path=parts.path.rstrip("/"), query="", fragment="").geturl()
+        self._url = base + path  # the query, which may hold a key, is in no message
         self._settings, self._read, self._what = settings, read, what
         self._refused, self._hints, self._stop = refused, hints, stop or Event()
         self._reached = False
@@ -141,7 +162,8 @@ class Endpoint(Generic[T]):
                 return endpoint._send(super().send, request, options)
 
         client = openai.OpenAI(
-            base_url=settings.url,
+            base_url=base,
+            default_query=dict(parse_qsl(parts.query, keep_blank_values=True)),
             api_key=settings.key or "none",
             max_retries=settings.attempts - 1,
             timeout=settings.timeout_s,
@@ -194,7 +216,7 @@ class Endpoint(Generic[T]):
         if self._settings.key:
             request.headers["Authorization"] = f"Bearer {self._settings.key}"
         try:
-            response = send(request, **options)
+            response = self._whole(send(request, **{**options, "stream": True}))
         except Exception as error:
             root = _root_cause(error)
             if isinstance(root, ssl.SSLCertVerificationError):
@@ -207,6 +229,7 @@ class Endpoint(Generic[T]):
                 ) from error
             raise
         self._reached = True
+        self._check_quota(response)
         if response.status_code == 200 and not self._is_readable(response):
             response.status_code = _MALFORMED
         pause = response.headers.get("Retry-After", "")
@@ -214,6 +237,37 @@ class Endpoint(Generic[T]):
             del response.headers["Retry-After"]
             self._pause(int(pause), is_last=_attempt(request) == self._settings.attempts)
         return response
+
+    def _whole(self, response: "httpx2.Response") -> "httpx2.Response":
+        """The response with its body, which is not read beyond LONGEST_REPLY."""
+        body = bytearray()
+        with closing(response):
+            for part in response.iter_bytes():
+                body += part
+                if len(body) > LONGEST_REPLY:
+                    raise self._refused(
+                        f"{self._url}: a reply has more than {LONGEST_REPLY >> 20} MB; lower the "
+                        "server's longest reply"
+                    )
+        coded = ("content-encoding", "content-length", "transfer-encoding")
+        headers = [(key, value) for key, value in response.headers.items() if key not in coded]
+        return type(response)(
+            response.status_code, headers=headers, content=bytes(body), request=response.request
+        )
+
+    def _check_quota(self, response: "httpx2.Response") -> None:
+        """`refused`, in the server's words, where its answer is that the quota is used up."""
+        try:
+            error = response.json()["error"]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return
+        text = " ".join(json.dumps(error, ensure_ascii=False).split())
+        if _SPENT.search(text) and not _SOON.search(text):
+            said = error.get("message") if isinstance(error, dict) else error
+            raise self._refused(
+                f"{self._url}: HTTP {response.status_code} ({_short(said or text)}); add credit or "
+                "name another server, the replies so far are kept"
+            )
 
     def _pause(self, pause_s: int, *, is_last: bool) -> None:
         if pause_s > LONGEST_PAUSE_S:
@@ -235,7 +289,7 @@ class Endpoint(Generic[T]):
         """NoReplyError where this request failed, `refused` where every one would."""
         body = error.body
         message = body.get("message", error.response.text) if isinstance(body, Mapping) else body
-        text = " ".join(str(message or "").split())[:200]
+        text = _short(message)
         reason = f"HTTP {error.status_code}"
         if error.status_code == _MALFORMED:
             reason = f"the body is no {self._what}"
@@ -247,6 +301,10 @@ class Endpoint(Generic[T]):
         if error.response.is_redirect:
             hint = "give the URL that it leads to"
         return self._refused(f"{self._url}: {reason}; {hint}")
+
+
+def _short(message: object) -> str:
+    return " ".join(str(message or "").split())[:200]
 
 
 def _is_transient(status: int) -> bool:

@@ -211,12 +211,12 @@ def test_rows_made_elsewhere_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "is no pair"),
-        ("[]", "is no pair"),
-        ('{"chosen": "a"}', "is no pair .*rejected"),
-        ('{"chosen": 1, "rejected": "a"}', "a caption is text, not 1"),
+        ("{", "not JSON"),
+        ("[]", "holds a list; write one JSON object a line"),
+        ('{"chosen": "a"}', "is no pair: lacks 'rejected'"),
+        ('{"chosen": 1, "rejected": "a"}', "is no pair: 'chosen' is no text"),
         ('{"chosen": "So.", "rejected": "so"}', "chosen and rejected are the same caption"),
-        ('{"chosen": "", "rejected": "a"}', "a candidate says nothing"),
+        ('{"chosen": "", "rejected": "a"}', "is no pair: 'chosen' is empty"),
     ],
 )
 def test_a_line_that_is_no_pair_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -227,7 +227,7 @@ def test_a_line_that_is_no_pair_is_named(tmp_path: Path, line: str, message: str
 
 
 def test_a_file_that_cannot_be_read_and_a_format_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot read the pairs"):
         list(read_pairs(tmp_path / "none.jsonl"))
     with pytest.raises(UnknownNameError, match="did you mean 'trl'"):
         write_pairs(tmp_path / "p.jsonl", [], format="tlr")

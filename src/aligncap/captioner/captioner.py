@@ -46,6 +46,7 @@ from aligncap.errors import (
     AlignCapError,
     AudioError,
     DataError,
+    EndpointError,
     MissingModelError,
     NoSpeechError,
     RecipeError,
@@ -472,7 +473,15 @@ class Captioner:
             self._generator.generate(inputs, language=language, options=options) if inputs else []
         )
         for one in batch:
-            yield one if isinstance(one, AlignCapError) else CaptionCandidates(one, next(found))
+            if isinstance(one, AlignCapError):
+                yield one
+            elif hypotheses := next(found):
+                yield CaptionCandidates(one, hypotheses)
+            else:
+                yield EndpointError(
+                    f"{self.meta.name}: the server's answer is empty; start it with a checkpoint "
+                    "of `aligncap merge`"
+                )
 
 
 def _in_memory(source: Source | Array, rate_hz: int | None) -> Source:

@@ -324,7 +324,8 @@ class EndpointRuntime:
             if given.top_k:
                 fields["top_k"] = given.top_k
             found += self._complete(prompt, options, {**fields, "n": missing})
-        return sorted_by_score({one.ids: one for one in found}.values())
+        said = {one.ids: one for one in found if self._vocabulary.decode(one.ids).strip()}
+        return sorted_by_score(said.values())
 
     def _complete(
         self, prompt: Sequence[int], options: DecodeOptions, how: Mapping[str, object]
@@ -352,7 +353,8 @@ class EndpointRuntime:
     def _hypothesis(self, choice: Any, options: DecodeOptions) -> Hypothesis:
         """One answer, up to its first end."""
         log_probabilities = choice["logprobs"]["token_logprobs"]
-        given = choice.get("token_ids") or self._ids_of(choice)
+        given = (choice.get("token_ids") or [])[: options.max_length]
+        given = given or self._ids_of(choice, options)
         stops = set(self._rules.stop_ids)
         ends = (n for n, i in enumerate(given, 1) if i in stops and n >= options.min_length)
         ids = given[: next(ends, len(given))]
@@ -366,9 +368,10 @@ class EndpointRuntime:
         total = sum(log_probabilities if whole else log_probabilities[: len(ids)])
         return Hypothesis.of(tuple(ids), total, options.length_penalty)
 
-    def _ids_of(self, choice: Any) -> list[int]:
+    def _ids_of(self, choice: Any, options: DecodeOptions) -> list[int]:
         """The ids of the text, where a server does not give its own."""
-        ids = self._vocabulary.encode_text(choice["text"])
+        longest = 100 * options.max_length  # characters; no token has more on average
+        ids = self._vocabulary.encode_text(choice["text"][:longest])
         ended = choice.get("finish_reason") == "stop"
         if ended and (not ids or ids[-1] not in self._rules.stop_ids):
             ids.append(self._vocabulary.eos_id)

@@ -15,6 +15,7 @@ import unicodedata
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TextIO
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from aligncap.endpoints import host_of
 from aligncap.errors import (
     AlignCapError,
     AudioError,
@@ -151,13 +153,29 @@ class Console:
                 yield text
 
     def proxy_for(self, url: str | None) -> str | None:
-        """The proxy that the environment names for a URL; none for this machine itself."""
-        parts = urlsplit(url or "")
-        if not parts.hostname or parts.hostname in ("localhost", "127.0.0.1", "::1"):
+        """The proxy that the environment names for a URL; none for this machine itself, nor for
+        the hosts, domains and networks of no_proxy."""
+        host = host_of(url)
+        if not url or host in ("", "localhost", "127.0.0.1", "::1"):
             return None
-        name = f"{parts.scheme}_proxy"
-        proxy = self.environment.get(name) or self.environment.get(name.upper()) or None
+
+        def named(name: str) -> str:
+            return self.environment.get(name) or self.environment.get(name.upper()) or ""
+
+        parts = urlsplit(url)
+        without = (one.strip().lower() for one in named("no_proxy").split(","))
+        if any(_is_of(one, host, parts.port) for one in without if one):
+            return None
+        proxy = named(f"{parts.scheme}_proxy") or None
         return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _is_of(name: str, host: str, port: int | None) -> bool:
+    """Whether an entry of no_proxy names a host: "*", a domain, a host with its port, a network."""
+    with suppress(ValueError):  # no network, or no address
+        return ip_address(host) in ip_network(name, strict=False)
+    domain = name.removeprefix("*").removeprefix(".")
+    return name == "*" or f"{host}:{port}" == name or f".{host}".endswith(f".{domain}")
 
 
 def format_of(output: Path | None, asked: str | None, known: Mapping[str, str]) -> str:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import typer
 
@@ -29,6 +28,7 @@ from aligncap.cli.console import (
     find_recordings,
     format_of,
 )
+from aligncap.endpoints import host_of
 from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.storage import write_atomic
 
@@ -231,7 +231,7 @@ def judge_settings(
             raise RecipeError(f"--judge-url {url}: give --judge-model too, as the server names it")
         return None
     key = console.environment.get("ALIGNCAP_JUDGE_KEY", "").strip()
-    if not key and url and urlsplit(url).hostname == "api.openai.com":
+    if not key and url and host_of(url) == "api.openai.com":
         key = console.environment.get("OPENAI_API_KEY", "").strip()
     return JudgeSettings(
         model=model,

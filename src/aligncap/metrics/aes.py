@@ -310,7 +310,7 @@ def read_candidates(
 
 def read_object(text: str) -> dict[str, Any]:
     """The one JSON object of a reply; MalformedReplyError where it has none or several."""
-    text = re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL)
+    text = without_thoughts(text)
     begin, end = re.search(r"[{}]", text), text.rfind("}")
     if begin is None or end < 0:
         raise MalformedReplyError("it holds no whole JSON object")
@@ -325,6 +325,21 @@ def read_object(text: str) -> dict[str, Any]:
         raise MalformedReplyError(f"it is not one JSON object ({reason})") from error
     assert isinstance(found, dict), "what begins with a brace is an object"
     return found
+
+
+THOUGHTS = r"think(?:ing)?|thoughts?|reasoning"
+END_OF_THOUGHTS = re.compile(rf"</(?:{THOUGHTS})>|◁/think▷|<\|message\|>", re.IGNORECASE)
+
+
+def without_thoughts(text: str) -> str:
+    """What a reply says after its thoughts, of which a chat template may have opened the tag;
+    MalformedReplyError where they do not end."""
+    ends = [found.end() for found in END_OF_THOUGHTS.finditer(text)]
+    # A tag that is quoted after the thoughts ends none.
+    end = next((at for at in reversed(ends) if "{" in text[at:]), 0)
+    if not end and re.match(rf"\s*(?:<(?:{THOUGHTS})>|◁think▷)", text, re.IGNORECASE):
+        raise MalformedReplyError("its thoughts do not end in an object")
+    return text[end:]
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

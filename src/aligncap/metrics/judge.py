@@ -139,17 +139,25 @@ class EndpointModel:
 def read_completion(table: Any) -> Reply:
     """The reply in a chat completion's JSON; LookupError or TypeError where it is none."""
     choice = table["choices"][0]
-    text = choice["message"]["content"]
+    content = choice["message"]["content"]
     usage = table.get("usage") or {}
-    if not isinstance(text, str | None):
+    if not isinstance(content, str | list | None):
         raise TypeError
     return Reply(
-        text=text or "",
+        text=text_of_content(content or ""),
         finish=str(choice.get("finish_reason") or ""),
         served=str(table.get("model") or ""),
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
         completion_tokens=int(usage.get("completion_tokens") or 0),
     )
+
+
+def text_of_content(content: str | Sequence[Any]) -> str:
+    """The text of a message, which may be a list of parts; its thoughts and pictures are none."""
+    if isinstance(content, str):
+        return content
+    texts = [part if isinstance(part, str) else part.get("text") for part in content]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 class LocalModel:

@@ -26,7 +26,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from aligncap import __version__
 from aligncap.captioner.prompts import INSTRUCTIONS
 from aligncap.clues import detect_language
+from aligncap.data.manifest import read_rows
 from aligncap.errors import AlignCapError, DataError, UnknownNameError
+from aligncap.metrics.judge import text_of_content
 from aligncap.preference.judges import combined
 from aligncap.preference.store import (
     Candidate,
@@ -200,13 +202,8 @@ def read_pairs(path: Path) -> Iterator[tuple[PreferencePair, str]]:
 
     Raises DataError, which names the line, at the first that is no pair.
     """
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _read(line, path, number)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); give a file of JSON lines") from error
+    for place, row in read_rows(path, what="pairs"):
+        yield _read(row, path, place)
 
 
 def import_pairs(store: PreferenceStore, path: Path) -> int:
@@ -215,7 +212,15 @@ def import_pairs(store: PreferenceStore, path: Path) -> int:
     builder = f"imported|{path.name}|sha256:{fingerprint[:16]}"
     groups: dict[tuple[str, str], dict[PreferencePair, str]] = {}
     for pair, file in read_pairs(path):
-        groups.setdefault((pair.utterance, pair.language), {})[pair] = file
+        pairs = groups.setdefault((pair.utterance, pair.language), {})
+        if pairs and file != (other := next(iter(pairs.values()))):
+            raise DataError(
+                f"{path}: clip {pair.utterance!r} is of two recordings, {other!r} and {file!r}; "
+                "give each an id of its own"
+            )
+        pairs[pair] = file
+    if not groups:
+        raise DataError(f"{path}: holds no pair; write one a line")
     store.pairs.begin(builder)
     for (utterance, language), pairs in groups.items():
         once = {one.key: one for pair in pairs for one in (pair.rejected, pair.chosen)}
@@ -249,30 +254,56 @@ def _details(candidate: Candidate) -> Row:
     }
 
 
-def _read(line: str, path: Path, number: int) -> tuple[PreferencePair, str]:
-    place = f"{path}:{number}"
+def _read(row: Row, path: Path, place: str) -> tuple[PreferencePair, str]:
     try:
-        row = json.loads(line)
         own = row.get(OWN) or {}
-        chosen, rejected = _text(row["chosen"]), _text(row["rejected"])
-        audios = row.get("audios") or [""]
-        name = str(row.get("id") or audios[0] or f"{path.stem}:{number}")
+        if not isinstance(own, dict):
+            raise TypeError(f"{OWN!r} is no object")
+        chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
+        file = _audio(row)
+        # Who made the row elsewhere may name no clip.
+        name = _name(row) or file or f"{path.stem}:{place.rpartition(':')[2]}"
         utterance = own.get("utterance", name)
-        language = own.get("language") or detect_language(chosen)
+        languages = [own.get("language") or detect_language(text) for text in (chosen, rejected)]
+        if languages[0] != languages[1]:
+            raise TypeError("'chosen' and 'rejected' are in two languages")
+        language = languages[0]
         pair = PreferencePair(
             _candidate(utterance, language, chosen, own.get("chosen")),
             _candidate(utterance, language, rejected, own.get("rejected")),
             # Who made the row elsewhere did not say by how much.
             own.get("margin", 1.0),
         )
-        return pair, str(own.get("file", audios[0]))
+        return pair, str(own.get("file", file))
     except AlignCapError as error:
         raise DataError(f"{place}: {error}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(
-            f"{place}: is no pair ({error!r}); each line holds prompt, chosen and rejected, or "
+            f"{place}: is no pair: {reason}; each line holds prompt, chosen and rejected, or "
             "conversations, chosen and rejected"
         ) from error
+
+
+def _name(row: Row) -> str:
+    """The name of the clip, which may be a whole number; "" if the row has none."""
+    name = row.get("id")
+    if name is None or name == "":
+        return ""
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise TypeError("'id' is neither text nor a whole number")
+    return str(name)
+
+
+def _audio(row: Row) -> str:
+    """The file of the recording: "audios" is one text or a list of one; "" if there is none."""
+    audios = row.get("audios") or []
+    files = [audios] if isinstance(audios, str) else audios
+    if not isinstance(files, list) or not all(isinstance(one, str) for one in files):
+        raise TypeError("'audios' is no text and no list of texts")
+    if len(files) > 1:
+        raise TypeError(f"'audios' names {len(files)} recordings, a pair is of one")
+    return files[0] if files else ""
 
 
 def _candidate(utterance: str, language: str, text: str, details: Row | None) -> Candidate:
@@ -282,12 +313,27 @@ def _candidate(utterance: str, language: str, text: str, details: Row | None) ->
     return Candidate(utterance, language, text, ids, details["log_probability"], details["method"])
 
 
-def _text(answer: object) -> str:
-    """A caption: plain, as a message, or as the last of several messages."""
+def _text(row: Row, key: str) -> str:
+    """A caption: plain, as a message, or as the last of several messages; a message's content may
+    be a list of parts, whose texts are read."""
+    answer = row[key]
     if isinstance(answer, list):
+        if not answer:
+            raise TypeError(f"{key!r} is an empty list")
         answer = answer[-1]
     if isinstance(answer, dict):
         answer = answer["value"] if "value" in answer else answer["content"]
+    if isinstance(answer, list):
+        if not all(isinstance(part, str) or is_text_part(part) for part in answer):
+            raise TypeError(f"{key!r} has a part that is no text")
+        answer = text_of_content(answer)
     if not isinstance(answer, str):
-        raise TypeError(f"a caption is text, not {answer!r}")
-    return answer
+        raise TypeError(f"{key!r} is no text")
+    if not answer.strip():
+        raise TypeError(f"{key!r} is empty")
+    return answer.encode("utf-8").decode()
+
+
+def is_text_part(part: object) -> bool:
+    """Whether a part of a message's content is {"type": "text", "text": …}."""
+    return isinstance(part, dict) and isinstance(part.get("text"), str)
