@@ -133,3 +133,35 @@ def test_an_answer_that_is_no_text_is_one_line(merged: Path) -> None:
     ):
         runtime(merged, server.url).generate(prompts(merged)[:1], GREEDY)
     assert len(server.asked) == 2
+
+
+def answering(text: str, tokens: int = 1) -> Answer:
+    choice = {"text": text, "finish_reason": "stop"}
+    choice["logprobs"] = {"token_logprobs": [-1.0] * tokens}
+    return Answer(json.dumps({"choices": [choice]}).encode())
+
+
+def test_an_empty_answer_is_no_caption_and_the_others_go_on(
+    merged: Path, example_clips: list[Path]
+) -> None:
+    texts = ["", "A calm voice.", " \n"]
+    clips: list[list[int]] = []
+
+    def behave(asked: Asked) -> Answer:
+        prompt = asked.body["prompt"]
+        clips.extend([prompt] if prompt not in clips else [])
+        return answering(texts[clips.index(prompt)])
+
+    with serving(behave) as server:
+        endpoint = EndpointSettings(url=server.url, concurrency=1)
+        empty, said, blank = load(merged, endpoint=endpoint).caption_many(example_clips[:3])
+    assert said.text == "A calm voice."
+    for one in (empty, blank):
+        assert isinstance(one, EndpointError)
+        assert "the server's answer is empty" in str(one)
+
+
+def test_a_long_answer_is_read_in_part(merged: Path) -> None:
+    with serving(lambda asked: answering("angry " * 500_000, 20)) as server:
+        [[found]] = runtime(merged, server.url).generate(prompts(merged)[:1], GREEDY)
+    assert len(found.ids) <= 100 * GREEDY.max_length + 1

@@ -39,6 +39,7 @@ from aligncap.captioner.runtimes import (
     Hypothesis,
     LanguageRuntime,
     ResponseRules,
+    empty_answer,
 )
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.clues import arousal_valence, audible_gender, emotion_of, find_clues, judge, levels
@@ -46,7 +47,6 @@ from aligncap.errors import (
     AlignCapError,
     AudioError,
     DataError,
-    EndpointError,
     MissingModelError,
     NoSpeechError,
     RecipeError,
@@ -368,8 +368,7 @@ class Captioner:
         A recording is a file, a Waveform, or an array of samples ([time] or [time, channels])
         together with `rate_hz`. With `candidates` above 1, the record holds other captions too.
         Raises AudioError for a recording that cannot be read, NoSpeechError where it has no speech,
-        UnknownNameError for a language the model does not write; of several recordings, for the
-        first that fails (`caption_many` goes on).
+        UnknownNameError for a language it does not write: the first (`caption_many` goes on).
         """
         several = source if isinstance(source, list | tuple) else [source]
         captions = []
@@ -475,13 +474,9 @@ class Captioner:
         for one in batch:
             if isinstance(one, AlignCapError):
                 yield one
-            elif hypotheses := next(found):
-                yield CaptionCandidates(one, hypotheses)
-            else:
-                yield EndpointError(
-                    f"{self.meta.name}: the server's answer is empty; start it with a checkpoint "
-                    "of `aligncap merge`"
-                )
+                continue
+            hypotheses = next(found)
+            yield CaptionCandidates(one, hypotheses) if hypotheses else empty_answer(self.meta.name)
 
 
 def _in_memory(source: Source | Array, rate_hz: int | None) -> Source:
@@ -585,10 +580,8 @@ def _open_speech_tokenizer(
 ) -> SpeechTokenizer:
     """The tokenizer that the model was trained with, from `path` or the model's folder."""
     encoder = folder / ENCODER_FOLDER
-    if path is None and encoder.is_dir():
-        path = encoder
-    elif path is None and meta.tokenizer.name == "builtin":
-        path = folder
+    own = encoder if encoder.is_dir() else folder if meta.tokenizer.name == "builtin" else None
+    path = path or own
     try:
         tokenizer = open_tokenizer(meta.tokenizer.name, path, **meta.tokenizer.options)
     except MissingModelError as error:

@@ -324,8 +324,7 @@ class EndpointRuntime:
             if given.top_k:
                 fields["top_k"] = given.top_k
             found += self._complete(prompt, options, {**fields, "n": missing})
-        said = {one.ids: one for one in found if self._vocabulary.decode(one.ids).strip()}
-        return sorted_by_score(said.values())
+        return sorted_by_score({one.ids: one for one in found}.values())
 
     def _complete(
         self, prompt: Sequence[int], options: DecodeOptions, how: Mapping[str, object]
@@ -348,7 +347,8 @@ class EndpointRuntime:
             )
         except NoReplyError as error:
             raise EndpointError(f"{self._name}: {error}") from error
-        return [self._hypothesis(choice, options) for choice in choices]
+        said = (choice for choice in choices if choice["text"].strip())  # an empty one is none
+        return [self._hypothesis(choice, options) for choice in said]
 
     def _hypothesis(self, choice: Any, options: DecodeOptions) -> Hypothesis:
         """One answer, up to its first end."""
@@ -376,6 +376,13 @@ class EndpointRuntime:
         if ended and (not ids or ids[-1] not in self._rules.stop_ids):
             ids.append(self._vocabulary.eos_id)
         return ids
+
+
+def empty_answer(model: str) -> EndpointError:
+    """What is wrong where a server's answer has no words."""
+    return EndpointError(
+        f"{model}: the server's answer is empty; start it with a checkpoint of `aligncap merge`"
+    )
 
 
 def _choices_in(table: Any) -> list[Any]:
