@@ -1,6 +1,8 @@
 """What is measured does not depend on how a sound is stored: container, level, offset, channels,
 rate, and whether files were joined. What would be misread is refused in one line."""
 
+import io
+import json
 import math
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 
 from aligncap.acoustics import measure as measure_by_its_former_name
 from aligncap.audio import from_array, load
+from aligncap.cli.console import Console
+from aligncap.cli.main import main
 from aligncap.data.splits import read_sound, read_sound_header
 from aligncap.errors import AudioError
 from aligncap.prosody import measure
@@ -155,6 +159,19 @@ def test_facts_are_those_of_the_plain_recording(
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_containers_change_nothing(tmp_path, container):
     assert_alike(facts(written(tmp_path, speech(), kind=CONTAINERS[container])), plain())
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_standard_input_takes_the_bytes_of_any(tmp_path, container):
+    kind = CONTAINERS[container]
+    file = written(tmp_path, speech()[:30_000], rate_of(kind), kind=kind)
+    out, errors = io.StringIO(), io.StringIO()
+    stdin = io.TextIOWrapper(io.BytesIO(file.read_bytes()))
+    command = ["measure", "-", "--format", "jsonl"]
+    assert main(command, console=Console(stdin=stdin, stdout=out, stderr=errors)) == 0
+    assert json.loads(out.getvalue())["speech_s"] == pytest.approx(
+        facts(file)["speech_s"], abs=0.01
+    )
 
 
 @pytest.mark.parametrize("kind", EIGHT_BITS)
@@ -388,6 +405,12 @@ def test_joined_mp3_are_read_whatever_lies_between(tmp_path, joint):
     joined.write_bytes(MP3_JOINTS[joint](one.read_bytes()))
     # A count tells how much silence the encoder added at both ends: without it, that stays.
     assert load(joined).duration_s == pytest.approx(2 * load(one).duration_s, abs=0.25)
+
+
+def test_what_only_looks_like_frames_is_refused(tmp_path):
+    one = written(tmp_path, speech()[:16_000], kind=CONTAINERS["mp3"])
+    one.write_bytes(one.read_bytes() + b"\xff\xfb\x90\0\0" * 100_000)
+    assert "is damaged" in refusal(one)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

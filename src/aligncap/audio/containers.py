@@ -222,13 +222,13 @@ def _found(opened: BinaryIO, pattern: "re.Pattern[bytes]", magic: bytes, start: 
     """Where from `start` on a pattern that begins with `magic` is next found."""
     while True:
         opened.seek(start)
-        block = opened.read(1 << 20)
+        block = opened.read(1 << 16)
         at = block.find(magic)
         while at >= 0:
             if pattern.match(block, at):
                 return start + at
             at = block.find(magic, at + 1)
-        if len(block) < 1 << 20:
+        if len(block) < 1 << 16:
             return None
         start += len(block) - 64
 
@@ -272,6 +272,7 @@ _KBPS = {
 _MP3_RATES_HZ = (44_100, 48_000, 32_000)
 _FRAME_HEAD = re.compile(rb"\xff[\xe2-\xff][\x10-\xef]")
 _COUNTED = re.compile(rb"Xing|Info|VBRI")
+_MOST_TRIES = 5_000  # of bytes that look like a frame; 10 MB of noise have fewer
 _COUNT_SLACK = 8  # frames; some writers count their header, some forget a tag
 
 
@@ -349,7 +350,7 @@ def _mp3_parts(file: Path, opened: BinaryIO, size: int) -> list[Part]:
             continue
         length = _frame_length(head)
         if not length:
-            at = _next_frame(opened, at + 1)
+            at = _next_frame(file, opened, at + 1)
             continue
         promised = _promised_frames(head[:length])
         if tagged or promised is not None:
@@ -373,13 +374,16 @@ def _mp3_parts(file: Path, opened: BinaryIO, size: int) -> list[Part]:
     return [one.part(stop) for one, stop in zip(found, stops, strict=True)] or [Part(0, size)]
 
 
-def _next_frame(opened: BinaryIO, start: int) -> int | None:
+def _next_frame(file: Path, opened: BinaryIO, start: int) -> int | None:
     """Where, after something else, two frames of an mp3 follow each other."""
-    while (at := _found(opened, _FRAME_HEAD, b"\xff", start)) is not None:
+    for _ in range(_MOST_TRIES):
+        at = _found(opened, _FRAME_HEAD, b"\xff", start)
+        if at is None:
+            return None
         opened.seek(at)
         length = _frame_length(opened.read(4))
         opened.seek(at + length)
         if length and _frame_length(opened.read(4)):
             return at
         start = at + 1
-    return None
+    raise AudioError(f"{file}: is damaged or no mp3; export it again as wav or flac")

@@ -386,7 +386,10 @@ def _of_manifest(manifest: Path) -> Iterator[Recording]:
                 yield Recording(place, DataError(wrong))
 
 
-SOUND_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd", b"ID3", b"\xff\xfb")
+SOUND_MAGIC = (
+    *(b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"fLaC", b"OggS", b"FORM", b"caff", b".snd"),
+    *(b"NIST_1A", b"ID3", b"\xff\xfa", b"\xff\xfb", b"\xff\xf2", b"\xff\xf3", b"\xff\xe3"),
+)
 """How a sound file begins; on standard input, it tells audio from a list of paths."""
 
 
