@@ -4,8 +4,11 @@ The clues do not depend on spacing, punctuation, case, width or what is invisibl
 where its clause or its list of adjectives does; the time is linear in the text.
 """
 
+import io
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -18,10 +21,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aligncap.alignment.examples import read_rows, write_rows
+from aligncap.cli.caption import format_record
+from aligncap.cli.console import Console, for_terminal, write_any_text
+from aligncap.cli.main import main
 from aligncap.clues import detect_language, find_clues
 from aligncap.clues.grammar import CLAUSE, kinds_of, known_english_words
 from aligncap.clues.vocabulary import LONGEST_TEXT
+from aligncap.data.layouts import read_lines
+from aligncap.errors import DataError, RecipeError
+from aligncap.recipes import read_toml
 from aligncap.values import LANGUAGES
+from cli.conftest import Aligncap
+from support.rows import SOURCE, tiny_rows
 
 CAPTIONS = Path(__file__).parents[3] / "shared/data/captions"
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e"
@@ -225,3 +237,155 @@ def test_what_is_no_caption_is_read_in_part() -> None:
 def test_chunks_are_sought_in_a_hundred_words_at_a_time() -> None:
     kinds = kinds_of(known_english_words(["low", "voice", "x"] * 500))
     assert max(len(clause.group()) for clause in CLAUSE.finditer(kinds)) == 100
+
+
+SAD = "一名女性悲伤地低声说话，语速很慢。"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("The woman’s voice is soft.", "utf-8"),
+        ("The woman’s voice is soft.", "utf-8-sig"),
+        ("The woman’s voice is soft.", "utf-16"),
+        (SAD, "utf-8"),
+        (SAD, "utf-8-sig"),
+        (SAD, "utf-16"),
+        (SAD, "gb18030"),
+        ("悲伤的女声", "gb18030"),
+        ("愤怒", "gb18030"),
+        ("囧，她很生气", "gb18030"),
+        (f"{SAD}\n{SAD}", "gb18030"),
+        (f"A sad woman, {SAD}", "gb18030"),
+    ],
+)
+def test_captions_are_read_as_they_were_written(tmp_path: Path, text: str, encoding: str) -> None:
+    path = tmp_path / "c.txt"
+    path.write_bytes(text.encode(encoding))
+    assert [line for _, line in read_lines(path)] == text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("The woman’s voice is soft.", "cp1252"),
+        ("“Angry” voice — loud", "cp1252"),
+        ("naïve café", "cp1252"),
+        ("Élan; ça m’énerve", "cp1252"),
+        ("Müde Stimme, ängstlich", "latin-1"),
+        ("¿Qué? ¡Sí! señor", "latin-1"),
+        ("Голос женщины грустный и тихий", "cp1251"),
+        ("Голос женщины грустный и тихий", "koi8-r"),
+        ("여자가 슬픈 목소리로 천천히 말하고 있다. 낮은 음조와 작은 음량", "euc-kr"),
+        ("女性が悲しい声でゆっくり話している", "shift-jis"),
+        ("女性が悲しい声でゆっくり話している", "euc-jp"),
+        ("一名女性悲傷地低聲慢慢說話", "big5"),
+        ("A sad woman.", "utf-16-le"),
+        ("A sad woman.", "utf-16-be"),
+        ("A sad woman.", "utf-32"),
+    ],
+)
+def test_captions_in_another_encoding_are_refused(tmp_path: Path, text: str, encoding: str) -> None:
+    path = tmp_path / "c.txt"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        list(read_lines(path))
+
+
+def test_a_mark_is_passed_over_in_recipes_and_rows(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_bytes(b"\xef\xbb\xbfkind = 'kd'\r\n")
+    assert read_toml(recipe) == {"kind": "kd"}
+    recipe.write_bytes("kind = 'café'".encode("cp1252"))
+    with pytest.raises(RecipeError, match="is not UTF-8; save it as UTF-8"):
+        read_toml(recipe)
+    rows = tmp_path / "rows.jsonl"
+    write_rows(rows, SOURCE, tiny_rows(2))
+    told = rows.read_bytes()
+    rows.write_bytes(b"\xef\xbb\xbf" + told.replace(b"\n", b"\r\n"))
+    assert len(list(read_rows(rows))) == 2
+    rows.write_bytes(told + b'{"id": "\xe9"}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl:4: not UTF-8; save the rows as UTF-8"):
+        list(read_rows(rows))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_of_paths_is_read_from_standard_input(
+    aligncap: Aligncap, example_clips: list[Path], encoding: str, end: str
+) -> None:
+    paths = "".join(f"{clip}{end}" for clip in example_clips[:2])
+    ran = aligncap("caption", "-", "--format", "jsonl", stdin=paths.encode(encoding))
+    assert ran.code == 0
+    found = [json.loads(line)["file"] for line in ran.out.splitlines()]
+    assert found == [str(clip) for clip in example_clips[:2]]
+
+
+def test_a_manifest_in_another_encoding_is_an_error_in_its_place(
+    aligncap: Aligncap, example_clips: list[Path], tmp_path: Path
+) -> None:
+    manifest = tmp_path / "m.jsonl"
+    row = json.dumps({"file": str(example_clips[0])}).encode()
+    manifest.write_bytes(b"\xef\xbb\xbf" + row + b'\n{"file": "caf\xe9.wav"}\n' + row + b"\n")
+    ran = aligncap("caption", manifest, "--format", "jsonl")
+    assert "m.jsonl:2: not UTF-8; save the manifest as UTF-8" in ran.out
+    assert ran.code == 1
+
+
+def test_captions_on_standard_input_are_utf_8(aligncap: Aligncap) -> None:
+    ran = aligncap("clues", "-", "--format", "jsonl", stdin=b"\xef\xbb\xbfsad\r\n\n" + SAD.encode())
+    assert [json.loads(line)["text"] for line in ran.out.splitlines()] == ["sad", SAD]
+    aligncap("clues", "-", stdin=b"caf\xe9").refused("stdin:1: not UTF-8; save the text as UTF-8")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "gbk", "utf-8"])
+@pytest.mark.parametrize("text", [SAD, "✓ – é 😀", "\udcff"])
+def test_a_console_that_lacks_a_letter_does_not_end_the_batch(encoding: str, text: str) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    write_any_text(out)
+    console = Console(stdout=out, stderr=out)
+    assert main(["clues", text, "--format", "jsonl"], console=console) == 0
+    assert main(["clues", text], console=console) == 0
+    written = out.buffer.getvalue().decode(encoding)
+    assert json.loads(written.splitlines()[0])["text"] == text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "cp1252"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"LANG": "C"},
+    ],
+)
+def test_the_command_writes_to_any_console(environment: dict[str, str]) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "aligncap", "clues", "✓ sad", "--format", "jsonl"],
+        capture_output=True,
+        env={**os.environ, **environment},
+        check=True,
+    )
+    assert json.loads(ran.stdout)["emotion"] == "sad"
+
+
+CONTROLS = "\x1b]0;title\x07 \x1b[31mred\x9b2J\rover\x7f\u202edlrow\u2066"
+
+
+def test_what_steers_a_terminal_is_escaped(aligncap: Aligncap) -> None:
+    assert for_terminal("a\tb\nc 悲 é") == "a\tb\nc 悲 é"
+    record = {"file": f"{CONTROLS}.wav", "duration_s": 1.0, "caption": CONTROLS, "clues": []}
+    record["candidates"] = [CONTROLS]
+    shown = [
+        for_terminal(CONTROLS),
+        format_record(record, "text", evidence=False, colour=False),
+        aligncap("clues", CONTROLS).out,
+        aligncap("clues", CONTROLS, "--format", "jsonl").out,
+        aligncap("measure", f"{CONTROLS}.wav").err,
+        aligncap("evaluate", "--hypotheses", CONTROLS, "--references", CONTROLS).err,
+    ]
+    for text in shown:
+        assert "\\u001b" in text
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\u2066]", text)
+    assert json.loads(shown[3])["text"] == CONTROLS

@@ -171,9 +171,9 @@ def _decoded(file: Path) -> str:
         raise DataError(f"{file}: cannot be read ({error.strerror}); fetch it anew") from error
     with suppress(DataError):
         return decoded(data, str(file), "file")
-    with suppress(UnicodeDecodeError):
+    with suppress(UnicodeDecodeError, DataError):
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return data.decode("utf-16")
+            return decoded(data.decode("utf-16").encode(), str(file), "file")
         if _is_chinese(text := data.decode("gb18030")):
             return text
     raise DataError(f"{file}: neither UTF-8, UTF-16 nor Chinese in GB 18030; save it as UTF-8")
