@@ -16,6 +16,9 @@ from typing import Any
 
 from aligncap.errors import AlignCapError, DataError
 
+AGAIN = "save the model again or download it again"
+"""The cure of a damaged file of a model folder."""
+
 MOST_JSON_BYTES = 2**27
 """Of a JSON file in a model folder; the largest tokenizers take 40 MB."""
 
@@ -42,7 +45,10 @@ def reading(path: Path, *, cure: str, refused: type[AlignCapError] = DataError) 
         yield
     except (AlignCapError, ModuleNotFoundError):
         raise
-    except Exception as error:  # libraries raise all kinds, bare Exception among them
+    except BaseException as error:
+        # Libraries raise all kinds, bare Exception among them; Rust's panics are not even that.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise refused(f"{path}: is damaged ({reason_of(error)}); {cure}") from error
 
 
@@ -103,7 +109,7 @@ def read_table(path: Path, *, cure: str) -> dict[str, Any]:
     """A JSON file that holds an object."""
     table = read_json(path, cure=cure)
     if not isinstance(table, dict):
-        raise DataError(f"{path}: is no JSON object; {cure}")
+        raise DataError(f"{path}: is damaged (no JSON object); {cure}")
     return table
 
 

@@ -5,7 +5,6 @@ without reading a weight: what is missing is named, and what is here and does no
 training would before its first step.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from aligncap.captioner.model import (
     has_adapter,
     open_backbone,
     pretrained_vocabulary,
+    read_adapter_config,
     set_speech_rows,
     small_config,
     small_llama,
@@ -329,8 +329,7 @@ def _plan_start(settings: ModelSettings, folder: Path) -> PlannedModel:
     meta, lora = read_meta(folder), settings.lora
     if meta.base:
         needed.append(_needed_model(meta.base))
-        saved = json.loads((folder / ADAPTER_FOLDER / "adapter_config.json").read_text("utf-8"))
-        lora = AdapterSettings(rank=saved["r"], targets=tuple(saved["target_modules"]))
+        lora = read_adapter_config(folder / ADAPTER_FOLDER)
     name = meta.base or str(folder)
     config = _config_of(name)
     if config is None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from aligncap.captioner.prompts import ACOUSTIC_PROMPT_SOURCES, PromptTemplate
 from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary, VocabularyShape
@@ -26,6 +26,7 @@ from aligncap.errors import (
     RecipeError,
     UnknownNameError,
 )
+from aligncap.foreign import AGAIN, read_table, reading, refuse_code
 from aligncap.storage import atomic_folder, check_outputs, fingerprint_of_files
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ RUN_MODEL_FOLDER = "model"
 
 WEIGHTS = ("full", "adapter")
 
+MOST_TOKENS = 10_000
+LONGEST_SPEECH_S = 3600.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechTokenizerMeta:
@@ -60,6 +64,10 @@ class SpeechTokenizerMeta:
     options: Mapping[str, int] = field(default_factory=dict)
     """Its options by name, such as the depth."""
 
+    def __post_init__(self) -> None:
+        if {"name", "path"} & self.options.keys():
+            raise DataError("a speech tokenizer's name and path are no options of it")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionLimits:
@@ -72,10 +80,14 @@ class CaptionLimits:
     """Longer speech is captioned by its pieces."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_tokens <= self.max_tokens or self.max_speech_s <= 0.0:
+        if not (
+            1 <= self.min_tokens <= self.max_tokens <= MOST_TOKENS
+            and 0.0 < self.max_speech_s <= LONGEST_SPEECH_S
+        ):
             raise RecipeError(
                 f"caption limits: {self.min_tokens} to {self.max_tokens} tokens over "
-                f"{self.max_speech_s} s; needs 1 <= minimum <= maximum and some speech"
+                f"{self.max_speech_s} s; needs 1 <= minimum <= maximum <= {MOST_TOKENS:,} and "
+                f"some speech, at most {LONGEST_SPEECH_S:,.0f} s"
             )
 
 
@@ -147,12 +159,11 @@ def read_meta(folder: Path) -> ModelMeta:
         raise MissingModelError(
             f"{folder}: holds no {META_FILE}, so it is no AlignCap model; {_instead(folder)}"
         )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+    refuse_code(folder)
+    values = read_table(path, cure=AGAIN)
+    with reading(path, cure=AGAIN):
         written = values.pop("format")
         newer = written > FORMAT
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is damaged ({error!r}); save the model again") from error
     if newer:
         raise MissingModelError(
             f"{folder}: written by a newer AlignCap (format {written}, this reads up to {FORMAT}); "
@@ -178,7 +189,9 @@ def _read(kind: Any, table: Any, place: str) -> Any:
             values[name] = _read(hint, value, f"{place} [{name}]")
             continue
         wanted = {tuple: list, Mapping: dict}.get(origin, (int, float) if hint is float else hint)
-        if not isinstance(value, wanted):
+        inner = get_args(hint)[-1:] if origin is Mapping else get_args(hint)[:1]
+        parts = value.values() if isinstance(value, dict) else value if origin is tuple else ()
+        if not isinstance(value, wanted) or not all(isinstance(one, inner) for one in parts):
             raise DataError(
                 f"{place}: {name} is {value!r}, which does not fit; save the model again"
             )
@@ -422,7 +435,8 @@ def load_vocabulary(folder: Path, meta: ModelMeta | None = None) -> Vocabulary:
     meta = meta or read_meta(folder)
     merged = folder / TEXT_TOKENIZER_FILE
     path = merged if merged.is_file() else folder / TOKENIZER_FILE
-    return Vocabulary.load(path, meta.vocabulary)
+    with reading(path, cure=AGAIN):
+        return Vocabulary.load(path, meta.vocabulary)
 
 
 def load_torch(

@@ -36,8 +36,12 @@ from transformers import DynamicCache
 from aligncap.captioner.prompts import SharedPromptBatch, drop_columns, prompt_columns
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, MissingModelError, RecipeError
+from aligncap.foreign import AGAIN, check_tensors, read_table, reading
 from aligncap.recipes import Count, recipe_section
-from aligncap.training.pretrained import load_causal_lm, load_tokenizer
+from aligncap.training.pretrained import check_finite, load_causal_lm, load_tokenizer
+
+LARGEST_RANK = 1024
+"""Of an adapter that is opened."""
 
 MASKED_ATTENTION = ("sdpa", "eager")
 """Attention implementations that accept a mask of shape [B, 1, T, T]."""
@@ -543,15 +547,36 @@ def load_adapter(
 
     MissingModelError where the folder holds no adapter in safetensors; nothing is unpickled.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     if not (folder / "adapter_model.safetensors").is_file():
         raise MissingModelError(
             f"{folder}: no adapter_model.safetensors in it; save the model again"
         )
-    with _quiet_peft():
-        adapted = PeftModel.from_pretrained(causal_lm, folder, is_trainable=trainable)
+    read_adapter_config(folder)
+    shapes = check_tensors(folder / "adapter_model.safetensors", cure=AGAIN)
+    with reading(folder, cure=AGAIN):
+        with _quiet_peft():
+            adapted = PeftModel.from_pretrained(causal_lm, folder, is_trainable=trainable)
+        wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        if wanted.keys() != shapes.keys():
+            raise ValueError(f"{min(wanted.keys() ^ shapes.keys())} does not fit the base")
+        check_finite(adapted)
     return CaptionModel(adapted, vocabulary)
+
+
+def read_adapter_config(folder: Path) -> AdapterSettings:
+    """What adapter_config.json says; DataError where the adapter is none of ours."""
+    path = folder / "adapter_config.json"
+    table = read_table(path, cure=AGAIN)
+    kind, rank, targets = (table.get(key) for key in ("peft_type", "r", "target_modules"))
+    if kind != "LORA" or table.get("megatron_config") or table.get("auto_mapping"):
+        raise DataError(f"{path}: is of the kind {kind!r}, not plain LORA; {AGAIN}")
+    if not isinstance(rank, int) or not 1 <= rank <= LARGEST_RANK:
+        raise DataError(f"{path}: r is {rank!r}, must be 1 to {LARGEST_RANK}; {AGAIN}")
+    if not isinstance(targets, list) or not all(isinstance(one, str) for one in targets):
+        raise DataError(f"{path}: target_modules is no list of names; {AGAIN}")
+    return AdapterSettings(rank=rank, targets=tuple(targets))
 
 
 @contextmanager

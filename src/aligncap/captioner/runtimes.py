@@ -11,8 +11,9 @@ temperature 1. Log-probabilities are the server's, over its whole vocabulary.
 """
 
 import ctypes
-import json
+import math
 import os
+import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,9 +23,20 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 from weakref import WeakMethod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary
 from aligncap.endpoints import COMPLETIONS, Endpoint, NoReplyError, ServerSettings
-from aligncap.errors import EndpointError, MissingModelError, RecipeError
+from aligncap.errors import DataError, EndpointError, MissingModelError, RecipeError
+from aligncap.foreign import (
+    AGAIN,
+    LARGEST_WEIGHT,
+    check_regular,
+    read_json,
+    read_table,
+    reading,
+)
 from aligncap.tokenizers.builtin import leave_threads_alone
 
 CT2_FOLDER = "ct2"
@@ -161,6 +173,114 @@ class LanguageRuntime(Protocol):
         """For each prompt up to `options.captions` responses, at least one, best first."""
 
 
+CT2_BYTES = (4, 1, 2, 4, 2, 2)
+"""Of a number by CTranslate2's types: float32, int8, int16, int32, float16, bfloat16."""
+
+CT2_SHAPES = {
+    "embeddings/weight": ("rows", "narrow"),
+    "projection/weight": ("text", "narrow"),
+    "self_attention/linear_0/weight": (None, "width"),
+    "self_attention/linear_1/weight": ("width", "width"),
+    "ffn/linear_0/weight": ("inner", "width"),
+    "ffn/linear_0_noact/weight": ("inner", "width"),
+    "ffn/linear_1/weight": ("width", "inner"),
+}
+"""Endings of the matrices of a decoder, and what their sides must be."""
+
+
+def check_ct2(folder: Path, text_rows: int) -> list[str]:
+    """The names of a `ct2` folder's ids; DataError where its files do not hold one decoder whose
+    shapes fit together and whose numbers are finite."""
+    names = read_json(folder / "vocabulary.json", cure=AGAIN)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{folder / 'vocabulary.json'}: is no list of names; {AGAIN}")
+    read_table(folder / "config.json", cure=AGAIN)
+    path = folder / "model.bin"
+    check_regular(path, cure=AGAIN)
+    with reading(path, cure=AGAIN):
+        arrays = _ct2_arrays(np.memmap(path, dtype=np.uint8, mode="r"))
+        rows, narrow = arrays["decoder/embeddings/weight"].shape
+        width = narrow  # OPT's small models project embeddings to another width
+        if "decoder/project_in/weight" in arrays:
+            width = arrays["decoder/project_in/weight"].shape[0]
+        sides = {"rows": len(names), "text": text_rows, "width": width, "narrow": narrow}
+        if rows != len(names):
+            raise ValueError(f"{rows} embeddings for {len(names)} names")
+        for name, array in arrays.items():
+            _check_ct2_array(name, array, arrays, sides)
+        heads = int(arrays["decoder/num_heads"])
+        if not 1 <= heads <= width or width % heads:
+            raise ValueError(f"{heads} heads in a width of {width}")
+        rotated = (int(array) for name, array in arrays.items() if name.endswith("rotary_dim"))
+        if not all(0 <= size <= width // heads for size in rotated):
+            raise ValueError("positions turn more than a head")
+    return names
+
+
+def _ct2_arrays(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """The arrays of a model.bin by name; ValueError or a struct.error where it is cut short."""
+    types = (np.float32, np.int8, np.int16, np.int32, np.float16, np.uint16)
+    place = 0
+
+    def take(form: str) -> Any:
+        nonlocal place
+        (value,) = struct.unpack_from(f"<{form}", data.data, place)
+        place += struct.calcsize(f"<{form}")
+        return value
+
+    def text() -> str:
+        return str(take(f"{take('H')}s")[:-1].decode("utf-8"))
+
+    version, kind, _, count = take("I"), text(), take("I"), take("I")
+    if version > 6 or kind != "TransformerDecoderSpec" or count > len(data) // 8:
+        raise ValueError(f"holds a {kind[:40]!r} in format {version}")
+    arrays: dict[str, NDArray[Any]] = {}
+    for _ in range(count):
+        name = text()
+        shape = tuple(take("I") for _ in range(take("B")))
+        kind_of, size = take("B"), take("I")
+        if size != math.prod(shape) * CT2_BYTES[kind_of] or size > len(data) - place:
+            raise ValueError(f"{name[:60]} does not have the size of its shape")
+        arrays[name] = data[place : place + size].view(types[kind_of]).reshape(shape)
+        place += size
+    for _ in range(take("I")):
+        alias, name = text(), text()
+        arrays[alias] = arrays[name]
+    if place != len(data):
+        raise ValueError(f"has {len(data):,} bytes, not {place:,}")
+    return arrays
+
+
+def _check_ct2_array(
+    name: str, array: NDArray[Any], arrays: Mapping[str, NDArray[Any]], sides: dict[str, int]
+) -> None:
+    """ValueError where an array is not as its name and its neighbours say."""
+    layer, _, end = name.rpartition("/")
+    # The scale of int16 is one number.
+    rows = arrays[f"{layer}/weight"].shape[:1] if end in ("weight_scale", "bias") else array.shape
+    if array.shape not in (rows, ()):
+        raise ValueError(f"{name} does not fit its weight")
+    if end in ("gamma", "beta") and array.shape != (sides["width"],):
+        raise ValueError(f"{name} has the shape {array.shape}")
+    for ending, wanted in CT2_SHAPES.items():
+        if name.endswith("/" + ending):
+            known = dict(sides)
+            if "inner" in wanted:
+                last = arrays[name.partition("ffn/")[0] + "ffn/linear_1/weight"]
+                known["inner"] = last.shape[-1] if last.ndim else 0
+            if array.ndim != 2 or any(
+                side is not None and known[side] != found
+                for side, found in zip(wanted, array.shape, strict=True)
+            ):
+                raise ValueError(f"{name} has the shape {array.shape}")
+    if array.dtype.kind == "f" and array.ndim:
+        largest = np.abs(array).max(initial=0.0)
+        too_small = end == "weight_scale" and array.min(initial=1.0) < 127 / LARGEST_WEIGHT
+        too_large = end != "weight_scale" and largest > LARGEST_WEIGHT
+        if too_small or too_large or not np.isfinite(largest):
+            raise ValueError(f"{name} holds a number that is not finite or too large")
+
+
 class CT2Runtime:
     """An exported language model on CTranslate2: int8 on any CPU.
 
@@ -182,18 +302,19 @@ class CT2Runtime:
         `replicas` groups of prompts run at a time with `threads` threads each; they share the
         weights. `seed` is that of sampling: it can be set only before the first sample.
         """
-        for name in ("model.bin", "vocabulary.json"):
-            if not (folder / name).is_file():
+        for name in ("model.bin", "vocabulary.json", "config.json"):
+            if not (folder / name).exists():
                 raise MissingModelError(f"{folder}: no {name}; export the model again")
+        self._names = check_ct2(folder, rules.text_vocab_size)
         import ctranslate2
 
         ctranslate2.set_random_seed(seed)
         self._rules = rules
-        self._names: list[str] = json.loads((folder / "vocabulary.json").read_text("utf-8"))
         self._open = partial(
             ctranslate2.Generator, str(folder), inter_threads=replicas, compute_type=compute_type
         )
-        self._generator = self._open(intra_threads=threads)
+        with reading(folder, cure=AGAIN):
+            self._generator = self._open(intra_threads=threads)
         leave = WeakMethod(self._leave)
         os.register_at_fork(after_in_child=lambda: (living := leave()) and living())
 

@@ -20,6 +20,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from aligncap.errors import DataError, RecipeError
+from aligncap.foreign import AGAIN, read_table, reading
 from aligncap.values import SpeechTokens
 
 BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>", "</s>")
@@ -34,20 +35,23 @@ SPEECH_OPEN = "<speech>"
 SPEECH_CLOSE = "</speech>"
 
 SPECIALS = ("<pad>", "<s>", "</s>")
+MOST_IDS = 2**20
+"""Of any vocabulary; the largest of published models have a quarter of it."""
+
 SMALLEST = 256 + len(SPECIALS) + len(STOP_CHARACTERS)
 """Every byte is a token, so that any text can be written."""
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """The `tokenizers.Tokenizer` of a tokenizer.json; DataError where it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); save the model again") from error
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+    content = read_table(path, cure=AGAIN)
+    if not isinstance(content.get("model"), dict):
         raise DataError(f"{path}: is no tokenizer.json; save the model again")
-    return Tokenizer.from_str(text)
+    with reading(path, cure=AGAIN):
+        tokenizer = Tokenizer.from_str(json.dumps(content))
+        if not _id_count(tokenizer) <= MOST_IDS:
+            raise ValueError(f"its ids go up to {_id_count(tokenizer) - 1:,}")
+    return tokenizer
 
 
 def _id_count(tokenizer: Tokenizer) -> int:
@@ -70,10 +74,15 @@ class VocabularyShape:
     """Ids that the backbone's own tokenizer had; all later rows are new to the backbone."""
 
     def __post_init__(self) -> None:
-        if self.codebooks < 1 or self.codebook_size < 1 or self.base_size < 0:
+        if (
+            self.codebooks < 1
+            or self.codebook_size < 1
+            or self.base_size < 0
+            or self.base_size + self.codebooks * self.codebook_size > MOST_IDS
+        ):
             raise DataError(
                 f"vocabulary: {self.codebooks} codebooks of {self.codebook_size} entries over "
-                f"{self.base_size} text ids; sizes are 1 or more"
+                f"{self.base_size} text ids; sizes are 1 or more, and {MOST_IDS:,} ids at most"
             )
 
 

@@ -28,6 +28,7 @@ from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, to_torch
 from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import DataError, MissingModelError
+from aligncap.foreign import AGAIN, check_tensors, reading
 from aligncap.preference.examples import (
     PairBatchSettings,
     PairDataset,
@@ -46,6 +47,7 @@ from aligncap.preference.store import Candidate, Clip, normal_form
 from aligncap.recipes import Trainer, one_of, recipe_section
 from aligncap.training.devices import is_first_process, training_device
 from aligncap.training.loop import evaluating
+from aligncap.training.pretrained import check_finite
 from aligncap.values import Verdict
 
 REWARDS = ("evidence", "model")
@@ -183,12 +185,14 @@ def load_reward_model(folder: Path) -> RewardModel:
             '= "reward"'
         )
     model = RewardModel(load_torch(folder))
-    stored = load_file(path)
-    with torch.no_grad():
+    check_tensors(path, cure=AGAIN)
+    with reading(path, cure=AGAIN), torch.no_grad():
+        stored = load_file(path)
         for name in ("weight", "bias"):
             getattr(model.head, name).copy_(stored[name])
         model.centre.copy_(stored["centre"])
         model.spread.copy_(stored["spread"])
+        check_finite(model.head)
     return model.to(training_device()).requires_grad_(requires_grad=False).eval()
 
 

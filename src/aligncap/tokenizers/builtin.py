@@ -7,7 +7,7 @@ encoder's input, the same way in training and captioning. No torch is needed.
 import ctypes
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aligncap.errors import MissingModelError
+from aligncap.foreign import AGAIN, check_regular, reading
 from aligncap.prosody.measurement import MELS, log_mel
 from aligncap.prosody.pitch import pitch_track
 from aligncap.storage import hash_of_file
@@ -175,6 +176,61 @@ def leave_threads_alone() -> None:
         libc.on_exit(libc._exit, None)
 
 
+Tree = Mapping[int, "Tree | None"]
+
+_TENSOR: Tree = {}
+_ATTRIBUTE: Tree = {5: _TENSOR, 10: _TENSOR, 6: None, 11: None, 22: None, 23: None}
+_GRAPH: Tree = {1: {5: _ATTRIBUTE}, 5: _TENSOR, 15: None}
+_MODEL: Tree = {7: _GRAPH, 25: None}
+"""Numbers of ONNX's fields that hold messages: the graph with its nodes, their attributes and its
+tensors. None: graphs within graphs, sparse tensors and functions, which the encoder has not."""
+
+_EXTERNAL = (13, 14)
+"""Of a tensor: where its numbers are, and whether in another file."""
+
+
+def check_onnx(path: Path) -> None:
+    """DataError where an ONNX file has its numbers in other files, whose names may lead anywhere,
+    or holds what the encoder has not."""
+    check_regular(path, cure=AGAIN)
+    with reading(path, cure=AGAIN):
+        _check_message(memoryview(path.read_bytes()), _MODEL)
+
+
+def _check_message(data: memoryview, parts: Tree) -> None:
+    """ValueError where a message of protocol buffers is cut short or holds what is refused."""
+    place = 0
+
+    def number() -> int:
+        nonlocal place
+        value = shift = 0
+        while True:
+            if shift > 63:
+                raise ValueError("is no ONNX file")
+            byte = data[place]
+            place += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while place < len(data):
+        field, kind = divmod(number(), 8)
+        size = {0: 0, 1: 8, 5: 4}.get(kind, -1)
+        value = number() if kind in (0, 2) else 0
+        size = value if kind == 2 else size
+        if not 0 <= size <= len(data) - place or not field:
+            raise ValueError("is cut short or no ONNX file")
+        if parts is _TENSOR and field in _EXTERNAL and (value or size):
+            raise ValueError("its numbers are in another file")
+        if kind == 2 and field in parts:
+            inside = parts[field]
+            if inside is None:
+                raise ValueError("holds more than an encoder")
+            _check_message(data[place : place + size], inside)
+        place += size
+
+
 class BuiltinTokenizer:
     """12.5 tokens a second from one codebook, and the readout of the encoder's heads."""
 
@@ -183,6 +239,7 @@ class BuiltinTokenizer:
     codebooks = 1
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
+        check_onnx(path)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -191,13 +248,20 @@ class BuiltinTokenizer:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._path = path
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        with reading(path, cure=AGAIN):
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+            names = tuple(one.name for one in self._session.get_inputs())
+            if names != ONNX_INPUTS:
+                raise ValueError(f"its inputs are {', '.join(names)[:80]}")
+            metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+            self.codebook_size = int(metadata[CODEBOOK_SIZE])
         # With one thread the session itself is usable in a child.
         os.register_at_fork(after_in_child=leave_threads_alone)
-        metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self.codebook_size = int(metadata[CODEBOOK_SIZE])
+        # Whatever does not fit inside of it shows when it is run.
+        silence = np.zeros((VIEWS, 2 * FRAMES_A_TOKEN, MELS), dtype=np.float32)
+        self._run(padded(EncoderInput(silence, silence[0, :, :PROSODY])))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -207,10 +271,20 @@ class BuiltinTokenizer:
     def encode(self, waveform: Waveform) -> SpeechTokens:
         """The tokens of one utterance; `readout` has "emotion" and "gender" probabilities and
         "pace" in syllables a second."""
-        inputs = padded(encoder_input(measure_features(waveform)))
+        return self._run(padded(encoder_input(measure_features(waveform))))
+
+    def _run(self, inputs: PaddedInput) -> SpeechTokens:
         batch = {name: part[None] for name, part in zip(ONNX_INPUTS, inputs, strict=True)}
-        codes, emotion, female, pace = self._session.run(None, batch)
-        return read_tokens(codes[:, : inputs.tokens], emotion[0], float(female[0]), float(pace[0]))
+        with reading(self._path, cure=AGAIN):
+            codes, emotion, female, pace = self._session.run(None, batch)
+            codes = codes[:, : inputs.tokens]
+            if codes.shape != (1, inputs.tokens) or codes.dtype.kind != "i":
+                raise ValueError(f"gives codes of shape {codes.shape}")
+            if not 0 <= codes.min() <= codes.max() < self.codebook_size:
+                raise ValueError("gives codes that are not in its codebook")
+            if not all(np.isfinite(one).all() for one in (emotion, female, pace)):
+                raise ValueError("gives numbers that are not finite")
+            return read_tokens(codes, emotion[0], float(female[0]), float(pace[0]))
 
 
 def read_tokens(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aligncap.errors import MissingModelError
+from aligncap.foreign import AGAIN, check_tensors, read_table, reading
 from aligncap.prosody.measurement import MELS
 from aligncap.tokenizers.builtin import (
     CODEBOOK_SIZE,
@@ -289,9 +290,11 @@ def load_encoder(folder: Path) -> SpeechEncoder:
         raise MissingModelError(
             f"{folder}: holds no speech encoder; run: aligncap train recipes/mini/encoder.toml"
         )
-    config = EncoderConfig(**json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-    model = SpeechEncoder(config)
-    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    table = read_table(folder / CONFIG_FILE, cure=AGAIN)
+    check_tensors(folder / WEIGHTS_FILE, cure=AGAIN)
+    with reading(folder, cure=AGAIN):
+        model = SpeechEncoder(EncoderConfig(**table))
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     return model.eval()
 
 

@@ -5,7 +5,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aligncap.errors import MissingModelError
+from aligncap.errors import DataError, MissingModelError
+from aligncap.foreign import (
+    AGAIN,
+    LARGEST_WEIGHT,
+    MOST_JSON_BYTES,
+    check_regular,
+    check_tensors,
+    read_table,
+    reading,
+    refuse_code,
+)
 
 QUANTIZATIONS = ("nf4",)
 """Formats of a frozen base's weights in fewer bits."""
@@ -20,17 +30,26 @@ def load_causal_lm(name: str, *, dtype: str = "auto", quantization: str | None =
     from transformers import AutoModelForCausalLM
 
     more = {} if quantization is None else _quantization(name, dtype)
-    try:
-        causal_lm = AutoModelForCausalLM.from_pretrained(
-            folder_of(name),
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=dtype,
-            attn_implementation="sdpa",
-            **more,
-        )
-    except (OSError, ValueError) as error:
-        raise _missing(name, "weights", error) from error
+    config = load_config(name)
+    with reading(Path(name), cure=AGAIN):
+        try:
+            found: Any = AutoModelForCausalLM.from_pretrained(
+                _checked_folder(name),
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                **more,
+            )
+        except (OSError, ValueError) as error:
+            raise _missing(name, "weights", error) from error
+        causal_lm, loaded = found
+        if loaded["missing_keys"]:
+            raise ValueError(f"lacks the weights {min(loaded['missing_keys'])}")
+        check_finite(causal_lm)
     # An adapter stores its base by this: the name, not a path in this machine's cache.
     causal_lm.config.name_or_path = name
     return causal_lm
@@ -72,24 +91,81 @@ def four_bits(dtype: str) -> dict[str, Any]:
     }
 
 
+def check_finite(model: Any) -> None:
+    """ValueError where a weight is not finite, or greater than half precision can hold."""
+    for name, weight in model.named_parameters():
+        # Written so that NaN is refused, too; packed weights are whole numbers.
+        if weight.is_floating_point() and not bool((weight.detach().abs() <= LARGEST_WEIGHT).all()):
+            raise ValueError(f"{name} holds a number that is not finite or too large")
+
+
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of that model, likewise."""
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(folder_of(name), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise _missing(name, "tokenizer", error) from error
+    with reading(Path(name), cure=AGAIN):
+        try:
+            return AutoTokenizer.from_pretrained(
+                _checked_folder(name), local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            raise _missing(name, "tokenizer", error) from error
 
 
 def load_config(name: str) -> Any:
     """The configuration of that model, likewise; its weights need not be here."""
     from transformers import AutoConfig
 
-    try:
-        return AutoConfig.from_pretrained(folder_of(name), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise _missing(name, "configuration", error) from error
+    with reading(Path(name), cure=AGAIN):
+        try:
+            config = AutoConfig.from_pretrained(
+                _checked_folder(name), local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            raise _missing(name, "configuration", error) from error
+        for size, largest in LARGEST_SIZES.items():
+            value = getattr(config, size, None)
+            if value is not None and not (isinstance(value, int) and 1 <= value <= largest):
+                raise ValueError(f"{size} is {value!r}")
+    return config
+
+
+LARGEST_SIZES = {
+    "num_hidden_layers": 512,
+    "num_attention_heads": 1024,
+    "num_key_value_heads": 1024,
+    "head_dim": 2**12,
+    "hidden_size": 2**16,
+    "intermediate_size": 2**20,
+    "vocab_size": 2**20,
+    "max_position_embeddings": 2**24,
+}
+"""Of a configuration: beyond what any published model has."""
+
+
+def _checked_folder(name: str) -> str:
+    """`folder_of`; DataError where the folder brings code, where a file of it names files outside
+    of it, or where one is cut short or no regular file."""
+    folder = Path(folder_of(name))
+    refuse_code(folder)
+    for path in folder.glob("*.json"):
+        check_regular(path, cure=AGAIN, most_bytes=MOST_JSON_BYTES)
+    for path in folder.glob("*.safetensors"):
+        check_tensors(path, cure=AGAIN)
+    for path in folder.glob("*.index.json"):
+        _check_names(path, read_table(path, cure=AGAIN).get("weight_map"))
+    path = folder / "tokenizer_config.json"
+    if path.exists():
+        table = read_table(path, cure=AGAIN)
+        _check_names(path, {key: table[key] for key in table if key.endswith("_file")})
+    return str(folder)
+
+
+def _check_names(path: Path, names: Any) -> None:
+    """DataError where a table of file names has one that leads elsewhere."""
+    values = names.values() if isinstance(names, dict) else [None]
+    if not all(isinstance(one, str) and Path(one).name == one for one in values):
+        raise DataError(f"{path}: names files outside of its folder; {AGAIN}")
 
 
 def folder_of(name: str) -> str:
