@@ -15,6 +15,7 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
@@ -32,7 +33,7 @@ from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.preference.store import Annotation, Candidate, Group, PreferenceStore, digest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Task:
     """Two candidates of a clip to choose between."""
 
@@ -43,7 +44,7 @@ class Task:
     """The one whose key comes first."""
     high: Candidate
 
-    @property
+    @cached_property
     def pair(self) -> tuple[str, str]:
         """The candidates' keys, as `Annotation.pair` has them."""
         return (self.low.key, self.high.key)
