@@ -16,14 +16,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from aligncap.alignment.examples import SpeechSource, TrainingRow
-from aligncap.captioner.checkpoint import (
-    ADAPTER_FOLDER,
-    META_FILE,
-    TOKENIZER_FILE,
-    load_torch,
-    load_vocabulary,
-    read_meta,
-)
+from aligncap.captioner import checkpoint
 from aligncap.captioner.model import (
     AdapterSettings,
     CaptionModel,
@@ -130,7 +123,7 @@ def init_model(
     template = PromptTemplate()
     if settings.start is not None:
         template = check_start(settings.start, source)
-        model = load_torch(
+        model = checkpoint.load_torch(
             settings.start,
             dtype=settings.dtype,
             quantization=settings.quantization,
@@ -147,7 +140,9 @@ def init_model(
         add_speech_tokens(causal_lm, vocabulary)
         model = CaptionModel(causal_lm, vocabulary)
     else:
-        model = _new_model(settings.new, rows, source, template, output / TOKENIZER_FILE, seed)
+        model = _new_model(
+            settings.new, rows, source, template, output / checkpoint.TOKENIZER_FILE, seed
+        )
     if settings.attention is not None:
         model.bare.set_attn_implementation(settings.attention)
     if settings.codebook is not None:
@@ -169,7 +164,7 @@ def init_model(
 def check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
     """The prompt template of an earlier stage's model; DataError where its speech tokens are not
     those of the rows."""
-    meta = read_meta(folder)
+    meta = checkpoint.read_meta(folder)
     sizes = meta.vocabulary.codebooks, meta.vocabulary.codebook_size
     same = meta.tokenizer.fingerprint == source.fingerprint
     if sizes != (source.codebooks, source.codebook_size) or not (
@@ -326,15 +321,15 @@ def _plan_start(settings: ModelSettings, folder: Path) -> PlannedModel:
     needed = [needed_path("model to start from", folder, hint=hint)]
     if not folder.exists():
         return PlannedModel(None, needed, notes=(f"{folder}: not here, so its size is unknown",))
-    meta, lora = read_meta(folder), settings.lora
+    meta, lora = checkpoint.read_meta(folder), settings.lora
     if meta.base:
         needed.append(_needed_model(meta.base))
-        lora = read_adapter_config(folder / ADAPTER_FOLDER)
+        lora = read_adapter_config(folder / checkpoint.ADAPTER_FOLDER)
     name = meta.base or str(folder)
     config = _config_of(name)
     if config is None:
         return PlannedModel(None, needed, notes=(f"{name}: not here, so its size is unknown",))
-    model = meta_model(config, load_vocabulary(folder, meta), lora, dtype=settings.dtype)
+    model = meta_model(config, checkpoint.load_vocabulary(folder, meta), lora, dtype=settings.dtype)
     return PlannedModel(model, needed)
 
 
@@ -361,7 +356,7 @@ def _plan_base(
 
 
 def _needed_model(name: str) -> Needed:
-    if (Path(name) / META_FILE).is_file():
+    if (Path(name) / checkpoint.META_FILE).is_file():
         return Needed("language model", name)
     try:
         load_config(name)

@@ -31,31 +31,10 @@ from aligncap.data.manifest import Manifests, Utterance, labelled, measure_all, 
 from aligncap.data.splits import is_validation
 from aligncap.errors import DataError, MissingModelError
 from aligncap.recipes import Count, Trainer, recipe_section
-from aligncap.tokenizers import open_tokenizer
-from aligncap.tokenizers.builtin import (
-    EncoderInput,
-    Features,
-    encoder_input,
-    open_builtin,
-    padded,
-    read_tokens,
-)
+from aligncap.tokenizers import builtin, encoder_training, open_tokenizer
 from aligncap.tokenizers.cache import TokenCache, store_features
 from aligncap.tokenizers.encoder import SpeechEncoder, load_encoder
-from aligncap.tokenizers.encoder_training import (
-    Augmentation,
-    Varied,
-    feature_bytes,
-    measure_file,
-    vary,
-)
-from aligncap.training.dry_run import (
-    MANIFEST_HINT,
-    Needed,
-    count_parameters,
-    needed_path,
-    plan_table,
-)
+from aligncap.training import dry_run
 from aligncap.training.settings import seed_of
 from aligncap.values import EMOTIONS, LANGUAGES, Fact, Facts, SpeechTokens
 
@@ -153,15 +132,19 @@ class TokenRowsSettings:
 def plan_token_rows(settings: TokenRowsSettings, _: Path) -> Mapping[str, object]:
     """The dry run: the files that are read, and whether they are here."""
     manifests = (*settings.data, *settings.validation)
-    needed = [needed_path("manifest", path, hint=MANIFEST_HINT) for path in manifests]
+    needed = [
+        dry_run.needed_path("manifest", path, hint=dry_run.MANIFEST_HINT) for path in manifests
+    ]
     chosen, hint = settings.tokenizer, ""
     try:
         open_tokenizer(chosen.name, chosen.weights, **chosen.options)
     except MissingModelError as error:
         hint = str(error)
-    needed.append(Needed(f"{chosen.name} tokenizer", str(chosen.weights or chosen.name), hint))
+    needed.append(
+        dry_run.Needed(f"{chosen.name} tokenizer", str(chosen.weights or chosen.name), hint)
+    )
     note = f"nothing is trained; tokens are kept in {settings.tokens}"
-    return plan_table(needed, notes=[note])
+    return dry_run.plan_table(needed, notes=[note])
 
 
 def make_token_rows(
@@ -243,8 +226,8 @@ class RowsSettings:
     """Rows of each training clip; the first is the clip as it is."""
     captions: Count = 4
     """Captions a row and language."""
-    augmentation: Augmentation = field(
-        default_factory=lambda: Augmentation(
+    augmentation: encoder_training.Augmentation = field(
+        default_factory=lambda: encoder_training.Augmentation(
             voice=0.06, pace=0.12, channel=0.4, level=0.6, noise=0.3, cut=0.0
         )
     )
@@ -255,8 +238,11 @@ def plan_row_making(settings: RowsSettings, _: Path) -> Mapping[str, object]:
     """The dry run; the bytes that the rows take on disk are unknown."""
     hint = "train it with a recipe of kind 'encoder'"
     needed = [
-        *(needed_path("manifest", path, hint=MANIFEST_HINT) for path in settings.data),
-        needed_path("built-in encoder", settings.encoder, hint=hint),
+        *(
+            dry_run.needed_path("manifest", path, hint=dry_run.MANIFEST_HINT)
+            for path in settings.data
+        ),
+        dry_run.needed_path("built-in encoder", settings.encoder, hint=hint),
     ]
     here = all(path.exists() for path in settings.data)
     note = "a manifest is not here, so it is not known how many rows there will be"
@@ -267,12 +253,14 @@ def plan_row_making(settings: RowsSettings, _: Path) -> Mapping[str, object]:
             f"{train:,} clips of {settings.views} views and {sum(held_out):,} of validation "
             f"speakers as they are: at most {train * settings.views + sum(held_out):,} rows"
         )
-    return plan_table(
+    return dry_run.plan_table(
         needed,
-        parameters=count_parameters({}, load_encoder(settings.encoder))
+        parameters=dry_run.count_parameters({}, load_encoder(settings.encoder))
         if settings.encoder.exists()
         else None,
-        disk={"features": feature_bytes(Manifests(settings.data)) if here else None},
+        disk={
+            "features": encoder_training.feature_bytes(Manifests(settings.data)) if here else None
+        },
         notes=[
             note,
             f"features and facts are read from {settings.features}, and what is missing is "
@@ -292,9 +280,9 @@ def make_rows(settings: RowsSettings, output: Path, *, resume: bool) -> Mapping[
     output.mkdir(parents=True, exist_ok=True)
     utterances = Manifests(settings.data)
     paths = [one.path for one in utterances]
-    store = store_features(settings.features, paths, measure_file)
+    store = store_features(settings.features, paths, encoder_training.measure_file)
     facts = measure_all(settings.features / FACTS_FILE, paths)
-    source = SpeechSource.of(open_builtin(settings.encoder))
+    source = SpeechSource.of(builtin.open_builtin(settings.encoder))
 
     def views() -> Iterator[View]:
         for place, (utterance, found) in enumerate(zip(utterances, facts, strict=True)):
@@ -322,17 +310,17 @@ class View:
 
     utterance: Utterance
     number: int
-    features: Features
+    features: builtin.Features
     facts: Facts
 
 
 def view_of(
     utterance: Utterance,
-    features: Features,
+    features: builtin.Features,
     facts: Facts,
     *,
     number: int,
-    augmentation: Augmentation,
+    augmentation: encoder_training.Augmentation,
     seed: int,
 ) -> View:
     """View `number` of a clip; view 0 is the clip as it is."""
@@ -340,13 +328,13 @@ def view_of(
     if number == 0:
         return View(utterance, number, features, facts)
     rng = np.random.default_rng(seed_of(seed, number, *utterance.id.encode()))
-    varied = vary(features, augmentation, rng)
+    varied = encoder_training.vary(features, augmentation, rng)
     if not varied.same_gender:
         utterance = replace(utterance, gender=None)
     return View(utterance, number, varied.features, moved_facts(facts, varied))
 
 
-def moved_facts(facts: Facts, varied: Varied) -> Facts:
+def moved_facts(facts: Facts, varied: encoder_training.Varied) -> Facts:
     """The facts of the varied clip, computed from those of the clip and the variation."""
     octaves = math.log2(varied.voice_ratio)
     decibels = varied.level_nats * (10 / math.log(10))
@@ -385,7 +373,7 @@ def rows_of(
 ) -> Iterator[TrainingRow]:
     """The rows of views in their order, 256 of them encoded at a time."""
     while group := list(islice(views, 256)):
-        found = tokens_of([encoder_input(view.features) for view in group], encoder)
+        found = tokens_of([builtin.encoder_input(view.features) for view in group], encoder)
         for view, tokens in zip(group, found, strict=True):
             row = training_row(
                 view.utterance,
@@ -400,14 +388,14 @@ def rows_of(
                 yield row
 
 
-def tokens_of(inputs: Sequence[EncoderInput], encoder: SpeechEncoder) -> list[SpeechTokens]:
+def tokens_of(inputs: Sequence[builtin.EncoderInput], encoder: SpeechEncoder) -> list[SpeechTokens]:
     """The tokens of each input, the same that the tokenizer gives when it captions.
 
     Only inputs of like length share a batch: padded to a longer one, the first convolutions would
     see other values past a clip's end, and one code in a hundred would differ.
     """
     by_length: dict[int, list[int]] = defaultdict(list)
-    filled = [padded(one) for one in inputs]
+    filled = [builtin.padded(one) for one in inputs]
     for place, one in enumerate(filled):
         by_length[len(one.prosody)].append(place)
     found: dict[int, SpeechTokens] = {}
@@ -418,7 +406,7 @@ def tokens_of(inputs: Sequence[EncoderInput], encoder: SpeechEncoder) -> list[Sp
         heads = (reading.emotion.softmax(1), reading.gender.sigmoid(), reading.pace.exp())
         rows = zip(reading.codes[:, None], *(head.tolist() for head in heads), strict=True)
         for place, (codes, *readout) in zip(places, rows, strict=True):
-            found[place] = read_tokens(codes[:, : filled[place].tokens], *readout)
+            found[place] = builtin.read_tokens(codes[:, : filled[place].tokens], *readout)
     return [found[place] for place in range(len(filled))]
 
 

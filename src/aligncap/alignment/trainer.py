@@ -17,62 +17,24 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt, model_validator
 from torch import Tensor, nn
 
-from aligncap.alignment.examples import (
-    BatchSettings,
-    BucketBatchSampler,
-    DataSettings,
-    Prompter,
-    Sample,
-    SpeechSource,
-    TrainingRow,
-    one_source,
-    read_rows,
-    read_source,
-    validation_samples,
-)
+from aligncap.alignment import examples
 from aligncap.alignment.init_model import ModelSettings, init_model, plan_model
 from aligncap.alignment.losses import caption_cross_entropy, kl_to_cached_teacher
 from aligncap.alignment.teacher import Distributions
-from aligncap.captioner.checkpoint import (
-    RUN_MODEL_FOLDER,
-    CaptionLimits,
-    ModelMeta,
-    ModelNotes,
-    SpeechTokenizerMeta,
-    model_fingerprint,
-    read_meta,
-    save,
-)
+from aligncap.captioner import checkpoint, prompts
 from aligncap.captioner.model import (
     CaptionModel,
     max_positions,
     trainable_summary,
     trained_groups,
 )
-from aligncap.captioner.prompts import (
-    PromptBuilder,
-    PromptTemplate,
-    SharedPromptBatch,
-    SharedPromptRow,
-    collate,
-    to_torch,
-)
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, RecipeError
 from aligncap.recipes import Count, one_of, recipe_section
 from aligncap.storage import hash_of_file
-from aligncap.training import dry_run
+from aligncap.training import dry_run, loop
 from aligncap.training.checkpoints import WeightAverage, trained
 from aligncap.training.devices import first_process_first, is_first_process
-from aligncap.training.loop import (
-    BatchAt,
-    BestWeights,
-    Hook,
-    Step,
-    WeightOf,
-    evaluating,
-    fit,
-)
 from aligncap.training.settings import FitSettings
 from aligncap.values import LANGUAGES
 
@@ -122,18 +84,20 @@ class OutputSettings:
 class StageSettings:
     """The sections that the recipes of all stages have."""
 
-    data: DataSettings
+    data: examples.DataSettings
     training: FitSettings
     model: ModelSettings = field(default_factory=ModelSettings)
-    batch: BatchSettings = field(default_factory=BatchSettings)
+    batch: examples.BatchSettings = field(default_factory=examples.BatchSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
-    limits: CaptionLimits = field(default_factory=CaptionLimits)
+    limits: checkpoint.CaptionLimits = field(default_factory=checkpoint.CaptionLimits)
     """Kept in the model folder: where its captions end."""
-    notes: ModelNotes = field(default_factory=ModelNotes)
+    notes: checkpoint.ModelNotes = field(default_factory=checkpoint.ModelNotes)
     """Kept in the model folder: what its card says."""
 
-    def readings(self, prompter: Prompter, sample: Sample) -> Iterable[SharedPromptRow]:
+    def readings(
+        self, prompter: examples.Prompter, sample: examples.Sample
+    ) -> Iterable[prompts.SharedPromptRow]:
         """All that a model is to read of a sample, with nothing left out at random."""
         raise NotImplementedError
 
@@ -146,7 +110,7 @@ class StageSettings:
 class TaskBatch(Generic[Targets]):
     """Prompts with their responses, and the targets of the loss."""
 
-    shared: SharedPromptBatch[NDArray[Any]]
+    shared: prompts.SharedPromptBatch[NDArray[Any]]
     targets: Targets
     """The teacher's distributions of the N response tokens, which responses are pairs, …"""
 
@@ -188,7 +152,7 @@ class CaptionObjective:
     def _losses(
         self, model: CaptionModel, batch: TaskBatch[Distributions | None], *, kl: bool, ce: bool
     ) -> dict[str, Tensor]:
-        logits = model.text_logits(to_torch(batch.shared, model.device))
+        logits = model.text_logits(prompts.to_torch(batch.shared, model.device))
         parts = {}
         if kl:
             teacher = batch.targets
@@ -214,18 +178,18 @@ class CaptionObjective:
 class TrainingTask(Generic[Targets]):
     """How samples become batches, and the losses on them."""
 
-    rows_of: Callable[[Sample], Sequence[SharedPromptRow]]
+    rows_of: Callable[[examples.Sample], Sequence[prompts.SharedPromptRow]]
     objective: Objective[Targets]
-    targets: Callable[[Sequence[Sample]], Targets]
+    targets: Callable[[Sequence[examples.Sample]], Targets]
     """Of the samples' responses, in order: a teacher's distributions, which are pairs, …"""
 
-    def batch(self, samples: Sequence[Sample]) -> TaskBatch[Targets]:
+    def batch(self, samples: Sequence[examples.Sample]) -> TaskBatch[Targets]:
         """The batch of some samples."""
         rows = [row for sample in samples for row in self.rows_of(sample)]
         # Any id pads: nothing ever attends to it.
-        return TaskBatch(collate(rows, pad_id=0), self.targets(samples))
+        return TaskBatch(prompts.collate(rows, pad_id=0), self.targets(samples))
 
-    def length_of(self, sample: Sample) -> int:
+    def length_of(self, sample: examples.Sample) -> int:
         """Tokens of a sample's longest row: what batches are sorted by."""
         return max(row.length for row in self.rows_of(sample))
 
@@ -239,7 +203,7 @@ class StageTrainer:
         output: Path,
         *,
         kind: str,
-        data: tuple[Sequence[TrainingRow], SpeechSource],
+        data: tuple[Sequence[examples.TrainingRow], examples.SpeechSource],
     ) -> None:
         """`data` are the rows, and whose speech tokens they hold."""
         check_layout(settings)
@@ -252,18 +216,18 @@ class StageTrainer:
             output=output,
             seed=settings.training.seed,
         )
-        builder = PromptBuilder(self.model.vocabulary, self._template)
+        builder = prompts.PromptBuilder(self.model.vocabulary, self._template)
         too_long = rows_too_long(settings, builder, rows, max_positions(self.model.bare))
         for line in described_too_long(too_long, rows):
             LOG.warning("%s", line)
         self.places = [place for place in range(len(rows)) if place not in too_long]
         """Of the rows given, those that the model can read."""
         self.rows = [rows[place] for place in self.places]
-        self.prompter = Prompter(builder, self.rows)
+        self.prompter = examples.Prompter(builder, self.rows)
 
-    def sampler(self, length_of: Callable[[Sample], int]) -> BucketBatchSampler:
+    def sampler(self, length_of: Callable[[examples.Sample], int]) -> examples.BucketBatchSampler:
         """The samples of each batch; batches are sorted by `length_of`."""
-        return BucketBatchSampler(
+        return examples.BucketBatchSampler(
             self.rows,
             data=self.settings.data,
             batch=self.settings.batch,
@@ -271,10 +235,10 @@ class StageTrainer:
             length_of=length_of,
         )
 
-    def validation_samples(self) -> list[Sample]:
+    def validation_samples(self) -> list[examples.Sample]:
         """The samples of every validation, always the same."""
         settings = self.settings
-        return validation_samples(
+        return examples.validation_samples(
             self.rows,
             limit=settings.validation.rows,
             data=settings.data,
@@ -322,7 +286,7 @@ class StageTrainer:
         def validate() -> Mapping[str, float]:
             sums: dict[str, float] = {}
             total = 0
-            with evaluating(module):
+            with loop.evaluating(module):
                 for start in range(0, len(samples), size):
                     # Made anew each time: kept, the batches would hold a mask each.
                     batch = task.batch(samples[start : start + size])
@@ -338,10 +302,10 @@ class StageTrainer:
     def train(
         self,
         module: nn.Module,
-        step: Step,
-        batch_at: BatchAt,
+        step: loop.Step,
+        batch_at: loop.BatchAt,
         *,
-        weight_of: WeightOf,
+        weight_of: loop.WeightOf,
         validate: Callable[[], Mapping[str, float]],
         acoustic_prompt_source: str,
         resume: bool,
@@ -351,13 +315,13 @@ class StageTrainer:
         average = None if training.ema_decay is None else WeightAverage(module, training.ema_decay)
         described = trainable_summary(module)
         every, last_step = validation.every, training.steps
-        hook = Hook(
+        hook = loop.Hook(
             due=lambda number: number % every == 0 or number == last_step,
             call=lambda *_: validate(),
         )
         best = None
         if validation.best is not None:
-            best = BestWeights(
+            best = loop.BestWeights(
                 self.output,
                 score=f"validation_{validation.best}",
                 higher=SCORES[validation.best],
@@ -365,7 +329,7 @@ class StageTrainer:
                 # Of the average where there is one: that is what a hook sees.
                 weights=lambda: trained(module),
             )
-        history = fit(
+        history = loop.fit(
             module,
             step,
             batch_at,
@@ -381,12 +345,12 @@ class StageTrainer:
         best_step = None if best is None else best.restore(module)
         if average is not None and best_step is None:
             average.copy_to_model()
-        folder = self.output / RUN_MODEL_FOLDER
+        folder = self.output / checkpoint.RUN_MODEL_FOLDER
         # The other processes may begin from the folder next.
         with first_process_first():
             if is_first_process():
                 meta = self._meta(acoustic_prompt_source, described)
-                save(folder, self.model, meta, encoder=self.settings.output.encoder)
+                checkpoint.save(folder, self.model, meta, encoder=self.settings.output.encoder)
         last: dict[str, float] = {}
         for line in history.log:
             last.update(line)
@@ -396,17 +360,19 @@ class StageTrainer:
     def _inputs(self) -> dict[str, str]:
         """Hashes of the rows and of the models that the run begins with."""
         found = {str(path): hash_of_file(path) for path in self.settings.data.rows}
-        return found | {str(path): model_fingerprint(path) for path in self.settings.models()}
+        return found | {
+            str(path): checkpoint.model_fingerprint(path) for path in self.settings.models()
+        }
 
-    def _meta(self, acoustic_prompt_source: str, described: str) -> ModelMeta:
+    def _meta(self, acoustic_prompt_source: str, described: str) -> checkpoint.ModelMeta:
         source, settings, model = self._source, self.settings, self.settings.model
-        started = None if model.start is None else read_meta(model.start)
+        started = None if model.start is None else checkpoint.read_meta(model.start)
         base, notes = "", settings.notes
         if model.lora is not None:
             base = (started.base if started else "") or str(model.base or model.start)
-        if started is not None and notes == ModelNotes():
+        if started is not None and notes == checkpoint.ModelNotes():
             notes = replace(started.notes, scores={})  # the scores of the start are not its own
-        return ModelMeta(
+        return checkpoint.ModelMeta(
             name=settings.output.name,
             languages=tuple(
                 language
@@ -414,7 +380,7 @@ class StageTrainer:
                 if settings.data.languages.get(language, 0) > 0
                 and any(language in row.captions for row in self.rows)
             ),
-            tokenizer=SpeechTokenizerMeta(
+            tokenizer=checkpoint.SpeechTokenizerMeta(
                 name=source.name,
                 fingerprint=source.fingerprint,
                 frame_rate_hz=source.frame_rate_hz,
@@ -439,14 +405,14 @@ class StageTrainer:
 
 def read_training_rows(
     paths: Sequence[Path], *, needs_speech: bool
-) -> tuple[list[TrainingRow], SpeechSource]:
+) -> tuple[list[examples.TrainingRow], examples.SpeechSource]:
     """The rows of several files, which must hold the codes of one speech tokenizer.
 
     With `needs_speech` rows of captions alone are left out. DataError where the tokenizers differ
     or nothing is left to train on.
     """
-    source = one_source({path: read_source(path) for path in paths})
-    every = [row for path in paths for row in read_rows(path)]
+    source = examples.one_source({path: examples.read_source(path) for path in paths})
+    every = [row for path in paths for row in examples.read_rows(path)]
     rows = [row for row in every if row.speech is not None or not needs_speech]
     if not any(row.split == "train" for row in rows):
         raise DataError(f"{', '.join(map(str, paths))}: no row of split 'train' to learn from")
@@ -456,18 +422,18 @@ def read_training_rows(
 
 def rows_too_long(
     settings: StageSettings,
-    builder: PromptBuilder,
-    rows: Sequence[TrainingRow],
+    builder: prompts.PromptBuilder,
+    rows: Sequence[examples.TrainingRow],
     positions: int | None,
 ) -> dict[int, tuple[int, int]]:
     """Places of the rows that a model with so many positions (None: any number) cannot read; of
     each the positions it takes, and those there are."""
     if positions is None:
         return {}
-    prompter, found = Prompter(builder, rows), {}
+    prompter, found = examples.Prompter(builder, rows), {}
     for place, row in enumerate(rows):
         samples = (
-            Sample(place, language, tuple(range(len(texts))), None)
+            examples.Sample(place, language, tuple(range(len(texts))), None)
             for language, texts in row.captions.items()
             if settings.data.languages.get(language, 0) > 0
         )
@@ -489,7 +455,7 @@ SHOWN = 5
 
 
 def described_too_long(
-    found: Mapping[int, tuple[int, int]], rows: Sequence[TrainingRow]
+    found: Mapping[int, tuple[int, int]], rows: Sequence[examples.TrainingRow]
 ) -> Iterable[str]:
     """A line for each of the first rows that are left out, and one for the others."""
     for place, (taken, positions) in islice(found.items(), SHOWN):
@@ -513,26 +479,26 @@ def check_layout(settings: StageSettings) -> None:
 
 def _notes_too_long(
     settings: StageSettings,
-    source: SpeechSource | None,
+    source: examples.SpeechSource | None,
     captioner: CaptionModel,
-    clips: Callable[[], Sequence[TrainingRow]],
+    clips: Callable[[], Sequence[examples.TrainingRow]],
 ) -> list[str]:
     """`described_too_long` of a dry run, as far as rows and text tokenizer are here."""
     positions, start = max_positions(captioner.bare), settings.model.start
     if positions is None or source is None or not isinstance(captioner.vocabulary, Vocabulary):
         return []
-    template = PromptTemplate() if start is None else read_meta(start).prompts
+    template = prompts.PromptTemplate() if start is None else checkpoint.read_meta(start).prompts
     rows = clips()
-    builder = PromptBuilder(captioner.vocabulary, template)
+    builder = prompts.PromptBuilder(captioner.vocabulary, template)
     return list(described_too_long(rows_too_long(settings, builder, rows, positions), rows))
 
 
 def plan_training(
     settings: StageSettings,
-    source: SpeechSource | None,
+    source: examples.SpeechSource | None,
     *,
     rows: Iterable[dry_run.Needed],
-    clips: Callable[[], Sequence[TrainingRow]],
+    clips: Callable[[], Sequence[examples.TrainingRow]],
     more: Iterable[dry_run.Needed] = (),
     wrap: Callable[[CaptionModel], nn.Module] | None = None,
     frozen: Callable[[CaptionModel], int] | None = None,

@@ -20,16 +20,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from aligncap.audio import containers
 from aligncap.audio.activity import channel_mixes, spoken_in
-from aligncap.audio.containers import (
-    FFMPEG,
-    READABLE,
-    Part,
-    cut_short,
-    parts_of,
-    refuse_foreign,
-    refuse_unopenable,
-)
 from aligncap.errors import AudioError
 from aligncap.values import RATE_HZ, Samples, Waveform
 
@@ -104,18 +96,18 @@ def _damage_told(file: Path) -> Iterator[None]:
 
 def _sources(file: Path) -> list[Source]:
     """What is to be decoded of a file; raises AudioError where that cannot be."""
-    refuse_unopenable(file)
+    containers.refuse_unopenable(file)
     with file.open("rb") as opened:
         head = opened.read(1024)
-        refuse_foreign(file, head)
-        parts = parts_of(file, opened, head)
+        containers.refuse_foreign(file, head)
+        parts = containers.parts_of(file, opened, head)
         size = opened.seek(0, os.SEEK_END)
     if len(parts) == 1 and parts[0].stop == size and not parts[0].before:
         return [partial(_place, file)]
     return [partial(_bytes_of, file, part) for part in parts]
 
 
-def _bytes_of(file: Path, part: Part) -> BinaryIO:
+def _bytes_of(file: Path, part: containers.Part) -> BinaryIO:
     """A part of a file as a file of its own."""
     with file.open("rb") as opened:
         opened.seek(part.start)
@@ -129,10 +121,10 @@ def _place(file: Path) -> bytes | Path:
 
 def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> Samples:
     """All of an open file, mono at 16 kHz."""
-    if sound.format not in READABLE:
+    if sound.format not in containers.READABLE:
         raise AudioError(
             f"{file}: {sound.format_info} is not read here; "
-            + FFMPEG.format(name=file.name, stem=file.stem)
+            + containers.FFMPEG.format(name=file.name, stem=file.stem)
         )
     promised, rate_hz = int(sound.frames), int(sound.samplerate)
     if promised >= _ENDLESS:
@@ -156,7 +148,7 @@ def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> Samples:
             f"ffmpeg -i {file.name} {file.stem}-whole.wav"
         )
     if once.count < promised * (_MP3_SLACK if sound.format == "MP3" else 1.0):
-        raise cut_short(file, f"{once.count} of {promised} samples could be read")
+        raise containers.cut_short(file, f"{once.count} of {promised} samples could be read")
     return _finished(mono, str(file))
 
 

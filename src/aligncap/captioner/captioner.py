@@ -21,26 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from aligncap.audio import from_array, speech_activity
 from aligncap.audio import load as load_audio
-from aligncap.captioner.checkpoint import (
-    ENCODER_FOLDER,
-    ModelMeta,
-    find_model,
-    load_vocabulary,
-    model_fingerprint,
-    read_meta,
-)
+from aligncap.captioner import checkpoint, runtimes
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
-from aligncap.captioner.runtimes import (
-    CT2_FOLDER,
-    CT2Runtime,
-    DecodeOptions,
-    EndpointRuntime,
-    EndpointSettings,
-    Hypothesis,
-    LanguageRuntime,
-    ResponseRules,
-    empty_answer,
-)
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.clues import arousal_valence, audible_gender, emotion_of, find_clues, judge, levels
 from aligncap.errors import (
@@ -168,14 +150,14 @@ class CaptionHypothesis:
     """One caption that the model gives, with its ids and probability."""
 
     text: str
-    hypothesis: Hypothesis
+    hypothesis: runtimes.Hypothesis
 
 
 def generate_captions(
-    runtime: LanguageRuntime,
+    runtime: runtimes.LanguageRuntime,
     vocabulary: Vocabulary,
     prompts: Sequence[Sequence[int]],
-    options: DecodeOptions,
+    options: runtimes.DecodeOptions,
 ) -> list[tuple[CaptionHypothesis, ...]]:
     """For each prompt of ids up to `options.captions` captions, best first (Eq. 3)."""
     return [
@@ -188,19 +170,19 @@ def generate_captions(
 class CaptionGenerator:
     """A language model with its prompts: speech tokens in, captions out (Eq. 4)."""
 
-    meta: ModelMeta
+    meta: checkpoint.ModelMeta
     prompts: PromptBuilder
-    runtime: LanguageRuntime
+    runtime: runtimes.LanguageRuntime
 
-    def options(self, beam_size: int = 1) -> DecodeOptions:
+    def options(self, beam_size: int = 1) -> runtimes.DecodeOptions:
         """Greedy or beam search within the model's limits."""
         limits = self.meta.limits
-        return DecodeOptions(
+        return runtimes.DecodeOptions(
             beam_size=beam_size, min_length=limits.min_tokens, max_length=limits.max_tokens
         )
 
     def generate(
-        self, inputs: Sequence[StudentInput], *, language: str, options: DecodeOptions
+        self, inputs: Sequence[StudentInput], *, language: str, options: runtimes.DecodeOptions
     ) -> list[tuple[CaptionHypothesis, ...]]:
         """For each input up to `options.captions` captions, best first."""
         prompts = [
@@ -307,7 +289,7 @@ class Captioner:
         generator: CaptionGenerator,
         preprocessor: Preprocessor,
         *,
-        options: DecodeOptions,
+        options: runtimes.DecodeOptions,
         workers: int = 1,
         again: "partial[Captioner] | None" = None,
     ) -> None:
@@ -324,7 +306,7 @@ class Captioner:
     def signature(self) -> str:
         """The model's name and a hash of its files."""
         name, again = self.meta.name, self._again
-        return f"{name}/{model_fingerprint(again.args[0])[:12]}" if again else name
+        return f"{name}/{checkpoint.model_fingerprint(again.args[0])[:12]}" if again else name
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickled by its folder: another process opens the model itself."""
@@ -417,7 +399,7 @@ class Captioner:
         )
 
     def generate_many(
-        self, sources: Iterable[Source], *, language: str, options: DecodeOptions
+        self, sources: Iterable[Source], *, language: str, options: runtimes.DecodeOptions
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         """For each recording all captions that `options` ask for, or its error.
 
@@ -428,7 +410,7 @@ class Captioner:
         return self._stream(iter(sources), language, options)
 
     def _stream(
-        self, sources: Iterator[Source], language: str, options: DecodeOptions
+        self, sources: Iterator[Source], language: str, options: runtimes.DecodeOptions
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="preprocess")
 
@@ -457,7 +439,10 @@ class Captioner:
             return error
 
     def _generate(
-        self, batch: Sequence[PreparedSpeech | AlignCapError], language: str, options: DecodeOptions
+        self,
+        batch: Sequence[PreparedSpeech | AlignCapError],
+        language: str,
+        options: runtimes.DecodeOptions,
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         """The captions of a batch, generated together; errors are handed on in their places."""
         speech = [one for one in batch if isinstance(one, PreparedSpeech)]
@@ -476,7 +461,11 @@ class Captioner:
                 yield one
                 continue
             hypotheses = next(found)
-            yield CaptionCandidates(one, hypotheses) if hypotheses else empty_answer(self.meta.name)
+            yield (
+                CaptionCandidates(one, hypotheses)
+                if hypotheses
+                else runtimes.empty_answer(self.meta.name)
+            )
 
 
 def _in_memory(source: Source | Array, rate_hz: int | None) -> Source:
@@ -495,7 +484,7 @@ def load(
     threads: int | None = None,
     tokenizer_path: str | Path | None = None,
     seed: int = 0,
-    endpoint: EndpointSettings | None = None,
+    endpoint: runtimes.EndpointSettings | None = None,
 ) -> Captioner:
     """A captioner: `name` is a built-in model ("mini"), a model folder, or one's name on the hub.
 
@@ -510,7 +499,7 @@ def load(
     """
     if runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)
-    folder = find_model(name)
+    folder = checkpoint.find_model(name)
     generator = open_generator(
         folder, runtime=runtime, threads=threads, seed=seed, endpoint=endpoint
     )
@@ -539,16 +528,16 @@ def open_generator(
     runtime: str = "auto",
     threads: int | None = None,
     seed: int = 0,
-    endpoint: EndpointSettings | None = None,
+    endpoint: runtimes.EndpointSettings | None = None,
 ) -> CaptionGenerator:
     """The language model of a model folder with its prompts; as `load`, without preprocessing."""
-    meta = read_meta(folder)
-    vocabulary = load_vocabulary(folder, meta)
-    rules = ResponseRules.of(vocabulary, meta.limits.stop_characters)
-    exported = folder / CT2_FOLDER
-    language_model: LanguageRuntime
+    meta = checkpoint.read_meta(folder)
+    vocabulary = checkpoint.load_vocabulary(folder, meta)
+    rules = runtimes.ResponseRules.of(vocabulary, meta.limits.stop_characters)
+    exported = folder / runtimes.CT2_FOLDER
+    language_model: runtimes.LanguageRuntime
     if endpoint is not None:
-        language_model = EndpointRuntime(endpoint, vocabulary, rules, name=meta.name)
+        language_model = runtimes.EndpointRuntime(endpoint, vocabulary, rules, name=meta.name)
     elif runtime == "torch" or (runtime == "auto" and not exported.is_dir()):
         language_model = _open_torch_runtime(folder, rules)
     elif not exported.is_dir():
@@ -558,11 +547,13 @@ def open_generator(
         weights = exported / "model.bin"
         large = weights.is_file() and weights.stat().st_size > LARGE_MODEL_BYTES
         threads, replicas = (cores, 1) if large else (1, cores)
-        language_model = CT2Runtime(exported, rules, threads=threads, replicas=replicas, seed=seed)
+        language_model = runtimes.CT2Runtime(
+            exported, rules, threads=threads, replicas=replicas, seed=seed
+        )
     return CaptionGenerator(meta, PromptBuilder(vocabulary, meta.prompts), language_model)
 
 
-def _open_torch_runtime(folder: Path, rules: ResponseRules) -> LanguageRuntime:
+def _open_torch_runtime(folder: Path, rules: runtimes.ResponseRules) -> runtimes.LanguageRuntime:
     try:
         from aligncap.captioner.checkpoint import load_torch
         from aligncap.captioner.decoding import TorchRuntime
@@ -576,10 +567,10 @@ def _open_torch_runtime(folder: Path, rules: ResponseRules) -> LanguageRuntime:
 
 
 def _open_speech_tokenizer(
-    folder: Path, meta: ModelMeta, path: str | Path | None
+    folder: Path, meta: checkpoint.ModelMeta, path: str | Path | None
 ) -> SpeechTokenizer:
     """The tokenizer that the model was trained with, from `path` or the model's folder."""
-    encoder = folder / ENCODER_FOLDER
+    encoder = folder / checkpoint.ENCODER_FOLDER
     own = encoder if encoder.is_dir() else folder if meta.tokenizer.name == "builtin" else None
     path = path or own
     try:

@@ -27,15 +27,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from aligncap.captioner import runtimes
 from aligncap.captioner.model import CACHE, attention_mask_of
-from aligncap.captioner.runtimes import (
-    DecodeOptions,
-    Hypothesis,
-    ResponseRules,
-    Sampling,
-    ended_once,
-    sorted_by_score,
-)
 from aligncap.errors import RecipeError
 
 Prompts = Sequence[Sequence[int]]
@@ -49,7 +42,7 @@ class TorchRuntime:
     """A causal LM of transformers as a `LanguageRuntime`."""
 
     def __init__(
-        self, causal_lm: Any, rules: ResponseRules, *, batch_size: int = PROMPTS_AT_ONCE
+        self, causal_lm: Any, rules: runtimes.ResponseRules, *, batch_size: int = PROMPTS_AT_ONCE
     ) -> None:
         """`batch_size` prompts are padded to one length and run together."""
         self._model = causal_lm
@@ -57,7 +50,9 @@ class TorchRuntime:
         self._batch_size = batch_size
         self._process = os.getpid()
 
-    def generate(self, prompts: Prompts, options: DecodeOptions) -> list[list[Hypothesis]]:
+    def generate(
+        self, prompts: Prompts, options: runtimes.DecodeOptions
+    ) -> list[list[runtimes.Hypothesis]]:
         """For each prompt `options.captions` responses, best first; dropout is off meanwhile.
 
         In the child of a fork one thread does the work: OpenMP's others are the parent's.
@@ -71,7 +66,7 @@ class TorchRuntime:
                 )
             torch.set_num_threads(1)
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-        found: list[list[Hypothesis]] = [[] for _ in prompts]
+        found: list[list[runtimes.Hypothesis]] = [[] for _ in prompts]
         training = self._model.training
         self._model.eval()
         try:
@@ -88,8 +83,11 @@ class TorchRuntime:
 
 @torch.inference_mode()
 def search(
-    model: PreTrainedModel, prompts: Prompts, rules: ResponseRules, options: DecodeOptions
-) -> list[list[Hypothesis]]:
+    model: PreTrainedModel,
+    prompts: Prompts,
+    rules: runtimes.ResponseRules,
+    options: runtimes.DecodeOptions,
+) -> list[list[runtimes.Hypothesis]]:
     """For each prompt `options.captions` responses, best first."""
     if options.sampling is not None:
         return stepwise_search(model, prompts, rules, options, _sampler(model, options.sampling))
@@ -172,7 +170,7 @@ class Continuation:
 
 
 def response_log_probabilities(
-    logits: Tensor, rules: ResponseRules, options: DecodeOptions, *, length: int
+    logits: Tensor, rules: runtimes.ResponseRules, options: runtimes.DecodeOptions, *, length: int
 ) -> Tensor:
     """Log-softmax over text [rows, text_vocab_size] for responses of `length` tokens: no stop token
     before the minimum length."""
@@ -183,7 +181,7 @@ def response_log_probabilities(
     return logits.log_softmax(dim=-1)
 
 
-def _sampler(model: PreTrainedModel, sampling: Sampling) -> Choose:
+def _sampler(model: PreTrainedModel, sampling: runtimes.Sampling) -> Choose:
     generator = torch.Generator(device=model.device).manual_seed(sampling.seed)
 
     def sample(log_p: Tensor) -> Tensor:
@@ -193,7 +191,7 @@ def _sampler(model: PreTrainedModel, sampling: Sampling) -> Choose:
     return sample
 
 
-def sampling_distribution(log_p: Tensor, sampling: Sampling) -> Tensor:
+def sampling_distribution(log_p: Tensor, sampling: runtimes.Sampling) -> Tensor:
     """Probabilities [rows, text_vocab_size] to sample from: temperature, top-k, then top-p."""
     log_p = log_p / sampling.temperature
     if 0 < sampling.top_k < log_p.shape[-1]:
@@ -220,10 +218,10 @@ class _Response:
 def stepwise_search(
     model: PreTrainedModel,
     prompts: Prompts,
-    rules: ResponseRules,
-    options: DecodeOptions,
+    rules: runtimes.ResponseRules,
+    options: runtimes.DecodeOptions,
     choose: Choose,
-) -> list[list[Hypothesis]]:
+) -> list[list[runtimes.Hypothesis]]:
     """Greedy search or sampling: each response grows by one chosen token a step."""
     state = Continuation(model, prompts)
     stops = frozenset(rules.stop_ids)
@@ -245,9 +243,12 @@ def stepwise_search(
         state.advance([one.row for one in alive], [one.ids[-1] for one in alive])
         for row, one in enumerate(alive):
             one.row = row
-    found = [Hypothesis.of(tuple(one.ids), one.total, options.length_penalty) for one in responses]
+    found = [
+        runtimes.Hypothesis.of(tuple(one.ids), one.total, options.length_penalty)
+        for one in responses
+    ]
     return [
-        sorted_by_score(found[start : start + options.captions])
+        runtimes.sorted_by_score(found[start : start + options.captions])
         for start in range(0, len(found), options.captions)
     ]
 
@@ -270,13 +271,13 @@ def _candidates(totals: Tensor, places: Tensor, size: int) -> list[BeamCandidate
 class BeamSearch:
     """The search for one prompt, a step at a time; needs no model."""
 
-    options: DecodeOptions
+    options: runtimes.DecodeOptions
     stops: frozenset[int]
     ids: list[tuple[int, ...]] = field(default_factory=lambda: [()])
     """The tokens of each beam."""
     totals: list[float] = field(default_factory=lambda: [0.0])
     """The log-probability of each beam."""
-    ended: list[Hypothesis] = field(default_factory=list)
+    ended: list[runtimes.Hypothesis] = field(default_factory=list)
     best_has_ended: bool = False
 
     def step(
@@ -296,7 +297,7 @@ class BeamSearch:
                 self.best_has_ended |= place == 0
                 ids = (*self.ids[candidate.beam], candidate.token)
                 penalty = self.options.length_penalty
-                self.ended.append(Hypothesis.of(ids, candidate.total, penalty))
+                self.ended.append(runtimes.Hypothesis.of(ids, candidate.total, penalty))
             kept.append(next(spare, candidate) if ends else candidate)
         if self.options.length_penalty == 0.0:
             enough = self.best_has_ended and len(self.ended) >= self.options.captions
@@ -308,17 +309,19 @@ class BeamSearch:
         self.ids = [(*self.ids[one.beam], one.token) for one in kept]
         return kept
 
-    def best(self) -> list[Hypothesis]:
+    def best(self) -> list[runtimes.Hypothesis]:
         """The captions asked for, best first."""
-        return ended_once(sorted_by_score(self.ended)[: self.options.captions], self.stops)
+        return runtimes.ended_once(
+            runtimes.sorted_by_score(self.ended)[: self.options.captions], self.stops
+        )
 
 
 def beam_search(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    rules: ResponseRules,
-    options: DecodeOptions,
-) -> list[list[Hypothesis]]:
+    rules: runtimes.ResponseRules,
+    options: runtimes.DecodeOptions,
+) -> list[list[runtimes.Hypothesis]]:
     """For each prompt the best `options.captions` responses, best first."""
     state = Continuation(model, prompts)
     stops = frozenset(rules.stop_ids)
@@ -373,9 +376,9 @@ class _Group:
 def diverse_beam_search(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    rules: ResponseRules,
-    options: DecodeOptions,
-) -> list[list[Hypothesis]]:
+    rules: runtimes.ResponseRules,
+    options: runtimes.DecodeOptions,
+) -> list[list[runtimes.Hypothesis]]:
     """For each prompt up to `options.captions` different responses, best first.
 
     The best of each group is taken before the second of any.
@@ -409,8 +412,12 @@ def diverse_beam_search(
     return [_interleaved(groups, options.captions, stops) for groups in found]
 
 
-def _interleaved(groups: Sequence[_Group], count: int, stops: frozenset[int]) -> list[Hypothesis]:
-    ended = [ended_once(sorted_by_score(group.beams.ended), stops) for group in groups]
+def _interleaved(
+    groups: Sequence[_Group], count: int, stops: frozenset[int]
+) -> list[runtimes.Hypothesis]:
+    ended = [
+        runtimes.ended_once(runtimes.sorted_by_score(group.beams.ended), stops) for group in groups
+    ]
     turns = (one for turn in zip_longest(*ended) for one in turn if one is not None)
     different = {one.ids: one for one in turns}
-    return sorted_by_score(list(different.values())[:count])
+    return runtimes.sorted_by_score(list(different.values())[:count])

@@ -26,19 +26,7 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
-from aligncap.captioner.checkpoint import (
-    CARD_FILE,
-    ENCODER_FOLDER,
-    TEXT_TOKENIZER_FILE,
-    TOKENIZER_FILE,
-    ModelMeta,
-    check_output,
-    copy_encoder,
-    load_torch,
-    merged_meta,
-    read_meta,
-    write_meta,
-)
+from aligncap.captioner import checkpoint
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.runtimes import CT2_FOLDER
 from aligncap.captioner.vocabulary import SPEECH_CLOSE, Vocabulary, read_tokenizer
@@ -52,7 +40,7 @@ QUANTIZATIONS = ("float32", "float16", "bfloat16", "int16", "int8", "int8_float1
 """How CTranslate2 can store weights; int8 is the smallest and the fastest on a CPU."""
 
 
-def export(model_folder: Path, out: Path, *, quantization: str = "int8") -> ModelMeta:
+def export(model_folder: Path, out: Path, *, quantization: str = "int8") -> checkpoint.ModelMeta:
     """Write the exported folder and return its meta.
 
     An adapter is merged into its base first. The folder appears whole or not at all; DataError
@@ -62,17 +50,17 @@ def export(model_folder: Path, out: Path, *, quantization: str = "int8") -> Mode
 
     if quantization not in QUANTIZATIONS:
         raise UnknownNameError("quantization", quantization, QUANTIZATIONS)
-    check_output(model_folder, out, marker=CT2_FOLDER, kind="an exported model")
-    meta = read_meta(model_folder)
-    model = load_torch(model_folder)
+    checkpoint.check_output(model_folder, out, marker=CT2_FOLDER, kind="an exported model")
+    meta = checkpoint.read_meta(model_folder)
+    model = checkpoint.load_torch(model_folder)
     if has_adapter(model):
         model = merge_adapter(model)
     with atomic_folder(out) as partial:
         convert(model.causal_lm, model.vocabulary, partial / CT2_FOLDER, quantization=quantization)
-        model.vocabulary.save(partial / TOKENIZER_FILE)
+        model.vocabulary.save(partial / checkpoint.TOKENIZER_FILE)
         _copy_beside(model_folder, partial, meta)
         exported = _exported(meta, quantization)
-        write_meta(partial, exported)
+        checkpoint.write_meta(partial, exported)
     return exported
 
 
@@ -141,26 +129,30 @@ def _special_names(vocabulary: Vocabulary) -> SimpleNamespace:
     return SimpleNamespace(bos_token=shape.bos, eos_token=shape.eos, unk_token=shape.pad)
 
 
-def _copy_beside(model_folder: Path, out: Path, meta: ModelMeta) -> None:
+def _copy_beside(model_folder: Path, out: Path, meta: checkpoint.ModelMeta) -> None:
     for licence in model_folder.glob("LICENSE*"):
         shutil.copy(licence, out)
     if meta.tokenizer.name != "builtin":
-        copy_encoder(model_folder, out)
+        checkpoint.copy_encoder(model_folder, out)
         return
-    files = sorted((model_folder / ENCODER_FOLDER).glob(ENCODER_FILES))
+    files = sorted((model_folder / checkpoint.ENCODER_FOLDER).glob(ENCODER_FILES))
     if not any(file.suffix == ".onnx" for file in files):
-        raise MissingModelError(f"{model_folder / ENCODER_FOLDER}: no encoder.onnx in it")
+        raise MissingModelError(
+            f"{model_folder / checkpoint.ENCODER_FOLDER}: no encoder.onnx in it"
+        )
     for file in files:
         shutil.copy(file, out)
 
 
-def _exported(meta: ModelMeta, quantization: str) -> ModelMeta:
+def _exported(meta: checkpoint.ModelMeta, quantization: str) -> checkpoint.ModelMeta:
     import ctranslate2
 
-    return merged_meta(meta, quantization=quantization, ctranslate2=ctranslate2.__version__)
+    return checkpoint.merged_meta(
+        meta, quantization=quantization, ctranslate2=ctranslate2.__version__
+    )
 
 
-def merge_folder(model_folder: Path, out: Path) -> ModelMeta:
+def merge_folder(model_folder: Path, out: Path) -> checkpoint.ModelMeta:
     """Write the merged folder and return its meta.
 
     The folder appears whole or not at all; DataError where `out` holds something else than a model,
@@ -168,24 +160,26 @@ def merge_folder(model_folder: Path, out: Path) -> ModelMeta:
     """
     from aligncap.captioner.model import has_adapter, merge_adapter
 
-    check_output(model_folder, out, marker=TEXT_TOKENIZER_FILE, kind="a merged model")
-    meta = read_meta(model_folder)
-    model = load_torch(model_folder)
+    checkpoint.check_output(
+        model_folder, out, marker=checkpoint.TEXT_TOKENIZER_FILE, kind="a merged model"
+    )
+    meta = checkpoint.read_meta(model_folder)
+    model = checkpoint.load_torch(model_folder)
     if has_adapter(model):
         model = merge_adapter(model)
     causal_lm, vocabulary = model.causal_lm, model.vocabulary
-    merged = merged_meta(meta)
+    merged = checkpoint.merged_meta(meta)
     with atomic_folder(out) as partial:
-        vocabulary.save(partial / TEXT_TOKENIZER_FILE)
-        named = _with_speech(read_tokenizer(partial / TEXT_TOKENIZER_FILE), vocabulary)
+        vocabulary.save(partial / checkpoint.TEXT_TOKENIZER_FILE)
+        named = _with_speech(read_tokenizer(partial / checkpoint.TEXT_TOKENIZER_FILE), vocabulary)
         _save_tokenizer(named, vocabulary, partial)
         _tell_generation(causal_lm, vocabulary, meta)
         causal_lm.save_pretrained(partial)
         for licence in model_folder.glob("LICENSE*"):
             shutil.copy(licence, partial)
-        copy_encoder(model_folder, partial)
-        write_meta(partial, merged)
-        card = partial / CARD_FILE
+        checkpoint.copy_encoder(model_folder, partial)
+        checkpoint.write_meta(partial, merged)
+        card = partial / checkpoint.CARD_FILE
         card.write_text(card.read_text("utf-8") + _serving(merged, vocabulary, named), "utf-8")
     return merged
 
@@ -250,7 +244,7 @@ def _save_tokenizer(tokenizer: Tokenizer, vocabulary: Vocabulary, folder: Path) 
     config.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _tell_generation(causal_lm: Any, vocabulary: Vocabulary, meta: ModelMeta) -> None:
+def _tell_generation(causal_lm: Any, vocabulary: Vocabulary, meta: checkpoint.ModelMeta) -> None:
     """Decision 8 in the words of generation_config.json."""
     rows = causal_lm.get_input_embeddings().weight.shape[0]
     config = causal_lm.generation_config
@@ -262,7 +256,7 @@ def _tell_generation(causal_lm: Any, vocabulary: Vocabulary, meta: ModelMeta) ->
     config.do_sample = False
 
 
-def _serving(meta: ModelMeta, vocabulary: Vocabulary, named: Tokenizer) -> str:
+def _serving(meta: checkpoint.ModelMeta, vocabulary: Vocabulary, named: Tokenizer) -> str:
     """The section of the card that says how to use the checkpoint without AlignCap."""
     shape = vocabulary.shape
     frame = SpeechTokens(np.zeros((shape.codebooks, 1), dtype=np.int64))

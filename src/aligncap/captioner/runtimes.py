@@ -26,17 +26,10 @@ from weakref import WeakMethod
 import numpy as np
 from numpy.typing import NDArray
 
+from aligncap import foreign
 from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary
 from aligncap.endpoints import COMPLETIONS, Endpoint, NoReplyError, ServerSettings
 from aligncap.errors import DataError, EndpointError, MissingModelError, RecipeError
-from aligncap.foreign import (
-    AGAIN,
-    LARGEST_WEIGHT,
-    check_regular,
-    read_json,
-    read_table,
-    reading,
-)
 from aligncap.tokenizers.builtin import leave_threads_alone
 
 CT2_FOLDER = "ct2"
@@ -191,13 +184,13 @@ CT2_SHAPES = {
 def check_ct2(folder: Path, text_rows: int) -> list[str]:
     """The names of a `ct2` folder's ids; DataError where its files do not hold one decoder whose
     shapes fit together and whose numbers are finite."""
-    names = read_json(folder / "vocabulary.json", cure=AGAIN)
+    names = foreign.read_json(folder / "vocabulary.json", cure=foreign.AGAIN)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{folder / 'vocabulary.json'}: is no list of names; {AGAIN}")
-    read_table(folder / "config.json", cure=AGAIN)
+        raise DataError(f"{folder / 'vocabulary.json'}: is no list of names; {foreign.AGAIN}")
+    foreign.read_table(folder / "config.json", cure=foreign.AGAIN)
     path = folder / "model.bin"
-    check_regular(path, cure=AGAIN)
-    with reading(path, cure=AGAIN):
+    foreign.check_regular(path, cure=foreign.AGAIN)
+    with foreign.reading(path, cure=foreign.AGAIN):
         arrays = _ct2_arrays(np.memmap(path, dtype=np.uint8, mode="r"))
         rows, narrow = arrays["decoder/embeddings/weight"].shape
         width = narrow  # OPT's small models project embeddings to another width
@@ -275,8 +268,8 @@ def _check_ct2_array(
                 raise ValueError(f"{name} has the shape {array.shape}")
     if array.dtype.kind == "f" and array.ndim:
         largest = np.abs(array).max(initial=0.0)
-        too_small = end == "weight_scale" and array.min(initial=1.0) < 127 / LARGEST_WEIGHT
-        too_large = end != "weight_scale" and largest > LARGEST_WEIGHT
+        too_small = end == "weight_scale" and array.min(initial=1.0) < 127 / foreign.LARGEST_WEIGHT
+        too_large = end != "weight_scale" and largest > foreign.LARGEST_WEIGHT
         if too_small or too_large or not np.isfinite(largest):
             raise ValueError(f"{name} holds a number that is not finite or too large")
 
@@ -313,7 +306,7 @@ class CT2Runtime:
         self._open = partial(
             ctranslate2.Generator, str(folder), inter_threads=replicas, compute_type=compute_type
         )
-        with reading(folder, cure=AGAIN):
+        with foreign.reading(folder, cure=foreign.AGAIN):
             self._generator = self._open(intra_threads=threads)
         leave = WeakMethod(self._leave)
         os.register_at_fork(after_in_child=lambda: (living := leave()) and living())

@@ -19,22 +19,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from aligncap.data.layouts import (
-    ALL,
-    EMODB,
-    ESD,
-    ESD_STEM,
-    IEMOCAP,
-    IEMOCAP_STEM,
-    NNIME,
-    RAVDESS,
-    Corpus,
-    Fault,
-    Kind,
-    read_lines,
-    read_table,
-    sound_files,
-)
+from aligncap.data import layouts
 from aligncap.data.manifest import Utterance, utterance_of_row
 from aligncap.errors import DataError, UnknownNameError
 
@@ -131,7 +116,7 @@ MER2023_FETCH = (
 )
 
 
-def find_mer2023(source: Path) -> Iterator[Utterance | Fault]:
+def find_mer2023(source: Path) -> Iterator[Utterance | layouts.Fault]:
     """The clips that the label files name."""
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; give the folder of the corpus")
@@ -139,10 +124,12 @@ def find_mer2023(source: Path) -> Iterator[Utterance | Fault]:
     yield from _read_mer2023_captions(source, captions)
     for part in PARTS:
         try:
-            for place, row in read_table(source / f"{part}-label.csv", ("name", "discrete")):
+            for place, row in layouts.read_table(
+                source / f"{part}-label.csv", ("name", "discrete")
+            ):
                 yield from _find_clip(source, part, place, row, captions)
         except DataError as error:
-            yield Fault(Kind.LABEL, str(error))
+            yield layouts.Fault(layouts.Kind.LABEL, str(error))
 
 
 def _find_clip(
@@ -151,14 +138,14 @@ def _find_clip(
     place: str,
     row: Mapping[str, str],
     captions: Mapping[str, tuple[str, ...]],
-) -> Iterator[Utterance | Fault]:
+) -> Iterator[Utterance | layouts.Fault]:
     name, label = row["name"], row["discrete"].lower()
     if not name:
-        yield Fault(Kind.LABEL, f"{place}: has no name; fetch the file anew")
+        yield layouts.Fault(layouts.Kind.LABEL, f"{place}: has no name; fetch the file anew")
         return
     if label not in MER2023_EMOTIONS:
-        yield Fault(
-            Kind.LABEL,
+        yield layouts.Fault(
+            layouts.Kind.LABEL,
             f"{place}: {name} is {label!r}, must be one of {', '.join(MER2023_EMOTIONS)}",
         )
     yield Utterance(
@@ -181,24 +168,26 @@ def _sound_of(source: Path, part: str, name: str) -> Path:
     return source / part / f"{name}.wav"
 
 
-def _read_mer2023_captions(source: Path, captions: dict[str, tuple[str, ...]]) -> Iterator[Fault]:
+def _read_mer2023_captions(
+    source: Path, captions: dict[str, tuple[str, ...]]
+) -> Iterator[layouts.Fault]:
     """Fill in what EMER's csv files say is heard, English first; faults are given out."""
     labels = {f"{part}-label.csv" for part in PARTS}
     for file in sorted(source.glob("*.csv")):
         if file.name in labels:
             continue
         try:
-            for place, row in read_table(file, ("name", "english", "chinese")):
+            for place, row in layouts.read_table(file, ("name", "english", "chinese")):
                 heard = tuple(_mer2023_heard(row[language], language) for language in _HEARD)
                 if not any(heard):
-                    yield Fault(
-                        Kind.CAPTION,
+                    yield layouts.Fault(
+                        layouts.Kind.CAPTION,
                         f'{place}: {row["name"]} has no sentence that begins "In the audio,"; '
                         "add one or take the row away",
                     )
                 captions[row["name"]] = tuple(text for text in heard if text)
         except DataError as error:
-            yield Fault(Kind.CAPTION, str(error))
+            yield layouts.Fault(layouts.Kind.CAPTION, str(error))
 
 
 def _mer2023_heard(description: str, language: str) -> str:
@@ -210,9 +199,9 @@ def _mer2023_heard(description: str, language: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-MER2023 = Corpus(
+MER2023 = layouts.Corpus(
     name="mer2023",
-    counts=MappingProxyType({ALL: 5030}),
+    counts=MappingProxyType({layouts.ALL: 5030}),
     fetch=MER2023_FETCH,
     find=find_mer2023,
 )
@@ -221,7 +210,7 @@ MER2023 = Corpus(
 SECAP_FETCH = "the test set (600 clips) that https://github.com/thuhcsi/SECap links to"
 
 
-def find_secap(source: Path) -> Iterator[Utterance | Fault]:
+def find_secap(source: Path) -> Iterator[Utterance | layouts.Fault]:
     """The clips that wav.scp names."""
     listed = source / "wav.scp"
     if not listed.is_file():
@@ -231,13 +220,15 @@ def find_secap(source: Path) -> Iterator[Utterance | Fault]:
     try:
         captions = read_captions(source / "fid2captions.json")
     except DataError as error:
-        yield Fault(Kind.LABEL, str(error))
+        yield layouts.Fault(layouts.Kind.LABEL, str(error))
     yield from _read_pairs(source / "text.txt", texts)
     files: dict[str, str] = {}
     yield from _read_pairs(listed, files)
     for clip, file in files.items():
         if captions and clip not in captions:
-            yield Fault(Kind.CAPTION, f"{clip}: has no caption in fid2captions.json; fetch it anew")
+            yield layouts.Fault(
+                layouts.Kind.CAPTION, f"{clip}: has no caption in fid2captions.json; fetch it anew"
+            )
         yield Utterance(
             id=clip,
             path=_secap_place(source, file),
@@ -247,8 +238,9 @@ def find_secap(source: Path) -> Iterator[Utterance | Fault]:
             captions=captions.get(clip, ()),
         )
     for clip in sorted(captions.keys() - files.keys()):
-        yield Fault(
-            Kind.MISSING, f"{clip}: has a caption but no line in {listed}; fetch {SECAP_FETCH}"
+        yield layouts.Fault(
+            layouts.Kind.MISSING,
+            f"{clip}: has a caption but no line in {listed}; fetch {SECAP_FETCH}",
         )
 
 
@@ -259,28 +251,30 @@ def _secap_place(source: Path, file: str) -> Path:
     return next((place for place in places if place.exists()), listed)
 
 
-def _read_pairs(file: Path, pairs: dict[str, str]) -> Iterator[Fault]:
+def _read_pairs(file: Path, pairs: dict[str, str]) -> Iterator[layouts.Fault]:
     """Fill in the second word and what follows, by the first; faults are given out."""
     try:
-        for place, line in read_lines(file):
+        for place, line in layouts.read_lines(file):
             clip, _, rest = line.replace("\t", " ", 1).partition(" ")
             if not rest.strip():
-                yield Fault(
-                    Kind.LABEL, f"{place}: {line[:40]!r} is one word, must be two; fetch it anew"
+                yield layouts.Fault(
+                    layouts.Kind.LABEL,
+                    f"{place}: {line[:40]!r} is one word, must be two; fetch it anew",
                 )
             elif clip in pairs:
-                yield Fault(
-                    Kind.DUPLICATE, f"{place}: {clip} has a line before; take one of them away"
+                yield layouts.Fault(
+                    layouts.Kind.DUPLICATE,
+                    f"{place}: {clip} has a line before; take one of them away",
                 )
             else:
                 pairs[clip] = rest.strip()
     except DataError as error:
-        yield Fault(Kind.LABEL, str(error))
+        yield layouts.Fault(layouts.Kind.LABEL, str(error))
 
 
-SECAP = Corpus(
+SECAP = layouts.Corpus(
     name="secap",
-    counts=MappingProxyType({ALL: 600}),
+    counts=MappingProxyType({layouts.ALL: 600}),
     rates_hz=frozenset({24_000}),
     fetch=SECAP_FETCH,
     find=find_secap,
@@ -290,16 +284,16 @@ SECAP = Corpus(
 FOLDER_FETCH = "it from where it came"
 
 
-def find_folder(source: Path) -> Iterator[Utterance | Fault]:
+def find_folder(source: Path) -> Iterator[Utterance | layouts.Fault]:
     """Every recording below a folder; its id is its place in the folder without the suffix."""
     name = source.resolve().name
-    for file in sound_files(source):
+    for file in layouts.sound_files(source):
         place = file.relative_to(source).with_suffix("")
         clip = Utterance(id=place.as_posix(), path=file, corpus=name)
         try:
             clip = _described(clip)
         except DataError as error:
-            yield Fault(Kind.LABEL, str(error))
+            yield layouts.Fault(layouts.Kind.LABEL, str(error))
         yield clip
 
 
@@ -317,12 +311,12 @@ def _described(clip: Utterance) -> Utterance:
         clip = utterance_of_row(own, folder=clip.path.parent, place=str(told))
     written = clip.path.with_suffix(".txt")
     if written.is_file():
-        captions = (*clip.captions, *(line for _, line in read_lines(written)))
+        captions = (*clip.captions, *(line for _, line in layouts.read_lines(written)))
         clip = replace(clip, captions=tuple(dict.fromkeys(captions)))
     return clip
 
 
-FOLDER = Corpus(
+FOLDER = layouts.Corpus(
     name="folder",
     counts=MappingProxyType({}),
     fetch=FOLDER_FETCH,
@@ -330,7 +324,7 @@ FOLDER = Corpus(
 )
 
 
-_AUDIO = (ESD, IEMOCAP)
+_AUDIO = (layouts.ESD, layouts.IEMOCAP)
 
 
 EMOSEC_FETCH = (
@@ -339,7 +333,7 @@ EMOSEC_FETCH = (
 )
 
 
-def find_emosec(source: Path) -> Iterator[Utterance | Fault]:
+def find_emosec(source: Path) -> Iterator[Utterance | layouts.Fault]:
     """The clips of ESD and IEMOCAP below a folder that have captions."""
     files = sorted(source.glob("*.json"))
     if not files:
@@ -349,21 +343,21 @@ def find_emosec(source: Path) -> Iterator[Utterance | Fault]:
         try:
             captions |= read_captions(file)
         except DataError as error:
-            yield Fault(Kind.LABEL, str(error))
+            yield layouts.Fault(layouts.Kind.LABEL, str(error))
     if not captions:  # or every clip would be said to have none
         return
     left = set(captions)
     for corpus in _AUDIO:
         for found in corpus.find(source):
-            if isinstance(found, Fault):
-                if found.kind is not Kind.MISSING:  # the captions name it as well
+            if isinstance(found, layouts.Fault):
+                if found.kind is not layouts.Kind.MISSING:  # the captions name it as well
                     yield found
             elif texts := captions.get(found.id):
                 left.discard(found.id)
                 yield replace(found, corpus="emosec", captions=texts)
             else:
-                yield Fault(
-                    Kind.CAPTION,
+                yield layouts.Fault(
+                    layouts.Kind.CAPTION,
                     f"{found.path}: has no caption in {_names(files)}; fetch the captions anew",
                 )
     for stem in sorted(left):
@@ -372,24 +366,26 @@ def find_emosec(source: Path) -> Iterator[Utterance | Fault]:
 
 def emosec_part(utterance: Utterance) -> str:
     """The corpus that its sound is from."""
-    return "iemocap" if IEMOCAP_STEM.fullmatch(utterance.id) else "esd"
+    return "iemocap" if layouts.IEMOCAP_STEM.fullmatch(utterance.id) else "esd"
 
 
-def _captioned_only(stem: str, source: Path) -> Fault:
-    patterns = ((ESD, ESD_STEM), (IEMOCAP, IEMOCAP_STEM))
+def _captioned_only(stem: str, source: Path) -> layouts.Fault:
+    patterns = ((layouts.ESD, layouts.ESD_STEM), (layouts.IEMOCAP, layouts.IEMOCAP_STEM))
     owner = next((corpus for corpus, pattern in patterns if pattern.fullmatch(stem)), None)
     if owner is None:
         cure = "its name is neither of ESD nor of IEMOCAP; mend the captions"
     else:
         cure = f"fetch {owner.fetch}"
-    return Fault(Kind.MISSING, f"{stem}: has a caption but no sound file below {source}; {cure}")
+    return layouts.Fault(
+        layouts.Kind.MISSING, f"{stem}: has a caption but no sound file below {source}; {cure}"
+    )
 
 
 def _names(files: list[Path]) -> str:
     return ", ".join(file.name for file in files)
 
 
-EMOSEC = Corpus(
+EMOSEC = layouts.Corpus(
     name="emosec",
     counts=MappingProxyType({"esd": 35_000, "iemocap": 10_039}),
     rates_hz=frozenset({16_000}),
@@ -399,13 +395,23 @@ EMOSEC = Corpus(
 )
 
 
-CORPORA: Mapping[str, Corpus] = {
+CORPORA: Mapping[str, layouts.Corpus] = {
     corpus.name: corpus
-    for corpus in (EMOSEC, MER2023, NNIME, SECAP, ESD, IEMOCAP, RAVDESS, EMODB, FOLDER)
+    for corpus in (
+        EMOSEC,
+        MER2023,
+        layouts.NNIME,
+        SECAP,
+        layouts.ESD,
+        layouts.IEMOCAP,
+        layouts.RAVDESS,
+        layouts.EMODB,
+        FOLDER,
+    )
 }
 
 
-def open_corpus(name: str) -> Corpus:
+def open_corpus(name: str) -> layouts.Corpus:
     """The corpus of that name; UnknownNameError where there is none."""
     if name not in CORPORA:
         raise UnknownNameError("corpus", name, CORPORA)

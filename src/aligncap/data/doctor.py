@@ -8,25 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from aligncap.data import splits
 from aligncap.data.captioned import open_corpus
 from aligncap.data.layouts import Corpus, Fault, Kind
 from aligncap.data.manifest import Utterance, read_each_utterance, write_manifests
-from aligncap.data.splits import (
-    BOOK,
-    FILES,
-    PARTS,
-    Leaks,
-    Seen,
-    Sound,
-    SoundBook,
-    Split,
-    count_leaks,
-    empty_parts,
-    leak_faults,
-    meet_in_part,
-    read_sound,
-    read_sound_header,
-)
 from aligncap.errors import AudioError, DataError, UnknownNameError
 from aligncap.storage import atomic_file, write_atomic
 from aligncap.values import RATE_HZ
@@ -61,9 +46,9 @@ class Inspection:
     def __init__(
         self,
         corpus: Corpus,
-        seen: Seen,
+        seen: splits.Seen,
         *,
-        sound_of: Callable[[Path], Sound],
+        sound_of: Callable[[Path], splits.Sound],
         on_fault: OnFault,
     ) -> None:
         self._corpus = corpus
@@ -114,7 +99,7 @@ class Inspection:
                 "have; take them away",
             )
 
-    def _heard(self, clip: Utterance) -> Sound | None:
+    def _heard(self, clip: Utterance) -> splits.Sound | None:
         """The sound of a clip; None, after telling why, where it cannot be used."""
         if not clip.path.exists():
             self.fault(Kind.MISSING, f"{clip.path}: does not exist; fetch {self._corpus.fetch}")
@@ -141,7 +126,7 @@ class Inspection:
         self._check_rate(clip, sound)
         return sound
 
-    def _check_rate(self, clip: Utterance, sound: Sound) -> None:
+    def _check_rate(self, clip: Utterance, sound: splits.Sound) -> None:
         """Tell of a rate that the corpus does not have, or that is too low for any model."""
         shipped = self._corpus.rates_hz
         if sound.rate_hz < RATE_HZ or (shipped and sound.rate_hz not in shipped | {RATE_HZ}):
@@ -151,7 +136,7 @@ class Inspection:
                 f"{clip.path}: is at {sound.rate_hz:,} Hz, must be {known}; fetch it anew",
             )
 
-    def _is_new(self, clip: Utterance, sound: Sound) -> bool:
+    def _is_new(self, clip: Utterance, sound: splits.Sound) -> bool:
         """Whether neither the id nor the sound was met before; tells where one was."""
         there = self._seen.meet("id", clip.id, name=str(clip.path))
         if there is not None:
@@ -166,7 +151,7 @@ class Inspection:
             self.fault(Kind.DUPLICATE, f"{clip.path}: is the same sound as {there}; take one away")
         return there is None
 
-    def _counted(self, clip: Utterance, sound: Sound) -> Utterance:
+    def _counted(self, clip: Utterance, sound: splits.Sound) -> Utterance:
         tally = self.tally
         tally.clips += 1
         tally.seconds += sound.duration_s
@@ -192,10 +177,10 @@ class Report:
     corpus: str
     tally: Tally
     speakers: int
-    split: Split | None = None
+    split: splits.Split | None = None
     parts: Mapping[str, int] | None = None
     """Clips of train.jsonl, validation.jsonl and test.jsonl."""
-    leaks: Leaks | None = None
+    leaks: splits.Leaks | None = None
 
     @property
     def faults(self) -> int:
@@ -227,7 +212,7 @@ def prepare(
     out: Path,
     *,
     counts: Mapping[str, int] | None = None,
-    split: Split | None = None,
+    split: splits.Split | None = None,
     on_fault: OnFault = lambda _: None,
     progress: Progress = lambda: None,
 ) -> Report:
@@ -242,8 +227,8 @@ def prepare(
     """
     out.mkdir(parents=True, exist_ok=True)
     with (
-        Seen(out) as seen,
-        SoundBook(out / BOOK) as book,
+        splits.Seen(out) as seen,
+        splits.SoundBook(out / splits.BOOK) as book,
         atomic_file(out / FAULTS) as faults,
     ):
 
@@ -262,18 +247,18 @@ def prepare(
 
 def conclude(
     look: Inspection,
-    seen: Seen,
+    seen: splits.Seen,
     corpus: Corpus,
     *,
     counts: Mapping[str, int] | None,
-    split: Split | None,
+    split: splits.Split | None,
     parts: Mapping[str, int] | None,
 ) -> Report:
     """Tell what can be told when every clip was seen: counts, leaks, empty parts; the report."""
     look.check_counts(corpus.counts if counts is None else counts)
-    for fault in leak_faults(seen, split) if parts else ():
+    for fault in splits.leak_faults(seen, split) if parts else ():
         look.fault(fault.kind, fault.message)
-    for fault in empty_parts(seen, parts, split) if parts and split else ():
+    for fault in splits.empty_parts(seen, parts, split) if parts and split else ():
         look.fault(fault.kind, fault.message)
     return Report(
         corpus=corpus.name,
@@ -281,11 +266,13 @@ def conclude(
         speakers=seen.number("speaker"),
         split=split,
         parts=parts,
-        leaks=count_leaks(seen) if parts else None,
+        leaks=splits.count_leaks(seen) if parts else None,
     )
 
 
-def met_speakers(clips: Iterable[Utterance], seen: Seen, progress: Progress) -> Iterator[Utterance]:
+def met_speakers(
+    clips: Iterable[Utterance], seen: splits.Seen, progress: Progress
+) -> Iterator[Utterance]:
     """The clips as they are, each speaker of them remembered."""
     for clip in clips:
         if clip.speaker:
@@ -295,21 +282,21 @@ def met_speakers(clips: Iterable[Utterance], seen: Seen, progress: Progress) -> 
 
 
 def _write(
-    out: Path, clips: Iterable[Utterance], split: Split | None, seen: Seen
+    out: Path, clips: Iterable[Utterance], split: splits.Split | None, seen: splits.Seen
 ) -> dict[str, int] | None:
     """The manifest, and the manifests of the parts; the parts' lengths."""
     if split is None:
         write_manifests(out, clips, files=[MANIFEST], files_of=lambda _: (MANIFEST,))
-        for name in FILES:  # of an earlier run: they would be of another manifest
+        for name in splits.FILES:  # of an earlier run: they would be of another manifest
             (out / name).unlink(missing_ok=True)
         return None
 
     def files_of(clip: Utterance) -> tuple[str, ...]:
         part = split.part_of(clip)
-        meet_in_part(clip, part, seen)
+        splits.meet_in_part(clip, part, seen)
         return (MANIFEST, f"{part}.jsonl")
 
-    lengths = write_manifests(out, clips, files=[MANIFEST, *FILES], files_of=files_of)
+    lengths = write_manifests(out, clips, files=[MANIFEST, *splits.FILES], files_of=files_of)
     del lengths[MANIFEST]
     return lengths
 
@@ -323,7 +310,7 @@ def examine(
     *,
     corpus: Corpus | None = None,
     counts: Mapping[str, int] | None = None,
-    split: Split | None = None,
+    split: splits.Split | None = None,
     headers_only: bool = False,
     on_fault: OnFault = lambda _: None,
     progress: Progress = lambda: None,
@@ -344,11 +331,11 @@ def examine(
     told = _told(manifest.parent) if prepared else {}
     known = corpus or _corpus_of(told)
     split = split or _split_of(told)
-    with TemporaryDirectory(prefix="aligncap-") as folder, Seen(Path(folder)) as seen:
+    with TemporaryDirectory(prefix="aligncap-") as folder, splits.Seen(Path(folder)) as seen:
         look = Inspection(
             known,
             seen,
-            sound_of=read_sound_header if headers_only else read_sound,
+            sound_of=splits.read_sound_header if headers_only else splits.read_sound,
             on_fault=on_fault,
         )
         found = _clips_of(manifest) if prepared else known.find(target)
@@ -363,13 +350,13 @@ def _clips_of(manifest: Path) -> Iterator[Utterance | Fault]:
         yield Fault(Kind.LABEL, str(clip)) if isinstance(clip, DataError) else clip
 
 
-def _look_at_parts(manifest: Path, look: Inspection, seen: Seen) -> dict[str, int] | None:
+def _look_at_parts(manifest: Path, look: Inspection, seen: splits.Seen) -> dict[str, int] | None:
     """Remember what lies in which part; tells of clips in no part or two. None without parts."""
-    files = [manifest.with_name(name) for name in FILES]
+    files = [manifest.with_name(name) for name in splits.FILES]
     if not any(file.is_file() for file in files):
         return None
     lengths = {}
-    for part, file in zip(PARTS, files, strict=True):
+    for part, file in zip(splits.PARTS, files, strict=True):
         lengths[file.name] = 0
         if not file.is_file():
             look.fault(Kind.MISSING, f"{file}: does not exist; split the corpus anew")
@@ -379,7 +366,7 @@ def _look_at_parts(manifest: Path, look: Inspection, seen: Seen) -> dict[str, in
                 look.fault(Kind.LABEL, str(clip))
                 continue
             lengths[file.name] += 1
-            meet_in_part(clip, part, seen)
+            splits.meet_in_part(clip, part, seen)
             there = seen.meet("id in part", clip.id, name=place)
             if there is not None:
                 look.fault(Kind.LEAK, f"{place}: {clip.id} is in {there} too; split anew")
@@ -408,6 +395,6 @@ def _corpus_of(told: Mapping[str, object]) -> Corpus:
         return open_corpus(UNKNOWN)
 
 
-def _split_of(told: Mapping[str, object]) -> Split | None:
+def _split_of(told: Mapping[str, object]) -> splits.Split | None:
     split = told.get("split")
-    return Split(**split) if isinstance(split, dict) else None
+    return splits.Split(**split) if isinstance(split, dict) else None

@@ -30,14 +30,7 @@ import numpy as np
 from aligncap.clues import emotion_of, judge
 from aligncap.clues.evidence import Claim, ClaimStatus, check_by_references
 from aligncap.errors import AlignCapError, DataError
-from aligncap.metrics.scores import (
-    HALLUCINATIONS,
-    ClaimCache,
-    Floats,
-    MetricOptions,
-    ScoredClip,
-    Statistics,
-)
+from aligncap.metrics import scores
 from aligncap.values import EMOTIONS, Evidence, Verdict
 
 
@@ -47,12 +40,12 @@ class ClaimMetric:
 
     name: str
     variant: str
-    row_of: Callable[[ScoredClip], Sequence[float] | Floats]
-    value_of: Callable[[Floats], Floats]
+    row_of: Callable[[scores.ScoredClip], Sequence[float] | scores.Floats]
+    value_of: Callable[[scores.Floats], scores.Floats]
 
-    def measure(self, clips: list[ScoredClip]) -> Statistics:
+    def measure(self, clips: list[scores.ScoredClip]) -> scores.Statistics:
         """As `Metric`; clips of which `row_of` raises an AlignCapError are left out."""
-        rows: list[Sequence[float] | Floats | None] = []
+        rows: list[Sequence[float] | scores.Floats | None] = []
         left_out: dict[str, str] = {}
         for clip in clips:
             try:
@@ -63,13 +56,13 @@ class ClaimMetric:
         width = next((len(row) for row in rows if row is not None), 0)
         table = np.array([np.zeros(width) if row is None else row for row in rows], float)
         value_of = self.value_of if width else lambda sums: np.full(sums.shape[:-1], np.nan)
-        return Statistics(table, value_of, left_out=left_out)
+        return scores.Statistics(table, value_of, left_out=left_out)
 
 
-def open_clue_score(name: str, options: MetricOptions) -> ClaimMetric:
+def open_clue_score(name: str, options: scores.MetricOptions) -> ClaimMetric:
     """`clue-precision`, `clue-recall` or `clue-f1`."""
 
-    def row_of(clip: ScoredClip) -> tuple[int, int, int, int]:
+    def row_of(clip: scores.ScoredClip) -> tuple[int, int, int, int]:
         made = options.claims.claims(clip.hypothesis, options.language)
         references = [options.claims.claims(text, options.language) for text in clip.references]
         return count_claims(made, references)
@@ -101,7 +94,7 @@ def nearest_reference(
     return max(references, key=nearness)
 
 
-def precision(sums: Floats) -> Floats:
+def precision(sums: scores.Floats) -> scores.Floats:
     """Correct claims over claims made; sums of `count_claims`, shape [..., 4] → [...].
 
     0 where nothing is claimed though the references claim something, NaN where they do not.
@@ -111,7 +104,7 @@ def precision(sums: Floats) -> Floats:
     return np.where(made > 0, correct / np.maximum(made, 1), without)
 
 
-def recall(sums: Floats) -> Floats:
+def recall(sums: scores.Floats) -> scores.Floats:
     """Recalled claims over those of the nearest references; sums of `count_claims`, shape
     [..., 4] → [...]. NaN where the references claim nothing.
     """
@@ -119,7 +112,7 @@ def recall(sums: Floats) -> Floats:
     return np.where(wanted > 0, recalled / np.maximum(wanted, 1), np.nan)
 
 
-def f1(sums: Floats) -> Floats:
+def f1(sums: scores.Floats) -> scores.Floats:
     """The harmonic mean of precision and recall; sums of `count_claims`, shape [..., 4] → [...].
 
     0 where one side claims nothing, NaN where both do.
@@ -129,13 +122,13 @@ def f1(sums: Floats) -> Floats:
     return np.where(p + r > 0, 2 * p * r / np.where(p + r > 0, p + r, 1.0), without)
 
 
-def open_emotion_recall(name: str, options: MetricOptions) -> ClaimMetric:
+def open_emotion_recall(name: str, options: scores.MetricOptions) -> ClaimMetric:
     """`emotion-recall`."""
 
     def named(text: str) -> str | None:
         return emotion_of(options.claims.claims(text, options.language).values())
 
-    def row_of(clip: ScoredClip) -> Floats:
+    def row_of(clip: scores.ScoredClip) -> scores.Floats:
         truth = clip.emotion
         if truth is not None and truth not in EMOTIONS:
             raise DataError(f"its emotion is {truth!r}, none of {', '.join(EMOTIONS)}")
@@ -159,13 +152,13 @@ def macro_recall(truth: Sequence[str], named: Sequence[str | None]) -> float:
     return float(mean_recall(np.sum(rows, axis=0)))
 
 
-def recall_row(truth: str | None, named: str | None, classes: Sequence[str]) -> Floats:
+def recall_row(truth: str | None, named: str | None, classes: Sequence[str]) -> scores.Floats:
     """Hits, then clips, each by class, of one clip; zeros without a truth. [2 x classes]"""
     of_class = np.array([truth == one for one in classes], float)
     return np.concatenate([of_class * (truth == named), of_class])
 
 
-def mean_recall(sums: Floats) -> Floats:
+def mean_recall(sums: scores.Floats) -> scores.Floats:
     """Mean over the classes present of hits by clips; sums of shape [..., 2 x classes] → [...].
 
     NaN where no clip has a class.
@@ -176,13 +169,15 @@ def mean_recall(sums: Floats) -> Floats:
     return np.where(present > 0, total / np.maximum(present, 1), np.nan)
 
 
-def open_hallucination(name: str, options: MetricOptions) -> ClaimMetric:
+def open_hallucination(name: str, options: scores.MetricOptions) -> ClaimMetric:
     """`hallucination` or `hallucination-signal`, or one of them by trait."""
     kind, _, part = name.partition("/")
     by_signal = kind == "hallucination-signal"
-    traits = [one for one in HALLUCINATIONS[kind] if not part or one == part.replace("-", " ")]
+    traits = [
+        one for one in scores.HALLUCINATIONS[kind] if not part or one == part.replace("-", " ")
+    ]
 
-    def row_of(clip: ScoredClip) -> tuple[int, int, int]:
+    def row_of(clip: scores.ScoredClip) -> tuple[int, int, int]:
         if by_signal:
             checked = evidence_of(clip, options.language, options.claims)
             wrong = [
@@ -202,13 +197,15 @@ def open_hallucination(name: str, options: MetricOptions) -> ClaimMetric:
     return ClaimMetric(name, variant, row_of, wrong_share_of_trait if part else wrong_share)
 
 
-def evidence_of(clip: ScoredClip, language: str, claims: ClaimCache) -> tuple[Evidence, ...]:
+def evidence_of(
+    clip: scores.ScoredClip, language: str, claims: scores.ClaimCache
+) -> tuple[Evidence, ...]:
     """The verdict of a clip's recording on each claim of its hypothesis; an AlignCapError where
     there is no recording, or it cannot be measured."""
     return judge(claims.claims(clip.hypothesis, language).values(), claims.facts(clip))
 
 
-def wrong_share(sums: Floats) -> Floats:
+def wrong_share(sums: scores.Floats) -> scores.Floats:
     """Share of claims that are wrong; sums of (claims, wrong, clips), shape [..., 3] → [...].
 
     0 where nothing is claimed: a caption without claims invents nothing.
@@ -217,7 +214,7 @@ def wrong_share(sums: Floats) -> Floats:
     return np.where(sums[..., 2] > 0, np.nan_to_num(wrong_share_of_trait(sums)), np.nan)
 
 
-def wrong_share_of_trait(sums: Floats) -> Floats:
+def wrong_share_of_trait(sums: scores.Floats) -> scores.Floats:
     """As `wrong_share`, but NaN where nothing is claimed of that trait."""
     claims, wrong, _ = np.moveaxis(sums, -1, 0)
     return np.where(claims > 0, wrong / np.maximum(claims, 1), np.nan)

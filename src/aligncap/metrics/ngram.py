@@ -24,25 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aligncap.metrics.scores import (
-    Floats,
-    Metric,
-    MetricOptions,
-    ScoredClip,
-    SetMetric,
-    Statistics,
-    mean_of_clips,
-)
-from aligncap.metrics.tokenise import (
-    MAX_ORDER,
-    Counts,
-    Ints,
-    Sentences,
-    TokenisedClips,
-    Tokeniser,
-    matching,
-    open_tokeniser,
-)
+from aligncap.metrics import scores, tokenise
 
 TINY, SMALL = 1e-15, 1e-9
 """COCO's constants in numerator and denominator: no match at all is a score of nearly 0."""
@@ -64,37 +46,42 @@ class TokenMetric:
         self,
         name: str,
         conventions: str,
-        statistics: Callable[[TokenisedClips], Statistics],
-        options: MetricOptions,
+        statistics: Callable[[tokenise.TokenisedClips], scores.Statistics],
+        options: scores.MetricOptions,
     ) -> None:
         self.name = name
         self._statistics = statistics
-        self._tokeniser = open_tokeniser(options.tokenisation, options.language)
+        self._tokeniser = tokenise.open_tokeniser(options.tokenisation, options.language)
         self._tokenised = options.tokenised
         self.variant = f"{name}:{conventions}|tok:{self._tokeniser.name}"
 
-    def measure(self, clips: list[ScoredClip]) -> Statistics:
+    def measure(self, clips: list[scores.ScoredClip]) -> scores.Statistics:
         """As `Metric`."""
         return self._statistics(self._tokenised(clips, self._tokeniser))
 
 
-def open_ngram(name: str, options: MetricOptions) -> Metric:
+def open_ngram(name: str, options: scores.MetricOptions) -> scores.Metric:
     """`bleu1` to `bleu4`, `rouge-l`, `cider` or `cider-d`."""
     if name.startswith("bleu"):
         order = int(name.removeprefix("bleu"))
         return TokenMetric(
-            name, "coco", lambda clips: Statistics(bleu_statistics(clips, order), bleu), options
+            name,
+            "coco",
+            lambda clips: scores.Statistics(bleu_statistics(clips, order), bleu),
+            options,
         )
     if name == "rouge-l":
         conventions = f"coco-beta{ROUGE_BETA}"
-        return TokenMetric(name, conventions, lambda clips: mean_of_clips(rouge_l(clips)), options)
+        return TokenMetric(
+            name, conventions, lambda clips: scores.mean_of_clips(rouge_l(clips)), options
+        )
     score = {"cider": cider, "cider-d": cider_d}[name]
     return TokenMetric(
-        name, "df-corpus", lambda clips: mean_of_clips(score(clips), together=True), options
+        name, "df-corpus", lambda clips: scores.mean_of_clips(score(clips), together=True), options
     )
 
 
-def bleu_statistics(clips: TokenisedClips, max_order: int) -> Floats:
+def bleu_statistics(clips: tokenise.TokenisedClips, max_order: int) -> scores.Floats:
     """Columns candidate length, closest reference length, then per order the number of n-grams and
     of clipped matches; shape [clips, 2 + 2 max_order]."""
     lengths = clips.hypotheses.lengths
@@ -104,7 +91,7 @@ def bleu_statistics(clips: TokenisedClips, max_order: int) -> Floats:
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def closest_lengths(candidates: Ints, references: Sentences) -> Ints:
+def closest_lengths(candidates: tokenise.Ints, references: tokenise.Sentences) -> tokenise.Ints:
     """The reference length closest to each candidate's, shape [clips]."""
     lengths = references.lengths
     order = np.lexsort((lengths, np.abs(lengths - candidates[references.clip]), references.clip))
@@ -112,7 +99,7 @@ def closest_lengths(candidates: Ints, references: Sentences) -> Ints:
     return lengths[order][first]
 
 
-def bleu(sums: Floats) -> Floats:
+def bleu(sums: scores.Floats) -> scores.Floats:
     """BP * (p_1 ... p_N)^(1/N) of summed statistics, shape [..., 2 + 2 N] to [...]."""
     candidate_length, reference_length, *counts = np.moveaxis(sums, -1, 0)
     product = np.ones_like(candidate_length)
@@ -120,11 +107,11 @@ def bleu(sums: Floats) -> Floats:
         product = product * (matches + TINY) / (ngrams + SMALL)  # modified precision p_n
     ratio = (candidate_length + TINY) / (reference_length + SMALL)
     brevity_penalty = np.exp(1 - 1 / np.minimum(ratio, 1))
-    value: Floats = brevity_penalty * product ** (2 / len(counts))
+    value: scores.Floats = brevity_penalty * product ** (2 / len(counts))
     return value
 
 
-def rouge_l(clips: TokenisedClips) -> Floats:
+def rouge_l(clips: tokenise.TokenisedClips) -> scores.Floats:
     """F_lcs of each clip, shape [clips]."""
     hypotheses, references = clips.hypotheses, clips.references
     lcs = np.array(
@@ -138,7 +125,9 @@ def rouge_l(clips: TokenisedClips) -> Floats:
     precision = np.maximum.reduceat(lcs, first) / np.maximum(hypotheses.lengths, 1)
     recall = np.maximum.reduceat(lcs / np.maximum(references.lengths, 1), first)
     below = recall + ROUGE_BETA**2 * precision
-    value: Floats = (1 + ROUGE_BETA**2) * precision * recall / np.where(below > 0, below, 1.0)
+    value: scores.Floats = (
+        (1 + ROUGE_BETA**2) * precision * recall / np.where(below > 0, below, 1.0)
+    )
     return value
 
 
@@ -160,12 +149,12 @@ def lcs_length(one: Sequence[str], other: Sequence[str]) -> int:
     return len(one) - row.bit_count()
 
 
-def cider(clips: TokenisedClips) -> Floats:
+def cider(clips: tokenise.TokenisedClips) -> scores.Floats:
     """CIDEr of each clip: cosines of TF-IDF vectors, shape [clips]."""
     return _mean_over_references(_cosines(clips, clipped=False), clips)
 
 
-def cider_d(clips: TokenisedClips) -> Floats:
+def cider_d(clips: tokenise.TokenisedClips) -> scores.Floats:
     """CIDEr-D of each clip: clipped cosines, lowered where lengths differ, shape [clips]."""
     # As COCO does it: a length is counted in bigrams.
     candidates = np.maximum(clips.hypotheses.lengths - 1, 0)[clips.references.clip]
@@ -174,7 +163,7 @@ def cider_d(clips: TokenisedClips) -> Floats:
     return _mean_over_references(_cosines(clips, clipped=True) * penalty, clips)
 
 
-def _cosines(clips: TokenisedClips, *, clipped: bool) -> Floats:
+def _cosines(clips: tokenise.TokenisedClips, *, clipped: bool) -> scores.Floats:
     """Cosine of the TF-IDF vectors of hypothesis and reference, summed over orders of n-grams and
     0 where a norm is; shape [references]."""
     clip, sentences = clips.references.clip, len(clips.references.clip)
@@ -187,7 +176,9 @@ def _cosines(clips: TokenisedClips, *, clipped: bool) -> Floats:
         g_hypothesis = hypotheses.count * idf[hypotheses.gram]
         g_reference = references.count * idf[references.gram]
         # Where a hypothesis and a reference share an n-gram.
-        shared, place = matching(references.keys(clip), hypotheses.keys(np.arange(clips.clips)))
+        shared, place = tokenise.matching(
+            references.keys(clip), hypotheses.keys(np.arange(clips.clips))
+        )
         left, right = g_hypothesis[place], g_reference[shared]
         products = (np.minimum(left, right) if clipped else left) * right
         dots = np.bincount(references.sentence[shared], products, sentences)
@@ -197,14 +188,16 @@ def _cosines(clips: TokenisedClips, *, clipped: bool) -> Floats:
     return total
 
 
-def _norms(counts: Counts, weights: Floats, sentences: int) -> Floats:
-    norms: Floats = np.sqrt(np.bincount(counts.sentence, weights**2, sentences))
+def _norms(counts: tokenise.Counts, weights: scores.Floats, sentences: int) -> scores.Floats:
+    norms: scores.Floats = np.sqrt(np.bincount(counts.sentence, weights**2, sentences))
     return norms
 
 
-def _mean_over_references(similarities: Floats, clips: TokenisedClips) -> Floats:
+def _mean_over_references(
+    similarities: scores.Floats, clips: tokenise.TokenisedClips
+) -> scores.Floats:
     sums = np.add.reduceat(similarities, clips.bounds[:-1])
-    value: Floats = CIDER_SCALE / MAX_ORDER * sums / np.diff(clips.bounds)
+    value: scores.Floats = CIDER_SCALE / tokenise.MAX_ORDER * sums / np.diff(clips.bounds)
     return value
 
 
@@ -214,14 +207,14 @@ class Distinct:
 
     name: str
     order: int
-    tokeniser: Tokeniser
+    tokeniser: tokenise.Tokeniser
 
     @property
     def variant(self) -> str:
         """As `SetMetric`."""
         return f"{self.name}:of-set|tok:{self.tokeniser.name}"
 
-    def value(self, clips: list[ScoredClip]) -> float:
+    def value(self, clips: list[scores.ScoredClip]) -> float:
         """As `SetMetric`."""
         ngrams = [
             tuple(tokens[at : at + self.order])
@@ -238,14 +231,14 @@ class Repeated:
     name: str = "repeated"
     variant: str = "repeated:of-set"
 
-    def value(self, clips: list[ScoredClip]) -> float:
+    def value(self, clips: list[scores.ScoredClip]) -> float:
         """As `SetMetric`."""
         return 1 - len({clip.hypothesis.strip() for clip in clips}) / max(1, len(clips))
 
 
-def open_distinct(name: str, options: MetricOptions) -> SetMetric:
+def open_distinct(name: str, options: scores.MetricOptions) -> scores.SetMetric:
     """`distinct1`, `distinct2` or `repeated`."""
     if name == "repeated":
         return Repeated()
-    tokeniser = open_tokeniser(options.tokenisation, options.language)
+    tokeniser = tokenise.open_tokeniser(options.tokenisation, options.language)
     return Distinct(name, int(name.removeprefix("distinct")), tokeniser)

@@ -14,14 +14,7 @@ import numpy as np
 import torch
 
 from aligncap.errors import DataError, MissingModelError
-from aligncap.metrics.scores import (
-    Floats,
-    MetricOptions,
-    ScoredClip,
-    Statistics,
-    mean_of_clips,
-    signature_text,
-)
+from aligncap.metrics import scores
 from aligncap.storage import fingerprint_of_folder
 
 BATCH = 64
@@ -66,9 +59,9 @@ class SentenceEncoder:
         if model.config.model_type in ("roberta", "xlm-roberta"):
             positions -= 2  # counted from behind the padding's
         self._max_tokens = int(min(MAX_TOKENS, positions, self._tokenizer.model_max_length))
-        self._embeddings: dict[str, Floats] = {}
+        self._embeddings: dict[str, scores.Floats] = {}
 
-    def __call__(self, texts: Sequence[str]) -> Floats:
+    def __call__(self, texts: Sequence[str]) -> scores.Floats:
         """Embeddings of length 1, shape [texts, width]."""
         new = sorted({text for text in texts if text not in self._embeddings}, key=len)
         for start in range(0, len(new), BATCH):
@@ -77,7 +70,7 @@ class SentenceEncoder:
         return np.stack([self._embeddings[text] for text in texts])
 
     @torch.inference_mode()
-    def _encode(self, texts: list[str]) -> Floats:
+    def _encode(self, texts: list[str]) -> scores.Floats:
         inputs = self._tokenizer(
             texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         )
@@ -135,7 +128,7 @@ class Similarity:
             f"{self.name}:cosine|encoder:{label}@{encoder.fingerprint[:8]}|pool:{encoder.pooling}"
         )
 
-    def measure(self, clips: list[ScoredClip]) -> Statistics:
+    def measure(self, clips: list[scores.ScoredClip]) -> scores.Statistics:
         """As `Metric`; an empty hypothesis is 0 and is not encoded."""
         spoken = [clip for clip in clips if clip.hypothesis.strip()]
         self._encoder([text for clip in spoken for text in (clip.hypothesis, *clip.references)])
@@ -144,12 +137,12 @@ class Similarity:
             if clip.hypothesis.strip():
                 hypothesis, *references = self._encoder((clip.hypothesis, *clip.references))
                 values[place] = np.mean([hypothesis @ reference for reference in references])
-        return mean_of_clips(values)
+        return scores.mean_of_clips(values)
 
 
-def open_similarity(name: str, options: MetricOptions) -> Similarity:
+def open_similarity(name: str, options: scores.MetricOptions) -> Similarity:
     """`similarity`; MissingModelError where no encoder is named or the folder holds none."""
     if options.encoder is None:
         raise MissingModelError(f"{name} needs a sentence encoder: give its folder by --encoder")
-    label = signature_text(options.encoder.resolve().name)
+    label = scores.signature_text(options.encoder.resolve().name)
     return Similarity(SentenceEncoder(options.encoder), label=label)

@@ -24,16 +24,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from aligncap.alignment import teacher
 from aligncap.alignment.examples import Example, Sample
-from aligncap.alignment.teacher import (
-    Distributions,
-    FrozenCache,
-    Teacher,
-    TeacherCache,
-    batch_of,
-    fingerprint_of,
-    shared_rows,
-)
 from aligncap.alignment.trainer import (
     CaptionObjective,
     StageTrainer,
@@ -120,13 +112,13 @@ class StartingPolicy:
 
     def __init__(self, model: CaptionModel) -> None:
         self._model = model.to(training_device())
-        self.fingerprint = fingerprint_of(model.named_parameters())
+        self.fingerprint = teacher.fingerprint_of(model.named_parameters())
         self.text_vocab_size = model.vocabulary.text_vocab_size
 
     def text_logits(self, rows: Sequence[SharedPromptRow]) -> Tensor:
         """Logits [N, text_vocab_size] of every token of every response."""
         with evaluating(self._model):
-            return self._model.text_logits(batch_of(self._model, rows))
+            return self._model.text_logits(teacher.batch_of(self._model, rows))
 
 
 class ReferenceCache:
@@ -135,9 +127,9 @@ class ReferenceCache:
     In a folder of `root` named by a hash of the reference's weights and the examples.
     """
 
-    def __init__(self, root: Path, reference: Teacher, examples: Sequence[Example]) -> None:
+    def __init__(self, root: Path, reference: teacher.Teacher, examples: Sequence[Example]) -> None:
         self._reference, self._examples = reference, examples
-        self._cache = FrozenCache(
+        self._cache = teacher.FrozenCache(
             root,
             examples,
             described=reference.fingerprint,
@@ -157,7 +149,7 @@ class ReferenceCache:
 
     def _compute(self, groups: Sequence[Sequence[Example]]) -> None:
         examples = [example for group in groups for example in group]
-        logits = self._reference.text_logits(shared_rows(groups))
+        logits = self._reference.text_logits(teacher.shared_rows(groups))
         targets = [i for example in examples for i in example.response_ids]
         tokens = target_log_probs(logits, torch.tensor(targets, device=logits.device)).cpu()
         ends = np.cumsum([len(example.response_ids) for example in examples])[:-1]
@@ -312,11 +304,11 @@ def reference_kl(
     examples = book.examples(trainer.validation_samples())
     if not examples:
         return dict
-    cache = TeacherCache(root, start, examples, top_k=TOP_K)
+    cache = teacher.TeacherCache(root, start, examples, top_k=TOP_K)
     with first_process_first():
         cache.fill(examples)
 
-    def targets(samples: Sequence[Sample]) -> Distributions | None:
+    def targets(samples: Sequence[Sample]) -> teacher.Distributions | None:
         return cache.lookup(book.examples(samples))
 
     task = TrainingTask(

@@ -42,25 +42,9 @@ from pydantic import Field
 
 from aligncap import __version__
 from aligncap.captioner.prompts import INSTRUCTIONS
-from aligncap.clues import find_clues
-from aligncap.clues.evidence import (
-    CheckedClaim,
-    ClaimStatus,
-    ClipKnowledge,
-    claims_fingerprint,
-    claims_of,
-    without_composure,
-)
+from aligncap.clues import evidence, find_clues
 from aligncap.errors import DataError, JudgeError, MissingModelError, RecipeError, UnknownNameError
-from aligncap.metrics.aes import (
-    CONTRADICTION_PENALTY,
-    MAX_P_RATING,
-    P_RATINGS,
-    CandidateScore,
-    CandidateSet,
-    load_template,
-    score_candidate_sets,
-)
+from aligncap.metrics import aes
 from aligncap.metrics.judge import JudgeClient, JudgeFailure, open_judge_client, settings_hash
 from aligncap.metrics.scores import signature_text
 from aligncap.preference.store import (
@@ -135,9 +119,9 @@ class EvidenceWeights:
 
 WEIGHT_OF = MappingProxyType(
     {
-        ClaimStatus.CONTRADICTED: "contradicted",
-        ClaimStatus.UNSUPPORTED: "invented",
-        ClaimStatus.UNVERIFIABLE: "untold",
+        evidence.ClaimStatus.CONTRADICTED: "contradicted",
+        evidence.ClaimStatus.UNSUPPORTED: "invented",
+        evidence.ClaimStatus.UNVERIFIABLE: "untold",
     }
 )
 """Verdict → weight of what it costs, the worst first; also the name of a judgement's part."""
@@ -158,7 +142,7 @@ class EvidenceJudge:
     def signature(self) -> str:
         """Weights, and a hash of the clue vocabulary and the version of its rules."""
         weights = ",".join(f"{one:g}" for one in astuple(self.weights))
-        return f"evidence|weights:{weights}|clues:{claims_fingerprint()}|v{__version__}"
+        return f"evidence|weights:{weights}|clues:{evidence.claims_fingerprint()}|v{__version__}"
 
     def judge(self, asked: Sequence[Asked]) -> list[list[Judgement]]:
         """As `Judge`."""
@@ -173,29 +157,31 @@ class EvidenceJudge:
         """As `Judge`: it holds nothing open."""
 
     def _judge(
-        self, candidate: Candidate, known: ClipKnowledge, to_say: Sequence[tuple[str, str]]
+        self, candidate: Candidate, known: evidence.ClipKnowledge, to_say: Sequence[tuple[str, str]]
     ) -> Judgement:
         clues = find_clues(candidate.text, candidate.language, repeats=True)
-        claims = claims_of(clues)
-        checked = [known.check(clue) for clue in without_composure(claims).values()]
+        claims = evidence.claims_of(clues)
+        checked = [known.check(clue) for clue in evidence.without_composure(claims).values()]
         right = [
             one.clue
             for one in checked
-            if one.status is ClaimStatus.SUPPORTED and not one.clue.negated
+            if one.status is evidence.ClaimStatus.SUPPORTED and not one.clue.negated
         ]
         # What a caption denies it does not make up.
         wrong = [
             one
             for one in checked
-            if one.status is ClaimStatus.CONTRADICTED
-            or (one.status is not ClaimStatus.SUPPORTED and not one.clue.negated)
+            if one.status is evidence.ClaimStatus.CONTRADICTED
+            or (one.status is not evidence.ClaimStatus.SUPPORTED and not one.clue.negated)
         ]
         repeated = sum(one.trait not in REPEATABLE for one in clues)
         repeated -= sum(trait not in REPEATABLE for trait, _, _ in claims)
         counts = dict.fromkeys((*WEIGHT_OF.values(), "wrong_emotion"), 0.0)
         cost = self.weights.repeated * repeated
         for one in wrong:
-            of_emotion = one.status is ClaimStatus.CONTRADICTED and one.clue.trait == "emotion"
+            of_emotion = (
+                one.status is evidence.ClaimStatus.CONTRADICTED and one.clue.trait == "emotion"
+            )
             name = "wrong_emotion" if of_emotion else WEIGHT_OF[one.status]
             counts[name] += 1
             cost += getattr(self.weights, name)
@@ -215,16 +201,16 @@ class EvidenceJudge:
 
 
 def _reason(
-    wrong: Sequence[CheckedClaim],
+    wrong: Sequence[evidence.CheckedClaim],
     right: Sequence[str],
     unsaid: Sequence[tuple[str, str]],
     repeated: int,
 ) -> str:
     """In words, the worst first: "says 'slow' but pace 6.1 syllables/s (…); rightly says 'sad'"."""
-    order = list(WEIGHT_OF)
+    order, contradicted = list(WEIGHT_OF), evidence.ClaimStatus.CONTRADICTED
     notes = [
         f"{'denies' if one.clue.negated else 'says'} '{one.clue.word}'"
-        f"{' but' if one.status is ClaimStatus.CONTRADICTED else ', unsupported:'} {one.reason}"
+        f"{' but' if one.status is contradicted else ', unsupported:'} {one.reason}"
         for one in sorted(wrong, key=lambda one: order.index(one.status))
     ]
     words = ", ".join(f"'{word}'" for word in right)
@@ -254,12 +240,13 @@ class LlmJudge:
         """The model, its settings, the prompts and the penalty."""
         model = signature_text(self.client.model.name)
         prompts = ",".join(
-            f"{one}-{load_template('p-score', one, self.client.prompts).hash}" for one in LANGUAGES
+            f"{one}-{aes.load_template('p-score', one, self.client.prompts).hash}"
+            for one in LANGUAGES
         )
         settings = settings_hash(self.client.model.settings)
         return (
             f"llm|judge:{model}|settings:{settings}|prompts:{prompts}"
-            f"|penalty:{CONTRADICTION_PENALTY:g}|v{__version__}"
+            f"|penalty:{aes.CONTRADICTION_PENALTY:g}|v{__version__}"
         )
 
     def judge(self, asked: Sequence[Asked]) -> list[list[Judgement]]:
@@ -271,7 +258,7 @@ class LlmJudge:
             return []
         language = asked[0][1][0].language
         sets = [_set_of(*one, language=language) for one in asked]
-        found = score_candidate_sets(self.client, sets, language=language)
+        found = aes.score_candidate_sets(self.client, sets, language=language)
         failures = [one for one in found if isinstance(one, JudgeFailure)]
         for one in failures:
             LOG.warning("%s: could not be judged: %s", one.id, one.reason)
@@ -293,21 +280,21 @@ class LlmJudge:
         self.client.close()
 
 
-def _judgement(candidate: Candidate, score: CandidateScore, signature: str) -> Judgement:
-    parts = {rating: getattr(score, rating) / MAX_P_RATING for rating in P_RATINGS}
+def _judgement(candidate: Candidate, score: aes.CandidateScore, signature: str) -> Judgement:
+    parts = {rating: getattr(score, rating) / aes.MAX_P_RATING for rating in aes.P_RATINGS}
     wrong = {"contradicted": score.contradicted, "unsupported": score.unsupported}
     return Judgement(
         candidate=candidate.key,
         judge=signature,
-        score=score.value / MAX_P_RATING,
+        score=score.value / aes.MAX_P_RATING,
         parts=MappingProxyType(parts | {name: float(len(clues)) for name, clues in wrong.items()}),
         reason="; ".join(f"{name}: {', '.join(clues)}" for name, clues in wrong.items() if clues),
     )
 
 
-def _set_of(clip: Clip, candidates: Sequence[Candidate], *, language: str) -> CandidateSet:
+def _set_of(clip: Clip, candidates: Sequence[Candidate], *, language: str) -> aes.CandidateSet:
     gold = tuple(one.text for one in candidates if one.method == "gold")
-    return CandidateSet(
+    return aes.CandidateSet(
         id=clip.utterance,
         instruction=INSTRUCTIONS[language].strip(),
         candidates=tuple(one.text for one in candidates),

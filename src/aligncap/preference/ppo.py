@@ -34,15 +34,7 @@ from aligncap.captioner.model import CaptionModel, TorchBatch, target_log_probs
 from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
 from aligncap.captioner.runtimes import DecodeOptions, Sampling
 from aligncap.foreign import reading
-from aligncap.preference.examples import (
-    PreferenceRow,
-    PreferenceSettings,
-    has_own_reference,
-    plan_preference,
-    read_preferences,
-    require_start,
-    start_act_mode,
-)
+from aligncap.preference import examples
 from aligncap.preference.reward import (
     HEAD_FILE,
     CaptionCheck,
@@ -223,7 +215,7 @@ class PpoLossSettings:
 
 
 @recipe_section
-class PpoSettings(PreferenceSettings):
+class PpoSettings(examples.PreferenceSettings):
     """A recipe of kind "ppo"."""
 
     batch: RolloutBatchSettings = field(default_factory=RolloutBatchSettings)
@@ -233,7 +225,7 @@ class PpoSettings(PreferenceSettings):
 
     @model_validator(mode="after")
     def _rounds_fit(self) -> Self:
-        require_start(self)
+        examples.require_start(self)
         if self.batch.rows < self.ppo.minibatches:
             raise ValueError(
                 f"{self.batch.rows} clips a round do not fill {self.ppo.minibatches} minibatches"
@@ -365,14 +357,14 @@ class Rollouts:
         settings: PpoSettings,
         trainer: StageTrainer,
         policy: PolicyWithValue,
-        rows: Sequence[PreferenceRow],
+        rows: Sequence[examples.PreferenceRow],
         *,
         reference: Teacher,
         reward: RewardOf,
     ) -> None:
         self._settings, self._policy, self._rows = settings, policy, rows
         self._reference, self._reward = reference, reward
-        act_mode = start_act_mode(settings)
+        act_mode = examples.start_act_mode(settings)
         self._captioner = RowCaptioner(trainer.model, trainer.prompter, settings.limits, act_mode)
         self._folder, self._output = trainer.output / PHASES_FOLDER, trainer.output
         self._sampler = trainer.sampler(
@@ -527,9 +519,9 @@ def plan(settings: PpoSettings, _: Path) -> Mapping[str, object]:
             reward_bytes = weight_bytes(judge)
 
     def frozen(policy: CaptionModel) -> int:
-        return reward_bytes + (weight_bytes(policy) if has_own_reference(settings) else 0)
+        return reward_bytes + (weight_bytes(policy) if examples.has_own_reference(settings) else 0)
 
-    return plan_preference(
+    return examples.plan_preference(
         settings,
         pairs=False,
         wrap=lambda captioner: PolicyWithValue(captioner, coefficient=0.0),
@@ -548,12 +540,12 @@ def maximise(
     settings: PpoSettings, output: Path, *, reward: RewardOf, resume: bool
 ) -> Mapping[str, object]:
     """`train_ppo` for any reward."""
-    rows, source = read_preferences(settings.data.rows)
+    rows, source = examples.read_preferences(settings.data.rows)
     trainer = StageTrainer(settings, output, kind="ppo", data=([row.clip for row in rows], source))
     rows = [rows[place] for place in trainer.places]
     trainer.model.to(training_device())
     reference: Teacher = AdapterOffTeacher(trainer.model)
-    if has_own_reference(settings):
+    if examples.has_own_reference(settings):
         assert settings.model.start is not None
         start = load_torch(
             settings.model.start, device=str(training_device()), dtype=settings.model.dtype
@@ -571,7 +563,7 @@ def maximise(
     if latest_checkpoint(output) is None:
         drop_phases(output / PHASES_FOLDER, before=2**62)
     objective = PpoObjective(settings.ppo)
-    act_mode = start_act_mode(settings)
+    act_mode = examples.start_act_mode(settings)
     captioner = RowCaptioner(trainer.model, trainer.prompter, settings.limits, act_mode)
     validate: Callable[[], Mapping[str, float]] = CaptionCheck(
         captioner, rows, settings.check, reward=reward

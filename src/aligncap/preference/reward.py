@@ -29,19 +29,7 @@ from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import DataError, MissingModelError
 from aligncap.foreign import AGAIN, check_tensors, reading
-from aligncap.preference.examples import (
-    PairBatchSettings,
-    PairDataset,
-    Pairs,
-    PreferenceRow,
-    PreferenceSettings,
-    plan_preference,
-    prompt_settings,
-    read_preferences,
-    require_start,
-    start_act_mode,
-    with_pairs,
-)
+from aligncap.preference import examples
 from aligncap.preference.judges import EvidenceJudge, EvidenceWeights
 from aligncap.preference.store import Candidate, Clip, normal_form
 from aligncap.recipes import Trainer, one_of, recipe_section
@@ -59,7 +47,7 @@ EMPTY_REWARD = -1.0
 class RewardOf(Protocol):
     """How good captions of a clip are; more is better."""
 
-    def __call__(self, row: PreferenceRow, texts: Sequence[str]) -> list[float]:
+    def __call__(self, row: examples.PreferenceRow, texts: Sequence[str]) -> list[float]:
         """The reward of each text, which is in the row's language."""
 
 
@@ -94,7 +82,7 @@ class EvidenceReward:
 
     judge: EvidenceJudge = field(default_factory=EvidenceJudge)
 
-    def __call__(self, row: PreferenceRow, texts: Sequence[str]) -> list[float]:
+    def __call__(self, row: examples.PreferenceRow, texts: Sequence[str]) -> list[float]:
         """As `RewardOf`."""
         name = row.clip.id
         clip = Clip(
@@ -203,9 +191,9 @@ class ModelReward:
         self._model, self._folder = load_reward_model(folder), folder
         meta = read_meta(folder)
         self._builder = PromptBuilder(self._model.body.vocabulary, meta.prompts)
-        self._student = prompt_settings(meta.act_mode)
+        self._student = examples.prompt_settings(meta.act_mode)
 
-    def __call__(self, row: PreferenceRow, texts: Sequence[str]) -> list[float]:
+    def __call__(self, row: examples.PreferenceRow, texts: Sequence[str]) -> list[float]:
         """As `RewardOf`; the prompt is encoded once for all texts."""
         if row.language not in self._builder.template.instructions:
             raise DataError(f"{self._folder}: knows no captions in {row.language!r}")
@@ -221,14 +209,14 @@ SCALE_ROWS = 256
 
 
 @recipe_section
-class RewardModelSettings(PreferenceSettings):
+class RewardModelSettings(examples.PreferenceSettings):
     """A recipe of kind "reward"."""
 
-    batch: PairBatchSettings = field(default_factory=PairBatchSettings)
+    batch: examples.PairBatchSettings = field(default_factory=examples.PairBatchSettings)
 
     @model_validator(mode="after")
     def _goes_on(self) -> Self:
-        require_start(self)
+        examples.require_start(self)
         return self
 
 
@@ -244,7 +232,9 @@ def bradley_terry(chosen: Tensor, rejected: Tensor) -> Tensor:
 class BradleyTerryObjective:
     """-log σ(r_chosen - r_rejected)."""
 
-    def training_losses(self, model: RewardModel, batch: TaskBatch[Pairs]) -> dict[str, Tensor]:
+    def training_losses(
+        self, model: RewardModel, batch: TaskBatch[examples.Pairs]
+    ) -> dict[str, Tensor]:
         """{"loss", "accuracy", "margin"}: means over pairs."""
         rewards = model(to_torch(batch.shared, model.device))
         chosen, rejected = (
@@ -257,31 +247,33 @@ class BradleyTerryObjective:
             "margin": (chosen - rejected).detach().mean(),
         }
 
-    def validation_losses(self, model: RewardModel, batch: TaskBatch[Pairs]) -> dict[str, Tensor]:
+    def validation_losses(
+        self, model: RewardModel, batch: TaskBatch[examples.Pairs]
+    ) -> dict[str, Tensor]:
         """The same."""
         return self.training_losses(model, batch)
 
-    def count(self, batch: TaskBatch[Pairs]) -> int:
+    def count(self, batch: TaskBatch[examples.Pairs]) -> int:
         """Pairs."""
         return len(batch.targets.chosen)
 
 
 def plan(settings: RewardModelSettings, _: Path) -> Mapping[str, object]:
     """The plan of a dry run."""
-    return plan_preference(settings, wrap=RewardModel)
+    return examples.plan_preference(settings, wrap=RewardModel)
 
 
 def train_reward_model(
     settings: RewardModelSettings, output: Path, *, resume: bool
 ) -> Mapping[str, object]:
     """Fit the reward model; `output`/model holds its body and its head."""
-    every, source = read_preferences(settings.data.rows)
-    rows = with_pairs(every, candidates=settings.batch.captions)
+    every, source = examples.read_preferences(settings.data.rows)
+    rows = examples.with_pairs(every, candidates=settings.batch.captions)
     data = [row.clip for row in rows], source
     trainer = StageTrainer(settings, output, kind="reward", data=data)
     rows = [rows[place] for place in trainer.places]
-    act_mode = start_act_mode(settings)
-    book = PairDataset(
+    act_mode = examples.start_act_mode(settings)
+    book = examples.PairDataset(
         trainer.prompter, rows, candidates=settings.batch.captions, act_mode=act_mode
     )
     task = TrainingTask(
@@ -319,10 +311,10 @@ class RowCaptioner:
     act_mode: str
     """Where the prompt's P_act comes from."""
 
-    def prompt_ids(self, place: int, row: PreferenceRow) -> tuple[int, ...]:
+    def prompt_ids(self, place: int, row: examples.PreferenceRow) -> tuple[int, ...]:
         """The prompt of a row, the one at `place` in the prompter's list."""
         sample = Sample(place, row.language, (0,), None)
-        return self.prompter.student_row(sample, prompt_settings(self.act_mode)).prompt_ids
+        return self.prompter.student_row(sample, examples.prompt_settings(self.act_mode)).prompt_ids
 
     def generate(
         self, prompts: Sequence[Sequence[int]], options: DecodeOptions
@@ -340,7 +332,7 @@ class CaptionCheck:
     def __init__(
         self,
         captioner: RowCaptioner,
-        rows: Sequence[PreferenceRow],
+        rows: Sequence[examples.PreferenceRow],
         settings: CheckSettings,
         *,
         reward: RewardOf | None = None,

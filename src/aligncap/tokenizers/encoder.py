@@ -21,14 +21,7 @@ from torch.nn import functional
 from aligncap.errors import MissingModelError
 from aligncap.foreign import AGAIN, check_tensors, read_table, reading
 from aligncap.prosody.measurement import MELS
-from aligncap.tokenizers.builtin import (
-    CODEBOOK_SIZE,
-    ENCODER_FILE,
-    FRAMES_A_TOKEN,
-    ONNX_INPUTS,
-    PROSODY,
-    VIEWS,
-)
+from aligncap.tokenizers import builtin
 from aligncap.values import EMOTIONS
 
 _DECAY = 0.98
@@ -190,7 +183,7 @@ class SpeechEncoder(nn.Module):
         super().__init__()
         self.config = config
         width, channels = config.width, config.channels
-        views = VIEWS if config.band_view else 1
+        views = builtin.VIEWS if config.band_view else 1
         self.front = nn.ModuleList(
             (
                 nn.Conv2d(views, channels, 5, stride=2, padding=2),
@@ -201,7 +194,7 @@ class SpeechEncoder(nn.Module):
         self.front_norms = nn.ModuleList(nn.BatchNorm2d((n + 1) * channels) for n in range(3))
         self.spectrum = nn.Linear(3 * channels * MELS // 8, width)
         self.prosody = nn.Sequential(
-            nn.Conv1d(PROSODY, 48, 9, stride=2, padding=4),
+            nn.Conv1d(builtin.PROSODY, 48, 9, stride=2, padding=4),
             nn.SiLU(),
             nn.Conv1d(48, width, 5, stride=2, padding=2),
         )
@@ -221,7 +214,7 @@ class SpeechEncoder(nn.Module):
         self.gender = nn.Linear(128, 1)
         self.pace = nn.Linear(128, 1)
         self.signal = nn.Sequential(
-            nn.Linear(width, 128), nn.SiLU(), nn.Linear(128, MELS + PROSODY)
+            nn.Linear(width, 128), nn.SiLU(), nn.Linear(128, MELS + builtin.PROSODY)
         )
 
     def forward(
@@ -230,8 +223,8 @@ class SpeechEncoder(nn.Module):
         """Encode a batch: `views` [batch, 2, frames, 64], `prosody` [batch, frames, 6] and
         `frame_mask` [batch, frames] (1 for the utterance, 0 for padding); frames is a multiple
         of 8. Without `quantize` the heads see vectors that are not rounded to the codebook."""
-        x = self._convolve(views, prosody, frame_mask[:, :: FRAMES_A_TOKEN // 2])
-        mask = frame_mask[:, ::FRAMES_A_TOKEN]
+        x = self._convolve(views, prosody, frame_mask[:, :: builtin.FRAMES_A_TOKEN // 2])
+        mask = frame_mask[:, :: builtin.FRAMES_A_TOKEN]
         for layer in self.layers:
             x = layer(x, mask)
         x = self.norm(x)
@@ -281,7 +274,7 @@ def save_encoder(folder: Path, model: SpeechEncoder) -> None:
     (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE)
-    export_encoder(model, folder / ENCODER_FILE)
+    export_encoder(model, folder / builtin.ENCODER_FILE)
 
 
 def load_encoder(folder: Path) -> SpeechEncoder:
@@ -316,10 +309,10 @@ class _Exported(nn.Module):
 def export_encoder(model: SpeechEncoder, path: Path) -> None:
     """Write the encoder as ONNX: `views` [1, 2, frames, 64], `prosody` [1, frames, 6] and `heard`
     [1, frames], frames a multiple of 8, to `codes`, `emotion` (probabilities), `female`, `pace`."""
-    frames = 12 * FRAMES_A_TOKEN
+    frames = 12 * builtin.FRAMES_A_TOKEN
     example = (
-        torch.zeros(1, VIEWS, frames, MELS),
-        torch.zeros(1, frames, PROSODY),
+        torch.zeros(1, builtin.VIEWS, frames, MELS),
+        torch.zeros(1, frames, builtin.PROSODY),
         torch.ones(1, frames),
     )
     tokens = torch.export.Dim("tokens", min=2, max=4096)
@@ -329,12 +322,12 @@ def export_encoder(model: SpeechEncoder, path: Path) -> None:
         exported,
         example,
         dynamo=True,
-        input_names=list(ONNX_INPUTS),
+        input_names=list(builtin.ONNX_INPUTS),
         output_names=["codes", "emotion", "female", "pace"],
         dynamic_shapes={
-            "views": {2: tokens * FRAMES_A_TOKEN},
-            "prosody": {1: tokens * FRAMES_A_TOKEN},
-            "heard": {1: tokens * FRAMES_A_TOKEN},
+            "views": {2: tokens * builtin.FRAMES_A_TOKEN},
+            "prosody": {1: tokens * builtin.FRAMES_A_TOKEN},
+            "heard": {1: tokens * builtin.FRAMES_A_TOKEN},
         },
         verbose=False,
     )
@@ -348,5 +341,5 @@ def export_encoder(model: SpeechEncoder, path: Path) -> None:
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
-    model_proto.metadata_props.add(key=CODEBOOK_SIZE, value=str(model.config.codebook_size))
+    model_proto.metadata_props.add(key=builtin.CODEBOOK_SIZE, value=str(model.config.codebook_size))
     path.write_bytes(model_proto.SerializeToString())

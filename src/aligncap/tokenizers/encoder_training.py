@@ -30,17 +30,7 @@ from aligncap.errors import DataError
 from aligncap.prosody.measurement import HIGHEST_HZ, LOWEST_HZ, MELS, hz_to_mel, mel_to_hz
 from aligncap.recipes import Share, Trainer, recipe_section
 from aligncap.storage import hash_of_file
-from aligncap.tokenizers.builtin import (
-    FRAMES_A_TOKEN,
-    PROSODY,
-    VIEWS,
-    EncoderInput,
-    Features,
-    Floats,
-    encoder_input,
-    measure_features,
-    nuclei_per_s,
-)
+from aligncap.tokenizers import builtin
 from aligncap.tokenizers.cache import FeatureStore, store_features
 from aligncap.tokenizers.encoder import EncoderConfig, EncoderOutput, SpeechEncoder, save_encoder
 from aligncap.training import dry_run
@@ -289,9 +279,9 @@ def prepare(settings: EncoderSettings) -> EncoderCorpus:
     return EncoderCorpus(store, clips, weights, held_out)
 
 
-def measure_file(path: Path) -> Features:
+def measure_file(path: Path) -> builtin.Features:
     """The features of a sound file."""
-    return measure_features(load(path))
+    return builtin.measure_features(load(path))
 
 
 def label_clips(
@@ -342,7 +332,9 @@ def recalls(model: SpeechEncoder, corpus: EncoderCorpus) -> dict[str, float]:
             chosen = ordered[start : start + 64]
             clips = [corpus.clips[n] for n in chosen]
             batch = make_batch(
-                [encoder_input(corpus.store[n]) for n in chosen], clips, [math.nan] * len(clips)
+                [builtin.encoder_input(corpus.store[n]) for n in chosen],
+                clips,
+                [math.nan] * len(clips),
             )
             output = model(batch.views, batch.prosody, batch.mask)
             predicted = output.emotion.argmax(1).tolist()
@@ -382,8 +374,10 @@ def pace_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 def signal_loss(output: EncoderOutput, batch: EncoderBatch) -> Tensor:
     """Squared error of each token's mean input: first view and prosody."""
-    spectrum = functional.avg_pool2d(batch.views[:, :1], (FRAMES_A_TOKEN, 1))[:, 0]
-    prosody = functional.avg_pool1d(batch.prosody.transpose(1, 2), FRAMES_A_TOKEN).transpose(1, 2)
+    spectrum = functional.avg_pool2d(batch.views[:, :1], (builtin.FRAMES_A_TOKEN, 1))[:, 0]
+    prosody = functional.avg_pool1d(
+        batch.prosody.transpose(1, 2), builtin.FRAMES_A_TOKEN
+    ).transpose(1, 2)
     error = (output.signal - torch.cat((spectrum, prosody), 2)).square().mean(2)
     return (error * output.mask).sum() / output.mask.sum()
 
@@ -440,8 +434,8 @@ class EncoderBatches:
         for index in chosen:
             features = crop(self.store[int(index)], self.longest_frames, random)
             varied = vary(features, self.augmentation, random)
-            inputs.append(mask_frames(encoder_input(varied.features), self.masks, random))
-            paces.append(nuclei_per_s(varied.features))
+            inputs.append(mask_frames(builtin.encoder_input(varied.features), self.masks, random))
+            paces.append(builtin.nuclei_per_s(varied.features))
             clip = self.clips[int(index)]
             clips.append(clip if varied.same_gender else replace(clip, gender=UNKNOWN))
         batch = make_batch(inputs, clips, paces)
@@ -450,16 +444,18 @@ class EncoderBatches:
         return batch._replace(number=number)
 
 
-def crop(features: Features, longest_frames: int, random: Generator) -> Features:
+def crop(features: builtin.Features, longest_frames: int, random: Generator) -> builtin.Features:
     """At most `longest_frames` of the features, from a random place."""
     spare = len(features) - longest_frames
     if spare <= 0:
         return features
     here = slice(start := int(random.integers(0, spare + 1)), start + longest_frames)
-    return Features(features.mel[here], features.pitch_hz[here], features.strength[here])
+    return builtin.Features(features.mel[here], features.pitch_hz[here], features.strength[here])
 
 
-def mask_frames(inputs: EncoderInput, masks: int, random: Generator) -> EncoderInput:
+def mask_frames(
+    inputs: builtin.EncoderInput, masks: int, random: Generator
+) -> builtin.EncoderInput:
     """The input with some bands and some stretches of time set to zero (SpecAugment)."""
     views, prosody = inputs.views.copy(), inputs.prosody.copy()
     frames = len(prosody)
@@ -471,17 +467,17 @@ def mask_frames(inputs: EncoderInput, masks: int, random: Generator) -> EncoderI
         start = int(random.integers(0, frames - width + 1))
         views[:, start : start + width] = 0.0
         prosody[start : start + width] = 0.0
-    return EncoderInput(views, prosody)
+    return builtin.EncoderInput(views, prosody)
 
 
 def make_batch(
-    inputs: Sequence[EncoderInput], clips: Sequence[EncoderExample], paces: Sequence[float]
+    inputs: Sequence[builtin.EncoderInput], clips: Sequence[EncoderExample], paces: Sequence[float]
 ) -> EncoderBatch:
     """Inputs of different length padded to a multiple of 8 frames, with their labels."""
     longest = max(len(one.prosody) for one in inputs)
-    longest = -(-longest // FRAMES_A_TOKEN) * FRAMES_A_TOKEN
-    views = np.zeros((len(inputs), VIEWS, longest, MELS), np.float32)
-    prosody = np.zeros((len(inputs), longest, PROSODY), np.float32)
+    longest = -(-longest // builtin.FRAMES_A_TOKEN) * builtin.FRAMES_A_TOKEN
+    views = np.zeros((len(inputs), builtin.VIEWS, longest, MELS), np.float32)
+    prosody = np.zeros((len(inputs), longest, builtin.PROSODY), np.float32)
     mask = np.zeros((len(inputs), longest), np.float32)
     for row, one in enumerate(inputs):
         frames = len(one.prosody)
@@ -521,7 +517,7 @@ def mix(batch: EncoderBatch, strength: float, random: Generator) -> EncoderBatch
 class Varied:
     """Augmented features, and how they were changed."""
 
-    features: Features
+    features: builtin.Features
     voice_ratio: float
     """Frequencies of the copy over those of the original."""
     pace_ratio: float
@@ -535,7 +531,7 @@ class Varied:
         return abs(math.log(self.voice_ratio)) <= _SAME_GENDER
 
 
-def vary(features: Features, settings: Augmentation, random: Generator) -> Varied:
+def vary(features: builtin.Features, settings: Augmentation, random: Generator) -> Varied:
     """A copy of the features as another speaker, room or microphone might have given it."""
     ratio = float(np.clip(math.exp(random.normal(0.0, settings.voice)), 0.72, 1.4))
     stretch = math.exp(random.uniform(-settings.pace, settings.pace))
@@ -554,22 +550,22 @@ def vary(features: Features, settings: Augmentation, random: Generator) -> Varie
     if random.random() < settings.noise:
         mel = np.logaddexp(mel, _noise(mel, random))
     start = int(random.integers(0, len(mel) // 6 + 1)) if random.random() < settings.cut else 0
-    varied = Features(mel[start:].astype(np.float32), pitch[start:], strength[start:])
+    varied = builtin.Features(mel[start:].astype(np.float32), pitch[start:], strength[start:])
     return Varied(varied, ratio, 1.0 / stretch, level)
 
 
-def shift_voice(mel: Floats, ratio: float) -> Floats:
+def shift_voice(mel: builtin.Floats, ratio: float) -> builtin.Floats:
     """Log-mel frames with every frequency multiplied by `ratio`, shape [frames, 64] kept."""
     source = hz_to_mel(mel_to_hz(_CENTRES_MEL) / ratio)
     step = _CENTRES_MEL[1] - _CENTRES_MEL[0]
     place = np.clip((source - _CENTRES_MEL[0]) / step, 0, MELS - 1)
     below = np.minimum(place.astype(np.intp), MELS - 2)
     share = (place - below).astype(np.float32)
-    shifted: Floats = mel[:, below] * (1 - share) + mel[:, below + 1] * share
+    shifted: builtin.Floats = mel[:, below] * (1 - share) + mel[:, below + 1] * share
     return shifted
 
 
-def _response(random: Generator) -> Floats:
+def _response(random: Generator) -> builtin.Floats:
     """A smooth frequency response in nats, shape [64]: room, distance, microphone, telephone."""
     curve = np.zeros(MELS, dtype=np.float32)
     for waves in (0.5, 1, 2, 3):
@@ -578,13 +574,13 @@ def _response(random: Generator) -> Floats:
     return curve
 
 
-def _noise(mel: Floats, random: Generator) -> Floats:
+def _noise(mel: builtin.Floats, random: Generator) -> builtin.Floats:
     """Steady coloured noise with its flutter, in nats, of the shape of `mel`."""
     level = float(mel.mean()) + random.uniform(-4.0, 1.0)
     tilt = random.normal(0, 1.5) * (2 * _AXIS - 1)
     hump = random.normal(0, 1.0) * np.cos(2 * math.pi * _AXIS + random.uniform(0, 2 * math.pi))
     flutter = 0.5 * random.standard_normal(mel.shape, dtype=np.float32)
-    noise: Floats = (level + tilt + hump + flutter).astype(np.float32)
+    noise: builtin.Floats = (level + tilt + hump + flutter).astype(np.float32)
     return noise
 
 

@@ -32,16 +32,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from aligncap.errors import LostProcessError, MissingModelError, RecipeError
-from aligncap.training.checkpoints import (
-    OPTIMIZER_FILE,
-    full_tensor,
-    latest_checkpoint,
-    load_moments,
-    load_tensors,
-    make_optimizer,
-    moments_of,
-    trained,
-)
+from aligncap.training import checkpoints
 from aligncap.training.settings import FitSettings
 
 PROCESS_TIMEOUT = timedelta(hours=2)
@@ -129,7 +120,7 @@ def reporting_lost_processes(output: Path) -> Iterator[None]:
         lost = isinstance(error, torch.distributed.DistError) or any(m in text for m in marks)
         if not is_distributed() or not lost:
             raise
-        kept = latest_checkpoint(output)
+        kept = checkpoints.latest_checkpoint(output)
         hint = (
             f"{kept} keeps all up to its step: run the same command with --resume to go on"
             if kept
@@ -180,7 +171,7 @@ class DataParallel:
     def __init__(self, model: nn.Module, settings: FitSettings, *, share: int) -> None:
         self._model, self._settings, self._share = model, settings, share
         self._wrapped = self._wrap(WrappedModel(model))
-        self._optimizer = make_optimizer(model, settings)
+        self._optimizer = checkpoints.make_optimizer(model, settings)
 
     def _wrap(self, wrapped: WrappedModel) -> nn.Module:
         if not is_distributed():
@@ -210,13 +201,13 @@ class DataParallel:
     def optimizer_step(self, rate: float) -> float:
         """Clip the gradient and take a step at this learning rate; returns its norm before."""
         limit = self._settings.clip_norm
-        parameters = list(trained(self._model).values())
+        parameters = list(checkpoints.trained(self._model).values())
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return float(full_tensor(norm))
+        return float(checkpoints.full_tensor(norm))
 
     def run_wrapped(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a function returns that uses the model without training it."""
@@ -224,16 +215,16 @@ class DataParallel:
 
     def moments(self) -> Mapping[str, Tensor]:
         """AdamW's state by "<what>/<weight>", each possibly sharded (`full_tensor`)."""
-        return moments_of(self._model, self._optimizer)
+        return checkpoints.moments_of(self._model, self._optimizer)
 
     def load_moments(self, checkpoint: Path) -> None:
         """Put a checkpoint's AdamW state back."""
-        load_moments(self._model, self._optimizer, checkpoint)
+        checkpoints.load_moments(self._model, self._optimizer, checkpoint)
 
     def local_numel(self) -> int:
         """How many numbers of weights and moments this process keeps between steps."""
         weights = sum(_local_numel(p) for p in self._model.parameters())
-        return weights + 2 * sum(_local_numel(p) for p in trained(self._model).values())
+        return weights + 2 * sum(_local_numel(p) for p in checkpoints.trained(self._model).values())
 
     def unshard(self) -> None:
         """Give the model its full weights back, in plain modules."""
@@ -252,7 +243,7 @@ def _full_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     named = list(model.named_parameters(remove_duplicate=False))
     for _, p in named:
         if id(p) not in made:
-            made[id(p)] = nn.Parameter(full_tensor(p), requires_grad=p.requires_grad)
+            made[id(p)] = nn.Parameter(checkpoints.full_tensor(p), requires_grad=p.requires_grad)
     return {name: made[id(p)] for name, p in named}
 
 
@@ -340,7 +331,7 @@ class Zero(DataParallel):
                 "pip install 'aligncap[train,devices]'"
             ) from error
         self._model, self._stage = model, ZERO_STAGES[settings.sharding]
-        self._optimizer = make_optimizer(model, settings)
+        self._optimizer = checkpoints.make_optimizer(model, settings)
         groups = [list(group["params"]) for group in self._optimizer.param_groups]
         self._engine, *_ = deepspeed.initialize(
             model=WrappedModel(model),
@@ -388,7 +379,7 @@ class Zero(DataParallel):
             return self._loaded
         step = next(iter(self._optimizer.state.values()))["step"]
         found: dict[str, Tensor] = {}
-        for name, parameter in trained(self._model).items():
+        for name, parameter in checkpoints.trained(self._model).items():
             found[f"step/{name}"] = step
             for moment in MOMENTS:
                 found[f"{moment}/{name}"] = safe_get_full_optimizer_state(parameter, moment)
@@ -396,7 +387,7 @@ class Zero(DataParallel):
 
     def load_moments(self, checkpoint: Path) -> None:
         """As `DataParallel`; AdamW has them from its next step on."""
-        self._loaded = load_tensors(checkpoint, OPTIMIZER_FILE)
+        self._loaded = checkpoints.load_tensors(checkpoint, checkpoints.OPTIMIZER_FILE)
 
     @contextmanager
     def _loading(self) -> Iterator[None]:
@@ -409,7 +400,7 @@ class Zero(DataParallel):
             yield
             return
         done = max(float(value) for name, value in self._loaded.items() if name[:5] == "step/")
-        names = {parameter: name for name, parameter in trained(self._model).items()}
+        names = {parameter: name for name, parameter in checkpoints.trained(self._model).items()}
 
         def load(optimizer: torch.optim.Optimizer, *_: object) -> None:
             for partition in chain(*(group["params"] for group in optimizer.param_groups)):
@@ -464,7 +455,7 @@ class Zero(DataParallel):
         """As `DataParallel`."""
         if self._stage < 3:
             self._engine.destroy()
-            for parameter in trained(self._model).values():
+            for parameter in checkpoints.trained(self._model).values():
                 parameter.data = parameter.detach().clone()  # it was part of one long tensor
             return
         full = _full_parameters(self._model)

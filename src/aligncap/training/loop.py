@@ -26,30 +26,7 @@ from aligncap.errors import DataError, InterruptedRunError, RecipeError
 from aligncap.foreign import check_tensors, read_table, reading
 from aligncap.recipes import FREE_ON_RESUME, as_table
 from aligncap.storage import atomic_folder, write_atomic
-from aligncap.training.checkpoints import (
-    AVERAGE_FILE,
-    OPTIMIZER_FILE,
-    WEIGHTS_FILE,
-    WeightAverage,
-    gather,
-    kept_weights,
-    latest_checkpoint,
-    load_average,
-    load_state,
-    load_weights,
-    save_checkpoint,
-    trained,
-)
-from aligncap.training.devices import (
-    DataParallel,
-    all_gather_number,
-    is_distributed,
-    is_first_process,
-    local_share,
-    open_strategy,
-    processes,
-    reporting_lost_processes,
-)
+from aligncap.training import checkpoints, devices
 from aligncap.training.settings import FitSettings, learning_rate_at, seed_of
 
 Report = Mapping[str, float]
@@ -238,11 +215,11 @@ class BestWeights:
                     )
                 scores = {**self._scores(), number: self._sign * logged[self._score]}
                 self._stop = self._no_better(scores)
-                first = is_first_process()
-                weights = gather(self._weights(), keep=first)
+                first = devices.is_first_process()
+                weights = checkpoints.gather(self._weights(), keep=first)
                 if number == _best_step(scores) and first:
                     with atomic_folder(self._output / BEST_FOLDER) as partial:
-                        save_file(weights, partial / WEIGHTS_FILE)
+                        save_file(weights, partial / checkpoints.WEIGHTS_FILE)
                         step = json.dumps({"step": number})
                         (partial / STEP_FILE).write_text(step, encoding="utf-8")
             return logged
@@ -270,10 +247,10 @@ class BestWeights:
             raise DataError(
                 f"{folder}: holds the weights of step {kept}, the log says {best} was best; {cure}"
             )
-        check_tensors(folder / WEIGHTS_FILE, cure=cure)
-        with reading(folder / WEIGHTS_FILE, cure=cure), torch.no_grad():
-            stored = load_file(folder / WEIGHTS_FILE)
-            for name, parameter in trained(model).items():
+        check_tensors(folder / checkpoints.WEIGHTS_FILE, cure=cure)
+        with reading(folder / checkpoints.WEIGHTS_FILE, cure=cure), torch.no_grad():
+            stored = load_file(folder / checkpoints.WEIGHTS_FILE)
+            for name, parameter in checkpoints.trained(model).items():
                 parameter.copy_(stored[name])
         return best
 
@@ -311,7 +288,7 @@ class Run:
     Its methods are called in every process alike.
     """
 
-    _parallel: DataParallel
+    _parallel: devices.DataParallel
 
     def __init__(
         self,
@@ -320,19 +297,19 @@ class Run:
         batch_at: BatchAt,
         settings: FitSettings,
         output: Path,
-        average: WeightAverage | None,
+        average: checkpoints.WeightAverage | None,
         weight_of: WeightOf,
         inputs: RunInput,
     ) -> None:
-        self._processes = processes()
+        self._processes = devices.processes()
         self._device: torch.device = self._processes.device
-        self._share = local_share(settings.accumulation, self._processes.num_processes)
+        self._share = devices.local_share(settings.accumulation, self._processes.num_processes)
         self._model, self._step, self._batch_at = model, step, batch_at
         self._settings, self._output = settings, output
         self._weight_of, self._inputs = weight_of, inputs
         model.to(self._device)
         if average is None and settings.ema_decay is not None:
-            average = WeightAverage(model, settings.ema_decay)
+            average = checkpoints.WeightAverage(model, settings.ema_decay)
         self._average = average
         self._sums: dict[str, float] = {}
         self._saved: int | None = None
@@ -340,14 +317,14 @@ class Run:
 
     def start(self, *, resume: bool) -> None:
         """Go on from the last checkpoint, or make sure that there is none."""
-        found = latest_checkpoint(self._output)
+        found = checkpoints.latest_checkpoint(self._output)
         if found is not None and not resume:
             raise RecipeError(
                 f"{self._output}: holds a run already ({found.name}); "
                 "go on with --resume or name another folder"
             )
         self._output.mkdir(parents=True, exist_ok=True)
-        if is_distributed():
+        if devices.is_distributed():
             # Only gradients are averaged, so all processes must begin with the same weights.
             broadcast([t.data for t in (*self._model.parameters(), *self._model.buffers())])
         if self._average is not None:
@@ -355,15 +332,15 @@ class Run:
         if found is not None:
             self._restore(found)
         # From here on the weights may be sharded.
-        self._parallel = open_strategy(self._model, self._settings, share=self._share)
+        self._parallel = devices.open_strategy(self._model, self._settings, share=self._share)
         if self._average is not None:
             self._average.match_layout()
         if found is not None:
             self._parallel.load_moments(found)
-        self._local_numels = all_gather_number(self._parallel.local_numel())
+        self._local_numels = devices.all_gather_number(self._parallel.local_numel())
         if self._processes.is_main_process:
             cut_log(self._output, self.done)
-            if is_distributed():
+            if devices.is_distributed():
                 print(
                     f"{len(self._local_numels)} processes, sharding {self._settings.sharding}: "
                     f"each takes {self._share} of {self._settings.accumulation} batches a step; "
@@ -374,7 +351,7 @@ class Run:
         self._processes.wait_for_everyone()
 
     def _restore(self, found: Path) -> None:
-        state = load_state(found)
+        state = checkpoints.load_state(found)
         for name, value in as_table(self._settings).items():
             if name not in FREE_ON_RESUME and state["settings"].get(name, value) != value:
                 raise RecipeError(
@@ -387,9 +364,9 @@ class Run:
                     f"{name}: is not what {found} was trained on; put it back as it was, or give "
                     "another --output and begin anew"
                 )
-        load_weights(self._model, found)
+        checkpoints.load_weights(self._model, found)
         if self._average is not None:
-            self._average.weights = load_average(self._model, found)
+            self._average.weights = checkpoints.load_average(self._model, found)
             self._average.updates = state["average_updates"]
         self._sums = dict(state["sums"])
         self.done = state["step"]
@@ -434,7 +411,7 @@ class Run:
             for name, value in values.items():
                 mean = float(value.detach()) * factor / self._share
                 report[name] = report.get(name, 0.0) + mean
-        if is_distributed():
+        if devices.is_distributed():
             means = reduce(torch.tensor(list(report.values()), device=self._device), "mean")
             report = dict(zip(report, means.tolist(), strict=True))
         if not math.isfinite(report["loss"]):
@@ -454,7 +431,7 @@ class Run:
         that the result is the mean over all that they hold, in every process."""
         weights = [self._weight_of(batch) for batch in batches]
         total = sum(weights)
-        if is_distributed():
+        if devices.is_distributed():
             # float64 holds counts exactly.
             found = torch.tensor(total, device=self._device, dtype=torch.float64)
             total = float(reduce(found, "sum"))
@@ -474,11 +451,13 @@ class Run:
             return folder
         main = self._processes.is_main_process
         files = {
-            WEIGHTS_FILE: gather(kept_weights(self._model), keep=main),
-            OPTIMIZER_FILE: gather(self._parallel.moments(), keep=main),
+            checkpoints.WEIGHTS_FILE: checkpoints.gather(
+                checkpoints.kept_weights(self._model), keep=main
+            ),
+            checkpoints.OPTIMIZER_FILE: checkpoints.gather(self._parallel.moments(), keep=main),
         }
         if self._average is not None:
-            files[AVERAGE_FILE] = gather(self._average.weights, keep=main)
+            files[checkpoints.AVERAGE_FILE] = checkpoints.gather(self._average.weights, keep=main)
         state = {
             "settings": as_table(self._settings),
             "sums": dict(self._sums),
@@ -487,7 +466,7 @@ class Run:
             "held": self._local_numels,
         }
         if main:
-            save_checkpoint(self._output, self.done, files=files, state=state)
+            checkpoints.save_checkpoint(self._output, self.done, files=files, state=state)
         self._processes.wait_for_everyone()
         self._saved = self.done
         return folder
@@ -502,7 +481,7 @@ class Run:
 
     def any_process(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        if not is_distributed():
+        if not devices.is_distributed():
             return flag
         return bool(reduce(torch.tensor(float(flag), device=self._device), "sum") > 0)
 
@@ -524,7 +503,7 @@ def fit(
     *,
     resume: bool,
     hooks: Sequence[Hook] = (),
-    average: WeightAverage | None = None,
+    average: checkpoints.WeightAverage | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     weight_of: WeightOf = _equal_weight,
     inputs: RunInput = MappingProxyType({}),
@@ -550,9 +529,9 @@ def fit(
     """
     run = Run(model, step, batch_at, settings, output, average, weight_of, inputs)
     run.start(resume=resume)
-    writes = is_first_process()
+    writes = devices.is_first_process()
     with ExitStack() as stack:
-        stack.enter_context(reporting_lost_processes(output))
+        stack.enter_context(devices.reporting_lost_processes(output))
         stop = stack.enter_context(deferred_interrupt())
         log = stack.enter_context(
             RunLog(output, done=run.done, steps=settings.steps, writes=writes)
