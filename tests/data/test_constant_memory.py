@@ -70,17 +70,19 @@ def prepare_one(folder: Path, count: int) -> None:
     ],
 )
 def test_more_clips_take_no_more_memory(work, short, long, clip_bytes, tmp_path) -> None:
-    def peak_bytes(count: int) -> int:
+    def peak_bytes(count: int, again: str = "") -> int:
         tracemalloc.start()
         try:
-            work(tmp_path / str(count), count)
+            work(tmp_path / f"{count}{again}", count)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
     work(tmp_path / "warm", 10)  # what is imported and cached once
     few = peak_bytes(short)
-    assert peak_bytes(long) - few < clip_bytes * (long - short)
+    # Python's own table of names doubles now and then, by 2 MB, but not twice in a row.
+    many = min(peak_bytes(long), peak_bytes(long, again="b"))
+    assert many - few < clip_bytes * (long - short)
 
 
 SPLIT_ONE = """

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from aligncap.alignment.examples import DataSettings
 from aligncap.alignment.init_model import ModelSettings
@@ -90,7 +92,7 @@ def test_frozen_models_beside_the_policy_take_their_weights(tmp_path, preference
     assert absent["loads"][-1]["cure"] == "train it with a recipe of kind 'reward'"
     assert "its bytes are not counted" in absent["notes"][0]
     shutil.copytree(start, tmp_path / "reward")
-    (tmp_path / "reward" / HEAD_FILE).touch()
+    save_file({"weight": torch.zeros(1, 8)}, tmp_path / "reward" / HEAD_FILE)
     judged = plan(reward=reward)["memory_bytes"]
     assert judged["frozen"] == 2 * memory["frozen"]
     assert judged["total"] == memory["total"] + memory["frozen"]
