@@ -61,10 +61,10 @@ def prepare_one(folder: Path, count: int) -> None:
 @pytest.mark.parametrize(
     ("work", "short", "long", "clip_bytes"),
     [
-        # A list of what differs would take more than 200 bytes a clip; names of nothing are kept.
+        # A list of what differs would take more than 200 bytes a clip; buffers fill unevenly.
         (read_one, 300, 3000, 20),
-        (split_one, 300, 3000, 20),
-        (look_at_one, 300, 3000, 20),
+        (split_one, 300, 3000, 60),
+        (look_at_one, 300, 3000, 60),
         # A sound is 12,800 bytes; a tenth of that is room for names and what the allocator likes.
         (prepare_one, 60, 120, 1_280),
     ],

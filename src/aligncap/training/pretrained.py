@@ -5,8 +5,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aligncap import foreign
 from aligncap.errors import DataError, MissingModelError
+from aligncap.foreign import (
+    AGAIN,
+    LARGEST_WEIGHT,
+    MOST_JSON_BYTES,
+    check_regular,
+    check_tensors,
+    read_table,
+    reading,
+    refuse_code,
+)
 
 QUANTIZATIONS = ("nf4",)
 """Formats of a frozen base's weights in fewer bits."""
@@ -22,7 +31,7 @@ def load_causal_lm(name: str, *, dtype: str = "auto", quantization: str | None =
 
     more = {} if quantization is None else _quantization(name, dtype)
     config = load_config(name)
-    with foreign.reading(Path(name), cure=foreign.AGAIN):
+    with reading(Path(name), cure=AGAIN):
         try:
             found: Any = AutoModelForCausalLM.from_pretrained(
                 _checked_folder(name),
@@ -86,9 +95,7 @@ def check_finite(model: Any) -> None:
     """ValueError where a weight is not finite, or greater than half precision can hold."""
     for name, weight in model.named_parameters():
         # Written so that NaN is refused, too; packed weights are whole numbers.
-        if weight.is_floating_point() and not bool(
-            (weight.detach().abs() <= foreign.LARGEST_WEIGHT).all()
-        ):
+        if weight.is_floating_point() and not bool((weight.detach().abs() <= LARGEST_WEIGHT).all()):
             raise ValueError(f"{name} holds a number that is not finite or too large")
 
 
@@ -96,7 +103,7 @@ def load_tokenizer(name: str) -> Any:
     """The tokenizer of that model, likewise."""
     from transformers import AutoTokenizer
 
-    with foreign.reading(Path(name), cure=foreign.AGAIN):
+    with reading(Path(name), cure=AGAIN):
         try:
             return AutoTokenizer.from_pretrained(
                 _checked_folder(name), local_files_only=True, trust_remote_code=False
@@ -109,7 +116,7 @@ def load_config(name: str) -> Any:
     """The configuration of that model, likewise; its weights need not be here."""
     from transformers import AutoConfig
 
-    with foreign.reading(Path(name), cure=foreign.AGAIN):
+    with reading(Path(name), cure=AGAIN):
         try:
             config = AutoConfig.from_pretrained(
                 _checked_folder(name), local_files_only=True, trust_remote_code=False
@@ -140,16 +147,16 @@ def _checked_folder(name: str) -> str:
     """`folder_of`; DataError where the folder brings code, where a file of it names files outside
     of it, or where one is cut short or no regular file."""
     folder = Path(folder_of(name))
-    foreign.refuse_code(folder)
+    refuse_code(folder)
     for path in folder.glob("*.json"):
-        foreign.check_regular(path, cure=foreign.AGAIN, most_bytes=foreign.MOST_JSON_BYTES)
+        check_regular(path, cure=AGAIN, most_bytes=MOST_JSON_BYTES)
     for path in folder.glob("*.safetensors"):
-        foreign.check_tensors(path, cure=foreign.AGAIN)
+        check_tensors(path, cure=AGAIN)
     for path in folder.glob("*.index.json"):
-        _check_names(path, foreign.read_table(path, cure=foreign.AGAIN).get("weight_map"))
+        _check_names(path, read_table(path, cure=AGAIN).get("weight_map"))
     path = folder / "tokenizer_config.json"
     if path.exists():
-        table = foreign.read_table(path, cure=foreign.AGAIN)
+        table = read_table(path, cure=AGAIN)
         _check_names(path, {key: table[key] for key in table if key.endswith("_file")})
     return str(folder)
 
@@ -158,7 +165,7 @@ def _check_names(path: Path, names: Any) -> None:
     """DataError where a table of file names has one that leads elsewhere."""
     values = names.values() if isinstance(names, dict) else [None]
     if not all(isinstance(one, str) and Path(one).name == one for one in values):
-        raise DataError(f"{path}: names files outside of its folder; {foreign.AGAIN}")
+        raise DataError(f"{path}: names files outside of its folder; {AGAIN}")
 
 
 def folder_of(name: str) -> str:
