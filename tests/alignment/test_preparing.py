@@ -232,9 +232,9 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
     class Tokenizer:
         name, fingerprint, frame_rate_hz, codebook_size = "builtin", "f" * 16, 12.5, 32
 
-    monkeypatch.setattr(making, "measure_file", lambda path: features())
+    monkeypatch.setattr(making.encoder_training, "measure_file", lambda path: features())
     monkeypatch.setattr(making, "measure_all", lambda cache, paths: [facts() for _ in paths])
-    monkeypatch.setattr(making, "open_builtin", lambda path: Tokenizer())
+    monkeypatch.setattr(making.builtin, "open_builtin", lambda path: Tokenizer())
     monkeypatch.setattr(making, "load_encoder", lambda path: encoder())
     settings = replace(SETTINGS, data=(manifest,), features=tmp_path / "features", views=3)
     made = making.make_rows(settings, tmp_path / "one", resume=False)
