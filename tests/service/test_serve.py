@@ -143,7 +143,7 @@ soundfile.write(SILENCE, np.zeros(16000), 16000, format="WAV")
         ("/v1/captions", {"content": b"{", "headers": JSON}, 422, "JSON"),
         ("/v1/captions", {"json": {"audio": "", "candidates": 99}}, 422, "candidates"),
         ("/v1/captions", {"json": {"audio": "AAAA", "language": "xx"}}, 400, "one of en, zh"),
-        ("/v1/captions", {"files": {"file": ("a", bytes(3_000_000))}}, 413, "2000000 bytes"),
+        ("/v1/captions", {"files": {"file": ("a", bytes(3_000_000))}}, 413, "2,000,000 bytes"),
         ("/v1/audio/transcriptions", {"data": {"file": "text"}}, 422, "file"),
         (
             "/v1/audio/transcriptions",

@@ -9,6 +9,7 @@ Which two captions a person is shown, and in which order, depends on hashes of n
 that is opened again goes on where it was. `annotate_page.html` is the page.
 """
 
+import asyncio
 import json
 import secrets
 import socket
@@ -252,33 +253,37 @@ TOKEN_HEADER = "X-AlignCap-Token"  # noqa: S105  a header's name
 MOST_BODY_BYTES = 2**16
 
 
-class ShortBodies:
-    """Answers 413 to a long body before it has come; a short one is handed on as it was."""
+class LimitedBody:
+    """Refuses a body above a size with 413, before it has come, and one that stops coming with 408.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    The application that reads the body is given the HTTPException, and answers as it does others.
+    """
+
+    def __init__(self, app: ASGIApp, largest_bytes: int, idle_s: float = 30.0) -> None:
+        self._app, self._largest_bytes, self._idle_s = app, largest_bytes, idle_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI calls an application."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            return await self._app(scope, receive, send)
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        body, more = b"", True
-        while more and max(len(body), int(announced)) <= MOST_BODY_BYTES:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        if max(len(body), int(announced)) > MOST_BODY_BYTES:
-            detail = f"a body has at most {MOST_BODY_BYTES:,} bytes"
-            return await JSONResponse({"detail": detail}, 413)(scope, receive, send)
-        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        announced = dict(scope.get("headers", ())).get(b"content-length", b"0")
+        size, is_whole = int(announced) if announced.isdigit() else 0, False
+        seen = 0
 
-        async def handed_on() -> Message:
-            return waiting.pop() if waiting else await receive()
+        async def limited() -> Message:
+            nonlocal seen, is_whole
+            if size <= self._largest_bytes:
+                try:
+                    message = await asyncio.wait_for(receive(), None if is_whole else self._idle_s)
+                except TimeoutError:
+                    raise HTTPException(
+                        408, "nothing more of the body came; send it again"
+                    ) from None
+                seen += len(message.get("body", b""))
+                is_whole = not message.get("more_body", False)
+            if max(size, seen) > self._largest_bytes:
+                raise HTTPException(413, f"a body has at most {self._largest_bytes:,} bytes here")
+            return message
 
-        return await self._app(scope, handed_on, send)
+        await self._app(scope, limited if scope["type"] == "http" else receive, send)
 
 
 def _refusal(request: Request, token: str) -> str:
@@ -333,6 +338,7 @@ def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str], token: str =
     with a choice, a random one if not given."""
     token = token or secrets.token_urlsafe(16)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(LimitedBody, largest_bytes=MOST_BODY_BYTES)  # the innermost
 
     @app.middleware("http")
     async def guard(
@@ -343,7 +349,6 @@ def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str], token: str =
         return _with_headers(answer)
 
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    app.add_middleware(ShortBodies)
     # A full disk or a locked store: the page keeps the choice and sends it again.
     app.add_exception_handler(
         AlignCapError, lambda _, error: JSONResponse({"detail": str(error)}, status_code=503)

@@ -40,10 +40,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligncap.captioner.captioner import Captioner
 from aligncap.errors import AlignCapError, AudioError, NoSpeechError
+from aligncap.service.annotate import LimitedBody
 from aligncap.values import Caption
 
 Json = dict[str, Any]
@@ -138,41 +138,6 @@ class CaptionBatcher:
             for job in jobs:
                 if not job.future.done():
                     job.future.set_exception(error)
-
-
-class LimitedBody:
-    """Answers 413 to a body above a size, and 408 to one that does not go on."""
-
-    def __init__(self, app: ASGIApp, largest_bytes: int, idle_s: float) -> None:
-        self.app, self.largest_bytes, self.idle_s = app, largest_bytes, idle_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        seen, whole = 0, False
-
-        async def limited() -> Message:
-            nonlocal seen, whole
-            try:
-                message = await asyncio.wait_for(receive(), None if whole else self.idle_s)
-            except TimeoutError:
-                raise HTTPException(408, "nothing more of the body came; send it again") from None
-            seen += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if seen > self.largest_bytes:
-                raise HTTPException(413, self.too_large)
-            return message
-
-        length = dict(scope.get("headers", ())).get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self.largest_bytes:
-            answer = error_response(413, self.too_large)
-            await answer(scope, receive, send)
-        else:
-            await self.app(scope, limited if scope["type"] == "http" else receive, send)
-
-    @property
-    def too_large(self) -> str:
-        """What a client is told whose body is too large."""
-        return f"larger than the {self.largest_bytes} bytes this server takes; send it in parts"
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
