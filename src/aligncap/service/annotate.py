@@ -266,21 +266,22 @@ class LimitedBody:
         """As ASGI calls an application."""
         announced = dict(scope.get("headers", ())).get(b"content-length", b"0")
         size, is_whole = int(announced) if announced.isdigit() else 0, False
+        too_large = HTTPException(413, f"a body has at most {self._largest_bytes:,} bytes here")
+        stopped = HTTPException(408, "nothing more of the body came; send it again")
         seen = 0
 
         async def limited() -> Message:
             nonlocal seen, is_whole
-            if size <= self._largest_bytes:
-                try:
-                    message = await asyncio.wait_for(receive(), None if is_whole else self._idle_s)
-                except TimeoutError:
-                    raise HTTPException(
-                        408, "nothing more of the body came; send it again"
-                    ) from None
-                seen += len(message.get("body", b""))
-                is_whole = not message.get("more_body", False)
-            if max(size, seen) > self._largest_bytes:
-                raise HTTPException(413, f"a body has at most {self._largest_bytes:,} bytes here")
+            if size > self._largest_bytes:
+                raise too_large
+            try:
+                message = await asyncio.wait_for(receive(), None if is_whole else self._idle_s)
+            except TimeoutError:
+                raise stopped from None
+            seen += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+            if seen > self._largest_bytes:
+                raise too_large
             return message
 
         await self._app(scope, limited if scope["type"] == "http" else receive, send)
