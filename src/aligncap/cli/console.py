@@ -24,7 +24,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from aligncap.endpoints import host_of
 from aligncap.errors import (
     AlignCapError,
     AudioError,
@@ -156,6 +155,8 @@ class Console:
     def proxy_for(self, url: str | None) -> str | None:
         """The proxy that the environment names for a URL; none for this machine itself, nor for
         the hosts, domains and networks of no_proxy."""
+        from aligncap.endpoints import host_of
+
         host = host_of(url)
         if not url or host in ("", "localhost", "127.0.0.1", "::1"):
             return None

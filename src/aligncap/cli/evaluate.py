@@ -28,7 +28,6 @@ from aligncap.cli.console import (
     find_recordings,
     format_of,
 )
-from aligncap.endpoints import host_of
 from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.storage import write_atomic
 
@@ -224,6 +223,7 @@ def judge_settings(
     Its key is ALIGNCAP_JUDGE_KEY of the environment. OPENAI_API_KEY is sent to OpenAI only: a key
     that lies in the environment for another purpose must not go to any server somebody names.
     """
+    from aligncap.endpoints import host_of
     from aligncap.metrics.judge import DEFAULT_CACHE, JudgeSettings
 
     if model is None:
