@@ -17,7 +17,7 @@ from typing import Any
 from aligncap.errors import AlignCapError, DataError
 
 AGAIN = "save the model again or download it again"
-"""The cure of a damaged file of a model folder."""
+"""The hint of a damaged file of a model folder."""
 
 MOST_JSON_BYTES = 2**27
 """Of a JSON file in a model folder; the largest tokenizers take 40 MB."""
@@ -39,8 +39,8 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextmanager
-def reading(path: Path, *, cure: str, refused: type[AlignCapError] = DataError) -> Iterator[None]:
-    """Within it whatever a library raises of a file is one line with the cure."""
+def reading(path: Path, *, hint: str, refused: type[AlignCapError] = DataError) -> Iterator[None]:
+    """Within it whatever a library raises of a file is one line with the hint."""
     try:
         yield
     except (AlignCapError, ModuleNotFoundError):
@@ -49,13 +49,13 @@ def reading(path: Path, *, cure: str, refused: type[AlignCapError] = DataError) 
         # Libraries raise all kinds, bare Exception among them; Rust's panics are not even that.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise refused(f"{path}: is damaged ({reason_of(error)}); {cure}") from error
+        raise refused(f"{path}: is damaged ({reason_of(error)}); {hint}") from error
 
 
 def check_regular(
     path: Path,
     *,
-    cure: str,
+    hint: str,
     most_bytes: int | None = None,
     refused: type[AlignCapError] = DataError,
 ) -> None:
@@ -63,14 +63,14 @@ def check_regular(
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise refused(f"{path}: is no regular file; {cure}")
+            raise refused(f"{path}: is no regular file; {hint}")
         if most_bytes is not None and found.st_size > most_bytes:
-            raise refused(f"{path}: has {found.st_size:,} bytes, more than {most_bytes:,}; {cure}")
+            raise refused(f"{path}: has {found.st_size:,} bytes, more than {most_bytes:,}; {hint}")
         with path.open("rb") as file:
             start = file.read(len(POINTER))
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         reason = getattr(error, "strerror", None) or reason_of(error)
-        raise refused(f"{path}: cannot be read ({reason}); {cure}") from error
+        raise refused(f"{path}: cannot be read ({reason}); {hint}") from error
     if start == POINTER:
         raise refused(f"{path}: is a pointer of Git LFS, not the file; fetch it with git lfs pull")
 
@@ -78,38 +78,38 @@ def check_regular(
 def read_text(
     path: Path,
     *,
-    cure: str,
+    hint: str,
     most_bytes: int = MOST_JSON_BYTES,
     refused: type[AlignCapError] = DataError,
 ) -> str:
     """A text file in UTF-8, with or without a byte-order mark."""
-    check_regular(path, cure=cure, most_bytes=most_bytes, refused=refused)
+    check_regular(path, hint=hint, most_bytes=most_bytes, refused=refused)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise refused(f"{path}: is not UTF-8; save it as UTF-8, or {cure}") from error
+        raise refused(f"{path}: is not UTF-8; save it as UTF-8, or {hint}") from error
     except OSError as error:
-        raise refused(f"{path}: cannot be read ({error.strerror}); {cure}") from error
+        raise refused(f"{path}: cannot be read ({error.strerror}); {hint}") from error
 
 
 def read_json(
     path: Path,
     *,
-    cure: str,
+    hint: str,
     most_bytes: int = MOST_JSON_BYTES,
     refused: type[AlignCapError] = DataError,
 ) -> Any:
     """A JSON file; NaN and infinities are no JSON."""
-    text = read_text(path, cure=cure, most_bytes=most_bytes, refused=refused)
-    with reading(path, cure=cure, refused=refused):
+    text = read_text(path, hint=hint, most_bytes=most_bytes, refused=refused)
+    with reading(path, hint=hint, refused=refused):
         return json.loads(text, parse_constant=_refuse_constant)
 
 
-def read_table(path: Path, *, cure: str) -> dict[str, Any]:
+def read_table(path: Path, *, hint: str) -> dict[str, Any]:
     """A JSON file that holds an object."""
-    table = read_json(path, cure=cure)
+    table = read_json(path, hint=hint)
     if not isinstance(table, dict):
-        raise DataError(f"{path}: is damaged (no JSON object); {cure}")
+        raise DataError(f"{path}: is damaged (no JSON object); {hint}")
     return table
 
 
@@ -119,16 +119,16 @@ def _refuse_constant(name: str) -> None:
 
 def refuse_code(folder: Path) -> None:
     """DataError where a model folder brings code or asks for code: none is ever run."""
-    cure = "no code of a model is run; use a model of a kind that transformers itself has"
+    hint = "no code of a model is run; use a model of a kind that transformers itself has"
     for pattern in CODE_FILES:
         for found in folder.glob(pattern):
-            raise DataError(f"{found}: is code; {cure}")
+            raise DataError(f"{found}: is code; {hint}")
     for path in sorted(folder.glob("*.json")):
         if path.name.endswith("config.json"):
-            table = read_table(path, cure="download the folder again")
+            table = read_table(path, hint="download the folder again")
             for key in CODE_KEYS:
                 if table.get(key):
-                    raise DataError(f"{path}: asks for code of its own ({key}); {cure}")
+                    raise DataError(f"{path}: asks for code of its own ({key}); {hint}")
 
 
 DTYPE_BYTES: Mapping[str, int] = {
@@ -141,15 +141,15 @@ DTYPE_BYTES: Mapping[str, int] = {
 Shapes = dict[str, tuple[int, ...]]
 
 
-def check_tensors(path: Path, *, cure: str) -> Shapes:
+def check_tensors(path: Path, *, hint: str) -> Shapes:
     """The shapes in a safetensors file, by name; DataError where the file has not the size that its
     header says."""
-    check_regular(path, cure=cure)
+    check_regular(path, hint=hint)
     size = path.stat().st_size
-    with reading(path, cure=cure), path.open("rb") as file:
+    with reading(path, hint=hint), path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(size - 8, MOST_JSON_BYTES):
-            raise DataError(f"{path}: is cut short or no safetensors file; {cure}")
+            raise DataError(f"{path}: is cut short or no safetensors file; {hint}")
         header: dict[str, Any] = json.loads(file.read(length))
         header.pop("__metadata__", None)
         shapes, spans = Shapes(), []
@@ -158,14 +158,14 @@ def check_tensors(path: Path, *, cure: str) -> Shapes:
             if min(shape, default=0) < 0 or end - start != (
                 math.prod(shape) * DTYPE_BYTES[one["dtype"]]
             ):
-                raise DataError(f"{path}: {name} does not have the size of its shape; {cure}")
+                raise DataError(f"{path}: {name} does not have the size of its shape; {hint}")
             shapes[name] = shape
             spans.append((start, end))
         ends = 0
         for start, end in sorted(spans):
             if start != ends:
-                raise DataError(f"{path}: its tensors do not follow one another; {cure}")
+                raise DataError(f"{path}: its tensors do not follow one another; {hint}")
             ends = end
         if ends != size - 8 - length:
-            raise DataError(f"{path}: has {size:,} bytes, not what its header says; {cure}")
+            raise DataError(f"{path}: has {size:,} bytes, not what its header says; {hint}")
     return shapes

@@ -123,8 +123,8 @@ def run_recipe(
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as tables; RecipeError where it cannot be read."""
-    cure = "give a .toml file"
-    text = read_text(path, cure=cure, most_bytes=MOST_RECIPE_BYTES, refused=RecipeError)
+    hint = "give a .toml file"
+    text = read_text(path, hint=hint, most_bytes=MOST_RECIPE_BYTES, refused=RecipeError)
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -331,8 +331,8 @@ def _write_settings(output: Path, described: Mapping[str, Any], *, resume: bool)
     """Write recipe.json; RecipeError where a resumed run would have other settings."""
     path = output / RECIPE_FILE
     if resume and path.exists():
-        cure = "put it back, or give another --output and begin anew"
-        before = dict(_leaves(read_table(path, cure=cure)))
+        hint = "put it back, or give another --output and begin anew"
+        before = dict(_leaves(read_table(path, hint=hint)))
         for key, value in _leaves(described):
             free = key.rpartition(".")[2] in FREE_ON_RESUME
             if not free and before.get(key, value) != value:

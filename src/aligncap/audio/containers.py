@@ -26,7 +26,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm"})
 
 
 FFMPEG = "convert it: ffmpeg -i {name} {stem}.wav"
-"""The cure of a file that cannot be read here."""
+"""The hint of a file that cannot be read here."""
 
 _FOREIGN = {
     b"\x1a\x45\xdf\xa3": "webm or mkv",
@@ -78,8 +78,8 @@ def refuse_foreign(file: Path, head: bytes) -> None:
     elif head[:2] in (b"\xff\xf1", b"\xff\xf9"):
         foreign = "aac"
     if foreign:
-        cure = FFMPEG.format(name=file.name, stem=file.stem)
-        raise AudioError(f"{file}: {foreign} cannot be read; {cure}")
+        hint = FFMPEG.format(name=file.name, stem=file.stem)
+        raise AudioError(f"{file}: {foreign} cannot be read; {hint}")
     for magic, kind in _NO_SOUND.items():
         if head.startswith(magic):
             raise AudioError(f"{file}: is {kind}, no sound; name a sound file")

@@ -1,4 +1,4 @@
-"""Sound files and arrays to mono float32 at 16 kHz; what cannot be read is one line with a cure.
+"""Sound files and arrays to mono float32 at 16 kHz; what cannot be read is one line with a hint.
 
 What is heard does not depend on how it is stored: files that were joined are read to the end of the
 last, of several channels those are taken that carry the speech, and a constant offset is removed.
@@ -46,7 +46,7 @@ def load(path: str | Path) -> Waveform:
 
     Reads what libsndfile reads (wav, flac, ogg, opus, mp3, aiff, au, caf …), of any rate and
     channel count, and all parts of files that were joined. Raises AudioError, naming the file and
-    the cure, for a file that is missing, empty, no sound, cut short, longer than an hour, scaled to
+    the hint, for a file that is missing, empty, no sound, cut short, longer than an hour, scaled to
     whole numbers, or holds NaN.
     """
     file = Path(path)
@@ -84,7 +84,7 @@ def read_header(path: str | Path) -> tuple[float, int]:
 
 @contextmanager
 def _damage_told(file: Path) -> Iterator[None]:
-    """Turns errors of libsndfile into one line with a cure."""
+    """Turns errors of libsndfile into one line with a hint."""
     try:
         yield
     except soundfile.LibsndfileError as error:

@@ -160,8 +160,8 @@ def read_meta(folder: Path) -> ModelMeta:
             f"{folder}: holds no {META_FILE}, so it is no AlignCap model; {_instead(folder)}"
         )
     refuse_code(folder)
-    values = read_table(path, cure=AGAIN)
-    with reading(path, cure=AGAIN):
+    values = read_table(path, hint=AGAIN)
+    with reading(path, hint=AGAIN):
         written = values.pop("format")
         newer = written > FORMAT
     if newer:
@@ -435,7 +435,7 @@ def load_vocabulary(folder: Path, meta: ModelMeta | None = None) -> Vocabulary:
     meta = meta or read_meta(folder)
     merged = folder / TEXT_TOKENIZER_FILE
     path = merged if merged.is_file() else folder / TOKENIZER_FILE
-    with reading(path, cure=AGAIN):
+    with reading(path, hint=AGAIN):
         return Vocabulary.load(path, meta.vocabulary)
 
 

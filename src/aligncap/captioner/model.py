@@ -554,8 +554,8 @@ def load_adapter(
             f"{folder}: no adapter_model.safetensors in it; save the model again"
         )
     read_adapter_config(folder)
-    shapes = check_tensors(folder / "adapter_model.safetensors", cure=AGAIN)
-    with reading(folder, cure=AGAIN):
+    shapes = check_tensors(folder / "adapter_model.safetensors", hint=AGAIN)
+    with reading(folder, hint=AGAIN):
         with _quiet_peft():
             adapted = PeftModel.from_pretrained(causal_lm, folder, is_trainable=trainable)
         wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
@@ -568,7 +568,7 @@ def load_adapter(
 def read_adapter_config(folder: Path) -> AdapterSettings:
     """What adapter_config.json says; DataError where the adapter is none of ours."""
     path = folder / "adapter_config.json"
-    table = read_table(path, cure=AGAIN)
+    table = read_table(path, hint=AGAIN)
     kind, rank, targets = (table.get(key) for key in ("peft_type", "r", "target_modules"))
     if kind != "LORA" or table.get("megatron_config") or table.get("auto_mapping"):
         raise DataError(f"{path}: is of the kind {kind!r}, not plain LORA; {AGAIN}")

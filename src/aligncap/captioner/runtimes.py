@@ -184,13 +184,13 @@ CT2_SHAPES = {
 def check_ct2(folder: Path, text_rows: int) -> list[str]:
     """The names of a `ct2` folder's ids; DataError where its files do not hold one decoder whose
     shapes fit together and whose numbers are finite."""
-    names = foreign.read_json(folder / "vocabulary.json", cure=foreign.AGAIN)
+    names = foreign.read_json(folder / "vocabulary.json", hint=foreign.AGAIN)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{folder / 'vocabulary.json'}: is no list of names; {foreign.AGAIN}")
-    foreign.read_table(folder / "config.json", cure=foreign.AGAIN)
+    foreign.read_table(folder / "config.json", hint=foreign.AGAIN)
     path = folder / "model.bin"
-    foreign.check_regular(path, cure=foreign.AGAIN)
-    with foreign.reading(path, cure=foreign.AGAIN):
+    foreign.check_regular(path, hint=foreign.AGAIN)
+    with foreign.reading(path, hint=foreign.AGAIN):
         arrays = _ct2_arrays(np.memmap(path, dtype=np.uint8, mode="r"))
         rows, narrow = arrays["decoder/embeddings/weight"].shape
         width = narrow  # OPT's small models project embeddings to another width
@@ -306,7 +306,7 @@ class CT2Runtime:
         self._open = partial(
             ctranslate2.Generator, str(folder), inter_threads=replicas, compute_type=compute_type
         )
-        with foreign.reading(folder, cure=foreign.AGAIN):
+        with foreign.reading(folder, hint=foreign.AGAIN):
             self._generator = self._open(intra_threads=threads)
         leave = WeakMethod(self._leave)
         os.register_at_fork(after_in_child=lambda: (living := leave()) and living())

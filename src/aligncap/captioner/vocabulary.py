@@ -44,10 +44,10 @@ SMALLEST = 256 + len(SPECIALS) + len(STOP_CHARACTERS)
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """The `tokenizers.Tokenizer` of a tokenizer.json; DataError where it cannot be read."""
-    content = read_table(path, cure=AGAIN)
+    content = read_table(path, hint=AGAIN)
     if not isinstance(content.get("model"), dict):
         raise DataError(f"{path}: is no tokenizer.json; save the model again")
-    with reading(path, cure=AGAIN):
+    with reading(path, hint=AGAIN):
         tokenizer = Tokenizer.from_str(json.dumps(content))
         if not _id_count(tokenizer) <= MOST_IDS:
             raise ValueError(f"its ids go up to {_id_count(tokenizer) - 1:,}")

@@ -373,11 +373,11 @@ def _captioned_only(stem: str, source: Path) -> layouts.Fault:
     patterns = ((layouts.ESD, layouts.ESD_STEM), (layouts.IEMOCAP, layouts.IEMOCAP_STEM))
     owner = next((corpus for corpus, pattern in patterns if pattern.fullmatch(stem)), None)
     if owner is None:
-        cure = "its name is neither of ESD nor of IEMOCAP; mend the captions"
+        hint = "its name is neither of ESD nor of IEMOCAP; mend the captions"
     else:
-        cure = f"fetch {owner.fetch}"
+        hint = f"fetch {owner.fetch}"
     return layouts.Fault(
-        layouts.Kind.MISSING, f"{stem}: has a caption but no sound file below {source}; {cure}"
+        layouts.Kind.MISSING, f"{stem}: has a caption but no sound file below {source}; {hint}"
     )
 
 

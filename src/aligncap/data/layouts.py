@@ -59,7 +59,7 @@ class Fault:
 
     kind: Kind
     message: str
-    """One line: the thing, the place, the cure."""
+    """One line: the thing, the place, the hint."""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"

@@ -162,7 +162,7 @@ def read_manifest(path: str | Path) -> Iterator[Utterance]:
     """The utterances of a JSONL manifest, one at a time and in its order.
 
     Audio paths are relative to the manifest; blank lines are passed over and unknown keys too.
-    Raises DataError, which names the file, the line and the cure, at the first line that is not
+    Raises DataError, which names the file, the line and the hint, at the first line that is not
     an utterance, or has no id and a file called like another's; what came before has been given
     out.
     """

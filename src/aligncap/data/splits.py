@@ -144,7 +144,7 @@ class Sound:
 
 
 def read_sound(file: Path) -> Sound:
-    """Read a sound file to its end; raises AudioError, with the cure, for one that cannot be used.
+    """Read a sound file to its end; raises AudioError, with the hint, for one that cannot be used.
 
     A film is refused with the line that takes its sound out.
     """
@@ -397,11 +397,11 @@ def empty_parts(seen: Seen, counts: Mapping[str, int], split: Split) -> Iterator
     if not empty or not any(counts.values()):
         return
     if split.by != "speaker":
-        cure = "the corpus is too small to split; leave out --split, or give another --salt"
+        hint = "the corpus is too small to split; leave out --split, or give another --salt"
     else:
-        cure = _better_salt(seen)
+        hint = _better_salt(seen)
     for part in empty:
-        yield Fault(Kind.COUNT, f"{part}.jsonl: has no clip; {cure}")
+        yield Fault(Kind.COUNT, f"{part}.jsonl: has no clip; {hint}")
 
 
 def _better_salt(seen: Seen) -> str:

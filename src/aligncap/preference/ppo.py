@@ -296,7 +296,7 @@ def save_phase(phase: Phase, path: Path) -> None:
 
 def load_phase(path: Path) -> Phase:
     """The phase that `save_phase` wrote; nothing is unpickled."""
-    with reading(path, cure="remove it, and the round is sampled again"):
+    with reading(path, hint="remove it, and the round is sampled again"):
         with zipfile.ZipFile(path) as archive:
             # What we write is not compressed; what is may be of any size.
             if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):

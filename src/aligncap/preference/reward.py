@@ -173,8 +173,8 @@ def load_reward_model(folder: Path) -> RewardModel:
             '= "reward"'
         )
     model = RewardModel(load_torch(folder))
-    check_tensors(path, cure=AGAIN)
-    with reading(path, cure=AGAIN), torch.no_grad():
+    check_tensors(path, hint=AGAIN)
+    with reading(path, hint=AGAIN), torch.no_grad():
         stored = load_file(path)
         for name in ("weight", "bias"):
             getattr(model.head, name).copy_(stored[name])

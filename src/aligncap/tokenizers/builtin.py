@@ -192,8 +192,8 @@ _EXTERNAL = (13, 14)
 def check_onnx(path: Path) -> None:
     """DataError where an ONNX file has its numbers in other files, whose names may lead anywhere,
     or holds what the encoder has not."""
-    check_regular(path, cure=AGAIN)
-    with reading(path, cure=AGAIN):
+    check_regular(path, hint=AGAIN)
+    with reading(path, hint=AGAIN):
         _check_message(memoryview(path.read_bytes()), _MODEL)
 
 
@@ -248,7 +248,7 @@ class BuiltinTokenizer:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._path = path
-        with reading(path, cure=AGAIN):
+        with reading(path, hint=AGAIN):
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
@@ -275,7 +275,7 @@ class BuiltinTokenizer:
 
     def _run(self, inputs: PaddedInput) -> SpeechTokens:
         batch = {name: part[None] for name, part in zip(ONNX_INPUTS, inputs, strict=True)}
-        with reading(self._path, cure=AGAIN):
+        with reading(self._path, hint=AGAIN):
             codes, emotion, female, pace = self._session.run(None, batch)
             codes = codes[:, : inputs.tokens]
             if codes.shape != (1, inputs.tokens) or codes.dtype.kind != "i":

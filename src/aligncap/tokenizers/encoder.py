@@ -283,9 +283,9 @@ def load_encoder(folder: Path) -> SpeechEncoder:
         raise MissingModelError(
             f"{folder}: holds no speech encoder; run: aligncap train recipes/mini/encoder.toml"
         )
-    table = read_table(folder / CONFIG_FILE, cure=AGAIN)
-    check_tensors(folder / WEIGHTS_FILE, cure=AGAIN)
-    with reading(folder, cure=AGAIN):
+    table = read_table(folder / CONFIG_FILE, hint=AGAIN)
+    check_tensors(folder / WEIGHTS_FILE, hint=AGAIN)
+    with reading(folder, hint=AGAIN):
         model = SpeechEncoder(EncoderConfig(**table))
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     return model.eval()

@@ -140,9 +140,9 @@ def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """The content of state.json: the step and the `state` of `save_checkpoint`."""
-    path, cure = checkpoint / STATE_FILE, _cure(checkpoint)
-    state = read_table(path, cure=cure)
-    with reading(path, cure=cure):
+    path, hint = checkpoint / STATE_FILE, _hint(checkpoint)
+    state = read_table(path, hint=hint)
+    with reading(path, hint=hint):
         if state["step"] != int(checkpoint.name.rpartition("-")[2]):
             raise ValueError(f"it is of step {state['step']}")
         return {
@@ -154,7 +154,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
         }
 
 
-def _cure(checkpoint: Path) -> str:
+def _hint(checkpoint: Path) -> str:
     """What to do about a damaged checkpoint."""
     others = [one.name for one in checkpoints(checkpoint.parent) if one != checkpoint]
     on = f"and go on from {others[-1]} with --resume" if others else "and begin anew"
@@ -164,16 +164,16 @@ def _cure(checkpoint: Path) -> str:
 def load_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
     """A file of tensors of a checkpoint; DataError where it is damaged or holds a number that is
     not finite."""
-    path, cure = checkpoint / name, _cure(checkpoint)
-    check_tensors(path, cure=cure)
-    with reading(path, cure=cure):
+    path, hint = checkpoint / name, _hint(checkpoint)
+    check_tensors(path, hint=hint)
+    with reading(path, hint=hint):
         stored: dict[str, Tensor] = load_file(path)
         for key, tensor in stored.items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise ValueError(f"{key} holds a number that is not finite")
     kept = load_state(checkpoint).get("tensors", {})
     if isinstance(kept, dict) and kept.get(name, len(stored)) != len(stored):
-        raise DataError(f"{path}: holds {len(stored)} tensors of {kept[name]}; {cure}")
+        raise DataError(f"{path}: holds {len(stored)} tensors of {kept[name]}; {hint}")
     return stored
 
 

@@ -241,14 +241,14 @@ class BestWeights:
         if not scores:
             return None
         folder, best = self._output / BEST_FOLDER, _best_step(scores)
-        cure = "train again in another folder"
-        kept = read_table(folder / STEP_FILE, cure=cure).get("step")
+        hint = "train again in another folder"
+        kept = read_table(folder / STEP_FILE, hint=hint).get("step")
         if kept != best:
             raise DataError(
-                f"{folder}: holds the weights of step {kept}, the log says {best} was best; {cure}"
+                f"{folder}: holds the weights of step {kept}, the log says {best} was best; {hint}"
             )
-        check_tensors(folder / checkpoints.WEIGHTS_FILE, cure=cure)
-        with reading(folder / checkpoints.WEIGHTS_FILE, cure=cure), torch.no_grad():
+        check_tensors(folder / checkpoints.WEIGHTS_FILE, hint=hint)
+        with reading(folder / checkpoints.WEIGHTS_FILE, hint=hint), torch.no_grad():
             stored = load_file(folder / checkpoints.WEIGHTS_FILE)
             for name, parameter in checkpoints.trained(model).items():
                 parameter.copy_(stored[name])

@@ -31,7 +31,7 @@ def load_causal_lm(name: str, *, dtype: str = "auto", quantization: str | None =
 
     more = {} if quantization is None else _quantization(name, dtype)
     config = load_config(name)
-    with reading(Path(name), cure=AGAIN):
+    with reading(Path(name), hint=AGAIN):
         try:
             found: Any = AutoModelForCausalLM.from_pretrained(
                 _checked_folder(name),
@@ -103,7 +103,7 @@ def load_tokenizer(name: str) -> Any:
     """The tokenizer of that model, likewise."""
     from transformers import AutoTokenizer
 
-    with reading(Path(name), cure=AGAIN):
+    with reading(Path(name), hint=AGAIN):
         try:
             return AutoTokenizer.from_pretrained(
                 _checked_folder(name), local_files_only=True, trust_remote_code=False
@@ -116,7 +116,7 @@ def load_config(name: str) -> Any:
     """The configuration of that model, likewise; its weights need not be here."""
     from transformers import AutoConfig
 
-    with reading(Path(name), cure=AGAIN):
+    with reading(Path(name), hint=AGAIN):
         try:
             config = AutoConfig.from_pretrained(
                 _checked_folder(name), local_files_only=True, trust_remote_code=False
@@ -149,14 +149,14 @@ def _checked_folder(name: str) -> str:
     folder = Path(folder_of(name))
     refuse_code(folder)
     for path in folder.glob("*.json"):
-        check_regular(path, cure=AGAIN, most_bytes=MOST_JSON_BYTES)
+        check_regular(path, hint=AGAIN, most_bytes=MOST_JSON_BYTES)
     for path in folder.glob("*.safetensors"):
-        check_tensors(path, cure=AGAIN)
+        check_tensors(path, hint=AGAIN)
     for path in folder.glob("*.index.json"):
-        _check_names(path, read_table(path, cure=AGAIN).get("weight_map"))
+        _check_names(path, read_table(path, hint=AGAIN).get("weight_map"))
     path = folder / "tokenizer_config.json"
     if path.exists():
-        table = read_table(path, cure=AGAIN)
+        table = read_table(path, hint=AGAIN)
         _check_names(path, {key: table[key] for key in table if key.endswith("_file")})
     return str(folder)
 
