@@ -77,7 +77,10 @@ def _is_or_holds(found: os.stat_result, source: Path) -> bool:
     """Whether a file or folder is `source`, or one of the folders that it lies in."""
     if not os.path.exists(source):  # noqa: PTH110  a text that is no path is none either
         return False
-    for place in (source, *source.absolute().parents, *source.resolve().parents):
+    places = [source]
+    if S_ISDIR(found.st_mode):  # a file holds nothing: of a corpus only its files are looked at
+        places += [*source.absolute().parents, *source.resolve().parents]
+    for place in places:
         with suppress(OSError):
             if os.path.samestat(found, place.stat()):
                 return True

@@ -268,6 +268,11 @@ def test_a_full_queue_is_429_and_a_client_that_leaves_frees_its_place():
     assert len(gate.seen) == 1
 
 
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_error(capsys):
+    assert main(["serve", "--port", "0", "--model", "nowhere"]) == 2
+    assert "no model called 'nowhere'" in capsys.readouterr().err
+
+
 def test_beyond_this_machine_it_asks_for_a_token_first(capsys):
     assert main(["serve", "--host", "0.0.0.0", "--port", "0"]) == 2
     assert "--token-file" in capsys.readouterr().err

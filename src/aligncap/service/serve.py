@@ -226,7 +226,7 @@ class CaptionServer:
 
         loading = asyncio.get_running_loop().run_in_executor(None, open_model)
         yield
-        await loading
+        await asyncio.gather(loading, return_exceptions=True)  # `serve` raises its error
         if self.batcher is not None:
             await asyncio.to_thread(self.batcher.close)
 
@@ -516,8 +516,23 @@ def _invalid(_: Request, error: Exception) -> Response:
 
 
 def serve(load: Callable[[], Captioner], listener: socket.socket, settings: ServerSettings) -> None:
-    """Serve until Ctrl-C or SIGTERM, which both let what is begun be finished."""
-    app = CaptionServer(load, settings).app()
-    config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=20)
+    """Serve until Ctrl-C or SIGTERM, which both let what is begun be finished.
+
+    Where the model cannot be loaded the server ends, and its error is raised.
+    """
+    failures: list[Exception] = []
+
+    def load_or_end() -> Captioner:
+        try:
+            return load()
+        except Exception as error:
+            failures.append(error)
+            server.should_exit = True
+            raise
+
+    app = CaptionServer(load_or_end, settings).app()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=20))
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
