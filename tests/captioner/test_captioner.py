@@ -18,15 +18,13 @@ from aligncap.captioner.captioner import (
     LARGEST_BATCH,
     Captioner,
     CaptionGenerator,
-    CaptionHypothesis,
-    PreparedSpeech,
-    Preprocessor,
-    densest_window,
     readout_log_probability,
     rerank,
 )
 from aligncap.captioner.checkpoint import MODELS, find_model
+from aligncap.captioner.preparing import PreparedSpeech, Preprocessor, densest_window
 from aligncap.captioner.prompts import PromptBuilder
+from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.errors import (
     AlignCapError,

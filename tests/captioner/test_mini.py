@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.captioner.captioner import CaptionGenerator, Preprocessor
+from aligncap.captioner.captioner import CaptionGenerator
 from aligncap.captioner.checkpoint import MODELS, load_vocabulary, read_meta
+from aligncap.captioner.preparing import Preprocessor
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
 from aligncap.captioner.runtimes import CT2Runtime, ResponseRules
 from aligncap.clues import emotion_of

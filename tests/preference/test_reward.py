@@ -11,10 +11,10 @@ import torch
 from aligncap.alignment.examples import DataSettings
 from aligncap.alignment.init_model import ModelSettings
 from aligncap.alignment.trainer import ValidationSettings
-from aligncap.captioner.captioner import CaptionHypothesis
 from aligncap.captioner.checkpoint import CaptionLimits
 from aligncap.captioner.model import CaptionModel
 from aligncap.captioner.prompts import collate, to_torch
+from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.errors import MissingModelError, RecipeError
 from aligncap.preference import reward

@@ -12,8 +12,9 @@ from aligncap.alignment import kd
 from aligncap.alignment.examples import BatchSettings, DataSettings, TrainingRow, write_rows
 from aligncap.alignment.init_model import ModelSettings, SizeSettings
 from aligncap.alignment.kd import WarmupSettings
-from aligncap.captioner.captioner import CaptionCandidates, CaptionHypothesis
-from aligncap.captioner.captioner import PreparedSpeech as Listened
+from aligncap.captioner.captioner import CaptionCandidates
+from aligncap.captioner.preparing import PreparedSpeech as Listened
+from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.data.manifest import write_facts
 from aligncap.errors import AlignCapError, AudioError

@@ -1,10 +1,9 @@
-"""Recordings in, captions out: preprocessing, generation (Eq. 4), reranking, and `load`.
+"""Recordings in, captions out: generation (Eq. 4), reranking, and `load`.
 
 A beam search ranks by the language model alone. Two other sources cost nothing: the emotion readout
 of the speech tokenizer, and the measured facts; `rerank` takes all three into account.
 """
 
-import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,35 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from aligncap.audio import from_array, speech_activity
-from aligncap.audio import load as load_audio
+from aligncap.audio import from_array
 from aligncap.captioner import checkpoint, runtimes
+from aligncap.captioner.preparing import PreparedSpeech, Preprocessor
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
+from aligncap.captioner.record import CaptionHypothesis, build_caption
 from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.clues import arousal_valence, audible_gender, emotion_of, find_clues, judge, levels
+from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import (
     AlignCapError,
     AudioError,
     DataError,
     MissingModelError,
-    NoSpeechError,
     RecipeError,
     UnknownNameError,
 )
-from aligncap.prosody import measure
 from aligncap.tokenizers import open_tokenizer
-from aligncap.values import (
-    EMOTIONS,
-    RATE_HZ,
-    Caption,
-    Facts,
-    SpeechTokenizer,
-    SpeechTokens,
-    Verdict,
-    Waveform,
-)
-
-LOG = logging.getLogger(__name__)
+from aligncap.values import Caption, SpeechTokenizer, SpeechTokens, Verdict, Waveform
 
 Array = NDArray[np.generic]
 Source = str | Path | Waveform
@@ -76,81 +63,6 @@ CONTRADICTION_PENALTY = 0.1
 """Of each claim that the signal contradicts, in nats a token."""
 PROBABILITY_FLOOR = 0.01
 """Probability of an emotion that the readout all but excludes, and of naming none."""
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedSpeech:
-    """One recording as the captioner needs it, without its samples."""
-
-    duration_s: float
-    """Of the whole recording."""
-    part_s: tuple[float, float] | None
-    """Start and end of the part that is captioned, where that is not all."""
-    facts: Facts
-    tokens: SpeechTokens
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessor:
-    """Turns recordings into facts and speech tokens; safe to share between threads."""
-
-    tokenizer: SpeechTokenizer
-    max_speech_s: float
-    """Of a longer recording, only the window of this length with most speech is captioned."""
-
-    def prepare(self, source: Path | Waveform) -> PreparedSpeech:
-        """Facts and tokens of a file or waveform.
-
-        Raises AudioError where it cannot be read, NoSpeechError where it has no speech.
-        """
-        waveform = source if isinstance(source, Waveform) else load_audio(source)
-        part_s, part = None, waveform
-        if waveform.duration_s > self.max_speech_s:
-            part_s = densest_window(
-                speech_activity(waveform), waveform.duration_s, self.max_speech_s
-            )
-            start, end = (round(time * RATE_HZ) for time in part_s)
-            part = Waveform(waveform.samples[start:end], waveform.source)
-        facts = measure(part)
-        if not facts.speech_s:
-            raise NoSpeechError(
-                f"{waveform.source}: nobody speaks in it; give a recording with speech"
-            )
-        if part_s is not None:
-            LOG.warning(
-                "%s: %.0f s long; the caption is of %.1f to %.1f s, where most is said",
-                waveform.source,
-                waveform.duration_s,
-                *part_s,
-            )
-        return PreparedSpeech(waveform.duration_s, part_s, facts, self.tokenizer.encode(part))
-
-
-def densest_window(
-    segments: Sequence[tuple[float, float]], duration_s: float, window_s: float
-) -> tuple[float, float]:
-    """The first window of `window_s` that holds most speech.
-
-    `segments` are start and end of speech in seconds; `duration_s`, the recording's, is longer.
-    """
-
-    def speech_s(start_s: float) -> float:
-        end_s = start_s + window_s
-        return sum(max(0.0, min(end, end_s) - max(start, start_s)) for start, end in segments)
-
-    # The best window can be moved until it begins or ends with a segment.
-    starts = [start for start, _ in segments] + [end - window_s for _, end in segments]
-    latest = duration_s - window_s
-    best = max(sorted({0.0, *(min(max(start, 0.0), latest) for start in starts)}), key=speech_s)
-    return best, best + window_s
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionHypothesis:
-    """One caption that the model gives, with its ids and probability."""
-
-    text: str
-    hypothesis: runtimes.Hypothesis
 
 
 def generate_captions(
@@ -213,64 +125,6 @@ def rerank(
 def readout_log_probability(emotions: Mapping[str, float], named: str | None) -> float:
     """The readout's log-probability of an emotion, floored; 0 where there is no readout."""
     return math.log(max(emotions.get(named or "", 0.0), PROBABILITY_FLOOR)) if emotions else 0.0
-
-
-def emotion_distribution(
-    hypotheses: Sequence[CaptionHypothesis], emotions: Mapping[str, float], *, language: str
-) -> dict[str, float]:
-    """Probability of each emotion: the readout's where `emotions` has one, else the share that the
-    hypotheses naming it have of all that name one; uniform where none does."""
-    shares = {name: emotions.get(name, 0.0) for name in EMOTIONS}
-    if not emotions:
-        totals = np.array([one.hypothesis.log_probability for one in hypotheses])
-        # Only ratios count, and the exponential of a long caption's would be 0.
-        for one, weight in zip(hypotheses, np.exp(totals - totals.max()), strict=True):
-            named = emotion_of(find_clues(one.text, language))
-            if named in shares:
-                shares[named] += float(weight)
-    total = sum(shares.values())
-    if total <= 0.0:
-        return dict.fromkeys(EMOTIONS, 1.0 / len(EMOTIONS))
-    return {name: share / total for name, share in shares.items()}
-
-
-def build_caption(
-    hypotheses: Sequence[CaptionHypothesis],
-    speech: PreparedSpeech,
-    *,
-    language: str,
-    candidates: int,
-    evidence: bool,
-    model: str,
-) -> Caption:
-    """The record of the best hypothesis after reranking.
-
-    `hypotheses` are all that the model gave; the record holds `candidates` of them. Without
-    `evidence` the clues are not judged.
-    """
-    ranked = rerank(hypotheses, speech, language=language)
-    best, readout, measured = ranked[0], speech.tokens.readout, levels(speech.facts)
-    clues = find_clues(best.text, language)
-    emotion = emotion_distribution(ranked, readout.get("emotion", {}), language=language)
-    arousal, valence = arousal_valence(clues)
-    return Caption(
-        text=best.text,
-        language=language,
-        duration_s=speech.duration_s,
-        evidence=judge(clues, speech.facts) if evidence else (),
-        emotion=emotion,
-        arousal=arousal,
-        valence=valence,
-        gender=audible_gender(readout, speech.facts),
-        pitch=measured.pitch,
-        loudness=measured.loudness,
-        pace=measured.pace,
-        confidence=emotion.get(emotion_of(clues) or "", 0.0),
-        log_probability=best.hypothesis.mean_log_probability,
-        model=model,
-        candidates=tuple(dict.fromkeys(one.text for one in ranked))[1:candidates],
-        part_s=speech.part_s,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +242,7 @@ class Captioner:
             one
             if isinstance(one, AlignCapError)
             else build_caption(
-                one.hypotheses,
+                rerank(one.hypotheses, one.speech, language=language),
                 one.speech,
                 language=language,
                 candidates=candidates,

@@ -20,12 +20,8 @@ from pydantic import Field, NonNegativeInt
 
 from aligncap import __version__
 from aligncap.alignment.examples import SPLITS, SpeechSource, TrainingRow, read_rows, read_source
-from aligncap.captioner.captioner import (
-    CaptionCandidates,
-    CaptionGenerator,
-    CaptionHypothesis,
-    StudentInput,
-)
+from aligncap.captioner.captioner import CaptionCandidates, CaptionGenerator, StudentInput
+from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, Sampling
 from aligncap.clues import detect_language
 from aligncap.data.captions import write_captions

@@ -20,11 +20,12 @@ from torch.nn.functional import logsigmoid
 from aligncap.alignment.examples import Prompter, Sample
 from aligncap.alignment.teacher import batch_of
 from aligncap.alignment.trainer import StageTrainer, TaskBatch, TrainingTask
-from aligncap.captioner.captioner import CaptionHypothesis, generate_captions
+from aligncap.captioner.captioner import generate_captions
 from aligncap.captioner.checkpoint import CaptionLimits, load_torch, read_meta
 from aligncap.captioner.decoding import TorchRuntime
 from aligncap.captioner.model import CaptionModel, TorchBatch, seeded
 from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, to_torch
+from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import DataError, MissingModelError
