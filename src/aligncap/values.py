@@ -115,6 +115,8 @@ class Clue:
     degree: float = 1.0
     """0.5 "slightly", 1 plain, 1.5 "extremely"."""
     negated: bool = False
+    alternative: bool = False
+    """Whether it is only what the clue before it might be as well: "angry" of "sad or angry"."""
 
     def __post_init__(self) -> None:
         if self.trait not in TRAITS:

@@ -8,9 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.clues import (
+    HeardEmotion,
+    acoustic_prompt,
     audible_clues,
     audible_gender,
+    emotion_of,
     find_clues,
+    heard_clue,
+    heard_emotion,
     judge,
     levels,
     measured_clues,
@@ -29,7 +34,8 @@ from aligncap.clues.evidence import (
     without_composure,
 )
 from aligncap.clues.vocabulary import clue_of, meanings
-from aligncap.values import Clue, Fact, Facts, Verdict
+from aligncap.errors import DataError
+from aligncap.values import EMOTIONS, LANGUAGES, Clue, Fact, Facts, Verdict
 
 SUPPORTED, CANNOT_TELL, CONTRADICTED = Verdict.SUPPORTED, Verdict.CANNOT_TELL, Verdict.CONTRADICTED
 
@@ -264,6 +270,63 @@ def test_a_gender_is_told_by_head_and_measured_voice(head, voice, told) -> None:
         assert found & {"female", "male"} == {told} - {None}
 
 
+@pytest.mark.parametrize(
+    ("chances", "heard"),
+    [
+        ({"sad": 0.60, "angry": 0.40}, ("sad", None, "sure")),
+        ({"sad": 0.59, "angry": 0.24}, ("sad", None, "likely")),
+        ({"angry": 0.24, "sad": 0.40, "bored": 0.36}, ("sad", "bored", "likely")),
+        ({"sad": 0.52, "angry": 0.40, "bored": 0.08}, ("sad", "angry", "likely")),  # .12 apart
+        ({"sad": 0.53, "angry": 0.40, "bored": 0.07}, ("sad", None, "likely")),
+        ({"sad": 0.36, "angry": 0.25, "bored": 0.20}, ("sad", "angry", "unsure")),
+        ({"sad": 0.30, "angry": 0.24, "bored": 0.23}, ("sad", None, "unsure")),
+        ({"happy": 1.0}, ("happy", None, "sure")),
+    ],
+)
+def test_an_emotion_is_heard_with_its_certainty_and_its_rival(chances, heard) -> None:
+    found = heard_emotion(chances)
+    assert (found.first, found.second, found.certainty) == heard
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=8, max_size=8))
+def test_the_first_is_the_likeliest_and_no_mixed_one_is_sure(chances) -> None:
+    total = sum(chances) or 1.0
+    shares = dict(zip(EMOTIONS, (chance / total for chance in chances), strict=True))
+    found = heard_emotion(shares)
+    assert shares[found.first] == max(shares.values())
+    assert found.second is None or found.certainty != "sure"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("first", EMOTIONS)
+def test_p_act_says_the_certainty_and_is_read_back_to_the_first_emotion(first, language) -> None:
+    written = set()
+    for second, certainty in [(None, "sure"), (None, "likely"), (None, "unsure")] + [
+        (other, "likely") for other in EMOTIONS if other != first
+    ]:
+        prompt = acoustic_prompt(
+            audible_clues({}, SLOW, HeardEmotion(first, second, certainty), language), language
+        )
+        assert emotion_of(prompt) == first
+        assert not any(clue.negated for clue in find_clues(prompt, language))
+        written.add(prompt)
+    assert len(written) == 10
+
+
+def test_how_p_act_words_a_certainty() -> None:
+    told = [("sad", None, "likely"), ("sad", None, "unsure"), ("sad", "angry", "unsure")]
+    heard = [HeardEmotion(*one) for one in told]
+    assert [heard_clue(one).word for one in heard] == [
+        "probably sad",
+        "perhaps sad",
+        "sad or angry",
+    ]
+    with pytest.raises(DataError):
+        heard_emotion({})
+    with pytest.raises(DataError):
+        HeardEmotion("sad", certainty="certain")
+
+
 LOW_SAD = {("pitch", "low", False), ("volume", "loud", True), ("emotion", "sad", False)}
 BOTH = {("pitch", "low", False), ("pitch", "high", False), ("emotion", "sad", False)}
 BOTH |= {("emotion", "sad", True)}
@@ -318,4 +381,4 @@ def test_calm_beside_an_emotion_is_a_claim_of_the_words_and_none_of_the_emotion(
 
 def test_the_fingerprint_is_that_of_earlier_judgements() -> None:
     """Stores that were judged before the next change of vocabulary or rules stay judged."""
-    assert claims_fingerprint() == "93e0897a1686"
+    assert claims_fingerprint() == "b74e7f3959f9"

@@ -229,6 +229,34 @@ def test_emotions_come_dominant_first_and_neutral_last() -> None:
     assert emotions_of("calm, slightly sad and very angry") == ("angry", "sad", "neutral")
 
 
+@pytest.mark.parametrize(
+    ("text", "emotions"),
+    [
+        ("She is probably sad.", "sad"),
+        ("It is hard to be sure, but he may be afraid.", "fearful"),
+        ("Somewhere between calm and sad, she speaks slowly.", "neutral sad"),
+        ("He sounds annoyed, or perhaps furious, or sad.", "angry sad"),
+        ("Part bored, part terrified.", "bored fearful"),
+        ("She might be happy or surprised.", "happy surprised"),
+        # Both hold: the stronger one first, and calm last.
+        ("A calm but angry man.", "angry neutral"),
+        ("Calm, or so it seems. He is angry.", "angry neutral"),
+        ("听上去可能有点难过。", "sad"),
+        ("说不准，也许是有点害怕。", "fearful"),
+        ("又像生气又像难过。", "angry sad"),
+        ("介于平静和悲伤之间。", "neutral sad"),
+        ("不好说是害怕还是震惊。", "fearful surprised"),
+        ("他还是很平静，只是有点难过。", "sad neutral"),
+    ],
+)
+def test_a_hedge_denies_nothing_and_of_two_that_are_weighed_the_first_counts(
+    text: str, emotions: str
+) -> None:
+    clues = find_clues(text)
+    assert emotions_of(clues) == tuple(emotions.split())
+    assert not any(clue.negated for clue in clues)
+
+
 def test_every_emotion_has_words_in_both_languages() -> None:
     for emotion in EMOTIONS:
         for language in LANGUAGES:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.clues import acoustic_prompt, audible_clues, measured_clues
+from aligncap.clues import HeardEmotion, acoustic_prompt, audible_clues, measured_clues
 from aligncap.errors import DataError, RecipeError, UnknownNameError
 from aligncap.values import Facts, SpeechTokens
 
@@ -37,14 +37,25 @@ INSTRUCTIONS: Mapping[str, str] = MappingProxyType(
 """P_instruct of each language; the line break is where the caption begins."""
 
 
-def student_acoustic_prompt(source: str, facts: Facts, tokens: SpeechTokens, language: str) -> str:
-    """P_act of speech in a language; "" where there is no clue, or for the source "none"."""
+def student_acoustic_prompt(
+    source: str,
+    facts: Facts,
+    tokens: SpeechTokens,
+    language: str,
+    heard: HeardEmotion | None = None,
+) -> str:
+    """P_act of speech in a language; "" where there is no clue, or for the source "none".
+
+    `heard` is the emotion with its certainty; without it the readout's likeliest is stated
+    outright, as models without caption plans expect.
+    """
     if source not in ACOUSTIC_PROMPT_SOURCES:
         raise UnknownNameError("act mode", source, ACOUSTIC_PROMPT_SOURCES)
     if source == "none":
         return ""
-    clues = audible_clues(tokens.readout, facts) if source == "heard" else measured_clues(facts)
-    return acoustic_prompt(clues, language)
+    if source == "measured":
+        return acoustic_prompt(measured_clues(facts), language)
+    return acoustic_prompt(audible_clues(tokens.readout, facts, heard, language), language)
 
 
 @dataclass(frozen=True)

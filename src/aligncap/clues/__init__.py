@@ -3,9 +3,12 @@ the acoustic prompt, a caption's emotion, and the evidence for each clue in the 
 """
 
 from aligncap.clues.evidence import (
+    HeardEmotion,
     Levels,
     audible_clues,
     audible_gender,
+    heard_clue,
+    heard_emotion,
     judge,
     levels,
     measured_clues,
@@ -21,6 +24,7 @@ from aligncap.clues.grammar import (
 from aligncap.clues.vocabulary import clue_of, opposites
 
 __all__ = [
+    "HeardEmotion",
     "Levels",
     "acoustic_prompt",
     "arousal_valence",
@@ -31,6 +35,8 @@ __all__ = [
     "emotion_of",
     "emotions_of",
     "find_clues",
+    "heard_clue",
+    "heard_emotion",
     "judge",
     "levels",
     "measured_clues",

@@ -342,16 +342,80 @@ def audible_gender(readout: Readout, facts: Facts) -> str | None:
     return "female" if odds > 0 else "male"
 
 
-def audible_clues(readout: Readout, facts: Facts) -> tuple[Clue, ...]:
-    """The likeliest emotion and a gender that can be told, then what the signal supports.
+CERTAINTIES = ("sure", "likely", "unsure")
+"""How certain an emotion is, by its probability."""
 
+SURE_FROM, LIKELY_FROM = 0.60, 0.40
+"""Probability from which on an emotion is stated outright, and from which on as likely."""
+
+MIXED_WITHIN, MIXED_FROM = 0.12, 0.25
+"""An emotion is heard beside the likeliest one where it is at most so much less probable, and at
+least so probable itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeardEmotion:
+    """What the probabilities of the emotions amount to."""
+
+    first: str
+    """The likeliest: the record's emotion, and the one that a caption names (first)."""
+    second: str | None = None
+    """Another that is heard almost as well; None where one stands out."""
+    certainty: str = "sure"
+    """One of CERTAINTIES."""
+
+    def __post_init__(self) -> None:
+        if not {self.first, self.second or self.first} <= set(EMOTIONS):
+            raise DataError(f"emotion {self.first!r}, {self.second!r}: see values.EMOTIONS")
+        if self.certainty not in CERTAINTIES:
+            raise DataError(f"certainty {self.certainty!r}: must be one of {CERTAINTIES}")
+
+
+def heard_emotion(probabilities: Mapping[str, float]) -> HeardEmotion:
+    """The likeliest emotion, how certain it is, and a second where two are about as likely."""
+    if not probabilities:
+        raise DataError("no emotion has a probability; give at least one")
+    first, *others = sorted(probabilities, key=lambda name: -probabilities[name])
+    chance = probabilities[first]
+    certainty = "sure" if chance >= SURE_FROM else "likely" if chance >= LIKELY_FROM else "unsure"
+    second = others[0] if others and probabilities[others[0]] >= MIXED_FROM else None
+    if second is not None and chance - probabilities[second] > MIXED_WITHIN + 1e-9:
+        second = None
+    return HeardEmotion(first, second, certainty)
+
+
+_HEARD_AS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "en": {"sure": "{}", "likely": "probably {}", "unsure": "perhaps {}", "mixed": "{} or {}"},
+        "zh": {"sure": "{}", "likely": "多半{}", "unsure": "可能{}", "mixed": "{}或{}"},
+    }
+)
+
+
+def heard_clue(heard: HeardEmotion, language: str = "en") -> Clue:
+    """The clue of a heard emotion for P_act, its certainty in its word: "probably sad"."""
+    clue = clue_of("emotion", heard.first, language=language)
+    words = [clue.word]
+    if heard.second is not None:
+        words.append(clue_of("emotion", heard.second, language=language).word)
+    pattern = _HEARD_AS[language]["mixed" if heard.second else heard.certainty]
+    return replace(clue, word=pattern.format(*words))
+
+
+def audible_clues(
+    readout: Readout, facts: Facts, heard: HeardEmotion | None = None, language: str = "en"
+) -> tuple[Clue, ...]:
+    """The emotion and a gender that can be told, then what the signal supports.
+
+    The emotion is said as it is `heard`; without that, the readout's likeliest is stated outright.
     The order is that of a caption's gold clues.
     """
     clues = []
     emotions = readout.get("emotion", {})
-    likeliest = max(emotions, key=emotions.__getitem__, default=None)
-    if likeliest is not None:
-        clues.append(clue_of("emotion", likeliest))
+    if heard is None and emotions:
+        heard = HeardEmotion(heard_emotion(emotions).first)
+    if heard is not None:
+        clues.append(heard_clue(heard, language))
     gender = audible_gender(readout, facts)
     if gender is not None:
         clues.append(clue_of("gender", gender))
@@ -384,11 +448,15 @@ def claim_of(clue: Clue) -> Claim:
     return (clue.trait, clue.meaning, clue.negated)
 
 
-def claims_of(clues: Iterable[Clue]) -> dict[Claim, Clue]:
-    """Each claim of some clues once, in their order, with the first clue that makes it."""
+def claims_of(clues: Iterable[Clue], *, alternatives: bool = False) -> dict[Claim, Clue]:
+    """Each claim of some clues once, in their order, with the first clue that makes it.
+
+    "Sad or angry" claims the first; with `alternatives`, what it might be as well counts too.
+    """
     found: dict[Claim, Clue] = {}
     for clue in clues:
-        found.setdefault(claim_of(clue), clue)
+        if alternatives or not clue.alternative:
+            found.setdefault(claim_of(clue), clue)
     return found
 
 
@@ -461,7 +529,7 @@ class ClipKnowledge:
         """Knowledge from facts, labels and people's captions by language."""
         labels = {"emotion": emotion, "gender": gender}
         claims = (
-            without_composure(claims_of(find_clues(text, language)))
+            without_composure(claims_of(find_clues(text, language), alternatives=True))
             for language, texts in captions.items()
             for text in texts
         )
@@ -510,7 +578,7 @@ class ClipKnowledge:
         return CheckedClaim(clue, status, measured if unverifiable else reason)
 
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Of grammar, thresholds and verdicts; to be raised with a change of any verdict."""
 
 

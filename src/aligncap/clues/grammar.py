@@ -299,6 +299,9 @@ PRONOUNS = {
 REACH = {"en": 3, "zh": 1}
 """How many unknown words may stand between a negator and what it negates."""
 
+BETWEEN = 6
+"""Words between two emotions that are weighed against each other, at most."""
+
 FARTHEST = 40
 """Words between a clue and what negates or strengthens it, at most."""
 
@@ -321,8 +324,12 @@ def clues_in(words: Sequence[Word], chunks: Iterable[Chunk], language: str) -> l
     """The clues of a text, in the order of their words, each as often as it is there."""
     kinds = kinds_of(words)
     clues = []
+    before: Found | None = None  # the emotion named last
     for found in _found(words, kinds, chunks, language):
         sense = found.sense
+        alternative = before is not None and _weighed(words, kinds, before, found)
+        if sense.trait == "emotion":
+            before = found
         degree = sense.degree * _factor(words, kinds, found.at)
         clues.append(
             Clue(
@@ -332,9 +339,24 @@ def clues_in(words: Sequence[Word], chunks: Iterable[Chunk], language: str) -> l
                 polarity=meanings()[sense.trait, sense.meaning].polarity,
                 degree=min(1.5, max(0.25, degree)),
                 negated=_negated(words, kinds, found.at, language),
+                alternative=alternative,
             )
         )
     return clues
+
+
+def _weighed(words: Sequence[Word], kinds: str, one: Found, other: Found) -> bool:
+    """Whether two emotions of one clause are weighed against each other: "sad or angry", "between
+    calm and sad", "又像生气又像难过"."""
+    if other.sense.trait != "emotion" or one.sense.meaning == other.sense.meaning:
+        return False
+    between = range(one.at + 1, other.at)
+    if len(between) > BETWEEN or any(kinds[at] == ";" for at in between):
+        return False
+    near = range(max(0, one.at - BETWEEN), one.at)
+    return any(words[at].joins for at in between) or any(
+        words[at].weighs for at in (*near, *between)
+    )
 
 
 def _found(
@@ -548,14 +570,21 @@ def emotions_of(text_or_clues: str | Iterable[Clue]) -> tuple[str, ...]:
     """Every emotion category that is named and not denied, the dominant first.
 
     Dominant is the strongest by degree, then the first; "neutral" comes last, since "calm" beside
-    an emotion says how it is borne.
+    an emotion says how it is borne. Of emotions that are weighed against each other ("between calm
+    and sad") the first is dominant.
     """
     strength: dict[str, float] = {}
+    second: set[str] = set()
     for clue in _clues(text_or_clues):
         if clue.trait == "emotion" and not clue.negated:
+            if clue.alternative and clue.meaning not in strength:
+                second.add(clue.meaning)
             strength[clue.meaning] = max(strength.get(clue.meaning, 0.0), clue.degree)
-    order = sorted(strength, key=lambda name: (name == "neutral", -strength[name]))
-    return tuple(order)
+
+    def rank(name: str) -> tuple[bool, bool, float]:
+        return name in second, name == "neutral", -strength[name]
+
+    return tuple(sorted(strength, key=rank))
 
 
 def emotion_of(text_or_clues: str | Iterable[Clue]) -> str | None:

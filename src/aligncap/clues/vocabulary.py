@@ -39,6 +39,7 @@ FUNCTION_KINDS = {
     "links": "i",
     "fillers": "f",
     "others": "o",
+    "weighing": "o",
 }
 """Sections of [grammar] and the kind of their words; the first that lists a word decides."""
 
@@ -112,6 +113,8 @@ class Word:
     """A conjunction of alternatives ("or", "nor"), which carries a negation on."""
     after: bool = False
     """A degree that follows its clue ("极了")."""
+    weighs: bool = False
+    """Stands before feelings of which it is either or both ("somewhere between", "又像")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,7 @@ def _read_function_words(grammar: Mapping[str, Any], words: dict[str, Word], lan
             if word.kind == "o" and section != "not_negators":
                 word.kind = kind
             word.joins = word.joins or section == "or_words"
+            word.weighs = word.weighs or section == "weighing"
     for factor, texts in grammar["degrees"].items():
         for text in texts:
             word = _entry(words, text, language)
