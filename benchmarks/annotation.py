@@ -21,9 +21,9 @@ from aligncap.service.annotate import (
     TOKEN_HEADER,
     AnnotationQueue,
     annotation_app,
-    listen,
     tasks_of,
 )
+from aligncap.service.web import listen
 
 CLIPS = 200
 MADE = Provenance(model="made", fingerprint="0", method="beam", options={})

@@ -24,6 +24,7 @@ from aligncap.cli.console import Console
 from aligncap.cli.main import main
 from aligncap.preference.candidates import GOLD
 from aligncap.preference.store import Candidate, Clip, ClipCandidates, PreferenceStore
+from support.browser import LONGEST_WAIT_MS, open_browser, opened
 from support.killer import finish, start
 from support.preferences import PROVENANCE
 
@@ -32,32 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-    "--autoplay-policy=no-user-gesture-required",
-)
 KEYS = {"first": "1", "second": "2", "tie": "0", "skip": "s"}
-LONGEST_WAIT_MS = 120_000
-
-
-@contextmanager
-def open_browser() -> Iterator["Browser"]:
-    """Chromium without a window; the test is skipped where it or playwright is missing."""
-    library = pytest.importorskip(
-        "playwright.sync_api", reason="needs playwright, of the dev extra"
-    )
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"needs a browser on PATH ({', '.join(BROWSERS)}): apt-get install chromium")
-    library.expect.set_options(timeout=LONGEST_WAIT_MS)
-    with library.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 @contextmanager
@@ -134,16 +110,8 @@ class Sitting:
 @contextmanager
 def sitting(browser: "Browser", **options: object) -> Iterator[Sitting]:
     """A browser of one's own that remembers nothing, and what its console complains of."""
-    context = browser.new_context(**options)  # type: ignore[arg-type]
-    page = context.new_page()
-    page.set_default_timeout(LONGEST_WAIT_MS)
-    complaints: list[str] = []
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    try:
+    with opened(browser, **options) as (page, complaints):
         yield Sitting(page, complaints)
-    finally:
-        context.close()
 
 
 CHOSEN = {

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,13 +17,12 @@ import numpy as np
 import openai
 import pytest
 import soundfile
-import uvicorn
 
 import aligncap
 from aligncap.cli.main import main
 from aligncap.errors import AudioError
-from aligncap.service.annotate import listen
-from aligncap.service.serve import CaptionBatcher, CaptionServer, QueueFullError, ServerSettings
+from aligncap.service.batcher import CaptionBatcher, QueueFullError
+from support.served import ready, served
 
 CLIPS = Path(__file__).resolve().parents[2] / "examples" / "clips"
 CLIP = CLIPS / "woman-slow-soft.ogg"
@@ -34,29 +32,6 @@ OTHER = CLIPS / "man-loud-fast.ogg"
 @pytest.fixture(scope="module")
 def captioner():
     return aligncap.load("mini")
-
-
-@contextmanager
-def served(load, **settings):
-    """The address of a server in a thread."""
-    listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(
-        uvicorn.Config(CaptionServer(load, ServerSettings(**settings)).app(), log_level="error")
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
-def ready(address):
-    while httpx.get(f"{address}/health").status_code == 503:
-        time.sleep(0.01)
-    return address
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +99,24 @@ def test_a_record_is_that_of_the_command_line(address, capsys):
     assert form.json() == plain.json() == expected
 
 
+def test_a_timeline_has_the_captions_and_what_is_drawn(captioner, address):
+    for language in ("en", "zh"):
+        expected = captioner.caption(CLIP, language=language).to_dict()
+        answer = httpx.post(
+            f"{address}/v1/timeline",
+            files={"file": (CLIP.name, CLIP.read_bytes())},
+            data={"language": language},
+        ).json()
+        (segment,) = answer["segments"]
+        assert segment == {"start": 0.0, "end": pytest.approx(4.711, abs=1e-3), **expected}
+        assert answer["srt"] == f"1\n00:00:00,000 --> 00:00:04,711\n{expected['caption']}\n"
+    curves = answer["curves"]
+    points = {len(curves[name]) for name in ("peak", "pitch_hz", "loudness_lufs")}
+    assert points == {round(answer["duration_s"] / curves["step_s"])}
+    voiced = [one for one in curves["pitch_hz"] if one is not None]
+    assert 150 < np.median(voiced) < 230
+
+
 JSON = {"Content-Type": "application/json"}
 SILENCE = io.BytesIO()
 soundfile.write(SILENCE, np.zeros(16000), 16000, format="WAV")
@@ -158,6 +151,8 @@ soundfile.write(SILENCE, np.zeros(16000), 16000, format="WAV")
             400,
             "data:",
         ),
+        ("/v1/timeline", {"files": {"file": ("a.wav", b"no sound")}}, 422, "a.wav: "),
+        ("/v1/timeline", {"files": {"file": ("s.wav", SILENCE.getvalue())}}, 422, "s.wav: nobody"),
         ("/v1/nothing", {}, 404, "Not Found"),
     ],
 )

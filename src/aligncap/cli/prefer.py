@@ -288,11 +288,12 @@ def annotate(
     """Serve a page where people choose (needs the serve extra)."""
     from aligncap.preference.store import open_store
     from aligncap.service import annotate as service
+    from aligncap.service import web
 
     console: Console = context.obj
     with open_store(store) as opened:
         every = service.tasks_of(opened.groups(), per_clip=per_clip)
-        with service.listen(host, port) as listener:
+        with web.listen(host, port) as listener:
             tasks, missing = service.playable(every, audio_root)
             if not tasks:
                 lacking = f"{store}: has no clip with two candidates to compare"

@@ -29,8 +29,8 @@ def serve(
     queue: Annotated[int, typer.Option(min=1, help="Recordings that may wait.")] = 64,
 ) -> int:
     """Serve captions to HTTP clients, OpenAI's among them (needs the serve extra)."""
-    from aligncap.service import annotate
     from aligncap.service import serve as service
+    from aligncap.service import web
 
     console: Console = context.obj
     token = _token(console, token_file)
@@ -42,7 +42,7 @@ def serve(
     settings = service.ServerSettings(
         largest_upload_bytes=max_upload_mb * 1_000_000, waiting=queue, token=token
     )
-    with annotate.listen(host, port) as listener:
+    with web.listen(host, port) as listener:
         address = f"http://{host}:{listener.getsockname()[1]}"
         console.print(f"captions at {address}/v1, described at {address}/docs (Ctrl-C ends it)")
         service.serve(lambda: console.load_model(model), listener, settings)

@@ -6,10 +6,9 @@ from its own page only, which has a token; a body has to be short. A choice is i
 the answer leaves; one that is sent twice counts once.
 
 Which two captions a person is shown, and in which order, depends on hashes of names only, so a page
-that is opened again goes on where it was. `annotate_page.html` is the page.
+that is opened again goes on where it was. `pages/annotate.html` is the page.
 """
 
-import asyncio
 import json
 import secrets
 import socket
@@ -28,10 +27,10 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from pydantic import AfterValidator, BaseModel, StringConstraints, TypeAdapter, ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.preference.store import Annotation, Candidate, Group, PreferenceStore, digest
+from aligncap.service import web
 
 
 @dataclass(frozen=True)
@@ -236,8 +235,6 @@ def playable(tasks: Iterable[Task], root: Path) -> tuple[list[Task], list[str]]:
     return found, wrong
 
 
-PAGE = Path(__file__).with_name("annotate_page.html")
-
 PLAYED_BY_BROWSERS: Mapping[str, str] = {
     ".wav": "audio/wav",
     ".flac": "audio/flac",
@@ -251,40 +248,6 @@ PLAYED_BY_BROWSERS: Mapping[str, str] = {
 
 TOKEN_HEADER = "X-AlignCap-Token"  # noqa: S105  a header's name
 MOST_BODY_BYTES = 2**16
-
-
-class LimitedBody:
-    """Refuses a body above a size with 413, before it has come, and one that stops coming with 408.
-
-    The application that reads the body is given the HTTPException, and answers as it does others.
-    """
-
-    def __init__(self, app: ASGIApp, largest_bytes: int, idle_s: float = 30.0) -> None:
-        self._app, self._largest_bytes, self._idle_s = app, largest_bytes, idle_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI calls an application."""
-        announced = dict(scope.get("headers", ())).get(b"content-length", b"0")
-        size, is_whole = int(announced) if announced.isdigit() else 0, False
-        too_large = HTTPException(413, f"a body has at most {self._largest_bytes:,} bytes here")
-        stopped = HTTPException(408, "nothing more of the body came; send it again")
-        seen = 0
-
-        async def limited() -> Message:
-            nonlocal seen, is_whole
-            if size > self._largest_bytes:
-                raise too_large
-            try:
-                message = await asyncio.wait_for(receive(), None if is_whole else self._idle_s)
-            except TimeoutError:
-                raise stopped from None
-            seen += len(message.get("body", b""))
-            is_whole = not message.get("more_body", False)
-            if seen > self._largest_bytes:
-                raise too_large
-            return message
-
-        await self._app(scope, limited if scope["type"] == "http" else receive, send)
 
 
 def _refusal(request: Request, token: str) -> str:
@@ -339,7 +302,7 @@ def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str], token: str =
     with a choice, a random one if not given."""
     token = token or secrets.token_urlsafe(16)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.add_middleware(LimitedBody, largest_bytes=MOST_BODY_BYTES)  # the innermost
+    app.add_middleware(web.LimitedBody, largest_bytes=MOST_BODY_BYTES)  # the innermost
 
     @app.middleware("http")
     async def guard(
@@ -347,7 +310,7 @@ def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str], token: str =
     ) -> Response:
         detail = _refusal(request, token)
         answer = JSONResponse({"detail": detail}, 403) if detail else await call_next(request)
-        return _with_headers(answer)
+        return web.with_headers(answer)
 
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     # A full disk or a locked store: the page keeps the choice and sends it again.
@@ -357,15 +320,7 @@ def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str], token: str =
 
     @app.get("/")
     def page() -> HTMLResponse:
-        # Only what this answer itself brings may run or be shown.
-        nonce = secrets.token_urlsafe(16)
-        text = PAGE.read_text("utf-8").replace("{nonce}", nonce).replace("{token}", token)
-        policy = (
-            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
-            "media-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
-            "form-action 'none'; frame-ancestors 'none'"
-        )
-        return HTMLResponse(text, headers={"Content-Security-Policy": policy})
+        return web.page("annotate", token=token)
 
     _add_choices(app, queue, token)
 
@@ -411,15 +366,6 @@ def _add_choices(app: FastAPI, queue: AnnotationQueue, token: str) -> None:
         return queue.undo(_valid(UndoRequest, table, queue))
 
 
-def _with_headers(response: Response) -> Response:
-    """Every answer: not to be kept, guessed at or framed by another page."""
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Frame-Options"] = "DENY"
-    return response
-
-
 def _sound(file: Path) -> Response:
     kind = PLAYED_BY_BROWSERS.get(file.suffix.lower())
     if kind is not None:
@@ -432,16 +378,6 @@ def _sound(file: Path) -> Response:
     data = BytesIO()
     soundfile.write(data, load(file).samples, RATE_HZ, format="WAV")
     return Response(data.getvalue(), media_type="audio/wav")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; DataError where the address cannot be had."""
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise DataError(
-            f"{host}:{port}: cannot listen there ({error.strerror or error}); give another --port"
-        ) from error
 
 
 def serve(queue: AnnotationQueue, listener: socket.socket, *, host: str) -> None:

@@ -3,6 +3,8 @@
     POST /v1/captions               multipart or JSON; the record that `aligncap caption` writes
     POST /v1/audio/transcriptions   fields, formats and events of OpenAI; the text is the caption
     POST /v1/chat/completions       the last `input_audio` of the messages, captioned
+    POST /v1/timeline               captions along a recording, and the curves that `/` draws
+    GET  /                          the page
     GET  /v1/models, /health, /metrics (Prometheus), /docs (OpenAPI)
 
 Requests of all clients are captioned together by one model in one thread (`CaptionBatcher`). What
@@ -21,14 +23,10 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from itertools import groupby
-from operator import attrgetter
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from queue import Empty, Full, Queue
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Annotated, Any, Literal
 
 import uvicorn
@@ -41,10 +39,13 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from aligncap.audio import load
 from aligncap.captioner.captioner import Captioner
-from aligncap.errors import AlignCapError, AudioError, NoSpeechError
-from aligncap.service.annotate import LimitedBody
-from aligncap.values import Caption
+from aligncap.errors import AudioError, NoSpeechError
+from aligncap.service import web
+from aligncap.service.batcher import CaptionBatcher, QueueFullError
+from aligncap.service.timeline import Segment, segments_of, srt, timeline, vtt
+from aligncap.values import Caption, Waveform
 
 Json = dict[str, Any]
 
@@ -66,78 +67,9 @@ class ServerSettings:
     """The bearer token that clients have to send."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A recording that waits for its caption."""
-
-    source: Path
-    options: tuple[tuple[str, Any], ...]
-    """Of `Captioner.caption_many`; jobs with the same ones are captioned together."""
-    future: "Future[Caption]" = field(default_factory=Future)
-
-
-class QueueFullError(Exception):
-    """More recordings wait than the server takes."""
-
-
-class CaptionBatcher:
-    """Captions the recordings of many clients together, in a thread of its own."""
-
-    def __init__(
-        self, captioner: Captioner, *, waiting: int, batch_wait_s: float, largest: int = 16
-    ) -> None:
-        self.captioner = captioner
-        self._jobs: Queue[Job | None] = Queue(waiting)
-        self._wait_s, self._largest = batch_wait_s, largest
-        self._thread = Thread(target=self._run, name="captions", daemon=True)
-        self._thread.start()
-
-    @property
-    def waiting(self) -> int:
-        """How many recordings wait for the model."""
-        return self._jobs.qsize()
-
-    def submit(self, source: Path, **options: Any) -> "Future[Caption]":
-        """The caption to come, or the recording's AlignCapError; QueueFullError at once."""
-        job = Job(source, tuple(sorted(options.items())))
-        try:
-            self._jobs.put_nowait(job)
-        except Full:
-            raise QueueFullError from None
-        return job.future
-
-    def close(self) -> None:
-        """Caption what waits, then end the thread."""
-        self._jobs.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        open_ = True
-        while open_:
-            batch = [self._jobs.get()]
-            until = time.monotonic() + self._wait_s
-            with suppress(Empty):
-                while batch[-1] is not None and len(batch) < self._largest:
-                    batch.append(self._jobs.get(timeout=max(0.0, until - time.monotonic())))
-            jobs = sorted(filter(None, batch), key=lambda job: repr(job.options))
-            for options, alike in groupby(jobs, key=attrgetter("options")):
-                self._caption(list(alike), dict(options))
-            open_ = batch[-1] is not None
-
-    def _caption(self, jobs: Sequence[Job], options: Mapping[str, Any]) -> None:
-        jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-        try:
-            sources = [job.source for job in jobs]
-            outcomes = self.captioner.caption_many(sources, **options)
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                if isinstance(outcome, AlignCapError):
-                    job.future.set_exception(outcome)
-                else:
-                    job.future.set_result(outcome)
-        except Exception as error:  # noqa: BLE001  the clients are told, the thread lives on
-            for job in jobs:
-                if not job.future.done():
-                    job.future.set_exception(error)
+def page() -> Response:
+    """The page of `pages/listen.html`."""
+    return web.page("listen")
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -195,7 +127,7 @@ class CaptionServer:
         """The ASGI application."""
         app = FastAPI(title="aligncap", summary="How it was said.", lifespan=self._lifespan)
         app.add_middleware(
-            LimitedBody,
+            web.LimitedBody,
             largest_bytes=self.settings.largest_upload_bytes,
             idle_s=self.settings.idle_s,
         )
@@ -213,7 +145,9 @@ class CaptionServer:
         router.add_api_route(
             "/v1/chat/completions", self.chat, methods=["POST"], response_model=None
         )
+        router.add_api_route("/v1/timeline", self.timeline, methods=["POST"])
         app.include_router(router)
+        app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/health", self.health, methods=["GET"])
         return app
 
@@ -239,8 +173,7 @@ class CaptionServer:
         path = getattr(route, "path", "other")
         self.metrics.requests.labels(path, str(response.status_code)).inc()
         self.metrics.seconds.observe(time.perf_counter() - begun)
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+        return web.with_headers(response)
 
     def _authorise(self, request: Request) -> None:
         expected = self.settings.token
@@ -340,25 +273,53 @@ class CaptionServer:
         if name not in (None, served):
             raise HTTPException(404, f"no model {name!r} here; name {served!r}")
 
+    async def timeline(
+        self,
+        request: Request,
+        file: Annotated[FastUpload, File()],
+        language: Annotated[str, Form()] = "en",
+    ) -> Json:
+        """The captions along a recording, and the curves that the page draws of it."""
+        with _on_disk() as folder:
+            path = await asyncio.to_thread(_to_disk, file, folder)
+            waveform = await asyncio.to_thread(load, path)
+            segments = await self._segments(request, waveform, language)
+            return await asyncio.to_thread(timeline, waveform, segments)
+
+    async def _segments(self, request: Request, waveform: Waveform, language: str) -> list[Segment]:
+        return segments_of(await self._captioned(request, waveform, language=language))
+
     async def _caption(
         self, request: Request, audio: UploadFile | bytes, *, language: str, candidates: int = 1
+    ) -> Caption:
+        with _on_disk() as folder:
+            file = await asyncio.to_thread(_to_disk, audio, folder)
+            return await self._captioned(request, file, language=language, candidates=candidates)
+
+    async def _captioned(
+        self, request: Request, source: Path | Waveform, *, language: str, candidates: int = 1
     ) -> Caption:
         batcher = self._ready()
         if language not in batcher.captioner.meta.languages:
             known = ", ".join(batcher.captioner.meta.languages)
             raise HTTPException(400, f"language {language!r}: must be one of {known}")
-        with TemporaryDirectory(prefix="aligncap-") as folder:
-            file = await asyncio.to_thread(_to_disk, audio, Path(folder))
-            try:
-                future = batcher.submit(file, language=language, candidates=candidates)
-                caption = await _unless_gone(request, future)
-            except QueueFullError:
-                raise HTTPException(429, "too many wait; try again", {"Retry-After": "1"}) from None
-            except (AudioError, NoSpeechError) as error:
-                message = str(error).replace(f"{folder}/", "")
-                raise HTTPException(422, message) from error
+        try:
+            future = batcher.submit(source, language=language, candidates=candidates)
+        except QueueFullError:
+            raise HTTPException(429, "too many wait; try again", {"Retry-After": "1"}) from None
+        caption = await _unless_gone(request, future)
         self.metrics.audio.inc(caption.duration_s)
         return caption
+
+
+@contextmanager
+def _on_disk() -> Iterator[Path]:
+    """A folder for an upload; what is wrong with a recording in it is answered as 422."""
+    with TemporaryDirectory(prefix="aligncap-") as folder:
+        try:
+            yield Path(folder)
+        except (AudioError, NoSpeechError) as error:
+            raise HTTPException(422, str(error).replace(f"{folder}/", "")) from error
 
 
 CAPTIONS_BODY: Json = {
@@ -443,38 +404,37 @@ def _audio_of(messages: Sequence[Json]) -> bytes:
     raise HTTPException(400, "no input_audio in the messages; send the recording as one")
 
 
-def _stamp(seconds: float, mark: str) -> str:
-    """ "00:01:02,345", the mark standing before the milliseconds."""
-    whole, ms = divmod(round(seconds * 1000), 1000)
-    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{mark}{ms:03}"
-
-
 def as_transcription(caption: Caption, form: str) -> Response:
     """A caption as /v1/audio/transcriptions answers in each of its formats."""
-    start, end = caption.part_s or (0.0, caption.duration_s)
+    segments = segments_of(caption)
     match form:
         case "text":
             return PlainTextResponse(f"{caption.text}\n")
         case "srt":
-            times = f"{_stamp(start, ',')} --> {_stamp(end, ',')}"
-            return PlainTextResponse(f"1\n{times}\n{caption.text}\n", media_type="text/plain")
+            return PlainTextResponse(srt(segments))
         case "vtt":
-            times = f"{_stamp(start, '.')} --> {_stamp(end, '.')}"
-            return PlainTextResponse(f"WEBVTT\n\n{times}\n{caption.text}\n", media_type="text/vtt")
+            return PlainTextResponse(vtt(segments), media_type="text/vtt")
         case "verbose_json":
-            segment = {
-                "id": 0, "seek": 0, "start": start, "end": end, "text": caption.text, "tokens": [],
-                "temperature": 0.0, "avg_logprob": caption.log_probability,
-                "compression_ratio": 1.0, "no_speech_prob": 0.0,
+            openai = {
+                "seek": 0, "tokens": [], "temperature": 0.0, "compression_ratio": 1.0,
+                "avg_logprob": caption.log_probability, "no_speech_prob": 0.0,
             }  # fmt: skip
-            record = caption.to_dict()
-            more = {key: record[key] for key in SEGMENT_KEYS if record.get(key) is not None}
             table = {
                 "task": "transcribe",
                 "language": caption.language,
                 "duration": caption.duration_s,
                 "text": caption.text,
-                "segments": [{**more, **segment}],
+                "segments": [
+                    {
+                        **{key: one[key] for key in SEGMENT_KEYS if one.get(key) is not None},
+                        "id": number,
+                        "start": one["start"],
+                        "end": one["end"],
+                        "text": one["caption"],
+                        **openai,
+                    }
+                    for number, one in enumerate(segments)
+                ],
             }
             return JSONResponse(table)
         case _:

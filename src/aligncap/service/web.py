@@ -1,0 +1,87 @@
+"""What the servers share: their pages, limits of what clients send, and the socket they listen at.
+
+A page is `pages/NAME.html` with the common look and code (`common.css`, `common.js`) written into
+it, so that one answer brings all of it; nothing else may run in it or be shown by it.
+"""
+
+import asyncio
+import secrets
+import socket
+from pathlib import Path
+
+from fastapi import HTTPException, Response
+from fastapi.responses import HTMLResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aligncap.errors import DataError
+
+PAGES = Path(__file__).with_name("pages")
+
+
+def page(name: str, **values: str) -> HTMLResponse:
+    """A page with its policy; `values` stand where it has `{their name}`."""
+    nonce = secrets.token_urlsafe(16)
+    text = (PAGES / f"{name}.html").read_text("utf-8")
+    for part in ("common.css", "common.js"):
+        text = text.replace(f"{{{part}}}", (PAGES / part).read_text("utf-8").rstrip())
+    for key, value in {"nonce": nonce, **values}.items():
+        text = text.replace(f"{{{key}}}", value)
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+        "media-src 'self' blob:; connect-src 'self'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    return HTMLResponse(text, headers={"Content-Security-Policy": policy})
+
+
+def with_headers(response: Response) -> Response:
+    """The answer: not to be kept, guessed at or framed by another page."""
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Frame-Options"] = "DENY"
+    return response
+
+
+class LimitedBody:
+    """Refuses a body above a size with 413, before it has come, and one that stops coming with 408.
+
+    The application that reads the body is given the HTTPException, and answers as it does others.
+    """
+
+    def __init__(self, app: ASGIApp, largest_bytes: int, idle_s: float = 30.0) -> None:
+        self._app, self._largest_bytes, self._idle_s = app, largest_bytes, idle_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI calls an application."""
+        announced = dict(scope.get("headers", ())).get(b"content-length", b"0")
+        size, is_whole = int(announced) if announced.isdigit() else 0, False
+        too_large = HTTPException(413, f"a body has at most {self._largest_bytes:,} bytes here")
+        stopped = HTTPException(408, "nothing more of the body came; send it again")
+        seen = 0
+
+        async def limited() -> Message:
+            nonlocal seen, is_whole
+            if size > self._largest_bytes:
+                raise too_large
+            try:
+                message = await asyncio.wait_for(receive(), None if is_whole else self._idle_s)
+            except TimeoutError:
+                raise stopped from None
+            seen += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+            if seen > self._largest_bytes:
+                raise too_large
+            return message
+
+        await self._app(scope, limited if scope["type"] == "http" else receive, send)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; DataError where the address cannot be had."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise DataError(
+            f"{host}:{port}: cannot listen there ({error.strerror or error}); give another --port"
+        ) from error

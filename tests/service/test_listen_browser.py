@@ -1,0 +1,194 @@
+"""The page of `aligncap serve` in a real browser, with real files."""
+
+import json
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("fastapi", reason="needs the serve extra")
+pytest.importorskip("uvicorn", reason="needs the serve extra")
+
+import aligncap
+from support.browser import open_browser, opened
+from support.served import ready, served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.slow
+
+CLIPS = Path(__file__).resolve().parents[2] / "examples" / "clips"
+CLIP = CLIPS / "woman-slow-soft.ogg"
+TOKEN = "s3cret"
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+@pytest.fixture(scope="module")
+def captioner() -> aligncap.Captioner:
+    return aligncap.load("mini")
+
+
+@pytest.fixture(scope="module")
+def expected(captioner: aligncap.Captioner) -> dict[str, aligncap.Caption]:
+    return {language: captioner.caption(CLIP, language=language) for language in ("en", "zh")}
+
+
+@pytest.fixture(scope="module")
+def address(captioner: aligncap.Captioner) -> Iterator[str]:
+    """A server that asks for a token."""
+    with served(lambda: captioner, token=TOKEN) as found:
+        yield ready(found)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
+    """A browser whose microphone hears the clip again and again."""
+    heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
+    soundfile.write(heard, *soundfile.read(CLIP))
+    flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with open_browser(*flags, f"--use-file-for-fake-audio-capture={heard}") as found:
+        yield found
+
+
+def choose(page: "Page", address: str, file: Path) -> None:
+    """Gives the page a file, and the token that it asks for."""
+    page.goto(f"{address}/")
+    page.set_input_files("#file", file)
+    page.locator("#secret").fill(TOKEN)
+    page.keyboard.press("Enter")
+    page.locator("#list li").first.wait_for()
+
+
+def plays(page: "Page") -> bool:
+    return page.locator("#sound").evaluate("sound => !sound.paused")
+
+
+def second(page: "Page") -> float:
+    return page.locator("#sound").evaluate("sound => sound.currentTime")
+
+
+def until_paused(page: "Page") -> None:
+    while plays(page):
+        page.wait_for_timeout(20)
+
+
+def only_complaint_is_the_token(complaints: list[str]) -> None:
+    assert all("401" in one for one in complaints), complaints
+
+
+def test_a_file_is_drawn_captioned_played_and_taken_away(
+    browser: "Browser", address: str, expected: dict[str, aligncap.Caption]
+) -> None:
+    caption = expected["en"]
+    with opened(browser, locale="en-GB") as (page, complaints):
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        choose(page, address, CLIP)
+        assert page.locator("#list .text").inner_text() == caption.text
+        for evidence in caption.evidence:
+            word = re.sub("[- ]", "[- ]", evidence.clue.word)
+            clue = page.locator(".clue", has_text=re.compile(f"^{word}$", re.IGNORECASE)).first
+            clue.hover()
+            tip = page.locator("#tip").inner_text()
+            assert evidence.verdict.value.split()[0] in tip
+            assert evidence.measurement in tip
+            kind = {"supported": "supported", "contradicted": "contradicted"}
+            assert kind.get(evidence.verdict.value, "untold") in clue.get_attribute("class")
+        likeliest = max(caption.emotion, key=lambda name: caption.emotion[name])
+        assert likeliest in page.locator("#emotions").inner_text()
+        for lane in ("wave", "pitch", "loud"):
+            drawn = page.locator(f"#{lane} path").get_attribute("d")
+            assert len(drawn) > 500, lane
+            assert "NaN" not in drawn, lane
+
+        page.locator("#said button").click()
+        assert plays(page)
+        while second(page) == 0.0:
+            page.wait_for_timeout(20)
+        page.keyboard.press("Escape")
+        page.locator("#play").click()
+        until_paused(page)
+
+        with page.expect_download() as download:
+            page.get_by_role("button", name="SRT").click()
+        assert download.value.suggested_filename == "woman-slow-soft.srt"
+        assert caption.text in Path(download.value.path()).read_text("utf-8")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="JSON").click()
+        found = json.loads(Path(download.value.path()).read_text("utf-8"))
+        assert found["segments"][0]["caption"] == caption.text
+        assert all(url.startswith((address, "blob:", "data:")) for url in asked)
+        only_complaint_is_the_token(complaints)
+
+
+def test_by_keyboard_on_a_phone_in_chinese(
+    browser: "Browser", address: str, expected: dict[str, aligncap.Caption]
+) -> None:
+    with opened(browser, locale="zh-CN", color_scheme="dark", **PHONE) as (page, complaints):
+        choose(page, address, CLIP)
+        assert page.locator("html").get_attribute("lang") == "zh"
+        assert page.locator("#list .text").inner_text() == expected["zh"].text
+        assert page.get_by_role("button", name="播放").first.is_visible()
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390
+        page.locator("#lanes").focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        assert second(page) == pytest.approx(2.0, abs=0.01)
+        assert page.locator("#lanes").get_attribute("aria-valuenow") == "2.0"
+        page.keyboard.press("Home")
+        assert second(page) == 0.0
+        page.keyboard.press(" ")
+        assert plays(page)
+        page.keyboard.press(" ")
+        until_paused(page)
+        page.locator(".clue").first.focus()
+        assert page.locator("#tip").is_visible()
+        page.locator("#in").click()
+        assert page.locator("#lanes").evaluate("one => one.clientWidth") > 600
+        page.get_by_role("button", name="English").click()
+        page.get_by_text(expected["en"].text).last.wait_for()
+        only_complaint_is_the_token(complaints)
+
+
+def test_what_cannot_be_captioned_is_said_and_the_browser_helps_with_what_it_reads(
+    browser: "Browser", address: str, tmp_path: Path
+) -> None:
+    noise = tmp_path / "noise.wav"
+    soundfile.write(noise, np.zeros(16000), 16000)
+    text = tmp_path / "text.wav"
+    text.write_text("no sound at all")
+    # Libsndfile refuses a wav of a length that does not end; a browser reads what is there.
+    samples, rate = soundfile.read(CLIP, dtype="int16")
+    riff = tmp_path / "streamed.wav"
+    soundfile.write(riff, samples, rate, subtype="PCM_16")
+    cut = riff.read_bytes()
+    riff.write_bytes(cut[:4] + struct.pack("<I", 2 * len(cut)) + cut[8:])
+    with opened(browser, locale="en") as (page, _):
+        choose(page, address, CLIP)
+        for file, words in ((noise, "nobody speaks"), (text, "text, no sound")):
+            page.set_input_files("#file", file)
+            page.locator("#status.warn", has_text=words).wait_for()
+            assert page.locator("#work").is_hidden()
+        page.set_input_files("#file", riff)
+        page.locator("#list li").first.wait_for()
+        assert page.locator("#name").inner_text() == "streamed.wav"
+
+
+def test_what_the_microphone_hears_is_captioned(browser: "Browser", address: str) -> None:
+    with opened(browser, locale="en", permissions=["microphone"]) as (page, _):
+        page.goto(f"{address}/")
+        page.locator("#record").click()
+        page.locator("#status", has_text="Recording … 0:03").wait_for()
+        page.get_by_role("button", name="Stop").click()
+        page.locator("#secret").fill(TOKEN)
+        page.keyboard.press("Enter")
+        page.locator("#list .text").wait_for()
+        assert page.locator("#name").inner_text().startswith("Record ")
+        assert 2.5 < page.evaluate("shown().duration_s") < 20
