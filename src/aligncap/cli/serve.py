@@ -1,12 +1,15 @@
 """`aligncap serve`: captions over HTTP; `aligncap mcp`: captions as tools of a language model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aligncap.cli.console import Console
 from aligncap.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from aligncap.service.label_studio import LabelStudio
 
 Model = Annotated[str, typer.Option(metavar="NAME", help="A built-in model, or a model folder.")]
 
@@ -39,14 +42,30 @@ def serve(
             f"--host {host}: anybody who reaches it could use it; give --token-file FILE, "
             "or --open if that is meant"
         )
+    largest = max_upload_mb * 1_000_000
     settings = service.ServerSettings(
-        largest_upload_bytes=max_upload_mb * 1_000_000, waiting=queue, token=token
-    )
+        largest_upload_bytes=largest, waiting=queue, token=token,
+        label_studio=_label_studio(console, largest),
+    )  # fmt: skip
     with web.listen(host, port) as listener:
         address = f"http://{host}:{listener.getsockname()[1]}"
-        console.print(f"captions at {address}/v1, described at {address}/docs (Ctrl-C ends it)")
+        console.print(
+            f"captions at {address}/v1, described at {address}/docs (Ctrl-C ends it)",
+            f"for people: {address}/",
+        )
         service.serve(lambda: console.load_model(model), listener, settings)
     return 0
+
+
+def _label_studio(console: Console, largest_bytes: int) -> "LabelStudio":
+    """Label Studio's address and key, of the environment."""
+    from aligncap.service.label_studio import LabelStudio
+
+    url = console.environment.get("LABEL_STUDIO_URL", "").strip() or None
+    if url and not url.startswith(("http://", "https://")):
+        raise RecipeError(f"LABEL_STUDIO_URL={url}: must begin with http:// or https://")
+    key = console.environment.get("LABEL_STUDIO_API_KEY", "").strip() or None
+    return LabelStudio(url=url, key=key, largest_bytes=largest_bytes)
 
 
 def _token(console: Console, file: Path | None) -> str | None:

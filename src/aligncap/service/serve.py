@@ -5,6 +5,7 @@
     POST /v1/chat/completions       the last `input_audio` of the messages, captioned
     POST /v1/timeline               captions along a recording, and the curves that `/` draws
     GET  /                          the page
+    /label-studio, /label-studio/zh Label Studio's machine-learning backend
     GET  /v1/models, /health, /metrics (Prometheus), /docs (OpenAPI)
 
 Requests of all clients are captioned together by one model in one thread (`CaptionBatcher`). What
@@ -22,11 +23,9 @@ import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import uvicorn
@@ -41,11 +40,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from aligncap.audio import load
 from aligncap.captioner.captioner import Captioner
-from aligncap.errors import AudioError, NoSpeechError
 from aligncap.service import web
 from aligncap.service.batcher import CaptionBatcher, QueueFullError
+from aligncap.service.label_studio import LabelStudio, add_routes
 from aligncap.service.timeline import Segment, segments_of, srt, timeline, vtt
-from aligncap.values import Caption, Waveform
+from aligncap.values import LANGUAGES, Caption, Waveform
 
 Json = dict[str, Any]
 
@@ -65,6 +64,8 @@ class ServerSettings:
     """A client that sends nothing of its body for so long is dropped."""
     token: str | None = None
     """The bearer token that clients have to send."""
+    label_studio: LabelStudio = field(default_factory=LabelStudio)
+    """Where the recordings of Label Studio's tasks are read from."""
 
 
 def page() -> Response:
@@ -146,6 +147,12 @@ class CaptionServer:
             "/v1/chat/completions", self.chat, methods=["POST"], response_model=None
         )
         router.add_api_route("/v1/timeline", self.timeline, methods=["POST"])
+        for language in LANGUAGES:
+            prefix = "/label-studio" + ("" if language == "en" else f"/{language}")
+            add_routes(
+                *(router, prefix, language, self._segments, self.settings.label_studio),
+                version=lambda: self._ready().captioner.signature,
+            )
         app.include_router(router)
         app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/health", self.health, methods=["GET"])
@@ -179,10 +186,8 @@ class CaptionServer:
         expected = self.settings.token
         if expected is None:
             return
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(
-            token.strip().encode(), expected.encode()
-        ):
+        given = _token_of(request.headers.get("authorization", ""))
+        if not secrets.compare_digest(given.encode(), expected.encode()):
             headers = {"WWW-Authenticate": "Bearer"}
             raise HTTPException(401, "send the server's token: Authorization: Bearer …", headers)
 
@@ -280,24 +285,25 @@ class CaptionServer:
         language: Annotated[str, Form()] = "en",
     ) -> Json:
         """The captions along a recording, and the curves that the page draws of it."""
-        with _on_disk() as folder:
+        with web.upload_folder() as folder:
             path = await asyncio.to_thread(_to_disk, file, folder)
             waveform = await asyncio.to_thread(load, path)
-            segments = await self._segments(request, waveform, language)
+            segments = await web.unless_gone(request, self._segments(waveform, language))
             return await asyncio.to_thread(timeline, waveform, segments)
 
-    async def _segments(self, request: Request, waveform: Waveform, language: str) -> list[Segment]:
-        return segments_of(await self._captioned(request, waveform, language=language))
+    async def _segments(self, source: Path | Waveform, language: str) -> list[Segment]:
+        return segments_of(await self._captioned(source, language=language))
 
     async def _caption(
         self, request: Request, audio: UploadFile | bytes, *, language: str, candidates: int = 1
     ) -> Caption:
-        with _on_disk() as folder:
+        with web.upload_folder() as folder:
             file = await asyncio.to_thread(_to_disk, audio, folder)
-            return await self._captioned(request, file, language=language, candidates=candidates)
+            caption = self._captioned(file, language=language, candidates=candidates)
+            return await web.unless_gone(request, caption)
 
     async def _captioned(
-        self, request: Request, source: Path | Waveform, *, language: str, candidates: int = 1
+        self, source: Path | Waveform, *, language: str, candidates: int = 1
     ) -> Caption:
         batcher = self._ready()
         if language not in batcher.captioner.meta.languages:
@@ -307,19 +313,9 @@ class CaptionServer:
             future = batcher.submit(source, language=language, candidates=candidates)
         except QueueFullError:
             raise HTTPException(429, "too many wait; try again", {"Retry-After": "1"}) from None
-        caption = await _unless_gone(request, future)
+        caption = await asyncio.wrap_future(future)  # cancelled, it gives up its place
         self.metrics.audio.inc(caption.duration_s)
         return caption
-
-
-@contextmanager
-def _on_disk() -> Iterator[Path]:
-    """A folder for an upload; what is wrong with a recording in it is answered as 422."""
-    with TemporaryDirectory(prefix="aligncap-") as folder:
-        try:
-            yield Path(folder)
-        except (AudioError, NoSpeechError) as error:
-            raise HTTPException(422, str(error).replace(f"{folder}/", "")) from error
 
 
 CAPTIONS_BODY: Json = {
@@ -343,22 +339,15 @@ CAPTIONS_BODY: Json = {
 }
 
 
-async def _unless_gone(request: Request, future: "Future[Caption]") -> Caption:
-    """The caption; where the client goes away before it, its place in the queue is given up."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    answer, left = asyncio.wrap_future(future), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((answer, left), return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            return answer.result()
-        raise HTTPException(499, "the client has gone away")
-    finally:
-        answer.cancel()
-        left.cancel()
+def _token_of(header: str) -> str:
+    """The token of an Authorization: a bearer's, or the password of Basic (Label Studio's)."""
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(token, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return ""
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _to_disk(audio: UploadFile | bytes, folder: Path) -> Path:

@@ -7,13 +7,19 @@ it, so that one answer brings all of it; nothing else may run in it or be shown 
 import asyncio
 import secrets
 import socket
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
-from fastapi import HTTPException, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aligncap.errors import DataError
+from aligncap.errors import AudioError, DataError, NoSpeechError
+
+T = TypeVar("T")
 
 PAGES = Path(__file__).with_name("pages")
 
@@ -75,6 +81,35 @@ class LimitedBody:
             return message
 
         await self._app(scope, limited if scope["type"] == "http" else receive, send)
+
+
+@contextmanager
+def upload_folder() -> Iterator[Path]:
+    """A folder for an upload; what is wrong with a recording in it is answered as 422."""
+    with TemporaryDirectory(prefix="aligncap-") as folder:
+        try:
+            yield Path(folder)
+        except (AudioError, NoSpeechError) as error:
+            raise HTTPException(422, str(error).replace(f"{folder}/", "")) from error
+
+
+async def unless_gone(request: Request, awaited: Awaitable[T]) -> T:
+    """What is awaited; where the client goes away before it, it is cancelled: the places in the
+    queue are given up."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer, left = asyncio.ensure_future(awaited), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((answer, left), return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise HTTPException(499, "the client has gone away")
+    finally:
+        answer.cancel()
+        left.cancel()
 
 
 def listen(host: str, port: int) -> socket.socket:
