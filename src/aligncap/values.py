@@ -181,6 +181,16 @@ class SpeechTokenizer(Protocol):
         """The tokens of one utterance."""
 
 
+class Picture(Protocol):
+    """Draws a caption with the recording it is of."""
+
+    def html(self, caption: "Caption") -> str:
+        """As a notebook shows it."""
+
+    def figure(self, caption: "Caption") -> Any:
+        """As a figure of matplotlib."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
     """A caption of one utterance, its evidence, and what was estimated of the voice."""
@@ -215,8 +225,24 @@ class Caption:
     """Start and end of what the caption is of, where the recording is longer than the model
     reads; facts and evidence are of that part as well."""
 
+    picture: Picture | None = field(default=None, repr=False, compare=False)
+    """Draws it, where `Captioner.caption` was given a recording or a list of them."""
+
     def __str__(self) -> str:
         return self.text
+
+    def _repr_html_(self) -> str | None:
+        return self.picture.html(self) if self.picture else None
+
+    def plot(self) -> Any:
+        """Waveform, pitch and loudness under the caption, as a figure of matplotlib.
+
+        Raises DataError where the caption does not know its recording, AudioError where that is
+        gone, MissingModelError without matplotlib.
+        """
+        if self.picture is None:
+            raise DataError("caption: its recording is not known; make it by captioner.caption(…)")
+        return self.picture.figure(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values, as `aligncap caption` writes it; `part_s` only where the

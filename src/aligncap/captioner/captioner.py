@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, overload
 
-import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from aligncap.audio import from_array
+from aligncap.audio import Recording, recording
+from aligncap.audio.sources import held, is_recording, several
 from aligncap.captioner import checkpoint, runtimes
+from aligncap.captioner.drawing import Drawing
 from aligncap.captioner.preparing import PreparedSpeech, Preprocessor
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
 from aligncap.captioner.record import CaptionHypothesis, build_caption
@@ -27,20 +27,13 @@ from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import (
     AlignCapError,
-    AudioError,
     DataError,
     MissingModelError,
     RecipeError,
     UnknownNameError,
 )
 from aligncap.tokenizers import open_tokenizer
-from aligncap.values import Caption, SpeechTokenizer, SpeechTokens, Verdict, Waveform
-
-Array = NDArray[np.generic]
-Source = str | Path | Waveform
-"""A recording: a file, or a waveform in memory."""
-
-SourceT = TypeVar("SourceT", bound=Source | Array)
+from aligncap.values import Caption, SpeechTokenizer, SpeechTokens, Verdict
 
 StudentInput = tuple[SpeechTokens, str]
 """Speech tokens, and the P_act before them; "" where there is none."""
@@ -169,9 +162,9 @@ class Captioner:
         return self._again, (), {"options": self.options}
 
     @overload
-    def caption(
+    def caption(  # type: ignore[overload-overlap]
         self,
-        source: Source | Array,
+        source: Recording,
         *,
         rate_hz: int | None = None,
         language: str = "en",
@@ -182,7 +175,7 @@ class Captioner:
     @overload
     def caption(
         self,
-        source: list[SourceT] | tuple[SourceT, ...],
+        source: Iterable[Recording],
         *,
         rate_hz: int | None = None,
         language: str = "en",
@@ -192,7 +185,7 @@ class Captioner:
 
     def caption(
         self,
-        source: Source | Array | list[SourceT] | tuple[SourceT, ...],
+        source: Recording | Iterable[Recording],
         *,
         rate_hz: int | None = None,
         language: str = "en",
@@ -201,34 +194,44 @@ class Captioner:
     ) -> Caption | list[Caption]:
         """The caption of a recording, or those of several in their order.
 
-        A recording is a file, a Waveform, or an array of samples ([time] or [time, channels])
-        together with `rate_hz`. With `candidates` above 1, the record holds other captions too.
+        A recording is a path; the bytes of a sound file, or one opened for reading; a Waveform; an
+        array or tensor of samples ([time], [time, channels] or [channels, time]) together with
+        `rate_hz`; or a dict with `array` and `sampling_rate`, as Hugging Face's datasets have it.
+        Several are a list, a generator or a dataset of any of them.
+        With `candidates` above 1, the record holds other captions too.
         Raises AudioError for a recording that cannot be read, NoSpeechError where it has no speech,
         UnknownNameError for a language it does not write: the first (`caption_many` goes on).
         """
-        several = source if isinstance(source, list | tuple) else [source]
-        captions = []
+        one = is_recording(source)
+        sources = [source] if one else several(source)
+        # What a generator or a dataset gives is not kept: it may be more than fits into memory.
+        kept = list(map(held, sources)) if isinstance(sources, list | tuple) else None
+        captions: list[Caption] = []
         for outcome in self.caption_many(
-            [_in_memory(item, rate_hz) for item in several],
+            sources if kept is None else kept,
+            rate_hz=rate_hz,
             language=language,
             candidates=candidates,
             evidence=evidence,
         ):
             if isinstance(outcome, AlignCapError):
                 raise outcome
-            captions.append(outcome)
-        return captions if isinstance(source, list | tuple) else captions[0]
+            picture = Drawing(kept[len(captions)], rate_hz) if kept else None
+            captions.append(replace(outcome, picture=picture))
+        return captions[0] if one else captions
 
     def caption_many(
         self,
-        sources: Iterable[Source],
+        sources: Iterable[Any],
         *,
+        rate_hz: int | None = None,
         language: str = "en",
         candidates: int = 1,
         evidence: bool = True,
     ) -> Iterator[Caption | AlignCapError]:
         """For each recording its caption or its error, in order, as they are ready.
 
+        Recordings and `rate_hz` are as `caption` takes them.
         `sources` is read a little ahead: some are preprocessed while others are captioned, in
         batches that grow from a few to `LARGEST_BATCH`, so that the first caption comes soon.
         """
@@ -237,7 +240,7 @@ class Captioner:
         # All beams are returned: the emotions they name together give the confidence.
         beams = max(self.options.beam_size, candidates)
         options = replace(self.options, beam_size=beams, captions=beams)
-        outcomes = self.generate_many(sources, language=language, options=options)
+        outcomes = self.generate_many(sources, rate_hz=rate_hz, language=language, options=options)
         return (
             one
             if isinstance(one, AlignCapError)
@@ -253,7 +256,12 @@ class Captioner:
         )
 
     def generate_many(
-        self, sources: Iterable[Source], *, language: str, options: runtimes.DecodeOptions
+        self,
+        sources: Iterable[Any],
+        *,
+        rate_hz: int | None = None,
+        language: str,
+        options: runtimes.DecodeOptions,
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         """For each recording all captions that `options` ask for, or its error.
 
@@ -261,15 +269,21 @@ class Captioner:
         """
         if language not in self.meta.languages:
             raise UnknownNameError("caption language", language, self.meta.languages)
-        return self._stream(iter(sources), language, options)
+        return self._stream(map(held, sources), rate_hz, language, options)
 
     def _stream(
-        self, sources: Iterator[Source], language: str, options: runtimes.DecodeOptions
+        self,
+        sources: Iterator[object],
+        rate_hz: int | None,
+        language: str,
+        options: runtimes.DecodeOptions,
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="preprocess")
 
         def start(count: int) -> list[Future[PreparedSpeech | AlignCapError]]:
-            return [pool.submit(self._prepare, source) for source in islice(sources, count)]
+            return [
+                pool.submit(self._prepare, source, rate_hz) for source in islice(sources, count)
+            ]
 
         # Several threads that each wait for all threads of BLAS take four times as long.
         with threadpool_limits(1, user_api="blas"):
@@ -286,9 +300,9 @@ class Captioner:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _prepare(self, source: Source) -> PreparedSpeech | AlignCapError:
+    def _prepare(self, source: object, rate_hz: int | None) -> PreparedSpeech | AlignCapError:
         try:
-            return self._preprocessor.prepare(Path(source) if isinstance(source, str) else source)
+            return self._preprocessor.prepare(recording(source, rate_hz))
         except AlignCapError as error:
             return error
 
@@ -322,16 +336,8 @@ class Captioner:
             )
 
 
-def _in_memory(source: Source | Array, rate_hz: int | None) -> Source:
-    if not isinstance(source, np.ndarray):
-        return source
-    if rate_hz is None:
-        raise AudioError("an array of samples has no sampling rate of its own; give rate_hz")
-    return from_array(source, rate_hz)
-
-
 def load(
-    name: str | Path,
+    name: str | Path = "mini",
     *,
     runtime: str = "auto",
     beam_size: int = BEAM_SIZE,
