@@ -4,11 +4,13 @@ The data's way: file → Waveform → SpeechTokens → prompt → response → c
 Caption. Nothing here reads a file or needs more than numpy.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import wraps
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,21 @@ LANGUAGES = ("en", "zh")
 EMOTIONS = ("angry", "bored", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
 """The emotion categories a caption is turned back into; calm counts as neutral."""
 
+VOCALIZATIONS = (
+    "speech",
+    "coughing",
+    "crying",
+    "laughing",
+    "moaning",
+    "panting",
+    "screaming",
+    "sighing",
+    "sneezing",
+    "throat-clearing",
+    "yawning",
+)
+"""What a voice can do: speak, or one of the sounds without words that an encoder may tell."""
+
 TRAITS = (
     "emotion",
     "tone",
@@ -37,6 +54,8 @@ TRAITS = (
 """What a clue can be about."""
 
 Samples = NDArray[np.float32]
+Vector = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -60,6 +79,20 @@ class Waveform:
     def duration_s(self) -> float:
         """Length in seconds."""
         return len(self.samples) / RATE_HZ
+
+
+def once_per_waveform(function: Callable[[Waveform], T]) -> Callable[[Waveform], T]:
+    """The function with its result kept while the waveform lives: the measured facts and the
+    speech encoder need the same pitch, spectrum and activity."""
+    results: WeakKeyDictionary[Waveform, T] = WeakKeyDictionary()
+
+    @wraps(function)
+    def remembered(waveform: Waveform) -> T:
+        if waveform not in results:
+            results[waveform] = function(waveform)
+        return results[waveform]
+
+    return remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +181,9 @@ class SpeechTokens:
     codes: NDArray[np.int64]
     readout: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
     """What the tokenizer's own heads read, e.g. {"emotion": {"sad": 0.9, …}}; may be empty."""
+    vector: Vector | None = None
+    """The utterance as one vector, shape [D]; a speaker's mean of them is their baseline. None
+    where the tokenizer takes no baseline."""
 
     def __post_init__(self) -> None:
         if self.codes.ndim != 2 or self.codes.dtype != np.int64:
@@ -181,14 +217,48 @@ class SpeechTokenizer(Protocol):
         """The tokens of one utterance."""
 
 
-class Picture(Protocol):
-    """Draws a caption with the recording it is of."""
+class SpeakerTokenizer(SpeechTokenizer, Protocol):
+    """A tokenizer whose readout may be relative to how the speaker usually sounds."""
 
-    def html(self, caption: "Caption") -> str:
-        """As a notebook shows it."""
+    def encode(self, waveform: Waveform, baseline: Vector | None = None) -> SpeechTokens:
+        """The tokens of one utterance; `baseline` is the mean vector of the speaker, shape [D]."""
 
-    def figure(self, caption: "Caption") -> Any:
-        """As a figure of matplotlib."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Baseline:
+    """How a speaker usually sounds: what is high, loud or fast for them is judged against it.
+
+    The medians and the mean vector of their recordings; None where none of them could tell.
+    """
+
+    source: str
+    """Whose it is and where it comes from: "speaker 03", "folder talks", "2 recordings"."""
+    clips: int
+    """How many recordings it is of; 0 where there is none."""
+    pitch_hz: float | None = None
+    loudness_db: float | None = None
+    """LUFS."""
+    pace_syllables_per_s: float | None = None
+    vector: Vector | None = None
+    """Shape [D], where the speech tokenizer gives vectors."""
+    tokenizer: str = ""
+    """The fingerprint of the tokenizer that gave `vector`."""
+    reason: str = ""
+    """Why there is none; empty where there is one."""
+
+    def __post_init__(self) -> None:
+        if (self.clips == 0) != bool(self.reason):
+            raise DataError(f"baseline of {self.source}: has either recordings or a reason")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a record has it: the medians, or the reason."""
+        record: dict[str, Any] = {"source": self.source, "clips": self.clips}
+        if self.reason:
+            return {**record, "reason": self.reason}
+        for name in ("pitch_hz", "loudness_db", "pace_syllables_per_s"):
+            number = getattr(self, name)
+            record[name] = None if number is None else round(float(number), 2)
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +271,7 @@ class Caption:
     evidence: tuple[Evidence, ...]
     """Each clue of the caption with its verdict."""
     emotion: Mapping[str, float]
-    """Probability of each emotion category."""
+    """Probability of each emotion category; empty where nobody says words."""
     arousal: float | None
     """-1 (calm) to 1 (excited)."""
     valence: float | None
@@ -215,38 +285,36 @@ class Caption:
     pace: str | None
     """"slow", "normal", "fast", or None."""
     confidence: float
-    """Probability of the emotion that the caption names."""
+    """Probability of the emotion that the caption names, or else of the likeliest; of the
+    vocalization, where nobody says words."""
     log_probability: float
-    """Mean log-probability of the caption's tokens."""
+    """Mean log-probability of the caption's tokens; 0 where the language model wrote none."""
     model: str
     candidates: tuple[str, ...] = ()
     """Other captions, best first, where several were asked for."""
     part_s: tuple[float, float] | None = None
     """Start and end of what the caption is of, where the recording is longer than the model
     reads; facts and evidence are of that part as well."""
-
-    picture: Picture | None = field(default=None, repr=False, compare=False)
-    """Draws it, where `Captioner.caption` was given a recording or a list of them."""
+    certainty: str | None = None
+    """How sure the likeliest emotion, or the vocalization, is: "sure", "likely" or "unsure"."""
+    second_emotion: str | None = None
+    """An emotion that is about as likely as the likeliest; None where one stands out."""
+    vocalization: str | None = None
+    """What is heard in place of words: "coughing", "laughing" …; None where somebody speaks or
+    the model cannot tell."""
+    unfamiliar: bool | None = None
+    """Whether the recording is unlike anything that the model learnt from; None where the model
+    cannot tell."""
+    baseline: Baseline | None = None
+    """What it was judged against, where a baseline was asked for."""
 
     def __str__(self) -> str:
         return self.text
 
-    def _repr_html_(self) -> str | None:
-        return self.picture.html(self) if self.picture else None
-
-    def plot(self) -> Any:
-        """Waveform, pitch and loudness under the caption, as a figure of matplotlib.
-
-        Raises DataError where the caption does not know its recording, AudioError where that is
-        gone, MissingModelError without matplotlib.
-        """
-        if self.picture is None:
-            raise DataError("caption: its recording is not known; make it by captioner.caption(…)")
-        return self.picture.figure(self)
-
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values, as `aligncap caption` writes it; `part_s` only where the
-        recording is longer than the model reads, `candidates` only where others were asked for."""
+        recording is longer than the model reads, `baseline` and `candidates` only where they were
+        asked for."""
         record: dict[str, Any] = {
             "duration_s": round(self.duration_s, 3),
             "language": self.language,
@@ -260,14 +328,19 @@ class Caption:
                 }
                 for one in self.evidence
             ],
-            "emotion": {label: round(float(share), 4) for label, share in self.emotion.items()},
+            "emotion": {label: round(float(share), 4) for label, share in self.emotion.items()}
+            or None,
         }
         for name in ("arousal", "valence"):
             number = getattr(self, name)
             record[name] = None if number is None else round(float(number), 3)
         for name in ("gender", "pitch", "loudness", "pace"):
             record[name] = getattr(self, name)
-        record |= {"confidence": round(float(self.confidence), 4), "model": self.model}
+        record["confidence"] = round(float(self.confidence), 4)
+        for name in ("certainty", "second_emotion", "vocalization", "unfamiliar", "model"):
+            record[name] = getattr(self, name)
+        if self.baseline is not None:
+            record["baseline"] = self.baseline.to_dict()
         if self.part_s is not None:
             record["part_s"] = [round(float(edge), 2) for edge in self.part_s]
         if self.candidates:

@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
+from aligncap.cli.caption import format_record
 from aligncap.values import RATE_HZ
 from support.killer import Process, finish, kill, start, wait_until
 
 KEYS = ["file", "duration_s", "language", "caption", "clues", "emotion", "arousal", "valence"]
-KEYS += ["gender", "pitch", "loudness", "pace", "confidence", "model"]
+KEYS += ["gender", "pitch", "loudness", "pace", "confidence", "certainty", "second_emotion"]
+KEYS += ["vocalization", "unfamiliar", "model"]
 
 REASONS = {
     "dangling.wav": "does not exist",
@@ -112,10 +115,52 @@ def test_a_jsonl_line_has_what_is_promised(aligncap, clip: Path) -> None:
     assert record["candidates"] == ["Candidate 1.", "Candidate 2."]
 
 
+SURE = {"emotion": {"sad": 0.64, "angry": 0.36}, "certainty": "sure", "second_emotion": None}
+LIKELY = {"emotion": {"angry": 0.1, "sad": 0.52, "bored": 0.38}, "certainty": "likely"}
+COUGH = {"emotion": None, "vocalization": "coughing", "confidence": 0.55, "certainty": "likely"}
+USUAL = {"source": "speaker 3", "clips": 12, "pitch_hz": 190.0}
+NONE = {"source": "folder a", "clips": 0, "reason": "it needs 3 recordings, 2 can be used"}
+
+
+@pytest.mark.parametrize(
+    ("found", "lines"),
+    [
+        (SURE, ["  So."]),
+        (LIKELY, ["  So.  (likely: sad 52%)"]),
+        (LIKELY | {"second_emotion": "bored"}, ["  So.  (likely: sad 52%, bored 38%)"]),
+        (LIKELY | {"certainty": "unsure"}, ["  So.  (unsure: sad 52%, bored 38%)"]),
+        (COUGH, ["  So.  (likely: coughing 55%)"]),
+        (SURE | {"baseline": USUAL}, ["  So.", "  relative to speaker 3, 12 recordings"]),
+        (
+            SURE | {"unfamiliar": True, "baseline": NONE},
+            [
+                "  So.",
+                "  unlike anything that the model learnt from: do not rely on the caption",
+                "  no baseline of folder a: it needs 3 recordings, 2 can be used",
+            ],
+        ),
+    ],
+)
+def test_text_says_how_sure_it_is_and_relative_to_what(found: dict[str, Any], lines) -> None:
+    record = {"file": "a.wav", "duration_s": 1.0, "caption": "So.", "clues": []}
+    none = dict.fromkeys(("second_emotion", "vocalization", "unfamiliar"))
+    text = format_record({**record, **none, **found}, "text", evidence=False, colour=False)
+    assert text.splitlines() == ["a.wav  (1.0 s)", *lines]
+
+
 def test_csv_is_a_table_that_reads_back(aligncap, clip: Path, tmp_path: Path) -> None:
     ran = aligncap("caption", clip, tmp_path / "absent.wav", "--format", "csv")
     good, bad = csv.DictReader(io.StringIO(ran.out))
-    assert list(good) == [*KEYS, "part_s", "candidates", "error", "id", "speaker", "signature"]
+    assert list(good) == [
+        *KEYS,
+        "baseline",
+        "part_s",
+        "candidates",
+        "error",
+        "id",
+        "speaker",
+        "signature",
+    ]
     assert (good["clues"], good["emotion"]) == ("loud=supported", "angry=0.70; happy=0.30")
     assert (good["valence"], good["error"]) == ("", "")
     assert (bad["file"], bad["caption"]) == (str(tmp_path / "absent.wav"), "")

@@ -16,16 +16,14 @@ from aligncap.clues import (
     find_clues,
     heard_clue,
     heard_emotion,
+    heard_facts,
     judge,
     levels,
     measured_clues,
     opposites,
+    shown_gender,
 )
 from aligncap.clues.evidence import (
-    PACE,
-    PITCH,
-    SCALES,
-    VOLUME,
     Claim,
     ClipKnowledge,
     check_by_references,
@@ -33,9 +31,11 @@ from aligncap.clues.evidence import (
     claims_of,
     without_composure,
 )
+from aligncap.clues.scales import PACE, PITCH, SCALES, VOLUME
 from aligncap.clues.vocabulary import clue_of, meanings
 from aligncap.errors import DataError
-from aligncap.values import EMOTIONS, LANGUAGES, Clue, Fact, Facts, Verdict
+from aligncap.prosody.baseline import relative_to
+from aligncap.values import EMOTIONS, LANGUAGES, Baseline, Clue, Fact, Facts, Verdict
 
 SUPPORTED, CANNOT_TELL, CONTRADICTED = Verdict.SUPPORTED, Verdict.CANNOT_TELL, Verdict.CONTRADICTED
 
@@ -382,3 +382,101 @@ def test_calm_beside_an_emotion_is_a_claim_of_the_words_and_none_of_the_emotion(
 def test_the_fingerprint_is_that_of_earlier_judgements() -> None:
     """Stores that were judged before the next change of vocabulary or rules stay judged."""
     assert claims_fingerprint() == "b74e7f3959f9"
+
+
+@pytest.mark.parametrize(
+    ("heads", "measured", "gender"),
+    [
+        (None, 0.7, None),
+        (None, 0.96, "female"),
+        (0.9, 0.7, "female"),  # odds of 9 and 7/3 multiply to 21, more than 19
+        (0.9, 0.65, None),  # 9 times 13/7 is 17
+        (0.1, 0.3, "male"),
+        (0.999, None, "female"),
+        (0.999, 0.001, None),
+    ],
+)
+def test_gender_is_judged_by_heads_and_signal_together(heads, measured, gender):
+    fact = Fact(
+        "female_probability", measured, "", 0.9 if measured else 0.0, "" if measured else "no"
+    )
+    facts = Facts(3.0, 2.5, MappingProxyType({fact.name: fact}))
+    readout = {"gender": {"female": heads}} if heads else {}
+    joint = heard_facts(readout, facts)
+    assert shown_gender(joint) == audible_gender(readout, facts) == gender
+    told = {one.clue.meaning: one.verdict for one in judge([FEMALE, MALE], joint)}
+    supported = [name for name, verdict in told.items() if verdict is SUPPORTED]
+    assert supported == [gender] * bool(gender)
+    [evidence] = judge([FEMALE], joint)
+    assert ("by encoder and signal" in evidence.measurement) == bool(heads and measured)
+    assert ("by the encoder" in evidence.measurement) == bool(heads and not measured)
+
+
+FEMALE, MALE = clue_of("gender", "female"), clue_of("gender", "male")
+
+
+class TestAgainstASpeakersBaseline:
+    """A usual pitch of 200 Hz, loudness of -25 LUFS and pace of 5 syllables a second."""
+
+    @pytest.mark.parametrize(
+        ("measured", "value", "trait", "meaning", "said"),
+        [
+            (
+                "pitch_median_hz",
+                238.0,
+                "pitch",
+                "high",
+                "238 Hz, 3.0 st above the speaker's usual 200 Hz",
+            ),
+            (
+                "pitch_median_hz",
+                168.0,
+                "pitch",
+                "low",
+                "168 Hz, 3.0 st below the speaker's usual 200 Hz",
+            ),
+            ("pitch_median_hz", 217.0, "pitch", "normal", "1.4 st above"),
+            ("pitch_median_hz", 230.0, "pitch", None, ""),
+            (
+                "loudness_db",
+                -22.0,
+                "volume",
+                "loud",
+                "-22.0 LUFS, 3.0 dB above the speaker's usual -25.0",
+            ),
+            ("loudness_db", -28.0, "volume", "quiet", "3.0 dB below"),
+            ("loudness_db", -24.0, "volume", "normal", ""),
+            ("loudness_db", -23.0, "volume", None, ""),
+            (
+                "pace_syllables_per_s",
+                5.75,
+                "pace",
+                "fast",
+                "5.8 syllables/s, 1.15 times the speaker's",
+            ),
+            ("pace_syllables_per_s", 4.25, "pace", "slow", "0.85 times the speaker's usual 5.0"),
+            ("pace_syllables_per_s", 5.3, "pace", "normal", ""),
+            ("pace_syllables_per_s", 5.5, "pace", None, ""),
+        ],
+    )
+    def test_high_loud_and_fast_are_against_the_usual(self, measured, value, trait, meaning, said):
+        usual = {"pitch_median_hz": 200.0, "loudness_db": -25.0, "pace_syllables_per_s": 5.0}
+        numbers = {**usual, measured: value, "pitch_offset_st": 9.0}
+        facts = relative_to(facts_of(**numbers), Baseline("speaker a", 3, *usual.values()))
+        shown = {clue.trait: clue.meaning for clue in measured_clues(facts)}
+        assert shown.get(trait) == meaning
+        assert set(shown) <= {"pitch", "volume", "pace"}
+        others = {"pitch", "volume", "pace"} - {trait}
+        assert {shown[one] for one in others} == {"normal"}
+        if meaning:
+            [evidence] = judge([clue_of(trait, meaning)], facts)
+            assert evidence.verdict is SUPPORTED
+            assert said in evidence.measurement
+
+    def test_what_the_baseline_cannot_tell_is_judged_as_without_it(self):
+        facts = facts_of(pitch_offset_st=9.0, pitch_median_hz=400.0)
+        unknown = Baseline("speaker a", 3, None, None, None)
+        [evidence] = judge([clue_of("pitch", "high")], relative_to(facts, unknown))
+        assert "the expected" in evidence.measurement
+        with pytest.raises(DataError, match="speaker a"):
+            Baseline("speaker a", 0)

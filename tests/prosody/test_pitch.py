@@ -9,8 +9,7 @@ import pytest
 from aligncap.audio import load
 from aligncap.data.manifest import read_manifest
 from aligncap.prosody import pitch_track
-from aligncap.prosody.pitch import once_per_waveform
-from aligncap.values import RATE_HZ, Waveform
+from aligncap.values import RATE_HZ, Waveform, once_per_waveform
 from support.signals import harmonics, noise, seconds, waveform
 
 parselmouth = pytest.importorskip("parselmouth", reason="the oracle, of the dev extra")

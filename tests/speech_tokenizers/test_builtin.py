@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy.signal import stft
 
-from aligncap.errors import MissingModelError
+from aligncap.audio import load, speech_activity
+from aligncap.errors import AudioError, DataError, MissingModelError
 from aligncap.prosody.measurement import HOP, MELS, hz_to_mel, log_mel, mel_filters, mel_to_hz
 from aligncap.tokenizers.builtin import (
     BuiltinTokenizer,
@@ -19,11 +20,13 @@ from aligncap.tokenizers.builtin import (
     nuclei_per_s,
     open_builtin,
     padded,
+    whisper_log_mel,
 )
 from aligncap.tokenizers.encoder import SpeechEncoder, load_encoder, save_encoder
 from aligncap.tokenizers.encoder_training import EncoderExample, make_batch
 from aligncap.values import EMOTIONS, RATE_HZ, Waveform
 from speech_tokenizers.test_encoder import clip_of, encoder
+from support.captioner import WHISPER_ENCODER, write_whisper_encoder
 from support.signals import noise, syllables, tone, waveform
 
 # Of torch 2.13's exporter: a call that torch itself has deprecated, and a name it does not need.
@@ -171,6 +174,75 @@ class TestOnDisk:
         assert open_builtin(same).fingerprint == tokenizer.fingerprint
         same.write_bytes(same.read_bytes() + b"\x92\x06\x00")  # a protobuf field nobody knows
         assert open_builtin(same).fingerprint != tokenizer.fingerprint
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> BuiltinTokenizer:
+    folder = tmp_path_factory.mktemp("whisper")
+    write_whisper_encoder(folder / "encoder.onnx")
+    return open_builtin(folder)
+
+
+class TestWhisperEncoder:
+    """An encoder that takes Whisper's spectrogram and a baseline."""
+
+    def test_its_spectrogram_is_that_of_transformers(self):
+        from transformers import WhisperFeatureExtractor
+
+        samples = (0.1 * noise(30)).astype(np.float32)
+        given = WhisperFeatureExtractor()(samples, sampling_rate=RATE_HZ, return_tensors="np")
+        expected = given["input_features"][0].T
+        np.testing.assert_allclose(whisper_log_mel(samples), expected, atol=2e-3)
+
+    def test_codes_vector_and_readout_are_the_encoders(self, opened, example_clips):
+        clip = load(example_clips[0])
+        mel = whisper_log_mel(clip.samples)
+        found = opened.encode(clip)
+        assert (opened.codebooks, opened.codebook_size) == (2, 80)
+        assert found.codes.tolist() == [mel[::8].argmax(1).tolist(), mel[::8].argmin(1).tolist()]
+        np.testing.assert_allclose(found.vector, mel[:, :4].mean(0), rtol=1e-5)
+        assert found.readout["emotion"]["sad"] == pytest.approx(0.58)
+        assert found.readout["gender"] == pytest.approx({"female": 0.25, "male": 0.75})
+        assert found.readout["vocalization"]["speech"] == pytest.approx(0.9)
+        assert len(found.readout["vocalization"]) == 11
+        assert found.readout["novelty"] == {"score": 0.5}
+        # Six syllables in the seconds of speech, whatever is silent around them.
+        spoken_s = sum(end - start for start, end in speech_activity(clip))
+        silence = np.zeros(RATE_HZ, np.float32)
+        later = Waveform(np.concatenate([silence, clip.samples, silence]))
+        for one in (found, opened.encode(later)):
+            assert one.readout["pace"]["syllables_per_s"] == pytest.approx(6 / spoken_s, rel=0.05)
+
+    def test_the_baseline_reaches_it_and_none_is_none(self, opened, example_clips):
+        clip = load(example_clips[0])
+        alone = opened.encode(clip)
+        against = opened.encode(clip, np.array([0.1, 0.2, 0.3, 0.4], np.float32))
+        assert alone.readout["arousal"] == {"level": 0.0}
+        assert against.readout["arousal"]["level"] == pytest.approx(0.25)
+        assert against.readout["emotion"]["happy"] == pytest.approx(0.58)
+        np.testing.assert_array_equal(against.vector, alone.vector)
+
+    @pytest.mark.parametrize("samples", [0, 1, 100, 30 * RATE_HZ])
+    def test_any_length_that_it_has_positions_for(self, opened, samples):
+        assert opened.encode(Waveform(np.zeros(samples, np.float32))).codes.shape[1] >= 2
+        too_long = Waveform(np.zeros(31 * RATE_HZ, np.float32), "long.wav")
+        with pytest.raises(AudioError, match=r"long\.wav: 31 s .* cut it to 30 s"):
+            opened.encode(too_long)
+
+    @pytest.mark.parametrize(
+        ("right", "wrong"),
+        [
+            (" float[1,11] vocalization,", ""),
+            ("[0.9, 0.01, 0.01", "[0.9, 0.01"),
+            ("= [0.5]> ()", "= [nan]> ()"),
+            ("(loudest, faintest)", "(loudest)"),
+        ],
+    )
+    def test_an_encoder_that_gives_something_else_is_refused(self, tmp_path, right, wrong):
+        assert right in WHISPER_ENCODER
+        write_whisper_encoder(tmp_path / "encoder.onnx", WHISPER_ENCODER.replace(right, wrong))
+        with pytest.raises(DataError, match="is damaged"):
+            open_builtin(tmp_path)
 
 
 def test_a_missing_encoder_is_named_with_a_hint(tmp_path):

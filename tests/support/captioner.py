@@ -262,12 +262,53 @@ encoder (float[1,2,frames,64] views, float[1,frames,6] prosody, float[1,frames] 
 }}"""
 
 
-def _write_encoder(file: Path) -> None:
-    """An ONNX graph with the inputs and outputs of the built-in encoder and no weights."""
+# Codes: the loudest and the faintest band of each eighth frame. The vector: the mean of the four
+# lowest bands. The arousal: the mean of the baseline. With a baseline the voice is happy, not sad.
+WHISPER_ENCODER = f"""<ir_version: 10, opset_import: ["" : 18]>
+encoder (float[1,frames,80] mel, float[1,4] baseline, float[1] based)
+    => (int64[2,tokens] codes, float[1,8] emotion, float[1] female, float[1,11] vocalization,
+        float[1] arousal, float[1] syllables, float[1,4] vector, float[1] novelty)
+{{
+    zero = Constant <value_ints = [0]> ()
+    one = Constant <value_ints = [1]> ()
+    two = Constant <value_ints = [2]> ()
+    four = Constant <value_ints = [4]> ()
+    eight = Constant <value_ints = [8]> ()
+    last = Constant <value_ints = [9999]> ()
+    each = Slice (mel, zero, last, one, eight)
+    loudest = ArgMax <axis = 2, keepdims = 0> (each)
+    faintest = ArgMin <axis = 2, keepdims = 0> (each)
+    codes = Concat <axis = 0> (loudest, faintest)
+    lowest = Slice (mel, zero, four, two, one)
+    vector = ReduceMean <keepdims = 0> (lowest, one)
+    arousal = ReduceMean <keepdims = 0> (baseline, one)
+    half = Constant <value_float = 0.5> ()
+    known = Greater (based, half)
+    sad = Constant <value_floats = {[0.58 if name == "sad" else 0.06 for name in EMOTIONS]}> ()
+    happy = Constant <value_floats = {[0.58 if name == "happy" else 0.06 for name in EMOTIONS]}> ()
+    heard = Where (known, happy, sad)
+    emotion = Unsqueeze (heard, zero)
+    female = Constant <value_floats = [0.25]> ()
+    sounds = Constant <value_floats = {[0.9, *[0.01] * 10]}> ()
+    vocalization = Unsqueeze (sounds, zero)
+    syllables = Constant <value_floats = [6.0]> ()
+    novelty = Constant <value_floats = [0.5]> ()
+}}"""
+
+
+def write_whisper_encoder(file: Path, graph: str = WHISPER_ENCODER) -> Path:
+    """An encoder that takes Whisper's spectrogram and a baseline, without weights."""
+    return _write_encoder(file, graph, codebook_size="80", codebooks="2")
+
+
+def _write_encoder(file: Path, graph: str = _ENCODER, **metadata: str) -> Path:
+    """An ONNX graph with the inputs and outputs of a built-in encoder and no weights."""
     import onnx
 
-    model = onnx.parser.parse_model(_ENCODER)
-    model.metadata_props.add(key="codebook_size", value="512")
+    model = onnx.parser.parse_model(graph)
+    for key, value in ({"codebook_size": "512"} | metadata).items():
+        model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model)
     file.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, file)
+    return file

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from aligncap.values import RATE_HZ, Samples, Waveform
+from aligncap.values import RATE_HZ, Samples, Waveform, once_per_waveform
 
 Floats = NDArray[np.float32]
 
@@ -199,6 +199,7 @@ _TONAL_DB = 40.0
 Span = tuple[int, int]
 
 
+@once_per_waveform
 def speech_activity(waveform: Waveform) -> list[tuple[float, float]]:
     """Stretches in which somebody speaks, as (start, end) in seconds; empty if nobody does.
 

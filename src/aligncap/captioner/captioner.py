@@ -6,34 +6,49 @@ of the speech tokenizer, and the measured facts; `rerank` takes all three into a
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import TypeVar, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from aligncap.audio import Recording, recording
-from aligncap.audio.sources import held, is_recording, several
+from aligncap.audio import from_array
 from aligncap.captioner import checkpoint, runtimes
-from aligncap.captioner.drawing import Drawing
-from aligncap.captioner.preparing import PreparedSpeech, Preprocessor
+from aligncap.captioner.preparing import (
+    PreparedSpeech,
+    Preprocessor,
+    Source,
+    Spoken,
+    warn_of_part,
+)
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
 from aligncap.captioner.record import CaptionHypothesis, build_caption
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import (
     AlignCapError,
+    AudioError,
     DataError,
     MissingModelError,
+    NoSpeechError,
     RecipeError,
     UnknownNameError,
 )
+from aligncap.prosody.baseline import Measured, baseline_of, baselines_of
 from aligncap.tokenizers import open_tokenizer
-from aligncap.values import Caption, SpeechTokenizer, SpeechTokens, Verdict
+from aligncap.values import Baseline, Caption, SpeechTokenizer, SpeechTokens, Verdict, Waveform
+
+Array = NDArray[np.generic]
+SourceT = TypeVar("SourceT", bound=Source | Array)
+Given = TypeVar("Given")
+Prepared = TypeVar("Prepared")
 
 StudentInput = tuple[SpeechTokens, str]
 """Speech tokens, and the P_act before them; "" where there is none."""
@@ -105,7 +120,7 @@ def rerank(
 
     def score(one: CaptionHypothesis) -> float:
         clues = find_clues(one.text, language)
-        verdicts = [evidence.verdict for evidence in judge(clues, speech.facts)]
+        verdicts = [evidence.verdict for evidence in judge(clues, speech.judged_facts)]
         return (
             one.hypothesis.mean_log_probability
             + READOUT_WEIGHT * readout_log_probability(emotions, emotion_of(clues))
@@ -122,7 +137,8 @@ def readout_log_probability(emotions: Mapping[str, float], named: str | None) ->
 
 @dataclass(frozen=True, slots=True)
 class CaptionCandidates:
-    """A recording after preprocessing, and all captions that the model gives, best first."""
+    """A recording after preprocessing, and all captions that the model gives, best first; none
+    where nobody says words."""
 
     speech: PreparedSpeech
     hypotheses: tuple[CaptionHypothesis, ...]
@@ -162,85 +178,134 @@ class Captioner:
         return self._again, (), {"options": self.options}
 
     @overload
-    def caption(  # type: ignore[overload-overlap]
+    def caption(
         self,
-        source: Recording,
+        source: Source | Array,
         *,
         rate_hz: int | None = None,
         language: str = "en",
         candidates: int = 1,
         evidence: bool = True,
+        baseline: Baseline | None = None,
     ) -> Caption: ...
 
     @overload
     def caption(
         self,
-        source: Iterable[Recording],
+        source: list[SourceT] | tuple[SourceT, ...],
         *,
         rate_hz: int | None = None,
         language: str = "en",
         candidates: int = 1,
         evidence: bool = True,
+        baseline: Baseline | None = None,
     ) -> list[Caption]: ...
 
     def caption(
         self,
-        source: Recording | Iterable[Recording],
+        source: Source | Array | list[SourceT] | tuple[SourceT, ...],
         *,
         rate_hz: int | None = None,
         language: str = "en",
         candidates: int = 1,
         evidence: bool = True,
+        baseline: Baseline | None = None,
     ) -> Caption | list[Caption]:
         """The caption of a recording, or those of several in their order.
 
-        A recording is a path; the bytes of a sound file, or one opened for reading; a Waveform; an
-        array or tensor of samples ([time], [time, channels] or [channels, time]) together with
-        `rate_hz`; or a dict with `array` and `sampling_rate`, as Hugging Face's datasets have it.
-        Several are a list, a generator or a dataset of any of them.
-        With `candidates` above 1, the record holds other captions too.
+        A recording is a file, a Waveform, or an array of samples ([time] or [time, channels])
+        together with `rate_hz`. With `candidates` above 1, the record holds other captions too.
+        With a `baseline` of the speaker, it says how they sound relative to that.
         Raises AudioError for a recording that cannot be read, NoSpeechError where it has no speech,
         UnknownNameError for a language it does not write: the first (`caption_many` goes on).
         """
-        one = is_recording(source)
-        sources = [source] if one else several(source)
-        # What a generator or a dataset gives is not kept: it may be more than fits into memory.
-        kept = list(map(held, sources)) if isinstance(sources, list | tuple) else None
-        captions: list[Caption] = []
+        several = source if isinstance(source, list | tuple) else [source]
+        captions = []
         for outcome in self.caption_many(
-            sources if kept is None else kept,
-            rate_hz=rate_hz,
+            [Spoken(_in_memory(item, rate_hz), baseline) for item in several],
             language=language,
             candidates=candidates,
             evidence=evidence,
         ):
             if isinstance(outcome, AlignCapError):
                 raise outcome
-            picture = Drawing(kept[len(captions)], rate_hz) if kept else None
-            captions.append(replace(outcome, picture=picture))
-        return captions[0] if one else captions
+            captions.append(outcome)
+        return captions if isinstance(source, list | tuple) else captions[0]
+
+    def baseline(
+        self,
+        recordings: list[SourceT] | tuple[SourceT, ...] | Source | Array,
+        *,
+        rate_hz: int | None = None,
+    ) -> Baseline:
+        """How a speaker usually sounds, from recordings of theirs: neutral speech at best, with the
+        microphone of what is to be captioned.
+
+        Raises the first recording's error, NoSpeechError where one holds no words.
+        """
+        several = recordings if isinstance(recordings, list | tuple) else [recordings]
+        if not several:
+            raise DataError("a baseline needs at least one recording")
+        measured = []
+        for found in self._measure_many(_in_memory(item, rate_hz) for item in several):
+            if isinstance(found, AlignCapError):
+                raise found
+            measured.append(found)
+        source = f"{len(several)} recording{'s' * (len(several) > 1)}"
+        return baseline_of(measured, source, tokenizer=self._preprocessor.tokenizer.fingerprint)
+
+    def baselines(
+        self,
+        recordings: Iterable[Source],
+        speakers: Sequence[str | None],
+        *,
+        kind: str = "speaker",
+    ) -> list[Baseline]:
+        """For each recording how its speaker usually sounds, from the speaker's other recordings.
+
+        `speakers` are as many as `recordings`, None for one that is not known; `kind` is what
+        names them in records ("folder"). Three recordings of a speaker that hold words are needed;
+        with fewer the baseline says so, and nothing is relative to it.
+        """
+        found = self._measure_many(recordings)
+        measured = [None if isinstance(one, AlignCapError) else one for one in found]
+        fingerprint = self._preprocessor.tokenizer.fingerprint
+        return baselines_of(measured, speakers, kind=kind, tokenizer=fingerprint)
+
+    def _measure_many(self, sources: Iterable[Source]) -> Iterator[Measured | AlignCapError]:
+        for batch in self._batches(iter(sources), self._measure):
+            yield from batch
+
+    def _measure(self, source: Source) -> Measured | AlignCapError:
+        try:
+            speech = self._preprocessor.prepare(source)
+        except AlignCapError as error:
+            return error
+        if speech.vocalization is not None:
+            name = source.source if isinstance(source, Waveform) else source
+            return NoSpeechError(f"{name}: holds {speech.vocalization}, no words")
+        return speech.facts, speech.tokens.vector
 
     def caption_many(
         self,
-        sources: Iterable[Any],
+        sources: Iterable[Source | Spoken],
         *,
-        rate_hz: int | None = None,
         language: str = "en",
         candidates: int = 1,
         evidence: bool = True,
     ) -> Iterator[Caption | AlignCapError]:
         """For each recording its caption or its error, in order, as they are ready.
 
-        Recordings and `rate_hz` are as `caption` takes them.
-        `sources` is read a little ahead: some are preprocessed while others are captioned, in
-        batches that grow from a few to `LARGEST_BATCH`, so that the first caption comes soon.
+        A `Spoken` is a recording with the baseline of its speaker. `sources` is read a little
+        ahead: some are preprocessed while others are captioned, in batches that grow from a few to
+        `LARGEST_BATCH`, so that the first caption comes soon.
         """
         if candidates < 1:
             raise RecipeError(f"candidates is {candidates}, must be at least 1")
         # All beams are returned: the emotions they name together give the confidence.
         beams = max(self.options.beam_size, candidates)
         options = replace(self.options, beam_size=beams, captions=beams)
-        outcomes = self.generate_many(sources, rate_hz=rate_hz, language=language, options=options)
+        outcomes = self.generate_many(sources, language=language, options=options)
         return (
             one
             if isinstance(one, AlignCapError)
@@ -257,33 +322,35 @@ class Captioner:
 
     def generate_many(
         self,
-        sources: Iterable[Any],
+        sources: Iterable[Source | Spoken],
         *,
-        rate_hz: int | None = None,
         language: str,
         options: runtimes.DecodeOptions,
     ) -> Iterator[CaptionCandidates | AlignCapError]:
-        """For each recording all captions that `options` ask for, or its error.
+        """For each recording all captions that `options` ask for, or its error; no caption where
+        nobody says words.
 
         Reads ahead and batches as `caption_many` does.
         """
         if language not in self.meta.languages:
             raise UnknownNameError("caption language", language, self.meta.languages)
-        return self._stream(map(held, sources), rate_hz, language, options)
+        return self._stream(iter(sources), language, options)
 
     def _stream(
-        self,
-        sources: Iterator[object],
-        rate_hz: int | None,
-        language: str,
-        options: runtimes.DecodeOptions,
+        self, sources: Iterator[Source | Spoken], language: str, options: runtimes.DecodeOptions
     ) -> Iterator[CaptionCandidates | AlignCapError]:
+        with closing(self._batches(sources, self._prepare)) as batches:
+            for batch in batches:
+                yield from self._generate(batch, language, options)
+
+    def _batches(
+        self, sources: Iterator[Given], prepare: Callable[[Given], Prepared]
+    ) -> Generator[list[Prepared]]:
+        """What `prepare` makes of each recording, in growing batches."""
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="preprocess")
 
-        def start(count: int) -> list[Future[PreparedSpeech | AlignCapError]]:
-            return [
-                pool.submit(self._prepare, source, rate_hz) for source in islice(sources, count)
-            ]
+        def start(count: int) -> list[Future[Prepared]]:
+            return [pool.submit(prepare, source) for source in islice(sources, count)]
 
         # Several threads that each wait for all threads of BLAS take four times as long.
         with threadpool_limits(1, user_api="blas"):
@@ -292,19 +359,21 @@ class Captioner:
                 batch = start(size)
                 while batch:
                     size = min(2 * size, LARGEST_BATCH)
-                    # The next batch is preprocessed while this one is captioned.
+                    # The next batch is preprocessed while this one is used.
                     following = start(size)
-                    prepared = [future.result() for future in batch]
-                    yield from self._generate(prepared, language, options)
+                    yield [future.result() for future in batch]
                     batch = following
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _prepare(self, source: object, rate_hz: int | None) -> PreparedSpeech | AlignCapError:
+    def _prepare(self, given: Source | Spoken) -> PreparedSpeech | AlignCapError:
+        source, baseline = given if isinstance(given, Spoken) else (given, None)
         try:
-            return self._preprocessor.prepare(recording(source, rate_hz))
+            speech = self._preprocessor.prepare(source, baseline)
         except AlignCapError as error:
             return error
+        warn_of_part(source, speech)
+        return speech
 
     def _generate(
         self,
@@ -313,7 +382,7 @@ class Captioner:
         options: runtimes.DecodeOptions,
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         """The captions of a batch, generated together; errors are handed on in their places."""
-        speech = [one for one in batch if isinstance(one, PreparedSpeech)]
+        speech = [one for one in batch if isinstance(one, PreparedSpeech) and not one.vocalization]
         inputs = [
             (
                 one.tokens,
@@ -328,6 +397,9 @@ class Captioner:
             if isinstance(one, AlignCapError):
                 yield one
                 continue
+            if one.vocalization is not None:
+                yield CaptionCandidates(one, ())
+                continue
             hypotheses = next(found)
             yield (
                 CaptionCandidates(one, hypotheses)
@@ -336,8 +408,16 @@ class Captioner:
             )
 
 
+def _in_memory(source: Source | Array, rate_hz: int | None) -> Source:
+    if not isinstance(source, np.ndarray):
+        return source
+    if rate_hz is None:
+        raise AudioError("an array of samples has no sampling rate of its own; give rate_hz")
+    return from_array(source, rate_hz)
+
+
 def load(
-    name: str | Path = "mini",
+    name: str | Path,
     *,
     runtime: str = "auto",
     beam_size: int = BEAM_SIZE,

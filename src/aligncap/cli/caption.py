@@ -201,7 +201,8 @@ def caption_records(
 
 COLUMNS = (
     *("file", "duration_s", "language", "caption", "clues", "emotion", "arousal", "valence"),
-    *("gender", "pitch", "loudness", "pace", "confidence", "model", "part_s", "candidates"),
+    *("gender", "pitch", "loudness", "pace", "confidence", "certainty", "second_emotion"),
+    *("vocalization", "unfamiliar", "model", "baseline", "part_s", "candidates"),
     *("error", "id", "speaker", "signature"),
 )
 """The columns of csv; a jsonl record has those of them that it has a value for, and the other
@@ -424,7 +425,11 @@ def format_record(record: Record, form: str, *, evidence: bool, colour: bool) ->
     if "part_s" in record:
         start, end = record["part_s"]
         length += f", of which {start:.1f} to {end:.1f} s are captioned"
-    lines = [f"{record['file']}  ({length})", f"  {record['caption']}"]
+    lines = [f"{record['file']}  ({length})", f"  {record['caption']}{doubt(record)}"]
+    if record["unfamiliar"]:
+        lines.append("  unlike anything that the model learnt from: do not rely on the caption")
+    if "baseline" in record:
+        lines.append(f"  {against(record['baseline'])}")
     lines += [f"  or: {other}" for other in record.get("candidates", ())]
     lines = [for_terminal(" ".join(line.split("\n"))) for line in lines]
     if evidence:
@@ -446,14 +451,40 @@ MARKS = {
 """Verdict → its mark, and the mark's colour on a terminal."""
 
 
+def doubt(record: Record) -> str:
+    """How sure the emotion or the vocalization is, where it is not: "  (likely: sad 52%)"; ""
+    where it is."""
+    if record["certainty"] in (None, "sure"):
+        return ""
+    rivals = (
+        ranked(record) if record["emotion"] else [(record["vocalization"], record["confidence"])]
+    )
+    shown = 2 if record["certainty"] == "unsure" or record["second_emotion"] else 1
+    shares = ", ".join(f"{label} {share:.0%}" for label, share in rivals[:shown])
+    return f"  ({record['certainty']}: {shares})"
+
+
+def against(baseline: Record) -> str:
+    """What a caption is relative to: "relative to speaker 03, 12 recordings"."""
+    if "reason" in baseline:
+        return f"no baseline of {baseline['source']}: {baseline['reason']}"
+    return f"relative to {baseline['source']}, {baseline['clips']} recordings"
+
+
+def ranked(record: Record) -> list[tuple[str, float]]:
+    """The emotions of a record with their probabilities, the likeliest first."""
+    return sorted(record["emotion"].items(), key=lambda item: -item[1])
+
+
 def csv_row(record: Record) -> list[str]:
     """A record as cells; clues as "word=verdict; …", emotions as "label=probability; …"."""
     cells = dict(record)
     if "clues" in record:
         cells["clues"] = "; ".join(f"{one['word']}={one['verdict']}" for one in record["clues"])
-    if "emotion" in record:
-        ranked = sorted(record["emotion"].items(), key=lambda item: -item[1])
-        cells["emotion"] = "; ".join(f"{label}={share:.2f}" for label, share in ranked)
+    if record.get("emotion"):
+        cells["emotion"] = "; ".join(f"{label}={share:.2f}" for label, share in ranked(record))
+    if "baseline" in record:
+        cells["baseline"] = "; ".join(f"{name}={it}" for name, it in record["baseline"].items())
     if "part_s" in record:
         cells["part_s"] = "{}-{}".format(*record["part_s"])
     if "candidates" in record:

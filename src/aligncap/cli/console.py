@@ -269,7 +269,8 @@ class Progress:
 
 NOT_KEPT = {
     *("file", "captions", "caption", "clues", "language", "emotion", "arousal", "valence"),
-    *("gender", "pitch", "loudness", "pace", "confidence", "model", "part_s", "candidates"),
+    *("gender", "pitch", "loudness", "pace", "confidence", "certainty", "second_emotion"),
+    *("vocalization", "unfamiliar", "model", "baseline", "part_s", "candidates"),
     *("error", "signature", "duration", "duration_s", "speech_s", "facts"),
 }
 """Columns of a manifest that a record of one of its recordings leaves out: it has values of its

@@ -9,9 +9,11 @@ from aligncap.clues.evidence import (
     audible_gender,
     heard_clue,
     heard_emotion,
+    heard_facts,
     judge,
     levels,
     measured_clues,
+    shown_gender,
 )
 from aligncap.clues.grammar import (
     acoustic_prompt,
@@ -37,8 +39,10 @@ __all__ = [
     "find_clues",
     "heard_clue",
     "heard_emotion",
+    "heard_facts",
     "judge",
     "levels",
     "measured_clues",
     "opposites",
+    "shown_gender",
 ]

@@ -1,16 +1,5 @@
-"""Evidence for clues: thresholds on the measured facts, verdicts, the clues the facts support; and
+"""Evidence for clues: verdicts by the scales of measured facts, the clues the facts support; and
 claims with their verdicts, the one definition that the metrics and the judges share.
-
-A scale runs over one fact. Between its two clear sides lies a neutral zone, and between zone and
-side a gap in which nothing is claimed:
-
-    low ≤ `low` < gap < `neutral` from … to > gap > `high` ≤ high
-         contradicts "high" at ≤ `against_high`     contradicts "low" at ≥ `against_low`
-
-`low < against_high ≤ against_low < high` keeps a claim from being supported and contradicted at
-once. The numbers are percentiles of the facts of the training corpora: captions are written and
-judged by the same ones, so a change asks for new captions. Loudness also depends on the recording
-level, and jitter is a weak proxy of trembling.
 
 The readout of a speech tokenizer's heads is a second source of clues: each head's weight vector
 stands for a clue word (retrieval in a joint speech-text space, decision 5).
@@ -29,6 +18,25 @@ from functools import cache
 from types import MappingProxyType
 
 from aligncap.clues.grammar import find_clues
+from aligncap.clues.scales import (
+    GENDER,
+    HARMONICITY,
+    INTONATION_RANGE,
+    INTONATION_SLOPE,
+    JITTER,
+    PACE,
+    PAUSES,
+    PITCH,
+    SCALES,
+    SLOPES,
+    TILT,
+    VOLUME,
+    VOLUME_RANGE,
+    VOLUME_SLOPE,
+    Scale,
+    measurement,
+    relative,
+)
 from aligncap.clues.vocabulary import clue_of, opposites, read_table
 from aligncap.errors import DataError
 from aligncap.storage import canonical_json, hash_of
@@ -39,114 +47,6 @@ CLAIM_CONFIDENCE = 0.5
 
 JUDGE_CONFIDENCE = 0.3
 """The confidence of a fact from which on it speaks for or against a claim."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
-    """A fact that runs from one meaning over a neutral one to another; "" where no word is."""
-
-    trait: str
-    fact: str
-    low_meaning: str
-    neutral_meaning: str
-    high_meaning: str
-    low: float
-    """At or below it, the low meaning is claimed."""
-    against_high: float
-    """At or below it, the high meaning is contradicted."""
-    neutral: tuple[float, float]
-    """Within it, the neutral meaning is claimed."""
-    against_low: float
-    """At or above it, the low meaning is contradicted."""
-    high: float
-    """At or above it, the high meaning is claimed."""
-    name: str
-    """The fact in words, for the user."""
-    unit: str = ""
-    """The unit in words, where the fact's own is a sign only."""
-    margin: float = 0.0
-    """How far beyond `low` or `high` the neutral meaning is contradicted."""
-    shortest_s: float = 0.0
-    """Speech shorter than this is not judged: a movement takes its time."""
-
-    def __post_init__(self) -> None:
-        steps = (self.low, self.neutral[0], self.neutral[1], self.high)
-        ordered = steps[0] < steps[1] <= steps[2] < steps[3] and self.margin >= 0
-        if not (ordered and self.low < self.against_high and self.against_low < self.high):
-            raise DataError(f"{self.trait} by {self.fact}: thresholds are out of order")
-        if not self.against_high <= self.against_low:
-            raise DataError(f"{self.trait} by {self.fact}: both sides contradicted at once")
-
-
-PITCH = Scale(
-    trait="pitch", fact="pitch_offset_st", name="median pitch",
-    low_meaning="low", neutral_meaning="normal", high_meaning="high",
-    low=-3.0, against_high=-0.5, neutral=(-0.5, 3.5), against_low=3.0, high=5.0, margin=1.0,
-)  # fmt: skip
-VOLUME = Scale(
-    trait="volume", fact="loudness_db", name="loudness",
-    low_meaning="quiet", neutral_meaning="normal", high_meaning="loud",
-    low=-30.0, against_high=-27.5, neutral=(-27.0, -22.0), against_low=-22.0, high=-19.5,
-    margin=2.0,
-)  # fmt: skip
-PACE = Scale(
-    trait="pace", fact="pace_syllables_per_s", name="pace", unit="syllables/s",
-    low_meaning="slow", neutral_meaning="normal", high_meaning="fast",
-    low=3.8, against_high=4.3, neutral=(4.3, 5.0), against_low=5.0, high=5.5, margin=0.3,
-)  # fmt: skip
-GENDER = Scale(
-    trait="gender", fact="female_probability", name="probability of a woman's voice",
-    low_meaning="male", neutral_meaning="", high_meaning="female",
-    low=0.05, against_high=0.06, neutral=(0.4, 0.6), against_low=0.94, high=0.95,
-)  # fmt: skip
-INTONATION_SLOPE = Scale(
-    trait="intonation", fact="pitch_slope_st_per_s", name="pitch slope",
-    low_meaning="falling", neutral_meaning="", high_meaning="rising",
-    low=-5.0, against_high=-2.0, neutral=(-2.5, 0.0), against_low=0.0, high=2.0, shortest_s=1.0,
-)  # fmt: skip
-INTONATION_RANGE = Scale(
-    trait="intonation", fact="pitch_range_st", name="pitch range",
-    low_meaning="flat", neutral_meaning="", high_meaning="varied",
-    low=4.2, against_high=5.5, neutral=(6.0, 9.0), against_low=9.5, high=12.0, shortest_s=1.0,
-)  # fmt: skip
-VOLUME_SLOPE = Scale(
-    trait="volume", fact="loudness_slope_db_per_s", name="loudness slope",
-    low_meaning="fading", neutral_meaning="", high_meaning="swelling",
-    low=-5.0, against_high=-2.0, neutral=(-2.5, 0.0), against_low=0.0, high=2.0, shortest_s=1.0,
-)  # fmt: skip
-VOLUME_RANGE = Scale(
-    trait="volume", fact="loudness_range_db", name="loudness range",
-    low_meaning="steady", neutral_meaning="", high_meaning="dynamic",
-    low=5.0, against_high=7.0, neutral=(7.5, 10.5), against_low=11.0, high=13.5, shortest_s=1.0,
-)  # fmt: skip
-PAUSES = Scale(
-    trait="pace", fact="pause_share", name="share of pauses",
-    low_meaning="fluent", neutral_meaning="", high_meaning="halting",
-    low=-0.01, against_high=0.05, neutral=(0.06, 0.12), against_low=0.13, high=0.2, shortest_s=1.0,
-)  # fmt: skip
-HARMONICITY = Scale(
-    trait="voice quality", fact="harmonicity_db", name="harmonicity",
-    low_meaning="hoarse", neutral_meaning="", high_meaning="clear",
-    low=7.0, against_high=8.5, neutral=(9.5, 11.5), against_low=12.5, high=14.0,
-)  # fmt: skip
-TILT = Scale(
-    trait="voice quality", fact="spectral_tilt_db_per_octave", name="spectral tilt",
-    low_meaning="dull", neutral_meaning="", high_meaning="bright",
-    low=-9.4, against_high=-8.2, neutral=(-8.0, -6.5), against_low=-6.0, high=-4.7,
-)  # fmt: skip
-JITTER = Scale(
-    trait="voice quality", fact="jitter", name="jitter",
-    low_meaning="steady", neutral_meaning="", high_meaning="trembling",
-    low=0.0055, against_high=0.007, neutral=(0.008, 0.011), against_low=0.0115, high=0.0145,
-)  # fmt: skip
-
-LEVELS = (PITCH, VOLUME, PACE, GENDER)
-"""What nearly every caption speaks of; named first when facts are put into words."""
-
-SLOPES = (INTONATION_SLOPE, VOLUME_SLOPE)
-MOVEMENTS = (*SLOPES, INTONATION_RANGE, VOLUME_RANGE, PAUSES)
-QUALITIES = (HARMONICITY, TILT, JITTER)
-SCALES = (*LEVELS, *MOVEMENTS, *QUALITIES)
 
 
 UNMEASURED = {
@@ -230,7 +130,7 @@ def _judge(clue: Clue, facts: Facts) -> Evidence:
     if clue.negated:
         evidence = _judge(replace(clue, negated=False), facts)
         return Evidence(clue, _DENIED[evidence.verdict], evidence.measurement)
-    scale = _scale_of(clue)
+    scale = _scale_of(clue, facts)
     if scale is None:
         reason = UNMEASURED.get(clue.trait, f"no measurement stands for {clue.trait}")
         return Evidence(clue, Verdict.CANNOT_TELL, reason)
@@ -248,11 +148,11 @@ _DENIED = {
 }
 
 
-def _scale_of(clue: Clue) -> Scale | None:
+def _scale_of(clue: Clue, facts: Facts) -> Scale | None:
     for scale in SCALES:
         names = (scale.low_meaning, scale.neutral_meaning, scale.high_meaning)
         if clue.trait == scale.trait and clue.meaning in names and clue.meaning:
-            return scale
+            return relative(scale, facts)
     return None
 
 
@@ -275,6 +175,7 @@ def _verdict(clue: Clue, scale: Scale, fact: Fact) -> Verdict:
 
 
 def _claimed(scale: Scale, facts: Facts) -> str | None:
+    scale = relative(scale, facts)
     fact = facts.by_name.get(scale.fact)
     if _unusable(scale, fact, facts, least=CLAIM_CONFIDENCE) or fact is None or fact.value is None:
         return None
@@ -300,25 +201,6 @@ def _unusable(scale: Scale, fact: Fact | None, facts: Facts, *, least: float) ->
     return ""
 
 
-def measurement(scale: Scale, fact: Fact, facts: Facts) -> str:
-    """A fact in words and units beside its yardstick: "pace 6.1 syllables/s (slow to 3.8, …)"."""
-    value = fact.value
-    assert value is not None, "a fact without a value has no measurement"
-    sides = f"({scale.low_meaning} to {scale.low:g}, {scale.high_meaning} from {scale.high:g})"
-    median = facts.by_name.get("pitch_median_hz")
-    if scale is PITCH and median is not None and median.value is not None:
-        side = "above" if value >= 0 else "below"
-        expected = median.value / 2 ** (value / 12)
-        return (
-            f"median pitch {median.value:.0f} Hz, {abs(value):.1f} st {side} the expected"
-            f" {expected:.0f} Hz {sides}"
-        )
-    digits = 3 if abs(value) < 0.1 else 2 if abs(value) < 1 else 1
-    return " ".join(
-        filter(None, (scale.name, f"{value:.{digits}f}", scale.unit or fact.unit, sides))
-    )
-
-
 SURE = 0.95
 """Probability from which on a gender is stated."""
 _LEAST_DOUBT = 0.01
@@ -333,13 +215,37 @@ def audible_gender(readout: Readout, facts: Facts) -> str | None:
 
     Taken as independent, their log-odds add up; where one is missing, the other decides alone.
     """
-    heads = readout.get("gender", {}).get("female")
-    fact = facts.by_name.get("female_probability")
-    probabilities = [heads, fact.value if fact else None]
-    odds = sum(_log_odds(chance) for chance in probabilities if chance is not None)
+    odds = _female_log_odds(readout, facts)
     if abs(odds) < _log_odds(SURE):
         return None
     return "female" if odds > 0 else "male"
+
+
+def heard_facts(readout: Readout, facts: Facts) -> Facts:
+    """The facts with the probability of a woman's voice that heads and measured voice give
+    together, where there are heads: what a stated gender is judged by."""
+    if "female" not in readout.get("gender", {}):
+        return facts
+    probability = 1 / (1 + math.exp(-_female_log_odds(readout, facts)))
+    measured = facts.by_name.get("female_probability")
+    heard_alone = measured is None or measured.value is None
+    source = "by the encoder" if heard_alone else "by encoder and signal"
+    joint = Fact("female_probability", probability, source, 1.0)
+    return replace(facts, by_name=MappingProxyType({**facts.by_name, joint.name: joint}))
+
+
+def _female_log_odds(readout: Readout, facts: Facts) -> float:
+    """Of a woman's voice, by heads and measured voice taken as independent."""
+    fact = facts.by_name.get("female_probability")
+    probabilities = [readout.get("gender", {}).get("female"), fact.value if fact else None]
+    return sum(_log_odds(chance) for chance in probabilities if chance is not None)
+
+
+def shown_gender(facts: Facts) -> str | None:
+    """The gender that evidence would support; None where it cannot tell."""
+    stated = (clue_of("gender", meaning) for meaning in ("female", "male"))
+    found = (one.clue.meaning for one in judge(stated, facts) if one.verdict is Verdict.SUPPORTED)
+    return next(found, None)
 
 
 CERTAINTIES = ("sure", "likely", "unsure")
@@ -377,11 +283,17 @@ def heard_emotion(probabilities: Mapping[str, float]) -> HeardEmotion:
         raise DataError("no emotion has a probability; give at least one")
     first, *others = sorted(probabilities, key=lambda name: -probabilities[name])
     chance = probabilities[first]
-    certainty = "sure" if chance >= SURE_FROM else "likely" if chance >= LIKELY_FROM else "unsure"
     second = others[0] if others and probabilities[others[0]] >= MIXED_FROM else None
     if second is not None and chance - probabilities[second] > MIXED_WITHIN + 1e-9:
         second = None
-    return HeardEmotion(first, second, certainty)
+    return HeardEmotion(first, second, certainty_of(chance))
+
+
+def certainty_of(probability: float) -> str:
+    """How certain something of this probability is: one of CERTAINTIES."""
+    if probability >= SURE_FROM:
+        return "sure"
+    return "likely" if probability >= LIKELY_FROM else "unsure"
 
 
 _HEARD_AS: Mapping[str, Mapping[str, str]] = MappingProxyType(

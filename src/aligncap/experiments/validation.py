@@ -342,7 +342,10 @@ def emotion_table(
         truth = [str(row.utterance.emotion) for row in rows]
         named = [row.emotion for row in rows]
         lines.append(emotion_row(corpus, f"{model}, named in its caption", len(rows), truth, named))
-        likeliest = [max(row.caption.emotion, key=row.caption.emotion.__getitem__) for row in rows]
+        likeliest = [
+            max(row.caption.emotion, key=row.caption.emotion.__getitem__, default="")
+            for row in rows
+        ]
         lines.append(
             emotion_row(corpus, f"{model}, likeliest emotion", len(rows), truth, [*likeliest])
         )

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.audio import speech_activity
-from aligncap.prosody.pitch import PitchTrack, once_per_waveform, pitch_track
-from aligncap.values import RATE_HZ, Fact, Facts, Samples, Waveform
+from aligncap.prosody.pitch import PitchTrack, pitch_track
+from aligncap.values import RATE_HZ, Fact, Facts, Samples, Waveform, once_per_waveform
 
 HOP = RATE_HZ // 100
 """Samples from one frame to the next: 10 ms."""

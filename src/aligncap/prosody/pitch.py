@@ -4,11 +4,7 @@ After Boersma (1993): single frames make octave errors, so several peaks of a fr
 autocorrelation are kept, and dynamic programming picks one each, or none.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +19,9 @@ from aligncap.audio.activity import (
     correlations,
 )
 from aligncap.errors import DataError
-from aligncap.values import Waveform
+from aligncap.values import Waveform, once_per_waveform
 
-__all__ = ["CEILING_HZ", "FLOOR_HZ", "HOP_S", "PitchTrack", "once_per_waveform", "pitch_track"]
-
-T = TypeVar("T")
+__all__ = ["CEILING_HZ", "FLOOR_HZ", "HOP_S", "PitchTrack", "pitch_track"]
 
 _CANDIDATES = 5
 _OCTAVE_COST = 0.05  # five times Boersma's: real rooms and codecs favour long periods
@@ -74,20 +68,6 @@ class _Candidates:
     """Shape [frames, 1 + candidates]; -1 where there is none."""
     loudest: Floats
     """Largest amplitude of each frame; shape [frames]."""
-
-
-def once_per_waveform(function: Callable[[Waveform], T]) -> Callable[[Waveform], T]:
-    """The function with its result kept while the waveform lives: the measured facts and the
-    speech encoder need the same pitch and spectrum."""
-    results: WeakKeyDictionary[Waveform, T] = WeakKeyDictionary()
-
-    @wraps(function)
-    def remembered(waveform: Waveform) -> T:
-        if waveform not in results:
-            results[waveform] = function(waveform)
-        return results[waveform]
-
-    return remembered
 
 
 @once_per_waveform

@@ -116,10 +116,12 @@ def _value(control: Control, segments: Sequence[Segment]) -> Json:
     if control.kind == "TextArea":
         return {"text": [one["caption"] for one in segments]}
     named = {value.strip().lower(): value for value in control.values}
+    # A segment without words has no emotion.
+    emotions = [one["emotion"] for one in segments if one["emotion"]]
     heard = {
-        name: sum(one["emotion"].get(name, 0.0) for one in segments)
+        name: sum(one.get(name, 0.0) for one in emotions)
         for name in EMOTIONS
-        if name in named
+        if name in named and emotions
     }
     if heard:
         chosen = named[max(heard, key=lambda name: heard[name])]

@@ -432,7 +432,8 @@ def as_transcription(caption: Caption, form: str) -> Response:
 
 
 SEGMENT_KEYS = ("emotion", "arousal", "valence", "gender", "pitch", "loudness", "pace",
-                "confidence", "clues")  # fmt: skip
+                "confidence", "certainty", "second_emotion", "vocalization", "unfamiliar",
+                "clues")  # fmt: skip
 """What a segment of verbose_json has beyond OpenAI's keys."""
 
 

@@ -1,28 +1,39 @@
-"""The built-in speech tokenizer: features, their normalisation, and the encoder in ONNX Runtime.
+"""The built-in speech tokenizer: an encoder in ONNX Runtime, and the features that it is given.
 
-Measured features (`Features`) are what training augments; `encoder_input` normalises them to the
-encoder's input, the same way in training and captioning. No torch is needed.
+`WhisperTokenizer` gives its encoder Whisper's spectrogram, and how the speaker usually sounds.
+`ProsodyTokenizer`, the first one, measures features (`Features`), which its training augments, and
+normalises them (`encoder_input`), the same way in training and captioning. No torch is needed.
 """
 
 import ctypes
 import math
 import os
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aligncap.errors import MissingModelError
+from aligncap.audio import speech_activity
+from aligncap.errors import AudioError, MissingModelError
 from aligncap.foreign import AGAIN, check_regular, reading
 from aligncap.prosody.measurement import MELS, log_mel
 from aligncap.prosody.pitch import pitch_track
 from aligncap.storage import hash_of_file
-from aligncap.values import EMOTIONS, SpeechTokens, Waveform
+from aligncap.values import (
+    EMOTIONS,
+    RATE_HZ,
+    VOCALIZATIONS,
+    Samples,
+    SpeechTokens,
+    Vector,
+    Waveform,
+)
 
 FRAMES_A_TOKEN = 8
 """10 ms frames that become one speech token: 12.5 tokens a second."""
@@ -164,8 +175,46 @@ CODEBOOK_SIZE = "codebook_size"
 """The key of the exported encoder's metadata that says how many entries its codebook has."""
 
 
+CODEBOOKS = "codebooks"
+"""The key that says how many codebooks it has; one, where it says nothing."""
+
 ONNX_INPUTS = ("views", "prosody", "heard")
-"""Names of the exported encoder's inputs, in the order of `PaddedInput`."""
+"""Names of the first encoder's inputs, in the order of `PaddedInput`."""
+
+WHISPER_MELS = 80
+WHISPER_HOP, WHISPER_WINDOW = 160, 400
+LONGEST_FRAMES = 3000
+"""Frames that Whisper has positions for: 30 s."""
+SHORTEST_SAMPLES = 2 * FRAMES_A_TOKEN * WHISPER_HOP
+"""A shorter waveform is padded with silence, to two tokens."""
+_LEAST_S = 0.1
+
+
+@cache
+def whisper_mel_filters() -> Floats:
+    """Slaney's triangles, [80, 201]: linear below 1 kHz, logarithmic above, of equal area."""
+
+    def to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+    top = 15 + 27 * math.log(RATE_HZ / 2000) / math.log(6.4)
+    edges = to_hz(np.linspace(0.0, top, WHISPER_MELS + 2))
+    bins = np.fft.rfftfreq(WHISPER_WINDOW, 1 / RATE_HZ)
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
+    return np.asarray(np.maximum(triangles, 0.0) * 2 / (high - low), np.float32)
+
+
+def whisper_log_mel(samples: Samples) -> Floats:
+    """Whisper's log-mel spectrogram of 16 kHz samples, [frames, 80]: at most 80 dB below the
+    loudest band, and level with it at (0 + 4) / 4 for a full-scale one."""
+    padding = np.pad(samples, WHISPER_WINDOW // 2, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padding, WHISPER_WINDOW)[::WHISPER_HOP][:-1]
+    hann = np.hanning(WHISPER_WINDOW + 1)[:-1].astype(np.float32)
+    spectrum = np.fft.rfft(windows * hann, axis=1)
+    power = np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)
+    levels = np.log10(np.maximum(power @ whisper_mel_filters().T, 1e-10))
+    return np.asarray((np.maximum(levels, levels.max() - 8.0) + 4.0) / 4.0, np.float32)
 
 
 def leave_threads_alone() -> None:
@@ -231,67 +280,128 @@ def _check_message(data: memoryview, parts: Tree) -> None:
         place += size
 
 
-class BuiltinTokenizer:
-    """12.5 tokens a second from one codebook, and the readout of the encoder's heads."""
+class BuiltinTokenizer(ABC):
+    """The speech tokens of an exported encoder, and the readout of its heads."""
 
+    INPUTS: ClassVar[tuple[str, ...]]
+    """Names of the encoder's inputs."""
     name = "builtin"
     frame_rate_hz = 100 / FRAMES_A_TOKEN
-    codebooks = 1
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
-        check_onnx(path)
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Idle threads that spin would take the cores from the language model.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self._path = path
-        with reading(path, hint=AGAIN):
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-            names = tuple(one.name for one in self._session.get_inputs())
-            if names != ONNX_INPUTS:
-                raise ValueError(f"its inputs are {', '.join(names)[:80]}")
-            metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-            self.codebook_size = int(metadata[CODEBOOK_SIZE])
-        # With one thread the session itself is usable in a child.
-        os.register_at_fork(after_in_child=leave_threads_alone)
-        # Whatever does not fit inside of it shows when it is run.
-        silence = np.zeros((VIEWS, 2 * FRAMES_A_TOKEN, MELS), dtype=np.float32)
-        self._run(padded(EncoderInput(silence, silence[0, :, :PROSODY])))
+    def __init__(self, path: Path, session: Any) -> None:
+        """`session` is the file at `path` in ONNX Runtime."""
+        self._path, self._session = path, session
+        metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        self.codebook_size = int(metadata[CODEBOOK_SIZE])
+        self.codebooks = int(metadata.get(CODEBOOKS, "1"))
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the weights."""
         return hash_of_file(self._path)
 
+    @abstractmethod
+    def encode(self, waveform: Waveform) -> SpeechTokens:
+        """The tokens and the readout of one utterance."""
+
+    def _run(self, **inputs: Floats) -> dict[str, NDArray[Any]]:
+        """The encoder's outputs by name; ValueError where they are no codes and numbers."""
+        names = [one.name for one in self._session.get_outputs()]
+        found = dict(zip(names, self._session.run(None, inputs), strict=True))
+        codes = found["codes"]
+        if codes.ndim != 2 or len(codes) != self.codebooks or codes.dtype.kind != "i":
+            raise ValueError(f"gives codes of shape {codes.shape}")
+        if not all(np.isfinite(one).all() for one in found.values()):
+            raise ValueError("gives numbers that are not finite")
+        return found
+
+    def _check(self, codes: NDArray[Any]) -> None:
+        if not codes.size or not 0 <= codes.min() <= codes.max() < self.codebook_size:
+            raise ValueError("gives codes that are not in its codebook")
+
+
+class ProsodyTokenizer(BuiltinTokenizer):
+    """The first encoder: normalised spectrograms and pitch in, one codebook."""
+
+    INPUTS = ONNX_INPUTS
+
+    def __init__(self, path: Path, session: Any) -> None:
+        super().__init__(path, session)
+        # Whatever does not fit inside of it shows when it is run.
+        silence = np.zeros((VIEWS, 2 * FRAMES_A_TOKEN, MELS), dtype=np.float32)
+        self._encode(padded(EncoderInput(silence, silence[0, :, :PROSODY])))
+
     def encode(self, waveform: Waveform) -> SpeechTokens:
         """The tokens of one utterance; `readout` has "emotion" and "gender" probabilities and
         "pace" in syllables a second."""
-        return self._run(padded(encoder_input(measure_features(waveform))))
+        return self._encode(padded(encoder_input(measure_features(waveform))))
 
-    def _run(self, inputs: PaddedInput) -> SpeechTokens:
+    def _encode(self, inputs: PaddedInput) -> SpeechTokens:
         batch = {name: part[None] for name, part in zip(ONNX_INPUTS, inputs, strict=True)}
         with reading(self._path, hint=AGAIN):
-            codes, emotion, female, pace = self._session.run(None, batch)
-            codes = codes[:, : inputs.tokens]
-            if codes.shape != (1, inputs.tokens) or codes.dtype.kind != "i":
+            found = self._run(**batch)
+            codes = found["codes"][:, : inputs.tokens]
+            self._check(codes)
+            if codes.shape[1] != inputs.tokens:
                 raise ValueError(f"gives codes of shape {codes.shape}")
-            if not 0 <= codes.min() <= codes.max() < self.codebook_size:
-                raise ValueError("gives codes that are not in its codebook")
-            if not all(np.isfinite(one).all() for one in (emotion, female, pace)):
-                raise ValueError("gives numbers that are not finite")
-            return read_tokens(codes, emotion[0], float(female[0]), float(pace[0]))
+            female, pace = float(found["female"][0]), float(found["pace"][0])
+            return read_tokens(codes, found["emotion"][0], female, pace)
+
+
+class WhisperTokenizer(BuiltinTokenizer):
+    """The encoder that began as the lower layers of Whisper: Whisper's spectrogram and, where it
+    is known, the speaker's baseline in; one or more codebooks."""
+
+    INPUTS = ("mel", "baseline", "based")
+
+    def __init__(self, path: Path, session: Any) -> None:
+        super().__init__(path, session)
+        self._width = int(session.get_inputs()[1].shape[1])
+        """Numbers of a vector."""
+        self._encode(whisper_log_mel(np.zeros(SHORTEST_SAMPLES, dtype=np.float32)), None, 1.0)
+
+    def encode(self, waveform: Waveform, baseline: Vector | None = None) -> SpeechTokens:
+        """The tokens of one utterance, and its vector; `readout` has the probabilities of
+        "emotion", "gender" and "vocalization", "pace" in syllables a second, "arousal" from -1 to
+        1, and "novelty" from 0 to 1. `baseline` is the mean vector of the speaker.
+
+        Raises AudioError where it is longer than the encoder has positions for.
+        """
+        samples = waveform.samples
+        missing = max(0, SHORTEST_SAMPLES - len(samples))
+        mel = whisper_log_mel(np.pad(samples, (0, missing)))
+        if len(mel) > LONGEST_FRAMES:
+            raise AudioError(
+                f"{waveform.source}: {waveform.duration_s:.0f} s are too long for this encoder; "
+                f"cut it to {LONGEST_FRAMES // 100} s"
+            )
+        speech_s = sum(end - start for start, end in speech_activity(waveform))
+        return self._encode(mel, baseline, speech_s or waveform.duration_s)
+
+    def _encode(self, mel: Floats, baseline: Vector | None, speech_s: float) -> SpeechTokens:
+        vector = np.zeros(self._width, np.float32) if baseline is None else baseline
+        based = np.array([baseline is not None], np.float32)
+        with reading(self._path, hint=AGAIN):
+            found = self._run(mel=mel[None], baseline=vector[None], based=based)
+            self._check(found["codes"])
+            female = float(found["female"][0])
+            pace = float(found["syllables"][0]) / max(speech_s, _LEAST_S)
+            tokens = read_tokens(found["codes"], found["emotion"][0], female, pace)
+            sounds = map(float, found["vocalization"][0])
+            readout = {
+                **tokens.readout,
+                "vocalization": dict(zip(VOCALIZATIONS, sounds, strict=True)),
+                "arousal": {"level": float(found["arousal"][0])},
+                "novelty": {"score": float(found["novelty"][0])},
+            }
+            return SpeechTokens(tokens.codes, readout, np.array(found["vector"][0], np.float32))
 
 
 def read_tokens(
-    codes: ArrayLike, emotion: Sequence[float], female: float, pace: float
+    codes: ArrayLike, emotion: Iterable[float], female: float, pace: float
 ) -> SpeechTokens:
-    """Codes [1, tokens] with a readout of the heads: `emotion` probabilities [8] in the order of
-    EMOTIONS, the probability of a female voice, and the pace in syllables a second."""
+    """Codes [codebooks, tokens] with a readout of the heads: `emotion` probabilities [8] in the
+    order of EMOTIONS, the probability of a female voice, and the pace in syllables a second."""
     return SpeechTokens(
         np.asarray(codes, dtype=np.int64),
         {
@@ -300,6 +410,29 @@ def read_tokens(
             "pace": {"syllables_per_s": pace},
         },
     )
+
+
+def _open_session(path: Path, threads: int) -> BuiltinTokenizer:
+    """The tokenizer of an encoder, by its inputs' names; DataError where it is none."""
+    check_onnx(path)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Idle threads that spin would take the cores from the language model.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    with reading(path, hint=AGAIN):
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        names = tuple(one.name for one in session.get_inputs())
+        for form in (WhisperTokenizer, ProsodyTokenizer):
+            if names == form.INPUTS:
+                # With one thread the session itself is usable in a child.
+                os.register_at_fork(after_in_child=leave_threads_alone)
+                return form(path, session)
+        raise ValueError(f"its inputs are {', '.join(names)[:80]}")
 
 
 def open_builtin(path: str | Path | None = None, *, threads: int = 1) -> BuiltinTokenizer:
@@ -315,4 +448,4 @@ def open_builtin(path: str | Path | None = None, *, threads: int = 1) -> Builtin
             f"{file}: no such speech encoder; give the folder of an exported model, or train one: "
             "aligncap train recipes/mini/encoder.toml"
         )
-    return BuiltinTokenizer(file, threads=threads)
+    return _open_session(file, threads)
