@@ -261,6 +261,16 @@ class Baseline:
         return record
 
 
+class Picture(Protocol):
+    """Draws a caption with the recording it is of."""
+
+    def html(self, caption: "Caption") -> str:
+        """As a notebook shows it."""
+
+    def figure(self, caption: "Caption") -> Any:
+        """As a figure of matplotlib."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
     """A caption of one utterance, its evidence, and what was estimated of the voice."""
@@ -308,8 +318,24 @@ class Caption:
     baseline: Baseline | None = None
     """What it was judged against, where a baseline was asked for."""
 
+    picture: Picture | None = field(default=None, repr=False, compare=False)
+    """Draws it, where `Captioner.caption` was given a recording or a list of them."""
+
     def __str__(self) -> str:
         return self.text
+
+    def _repr_html_(self) -> str | None:
+        return self.picture.html(self) if self.picture else None
+
+    def plot(self) -> Any:
+        """Waveform, pitch and loudness under the caption, as a figure of matplotlib.
+
+        Raises DataError where the caption does not know its recording, AudioError where that is
+        gone, MissingModelError without matplotlib.
+        """
+        if self.picture is None:
+            raise DataError("caption: its recording is not known; make it by captioner.caption(…)")
+        return self.picture.figure(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values, as `aligncap caption` writes it; `part_s` only where the

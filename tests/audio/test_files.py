@@ -194,6 +194,7 @@ class TestArrays:
         left, right = (TONE + 0.02 * noise(1, seed=seed) for seed in (1, 2))
         made = from_array(np.stack([left, right], axis=1), RATE_HZ)
         assert made.samples == pytest.approx((left + right) / 2, abs=1e-3)
+        assert np.array_equal(from_array(np.stack([left, right]), RATE_HZ).samples, made.samples)
 
     @pytest.mark.parametrize(
         ("samples", "expected"),
@@ -214,7 +215,7 @@ class TestArrays:
             (np.zeros((2, 3, 4)), RATE_HZ, "shape"),
             (np.zeros(5, dtype=complex), RATE_HZ, "complex"),
             (np.array(["a"]), RATE_HZ, "real numbers"),
-            (np.zeros((2, 48_000)), RATE_HZ, "transposed"),
+            (np.zeros((80, 48_000)), RATE_HZ, "80 channels of 48000"),
             (np.array([0.0, np.nan]), RATE_HZ, "NaN"),
             (np.array([0.0, -np.inf]), RATE_HZ, "infinite"),
             (np.full(5, 20_000.0), RATE_HZ, "reach 20000"),

@@ -2,5 +2,14 @@
 
 from aligncap.audio.activity import level_db, speech_activity
 from aligncap.audio.files import from_array, load, load_bytes
+from aligncap.audio.sources import Recording, recording
 
-__all__ = ["from_array", "level_db", "load", "load_bytes", "speech_activity"]
+__all__ = [
+    "Recording",
+    "from_array",
+    "level_db",
+    "load",
+    "load_bytes",
+    "recording",
+    "speech_activity",
+]

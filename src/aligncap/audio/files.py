@@ -257,13 +257,15 @@ _MOST_CHANNELS = 64
 
 
 def from_array(samples: NDArray[np.generic], rate_hz: int) -> Waveform:
-    """Samples in memory as a waveform: [time] or [time, channels], of any rate.
+    """Samples in memory as a waveform: [time], [time, channels] or [channels, time], of any rate.
 
     Floating-point samples are in [-1, 1]; whole numbers are scaled by the range of their type.
     Raises AudioError for samples that are empty, not real, not finite, of a third dimension, far
     beyond full scale, or longer than an hour.
     """
     array = np.asarray(samples)
+    if array.ndim == 2 and array.shape[0] < array.shape[1]:  # no recording has so many channels
+        array = array.T
     _refuse(array, rate_hz)
     scaled = _as_float(array)
     if not np.isfinite(scaled).all():
@@ -282,14 +284,14 @@ def _refuse(array: NDArray[np.generic], rate_hz: int) -> None:
     if array.ndim not in (1, 2) or array.dtype.kind not in "fiu":
         raise AudioError(
             f"array: type {array.dtype}, shape {list(array.shape)}; "
-            "give real numbers of shape [time] or [time, channels]"
+            "give real numbers of shape [time], [time, channels] or [channels, time]"
         )
     if array.size == 0:
         raise AudioError("array: holds no samples; give at least one")
     if array.ndim == 2 and array.shape[1] > _MOST_CHANNELS:
         raise AudioError(
             f"array: {array.shape[1]} channels of {array.shape[0]} samples; "
-            "give shape [time, channels] (transposed)"
+            f"give at most {_MOST_CHANNELS}"
         )
     if not _LOWEST_RATE_HZ <= rate_hz <= _HIGHEST_RATE_HZ:
         raise AudioError(

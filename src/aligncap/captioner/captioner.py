@@ -13,28 +13,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
-import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from aligncap.audio import from_array
+from aligncap.audio import Recording, recording
+from aligncap.audio.sources import held, is_recording, several
 from aligncap.captioner import checkpoint, runtimes
-from aligncap.captioner.preparing import (
-    PreparedSpeech,
-    Preprocessor,
-    Source,
-    Spoken,
-    warn_of_part,
-)
+from aligncap.captioner.drawing import Drawing
+from aligncap.captioner.preparing import PreparedSpeech, Preprocessor, Spoken, warn_of_part
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
 from aligncap.captioner.record import CaptionHypothesis, build_caption
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import (
     AlignCapError,
-    AudioError,
     DataError,
     MissingModelError,
     NoSpeechError,
@@ -45,8 +38,6 @@ from aligncap.prosody.baseline import Measured, baseline_of, baselines_of
 from aligncap.tokenizers import open_tokenizer
 from aligncap.values import Baseline, Caption, SpeechTokenizer, SpeechTokens, Verdict, Waveform
 
-Array = NDArray[np.generic]
-SourceT = TypeVar("SourceT", bound=Source | Array)
 Given = TypeVar("Given")
 Prepared = TypeVar("Prepared")
 
@@ -178,9 +169,9 @@ class Captioner:
         return self._again, (), {"options": self.options}
 
     @overload
-    def caption(
+    def caption(  # type: ignore[overload-overlap]
         self,
-        source: Source | Array,
+        source: Recording,
         *,
         rate_hz: int | None = None,
         language: str = "en",
@@ -192,7 +183,7 @@ class Captioner:
     @overload
     def caption(
         self,
-        source: list[SourceT] | tuple[SourceT, ...],
+        source: Iterable[Recording],
         *,
         rate_hz: int | None = None,
         language: str = "en",
@@ -203,7 +194,7 @@ class Captioner:
 
     def caption(
         self,
-        source: Source | Array | list[SourceT] | tuple[SourceT, ...],
+        source: Recording | Iterable[Recording],
         *,
         rate_hz: int | None = None,
         language: str = "en",
@@ -213,50 +204,59 @@ class Captioner:
     ) -> Caption | list[Caption]:
         """The caption of a recording, or those of several in their order.
 
-        A recording is a file, a Waveform, or an array of samples ([time] or [time, channels])
-        together with `rate_hz`. With `candidates` above 1, the record holds other captions too.
-        With a `baseline` of the speaker, it says how they sound relative to that.
+        A recording is a path; the bytes of a sound file, or one opened for reading; a Waveform; an
+        array or tensor of samples ([time], [time, channels] or [channels, time]) together with
+        `rate_hz`; or a dict with `array` and `sampling_rate`, as Hugging Face's datasets have it.
+        Several are a list, a generator or a dataset of any of them.
+        With `candidates` above 1, the record holds other captions too. With a `baseline` of the
+        speaker, what is high, loud or fast is relative to that.
         Raises AudioError for a recording that cannot be read, NoSpeechError where it has no speech,
         UnknownNameError for a language it does not write: the first (`caption_many` goes on).
         """
-        several = source if isinstance(source, list | tuple) else [source]
-        captions = []
+        one = is_recording(source)
+        sources = [source] if one else several(source)
+        # What a generator or a dataset gives is not kept: it may be more than fits into memory.
+        kept = list(map(held, sources)) if isinstance(sources, list | tuple) else None
+        captions: list[Caption] = []
         for outcome in self.caption_many(
-            [Spoken(_in_memory(item, rate_hz), baseline) for item in several],
+            sources if kept is None else kept,
+            rate_hz=rate_hz,
             language=language,
             candidates=candidates,
             evidence=evidence,
+            baseline=baseline,
         ):
             if isinstance(outcome, AlignCapError):
                 raise outcome
-            captions.append(outcome)
-        return captions if isinstance(source, list | tuple) else captions[0]
+            picture = Drawing(kept[len(captions)], rate_hz) if kept else None
+            captions.append(replace(outcome, picture=picture))
+        return captions[0] if one else captions
 
     def baseline(
         self,
-        recordings: list[SourceT] | tuple[SourceT, ...] | Source | Array,
+        recordings: Recording | Iterable[Recording],
         *,
         rate_hz: int | None = None,
     ) -> Baseline:
         """How a speaker usually sounds, from recordings of theirs: neutral speech at best, with the
-        microphone of what is to be captioned.
+        microphone of what is to be captioned. Recordings and `rate_hz` are as `caption` takes them.
 
         Raises the first recording's error, NoSpeechError where one holds no words.
         """
-        several = recordings if isinstance(recordings, list | tuple) else [recordings]
-        if not several:
-            raise DataError("a baseline needs at least one recording")
         measured = []
-        for found in self._measure_many(_in_memory(item, rate_hz) for item in several):
+        sources = [recordings] if is_recording(recordings) else several(recordings)
+        for found in self._measure_many(sources, rate_hz):
             if isinstance(found, AlignCapError):
                 raise found
             measured.append(found)
-        source = f"{len(several)} recording{'s' * (len(several) > 1)}"
+        if not measured:
+            raise DataError("a baseline needs at least one recording")
+        source = f"{len(measured)} recording{'s' * (len(measured) > 1)}"
         return baseline_of(measured, source, tokenizer=self._preprocessor.tokenizer.fingerprint)
 
     def baselines(
         self,
-        recordings: Iterable[Source],
+        recordings: Iterable[Any],
         speakers: Sequence[str | None],
         *,
         kind: str = "speaker",
@@ -272,40 +272,50 @@ class Captioner:
         fingerprint = self._preprocessor.tokenizer.fingerprint
         return baselines_of(measured, speakers, kind=kind, tokenizer=fingerprint)
 
-    def _measure_many(self, sources: Iterable[Source]) -> Iterator[Measured | AlignCapError]:
-        for batch in self._batches(iter(sources), self._measure):
-            yield from batch
+    def _measure_many(
+        self, sources: Iterable[object], rate_hz: int | None = None
+    ) -> Iterator[Measured | AlignCapError]:
+        measure = partial(self._measure, rate_hz=rate_hz)
+        with closing(self._batches(map(held, sources), measure)) as batches:
+            for batch in batches:
+                yield from batch
 
-    def _measure(self, source: Source) -> Measured | AlignCapError:
+    def _measure(self, source: object, rate_hz: int | None) -> Measured | AlignCapError:
         try:
-            speech = self._preprocessor.prepare(source)
+            found = recording(source, rate_hz)
+            speech = self._preprocessor.prepare(found)
         except AlignCapError as error:
             return error
         if speech.vocalization is not None:
-            name = source.source if isinstance(source, Waveform) else source
+            name = found.source if isinstance(found, Waveform) else found
             return NoSpeechError(f"{name}: holds {speech.vocalization}, no words")
         return speech.facts, speech.tokens.vector
 
     def caption_many(
         self,
-        sources: Iterable[Source | Spoken],
+        sources: Iterable[Any],
         *,
+        rate_hz: int | None = None,
         language: str = "en",
         candidates: int = 1,
         evidence: bool = True,
+        baseline: Baseline | None = None,
     ) -> Iterator[Caption | AlignCapError]:
         """For each recording its caption or its error, in order, as they are ready.
 
-        A `Spoken` is a recording with the baseline of its speaker. `sources` is read a little
-        ahead: some are preprocessed while others are captioned, in batches that grow from a few to
-        `LARGEST_BATCH`, so that the first caption comes soon.
+        Recordings, `rate_hz` and `baseline` are as `caption` takes them; a `Spoken` is a recording
+        with a baseline of its own.
+        `sources` is read a little ahead: some are preprocessed while others are captioned, in
+        batches that grow from a few to `LARGEST_BATCH`, so that the first caption comes soon.
         """
         if candidates < 1:
             raise RecipeError(f"candidates is {candidates}, must be at least 1")
         # All beams are returned: the emotions they name together give the confidence.
         beams = max(self.options.beam_size, candidates)
         options = replace(self.options, beam_size=beams, captions=beams)
-        outcomes = self.generate_many(sources, language=language, options=options)
+        if baseline is not None:
+            sources = (Spoken(held(one), baseline) for one in sources)
+        outcomes = self.generate_many(sources, rate_hz=rate_hz, language=language, options=options)
         return (
             one
             if isinstance(one, AlignCapError)
@@ -322,8 +332,9 @@ class Captioner:
 
     def generate_many(
         self,
-        sources: Iterable[Source | Spoken],
+        sources: Iterable[Any],
         *,
+        rate_hz: int | None = None,
         language: str,
         options: runtimes.DecodeOptions,
     ) -> Iterator[CaptionCandidates | AlignCapError]:
@@ -334,12 +345,17 @@ class Captioner:
         """
         if language not in self.meta.languages:
             raise UnknownNameError("caption language", language, self.meta.languages)
-        return self._stream(iter(sources), language, options)
+        return self._stream(map(held, sources), rate_hz, language, options)
 
     def _stream(
-        self, sources: Iterator[Source | Spoken], language: str, options: runtimes.DecodeOptions
+        self,
+        sources: Iterator[object],
+        rate_hz: int | None,
+        language: str,
+        options: runtimes.DecodeOptions,
     ) -> Iterator[CaptionCandidates | AlignCapError]:
-        with closing(self._batches(sources, self._prepare)) as batches:
+        prepare = partial(self._prepare, rate_hz=rate_hz)
+        with closing(self._batches(sources, prepare)) as batches:
             for batch in batches:
                 yield from self._generate(batch, language, options)
 
@@ -366,13 +382,14 @@ class Captioner:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _prepare(self, given: Source | Spoken) -> PreparedSpeech | AlignCapError:
+    def _prepare(self, given: object, rate_hz: int | None) -> PreparedSpeech | AlignCapError:
         source, baseline = given if isinstance(given, Spoken) else (given, None)
         try:
-            speech = self._preprocessor.prepare(source, baseline)
+            found = recording(source, rate_hz)
+            speech = self._preprocessor.prepare(found, baseline)
         except AlignCapError as error:
             return error
-        warn_of_part(source, speech)
+        warn_of_part(found, speech)
         return speech
 
     def _generate(
@@ -408,16 +425,8 @@ class Captioner:
             )
 
 
-def _in_memory(source: Source | Array, rate_hz: int | None) -> Source:
-    if not isinstance(source, np.ndarray):
-        return source
-    if rate_hz is None:
-        raise AudioError("an array of samples has no sampling rate of its own; give rate_hz")
-    return from_array(source, rate_hz)
-
-
 def load(
-    name: str | Path,
+    name: str | Path = "mini",
     *,
     runtime: str = "auto",
     beam_size: int = BEAM_SIZE,

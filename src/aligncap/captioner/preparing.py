@@ -26,14 +26,12 @@ from aligncap.values import (
 
 LOG = logging.getLogger(__name__)
 
-Source = str | Path | Waveform
-"""A recording: a file, or a waveform in memory."""
-
 
 class Spoken(NamedTuple):
     """A recording, and how its speaker usually sounds."""
 
-    source: Source
+    source: object
+    """As `Captioner.caption` takes one."""
     baseline: Baseline | None
 
 
@@ -78,13 +76,13 @@ class Preprocessor:
     max_speech_s: float
     """Of a longer recording, only the window of this length with most speech is captioned."""
 
-    def prepare(self, source: Source, baseline: Baseline | None = None) -> PreparedSpeech:
+    def prepare(self, source: Path | Waveform, baseline: Baseline | None = None) -> PreparedSpeech:
         """Facts and tokens of a file or waveform, relative to the speaker's baseline if given.
 
         Raises AudioError where it cannot be read, NoSpeechError where it has no speech, DataError
         where the baseline is of another tokenizer.
         """
-        waveform = source if isinstance(source, Waveform) else load_audio(Path(source))
+        waveform = source if isinstance(source, Waveform) else load_audio(source)
         part_s, part = None, waveform
         if waveform.duration_s > self.max_speech_s:
             part_s = densest_window(
@@ -112,7 +110,7 @@ class Preprocessor:
         return cast(SpeakerTokenizer, self.tokenizer).encode(part, baseline.vector)
 
 
-def warn_of_part(source: Source, speech: PreparedSpeech) -> None:
+def warn_of_part(source: Path | Waveform, speech: PreparedSpeech) -> None:
     """Log that the caption is of a part only, where it is."""
     if speech.part_s is not None:
         LOG.warning(

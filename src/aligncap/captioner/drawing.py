@@ -1,0 +1,131 @@
+"""A caption as a notebook shows it: the recording to play, its pitch and loudness, the evidence."""
+
+import base64
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from aligncap.audio import load, recording
+from aligncap.errors import MissingModelError
+from aligncap.prosody import Curves, curves_of
+from aligncap.values import RATE_HZ, Caption, Verdict, Waveform
+
+WIDTH, HEIGHT = 640, 60
+COLOURS = {
+    Verdict.SUPPORTED: "#1f9d61",
+    Verdict.CONTRADICTED: "#d9483b",
+    Verdict.CANNOT_TELL: "#8a8f98",
+}
+PITCH_COLOUR, LOUDNESS_COLOUR = "#4a86c8", "#9db8d6"
+"""Readable on white and on black: what a notebook's theme is, cannot be known."""
+LONGEST_PLAYED_S = 120.0
+"""A longer recording is drawn without a player: its sound would be written into the notebook."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawing:
+    """The recording of a caption, to be drawn with it."""
+
+    source: object
+    """As `Captioner.caption` was given it."""
+    rate_hz: int | None = None
+
+    def waveform(self, caption: Caption) -> Waveform:
+        """What the caption is of; AudioError where the file is gone."""
+        found = recording(self.source, self.rate_hz)
+        whole = found if isinstance(found, Waveform) else load(found)
+        if caption.part_s is None:
+            return whole
+        start, end = (round(edge * RATE_HZ) for edge in caption.part_s)
+        return Waveform(whole.samples[start:end], whole.source)
+
+    def html(self, caption: Caption) -> str:
+        """The caption with its player, curves and evidence, as HTML that loads nothing."""
+        waveform = self.waveform(caption)
+        curves = curves_of(waveform, most_points=WIDTH)
+        parts = [
+            f'<p style="font-size:1.1em;margin:.25em 0">{escape(caption.text)}</p>',
+            _player(waveform) if waveform.duration_s <= LONGEST_PLAYED_S else "",
+            _svg(_pitch_path(curves), f"fill:none;stroke:{PITCH_COLOUR};stroke-width:2", "pitch"),
+            _svg(_loudness_path(curves), f"fill:{LOUDNESS_COLOUR};stroke:none", "loudness"),
+            _table(caption),
+        ]
+        return f'<div style="max-width:{WIDTH}px">{"".join(parts)}</div>'
+
+    def figure(self, caption: Caption) -> Any:
+        """The caption over waveform, pitch and loudness, as a figure of matplotlib."""
+        try:
+            from matplotlib.figure import Figure
+        except ModuleNotFoundError as error:
+            raise MissingModelError(
+                "caption.plot() needs matplotlib; run: pip install 'aligncap[plots]'"
+            ) from error
+        curves = curves_of(self.waveform(caption))
+        times_s = (np.arange(len(curves.peak)) + 0.5) * curves.step_s
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        wave, pitch, loudness = figure.subplots(3, 1, sharex=True)
+        wave.fill_between(times_s, -curves.peak, curves.peak, color=PITCH_COLOUR, linewidth=0)
+        wave.set(ylabel="waveform", ylim=(-1, 1))
+        wave.set_title(caption.text, wrap=True, fontsize="medium")
+        pitch.plot(times_s, curves.pitch_hz, color=PITCH_COLOUR)
+        pitch.set(ylabel="pitch (Hz)")
+        loudness.plot(times_s, curves.loudness_lufs, color=PITCH_COLOUR)
+        loudness.set(ylabel="loudness (LUFS)", xlabel="time (s)")
+        return figure
+
+
+def _player(waveform: Waveform) -> str:
+    import soundfile
+
+    data = io.BytesIO()
+    soundfile.write(data, waveform.samples, RATE_HZ, format="WAV", subtype="PCM_16")
+    sound = base64.b64encode(data.getvalue()).decode()
+    return f'<audio controls="" style="width:100%" src="data:audio/wav;base64,{sound}"></audio>'
+
+
+def _svg(path: str, style: str, name: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" role="img" aria-label="{name}">'
+        f'<path d="{path}" style="{style}"/><text x="4" y="12" font-size="11" '
+        f'fill="currentColor" opacity=".7">{name}</text></svg>'
+    )
+
+
+def _scaled(values: Any, low: float, high: float) -> list[float]:
+    share = (np.asarray(values) - low) / max(high - low, 1e-9)
+    return [round(float(HEIGHT - 4 - one * (HEIGHT - 8)), 1) for one in np.clip(share, 0.0, 1.0)]
+
+
+def _pitch_path(curves: Curves) -> str:
+    voiced = np.flatnonzero(~np.isnan(curves.pitch_hz))
+    if not len(voiced):
+        return ""
+    hertz = np.log(curves.pitch_hz[voiced])
+    heights = _scaled(hertz, float(hertz.min()), float(hertz.max()))
+    each, last, path = WIDTH / len(curves.peak), -2, []
+    for at, height in zip(voiced.tolist(), heights, strict=True):
+        path.append(f"{'L' if at == last + 1 else 'M'}{(at + 0.5) * each:.1f},{height}")
+        last = at
+    return "".join(path)
+
+
+def _loudness_path(curves: Curves) -> str:
+    top = float(curves.loudness_lufs.max())
+    heights = _scaled(curves.loudness_lufs, top - 40.0, top)
+    each = WIDTH / len(heights)
+    line = "".join(f"L{(at + 0.5) * each:.1f},{height}" for at, height in enumerate(heights))
+    return f"M0,{HEIGHT}{line}L{WIDTH},{HEIGHT}Z"
+
+
+def _table(caption: Caption) -> str:
+    rows: Iterable[str] = (
+        f'<tr><td style="color:{COLOURS[one.verdict]};text-align:left"><b>{escape(one.clue.word)}'
+        f"</b></td><td>{one.verdict.value}</td>"
+        f'<td style="text-align:left">{escape(one.measurement)}</td></tr>'
+        for one in caption.evidence
+    )
+    return f'<table style="font-size:.9em">{"".join(rows)}</table>'
