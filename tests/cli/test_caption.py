@@ -130,7 +130,7 @@ NONE = {"source": "folder a", "clips": 0, "reason": "it needs 3 recordings, 2 ca
         (LIKELY | {"second_emotion": "bored"}, ["  So.  (likely: sad 52%, bored 38%)"]),
         (LIKELY | {"certainty": "unsure"}, ["  So.  (unsure: sad 52%, bored 38%)"]),
         (COUGH, ["  So.  (likely: coughing 55%)"]),
-        (SURE | {"baseline": USUAL}, ["  So.", "  relative to speaker 3, 12 recordings"]),
+        (SURE | {"baseline": USUAL}, ["  So.", "  relative to speaker 3 (12 recordings)"]),
         (
             SURE | {"unfamiliar": True, "baseline": NONE},
             [
@@ -195,6 +195,64 @@ def test_a_name_that_is_not_utf8_survives_jsonl(aligncap, clip: Path, tmp_path: 
     assert aligncap("caption", name, "--output", output).code == 0
     assert aligncap("caption", name, "--output", output, "--resume").code == 0
     assert files_in(output) == [str(name)]
+
+
+def manifest_of(folder: Path, clips: list[Path], *speakers: str | None) -> Path:
+    """A manifest of the clips with these speakers."""
+    file = folder / "clips.jsonl"
+    rows = ({"file": str(c), "speaker": s} for c, s in zip(clips, speakers, strict=True))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+class TestBaselines:
+    def test_one_speakers_recordings_are_the_baseline_of_all(self, aligncap, clips, tmp_path):
+        given = ("--baseline", clips[0], "--baseline", clips[1].parent)
+        ran = aligncap("caption", clips[0], *given, "--format", "jsonl")
+        baseline = json.loads(ran.out)["baseline"]
+        numbers = {"pitch_hz": 190.0, "loudness_db": -25.0, "pace_syllables_per_s": 5.0}
+        source = f"{clips[0]}, {clips[1].parent}"
+        assert baseline == {
+            "source": source,
+            "clips": 12,
+            **numbers,
+        }  # the folder has the first too
+        text = aligncap("caption", clips[0], *given).out
+        assert text.splitlines()[-1] == f"  relative to {source} (12 recordings)"
+        output = tmp_path / "out.jsonl"
+        aligncap("caption", clips[0], *given, "--output", output)
+        assert "|baseline:" in json.loads(output.read_text())["signature"]
+        aligncap("caption", *clips, "--output", output, "--resume").refused("made with baseline")
+
+    def test_each_speaker_of_a_manifest_has_their_own(self, aligncap, clips, tmp_path):
+        manifest = manifest_of(tmp_path, clips, "a", "a", "b", "a", None, "a")
+        ran = aligncap("caption", manifest, "--per", "speaker", "--format", "csv")
+        rows = list(csv.DictReader(io.StringIO(ran.out)))
+        assert [row["baseline"].partition("; pitch")[0] for row in rows] == [
+            *["source=speaker a; clips=3"] * 2,
+            "source=speaker b; clips=0; reason=it needs 3 recordings, 1 can be used",
+            "source=speaker a; clips=3",
+            "source=no speaker; clips=0; reason=its speaker is not known",
+            "source=speaker a; clips=3",
+        ]
+
+    def test_a_folder_is_a_speaker_and_a_stopped_run_goes_on_alike(self, aligncap, clips, tmp_path):
+        whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+        per = ("caption", *clips, tmp_path / "absent.wav", "--per", "folder", "--output")
+        assert aligncap(*per, whole).code == 1
+        output.write_text("".join(whole.read_text().splitlines(keepends=True)[:2]))
+        aligncap(*per, output, "--resume")
+        assert output.read_text() == whole.read_text()
+        first = json.loads(output.read_text().splitlines()[0])
+        assert first["baseline"]["clips"] == 5
+        assert first["baseline"]["source"] == f"folder {clips[0].parent}"
+        assert first["signature"].endswith("|per:folder")
+
+    def test_what_cannot_be_is_one_line(self, aligncap, clip, tmp_path):
+        aligncap("caption", clip, "--per", "speaker").refused("no recording has a speaker")
+        both = ("--per", "folder", "--baseline", clip)
+        aligncap("caption", clip, *both).refused("give one of them")
+        assert "baseline" not in aligncap("caption", clip, "--per", "file", "--format", "jsonl").out
 
 
 @pytest.fixture

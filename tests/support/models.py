@@ -1,19 +1,23 @@
 """Stand-ins for models."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
 from aligncap.audio import load
+from aligncap.captioner.preparing import Spoken
 from aligncap.errors import AlignCapError, NoSpeechError
 from aligncap.metrics import judge
 from aligncap.metrics.aes import read_aes
 from aligncap.metrics.judge import JudgeClient, Question, Reply
 from aligncap.metrics.scores import ScoredClip
-from aligncap.values import Caption, Clue, Evidence, Verdict, Waveform
+from aligncap.prosody import measure
+from aligncap.prosody.baseline import baselines_of
+from aligncap.values import Baseline, Caption, Clue, Evidence, Verdict, Waveform
 
 
 class FakeCaptioner:
@@ -23,9 +27,10 @@ class FakeCaptioner:
         self.name = self.signature = name
 
     def caption_many(
-        self, sources: Iterable[Path | Waveform], **options: object
+        self, sources: Iterable[Spoken | Path | Waveform], **options: object
     ) -> Iterator[Caption | AlignCapError]:
-        for source in sources:
+        for given in sources:
+            source, baseline = given if isinstance(given, Spoken) else (given, None)
             try:
                 waveform = source if isinstance(source, Waveform) else load(source)
                 if float(np.abs(waveform.samples).max()) < 1e-3:
@@ -33,7 +38,23 @@ class FakeCaptioner:
             except AlignCapError as error:
                 yield error
             else:
-                yield self._caption(waveform, **options)
+                yield replace(self._caption(waveform, **options), baseline=baseline)
+
+    def baseline(self, recordings: Iterable[Path]) -> Baseline:
+        return Baseline("test", len(list(recordings)), 190.0, -25.0, 5.0)
+
+    def baselines(
+        self,
+        recordings: Iterable[Path | AlignCapError],
+        speakers: Sequence[str | None],
+        *,
+        kind: str,
+    ) -> list[Baseline]:
+        measured = []
+        for one in recordings:
+            there = isinstance(one, Path) and one.exists()
+            measured.append((measure(load(one)), None) if there else None)
+        return baselines_of(measured, speakers, kind=kind)
 
     def _caption(
         self, waveform: Waveform, language: str, candidates: int, evidence: bool

@@ -12,6 +12,7 @@ import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,7 +36,7 @@ from aligncap.cli.console import (
     format_of,
 )
 from aligncap.errors import AlignCapError, DataError, InterruptedRunError, RecipeError
-from aligncap.storage import atomic_file, printable
+from aligncap.storage import atomic_file, canonical_json, hash_of, printable
 
 if TYPE_CHECKING:
     from aligncap.values import Caption, Waveform
@@ -69,6 +70,22 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Go on with OUTPUT: skip what it has, try again what failed."),
 ]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        metavar="PATH",
+        help="Recordings of how the speaker usually sounds: a file, folder, glob or manifest; may "
+        "be given several times. High, loud and fast are relative to them.",
+    ),
+]
+Per = Annotated[
+    Literal["speaker", "folder", "file"] | None,
+    typer.Option(
+        help="Relative to the other recordings of the speaker (by a manifest's speaker) or of the "
+        "folder; file: each by itself."
+    ),
+]
 Endpoint = Annotated[
     str | None,
     typer.Option(metavar="URL", help="A completions server (…/v1) that has the merged model."),
@@ -91,6 +108,8 @@ def caption(
     format: CaptionFormat = None,  # noqa: A002
     candidates: Candidates = 1,
     evidence: ShowEvidence = False,
+    baseline: Baselines = None,
+    per: Per = None,
     output: Output = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -110,11 +129,14 @@ def caption(
         console.check_output(output, [*paths, *heard], overwrite=resume or overwrite)
     else:
         console.check_output(output, paths)
+    if baseline and per:
+        raise RecipeError("--baseline is of one speaker, --per of each; give one of them")
     captioner = _load(console, model, endpoint, served, tokenizer_weights)
-    asked = {"language": language, "candidates": candidates}
+    asked: dict[str, Any] = {"language": language, "candidates": candidates}
+    recordings, relative = with_baselines(recordings, captioner, console, files=baseline, per=per)
     signature = ""
     if output is not None and form != "text":
-        signature = _signature(captioner, asked, endpoint and (served or "model"))
+        signature = _signature(captioner, asked | relative, endpoint and (served or "model"))
     with (
         file.opened(console, recordings, signature) as (stream, recordings),
         Progress(console, "captioning", results_on_stdout=output is None) as bar,
@@ -141,6 +163,52 @@ def caption(
     if file.failed and file.done > 1:
         console.log(f"{file.failed} of {file.done} files could not be captioned")
     return SOME_FAILED if file.failed else 0
+
+
+def with_baselines(
+    recordings: Iterable[Recording],
+    captioner: Any,
+    console: Console,
+    *,
+    files: list[str] | None,
+    per: str | None,
+) -> tuple[Iterable[Recording], dict[str, str]]:
+    """The recordings, each with the baseline that it is relative to, and what a signature says of
+    that. `files` are those of one speaker; `per` is how the speakers of the recordings are told."""
+    if files:
+        found = [one.audio for one in find_recordings(files, console)]
+        usual = replace(captioner.baseline(found), source=", ".join(files))
+        numbers = {key: value for key, value in usual.to_dict().items() if key != "source"}
+        vector = usual.vector.tolist() if usual.vector is not None else None
+        signature = {"baseline": hash_of(canonical_json([numbers, vector]))[:12]}
+        return (replace(one, baseline=usual) for one in recordings), signature
+    if per in (None, "file"):
+        return recordings, {}
+    recordings = list(recordings)
+    speakers = [_speaker_of(one, str(per)) for one in recordings]
+    if not any(speakers):
+        raise RecipeError(
+            f"--per {per}: no recording has a {per}; give a manifest (.jsonl) with a column {per}"
+        )
+    with Progress(console, "measuring", kept=lambda: "nothing is captioned yet") as bar:
+        bar.add_total(len(recordings))
+
+        def heard() -> "Iterator[Path | Waveform | AlignCapError]":
+            for one in recordings:
+                yield one.audio
+                bar.advance()
+
+        usual_voices = captioner.baselines(heard(), speakers, kind=per)
+    paired = zip(recordings, usual_voices, strict=True)
+    return [replace(one, baseline=usual) for one, usual in paired], {"per": str(per)}
+
+
+def _speaker_of(recording: Recording, per: str) -> str | None:
+    """What tells the speaker of a recording: a column of its manifest, or its folder."""
+    if per == "folder":
+        return str(recording.audio.parent) if isinstance(recording.audio, Path) else None
+    speaker = recording.columns.get("speaker")
+    return None if speaker in (None, "") else str(speaker)
 
 
 def _signature(captioner: Any, asked: Mapping[str, object], served: str | None) -> str:
@@ -179,11 +247,13 @@ def caption_records(
     """
     waiting: deque[Recording] = deque()
 
-    def usable() -> "Iterator[Path | Waveform]":
+    from aligncap.captioner.preparing import Spoken
+
+    def usable() -> "Iterator[Spoken]":
         for recording in recordings:
             waiting.append(recording)
             if not isinstance(recording.audio, AlignCapError):
-                yield recording.audio
+                yield Spoken(recording.audio, recording.baseline)
 
     def unusable() -> Iterator[Record]:
         while waiting and isinstance(error := waiting[0].audio, AlignCapError):
@@ -465,10 +535,11 @@ def doubt(record: Record) -> str:
 
 
 def against(baseline: Record) -> str:
-    """What a caption is relative to: "relative to speaker 03, 12 recordings"."""
+    """What a caption is relative to: "relative to speaker 03 (12 recordings)"."""
     if "reason" in baseline:
         return f"no baseline of {baseline['source']}: {baseline['reason']}"
-    return f"relative to {baseline['source']}, {baseline['clips']} recordings"
+    clips = baseline["clips"]
+    return f"relative to {baseline['source']} ({clips} recording{'s' * (clips > 1)})"
 
 
 def ranked(record: Record) -> list[tuple[str, float]]:

@@ -34,7 +34,7 @@ from aligncap.errors import (
 from aligncap.storage import check_outputs, decoded
 
 if TYPE_CHECKING:
-    from aligncap.values import Waveform
+    from aligncap.values import Baseline, Waveform
 
 Language = Literal["en", "zh"]
 Listing = Literal["text", "jsonl"]
@@ -286,6 +286,8 @@ class Recording:
     audio: "Path | Waveform | AlignCapError"
     columns: Record = field(default_factory=dict)
     """What else a manifest says of it: its id, speaker and so on."""
+    baseline: "Baseline | None" = None
+    """How its speaker usually sounds, where a verb was asked to go by that."""
 
     def described(self, record: Record) -> Record:
         """A record of the recording with what its manifest says and the record has no word for."""
