@@ -1,5 +1,6 @@
 """The command line as a whole: its start, its page, its exit codes; measure and clues."""
 
+import csv
 import json
 import re
 import subprocess
@@ -76,6 +77,40 @@ def test_measure_prints_facts_and_goes_on_after_a_bad_file(aligncap, example_cli
     assert (ran.code, len(ran.err.splitlines())) == (1, 1)
     assert ran.out.startswith(f"{clip}  (3.0 s, ")
     assert "pitch_median_hz" in ran.out
+
+
+def test_measure_writes_what_a_suffix_says_with_the_columns_of_a_manifest(
+    aligncap, example_clips, tmp_path
+):
+    rows = [
+        {"file": str(example_clips[0]), "id": "a", "speaker": "s1", "take": 3},
+        {"file": "absent.wav", "id": "b", "note": "line\none, two"},
+    ]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    told, table = tmp_path / "out.jsonl", tmp_path / "out.csv"
+    for output in (told, table):
+        ran = aligncap("measure", manifest, "-o", output)
+        assert (ran.code, ran.out) == (1, "")
+    good, bad = map(json.loads, told.read_text().splitlines())
+    assert (good["id"], good["speaker"], good["take"], bad["note"]) == (
+        "a",
+        "s1",
+        3,
+        "line\none, two",
+    )
+    with table.open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert list(first)[:7] == ["file", "id", "speaker", "take", "note", "duration_s", "speech_s"]
+    values = {name: fact["value"] for name, fact in good["facts"].items()}
+    assert {name: float(first[name]) if first[name] else None for name in values} == values
+    assert (second["note"], second["speaker"], second["error"]) == (bad["note"], "", bad["error"])
+    aligncap("measure", manifest, "-o", table).refused("--overwrite")
+    aligncap("measure", manifest, "-o", tmp_path / "out.xlsx").refused(
+        "nothing is written as .xlsx"
+    )
+    assert not (tmp_path / "out.xlsx").exists()
+    assert aligncap("measure", manifest, "--format", "csv").out.splitlines()[0].startswith("file,")
 
 
 def test_clues_of_a_caption(aligncap) -> None:

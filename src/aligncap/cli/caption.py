@@ -5,7 +5,6 @@ where its output ends.
 """
 
 import csv
-import io
 import json
 import os
 import stat
@@ -14,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aligncap.cli.console import (
+    RECORD_SUFFIXES,
     SOME_FAILED,
     CaptionLanguage,
     Console,
@@ -26,9 +26,11 @@ from aligncap.cli.console import (
     Overwrite,
     Progress,
     Record,
+    RecordFormat,
     Recording,
     TokenizerWeights,
     aligned,
+    csv_line,
     error_record,
     expanded,
     find_recordings,
@@ -40,8 +42,6 @@ from aligncap.storage import atomic_file, canonical_json, hash_of, printable
 
 if TYPE_CHECKING:
     from aligncap.values import Caption, Waveform
-
-Format = Literal["text", "jsonl", "csv"]
 
 Paths = Annotated[
     list[str],
@@ -58,7 +58,7 @@ Model = Annotated[
     ),
 ]
 CaptionFormat = Annotated[
-    Format | None,
+    RecordFormat | None,
     typer.Option(help="How captions are written; text, or what OUTPUT's suffix says."),
 ]
 Candidates = Annotated[int, typer.Option(min=1, max=64, help="How many captions of each file.")]
@@ -96,10 +96,6 @@ Served = Annotated[
 ]
 
 
-SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".txt": "text", "": "text"}
-"""What an output's suffix says of the format."""
-
-
 def caption(
     context: typer.Context,
     paths: Paths,
@@ -119,7 +115,7 @@ def caption(
 ) -> int:
     """Caption recordings: one sentence for each file."""
     console: Console = context.obj
-    form = format_of(output, format, SUFFIXES)
+    form = format_of(output, format, RECORD_SUFFIXES)
     paths = expanded(paths)
     file = CaptionFile(output, form, resume=resume, overwrite=overwrite)
     recordings: Iterable[Recording] = find_recordings(paths, console)
@@ -327,7 +323,7 @@ class CaptionFile:
                     stream = stack.enter_context(_locked(self._path))
                 recordings = [one for one in recordings if self._earlier(one) is None]
             elif self._form == "csv":
-                print(_csv_line(COLUMNS), file=stream, flush=True)
+                print(csv_line(COLUMNS), file=stream, flush=True)
             yield stream, recordings
 
     def _earlier(self, recording: Recording) -> Key | None:
@@ -360,7 +356,7 @@ class CaptionFile:
         """Write the file anew without what must go."""
         with atomic_file(path) as file:
             if self._form == "csv":
-                print(_csv_line(COLUMNS), file=file)
+                print(csv_line(COLUMNS), file=file)
             for line, record in _lines_of(path, self._form):
                 if record is not None and _key_of(record) in self._failed:
                     print(line, file=file)
@@ -482,7 +478,7 @@ def _csv_records(lines: Iterable[str]) -> Iterator[tuple[str, Record | None]]:
         if torn:
             raise ValueError
         torn = len(row) < len(COLUMNS) or not last.endswith("\n")
-        yield _csv_line(row), None if torn else dict(zip(COLUMNS, row, strict=True))
+        yield csv_line(row), None if torn else dict(zip(COLUMNS, row, strict=True))
 
 
 def format_record(record: Record, form: str, *, evidence: bool, colour: bool) -> str:
@@ -490,7 +486,7 @@ def format_record(record: Record, form: str, *, evidence: bool, colour: bool) ->
     if form == "jsonl":
         return json.dumps(record, ensure_ascii=False)
     if form == "csv":
-        return _csv_line(csv_row(record))
+        return csv_line(csv_row(record))
     length = f"{record['duration_s']:.1f} s"
     if "part_s" in record:
         start, end = record["part_s"]
@@ -561,9 +557,3 @@ def csv_row(record: Record) -> list[str]:
     if "candidates" in record:
         cells["candidates"] = " | ".join(record["candidates"])
     return ["" if cells.get(name) is None else str(cells[name]) for name in COLUMNS]
-
-
-def _csv_line(cells: Iterable[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(cells)
-    return line.getvalue()

@@ -4,6 +4,7 @@ Also what several verbs share: options, records of JSON lines, the progress bar.
 """
 
 import codecs
+import csv
 import glob
 import io
 import json
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 Language = Literal["en", "zh"]
 Listing = Literal["text", "jsonl"]
+RecordFormat = Literal["text", "jsonl", "csv"]
+RECORD_SUFFIXES = {".jsonl": "jsonl", ".csv": "csv", ".txt": "text", "": "text"}
+"""What an output's suffix says of the format of its records."""
 CaptionLanguage = Annotated[Language, typer.Option(help="Language of the captions.")]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write here, not to standard output.")
@@ -429,6 +433,13 @@ def error_record(recording: Recording, error: Exception) -> Record:
     message, file = " ".join(str(error).split("\n")), recording.file
     text = message if file in message else f"{file}: {message}"
     return recording.described({"file": file, "error": text})
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """Cells as a line of csv; None is empty."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()
 
 
 def display_width(text: str) -> int:

@@ -3,9 +3,11 @@ them, as the command line opens it; `aligncap measure`: what the signal of each 
 `aligncap clues`: what a text says of the voice.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from aligncap.cli.console import (
+    RECORD_SUFFIXES,
     SOME_FAILED,
     Console,
     Language,
@@ -21,15 +24,17 @@ from aligncap.cli.console import (
     Overwrite,
     Progress,
     Record,
+    RecordFormat,
     Recording,
     aligned,
+    csv_line,
     error_record,
     expanded,
     find_recordings,
     format_of,
 )
 from aligncap.errors import AlignCapError, DataError, RecipeError
-from aligncap.storage import write_atomic
+from aligncap.storage import atomic_file, write_atomic
 
 if TYPE_CHECKING:
     from aligncap.metrics.evaluation import Hypotheses, MetricResult, References, Resampling
@@ -339,23 +344,76 @@ def measure(
         list[str],
         typer.Argument(metavar="WAV", help="As for caption: files, folders, globs, -."),
     ],
-    format: Annotated[Listing, typer.Option(help="How measurements are written.")] = "text",  # noqa: A002
+    format: Annotated[  # noqa: A002
+        RecordFormat | None,
+        typer.Option(help="How measurements are written; text, or what OUTPUT's suffix says."),
+    ] = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
 ) -> int:
     """Measure pitch, loudness, pace and voice quality; needs no model."""
     console: Console = context.obj
+    form = format_of(output, format, RECORD_SUFFIXES)
     paths = expanded(paths)
-    console.check_output(None, paths)
+    recordings: Iterable[Recording] = find_recordings(paths, console)
+    if output is not None or form == "csv":
+        recordings = list(recordings)
+    heard = [one.audio for one in recordings if isinstance(one.audio, Path)] if output else []
+    console.check_output(output, [*paths, *heard], overwrite=overwrite)
+    columns = _measured_columns(recordings) if form == "csv" else []
     failed = 0
-    for recording in find_recordings(paths, console):
-        record = measured_record(recording)
-        failed += "error" in record
-        if format == "jsonl":
-            console.print_record(record)
-        elif "error" in record:
-            console.log(record["error"])
-        else:
-            console.print(*_measurement_lines(record))
+    with (
+        _written_to(console, output) as write,
+        Progress(console, "measuring", results_on_stdout=output is None) as bar,
+    ):
+        if columns:
+            write(csv_line(columns))
+        if isinstance(recordings, list):
+            bar.add_total(len(recordings))
+        for recording in recordings:
+            record = measured_record(recording)
+            failed += "error" in record
+            if "error" in record and form == "text":
+                console.log(record["error"])
+            else:
+                write(*_measured_lines(record, form, columns))
+            bar.advance()
     return SOME_FAILED if failed else 0
+
+
+@contextmanager
+def _written_to(console: Console, output: Path | None) -> Iterator[Callable[..., None]]:
+    """Writes lines to a file, which is there when all are, or to standard output."""
+    if output is None:
+        yield console.print
+        return
+    try:
+        with atomic_file(output) as file:
+            yield partial(print, sep="\n", file=file)
+    except OSError as error:
+        raise DataError(f"{output}: cannot be written ({error.strerror})") from error
+
+
+def _measured_columns(recordings: Iterable[Recording]) -> list[str]:
+    """The columns of csv: the manifest's, then a column for each fact, named as in jsonl."""
+    import numpy as np
+
+    from aligncap.prosody import measure
+    from aligncap.values import RATE_HZ, Waveform
+
+    kept = {name: None for one in recordings for name in one.described({}) if name != "file"}
+    facts = [fact.name for fact in measure(Waveform(np.zeros(RATE_HZ, np.float32)))]
+    return ["file", *kept, "duration_s", "speech_s", *facts, "error"]
+
+
+def _measured_lines(record: Record, form: str, columns: Sequence[str]) -> list[str]:
+    """A record of `measure` as jsonl, csv (a fact that cannot be told is empty) or text."""
+    if form == "jsonl":
+        return [json.dumps(record, ensure_ascii=False)]
+    if form == "csv":
+        facts = {name: fact["value"] for name, fact in record.get("facts", {}).items()}
+        return [csv_line({**record, **facts}.get(name) for name in columns)]
+    return _measurement_lines(record)
 
 
 def measured_record(recording: Recording) -> Record:
