@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligncap.audio import level_db, load, speech_activity
-from aligncap.audio.activity import BAND_EDGES_HZ, band_levels_db
+from aligncap.audio.activity import (
+    BAND_EDGES_HZ,
+    band_levels_db,
+    correlations,
+    correlations_of,
+)
 from aligncap.values import RATE_HZ, Waveform
 from support.signals import (
     brown_noise,
@@ -139,3 +144,14 @@ def test_white_noise_has_its_power_spread_by_bandwidth():
     expected = -20 + 10 * np.log10(np.diff(BAND_EDGES_HZ) / (RATE_HZ / 2))
     # A narrow band holds a whole number of FFT bins (31 Hz each), not exactly its width.
     assert np.abs(power - expected).max() < 1.2
+
+
+def test_autocorrelations_are_computed_once_of_what_is_short(example_clips) -> None:
+    short = load(example_clips[0])
+    blocks = correlations_of(short)
+    assert correlations_of(short) is blocks
+    for one, other in zip(blocks, correlations(short.samples), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+    long = Waveform(np.zeros(31 * RATE_HZ, np.float32))
+    assert correlations_of(long) is not correlations_of(long)

@@ -56,6 +56,22 @@ def correlations(samples: Samples) -> Iterator[tuple[Floats, Floats]]:
         yield raw / ((raw[:, :1] + 1e-12) * window_correlation), np.abs(centred).max(axis=1)
 
 
+_LONGEST_KEPT_S = 30.0  # 3 MB; a longer recording is gone through again
+
+
+def correlations_of(waveform: Waveform) -> Iterable[tuple[Floats, Floats]]:
+    """`correlations` of a waveform, computed once where it is short: speech activity and pitch both
+    need them."""
+    if waveform.duration_s > _LONGEST_KEPT_S:
+        return correlations(waveform.samples)
+    return _kept_correlations(waveform)
+
+
+@once_per_waveform
+def _kept_correlations(waveform: Waveform) -> list[tuple[Floats, Floats]]:
+    return list(correlations(waveform.samples))
+
+
 @cache
 def _half_band() -> Floats:
     """The odd taps of a low-pass filter at a quarter of the sampling rate; the even ones are 0."""
@@ -213,7 +229,7 @@ def speech_activity(waveform: Waveform) -> list[tuple[float, float]]:
     if peak < _QUIET_DB:  # or the least level that is told would hide pauses
         raised = waveform.samples * np.float32(10 ** ((_QUIET_DB - peak) / 20))
         levels, peak = band_levels_db(raised), _QUIET_DB
-    lags, periodic = _voicing(waveform.samples)
+    lags, periodic = _voicing_of(correlations_of(waveform))
     excess = _excess_db(levels, _floor_db(levels, peak))
     spans = _voices(levels, excess, lags=lags, periodic=periodic)
     if not spans:
@@ -250,8 +266,13 @@ def _whispers(levels: Floats, excess: Floats) -> list[Span]:
 
 def _voicing(samples: Samples) -> tuple[Floats, Mask]:
     """The best period of each frame as a lag, and whether the frame repeats with it; [frames]."""
+    return _voicing_of(correlations(samples))
+
+
+def _voicing_of(blocks: Iterable[tuple[Floats, Floats]]) -> tuple[Floats, Mask]:
+    """`_voicing` of frames by their autocorrelations."""
     lags, strengths = [], []
-    for correlation, _ in correlations(samples):
+    for correlation, _ in blocks:
         inner = correlation[:, SHORTEST_LAG:-1]
         before, after = correlation[:, SHORTEST_LAG - 1 : -2], correlation[:, SHORTEST_LAG + 1 :]
         lag = np.arange(SHORTEST_LAG, SHORTEST_LAG + inner.shape[1])

@@ -16,7 +16,7 @@ from aligncap.audio.activity import (
     LAG_RATE_HZ,
     SHORTEST_LAG,
     Floats,
-    correlations,
+    correlations_of,
 )
 from aligncap.errors import DataError
 from aligncap.values import Waveform, once_per_waveform
@@ -93,7 +93,7 @@ def pitch_track(waveform: Waveform) -> PitchTrack:
 def _candidates(waveform: Waveform) -> _Candidates:
     """The highest peaks of each frame's autocorrelation."""
     hertz, periodicity, loudest = [], [], []
-    for correlation, amplitude in correlations(waveform.samples):
+    for correlation, amplitude in correlations_of(waveform):
         block_hertz, block_periodicity = _peaks(correlation)
         hertz.append(block_hertz)
         periodicity.append(block_periodicity)
