@@ -18,11 +18,11 @@ AUDIO_SUFFIXES = frozenset(
 )
 """Files of a folder that are taken for recordings."""
 
-UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr"})
-"""Recordings that cannot be read here: taken too, so that the user is told."""
+MEDIA_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr", ".mkv", ".3gp"})
+"""Recordings that only PyAV reads: taken too, so that who has it not is told."""
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm"})
-"""Films, of which libsndfile cannot read the sound."""
+"""Films, of which PyAV reads the sound."""
 
 
 FFMPEG = "convert it: ffmpeg -i {name} {stem}.wav"
@@ -70,16 +70,19 @@ def refuse_unopenable(file: Path) -> None:
         raise AudioError(f"{str(file)!r}: cannot be opened ({reason}); check the path") from None
 
 
-def refuse_foreign(file: Path, head: bytes) -> None:
-    """Raises AudioError for a file whose first bytes show that libsndfile cannot read it."""
-    foreign = next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
-    if head[4:8] == b"ftyp":
-        foreign = "m4a, mp4 or 3gp"
-    elif head[:2] in (b"\xff\xf1", b"\xff\xf9"):
-        foreign = "aac"
-    if foreign:
-        hint = FFMPEG.format(name=file.name, stem=file.stem)
-        raise AudioError(f"{file}: {foreign} cannot be read; {hint}")
+def foreign_kind(head: bytes) -> str | None:
+    """What a file is by its first bytes, where libsndfile cannot read it but PyAV may."""
+    if head[4:8] in (b"ftyp", b"moov"):
+        return "m4a, mp4 or 3gp"
+    if head[:2] in (b"\xff\xf1", b"\xff\xf9"):
+        return "aac"
+    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+        return "avi"
+    return next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
+
+
+def refuse_silent_kinds(file: Path, head: bytes) -> None:
+    """Raises AudioError for a file whose first bytes show that it is no sound."""
     for magic, kind in _NO_SOUND.items():
         if head.startswith(magic):
             raise AudioError(f"{file}: is {kind}, no sound; name a sound file")

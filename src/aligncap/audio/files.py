@@ -20,7 +20,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from aligncap.audio import containers
+from aligncap.audio import containers, media
 from aligncap.audio.activity import channel_mixes, spoken_in
 from aligncap.errors import AudioError
 from aligncap.values import RATE_HZ, Samples, Waveform
@@ -45,11 +45,14 @@ def load(path: str | Path) -> Waveform:
     """The sound of a file as a waveform: the channels that carry speech, resampled to 16 kHz.
 
     Reads what libsndfile reads (wav, flac, ogg, opus, mp3, aiff, au, caf …), of any rate and
-    channel count, and all parts of files that were joined. Raises AudioError, naming the file and
+    channel count, and all parts of files that were joined; by PyAV also m4a, mp4, webm, mkv, amr
+    and wma, the sound of films included. Raises AudioError, naming the file and
     the hint, for a file that is missing, empty, no sound, cut short, longer than an hour, scaled to
     whole numbers, or holds NaN.
     """
     file = Path(path)
+    if kind := _foreign_kind(file):
+        return Waveform(_of_media(file, kind), str(file))
     done: list[Samples] = []
     with _damage_told(file):
         for source in _sources(file):
@@ -73,6 +76,10 @@ def load_bytes(data: bytes, name: str) -> Waveform:
 def read_header(path: str | Path) -> tuple[float, int]:
     """Length in seconds and sampling rate that a sound file says it has; AudioError as `load`."""
     file = Path(path)
+    if kind := _foreign_kind(file):
+        track = media.track(file, kind)
+        length_s = track.length_s or load(file).duration_s
+        return length_s, track.rate_hz
     length_s, rate_hz = 0.0, RATE_HZ
     with _damage_told(file):
         for source in _sources(file):
@@ -80,6 +87,34 @@ def read_header(path: str | Path) -> tuple[float, int]:
                 rate_hz = int(sound.samplerate)
                 length_s += sound.frames / rate_hz
     return length_s, rate_hz
+
+
+def _foreign_kind(file: Path) -> str | None:
+    containers.refuse_unopenable(file)
+    with file.open("rb") as opened:
+        return containers.foreign_kind(opened.read(16))
+
+
+def _of_media(file: Path, kind: str) -> Samples:
+    """All of a file that PyAV decodes, mono at 16 kHz."""
+    rate_hz, channels, _ = media.track(file, kind)
+    counted = 0
+
+    def blocks() -> Iterator[Block]:
+        nonlocal counted
+        counted = 0
+        for block in media.blocks(file, kind):
+            counted += len(block)
+            _refuse_length(file, counted / rate_hz)
+            yield block
+
+    if channels == 1:
+        mono = _resampled((block[:, 0] for block in blocks()), rate_hz)
+    else:
+        mono = _mono(blocks, rate_hz)
+    if not counted:
+        raise AudioError(f"{file}: holds no samples; export it again")
+    return _finished(mono, str(file))
 
 
 @contextmanager
@@ -99,7 +134,7 @@ def _sources(file: Path) -> list[Source]:
     containers.refuse_unopenable(file)
     with file.open("rb") as opened:
         head = opened.read(1024)
-        containers.refuse_foreign(file, head)
+        containers.refuse_silent_kinds(file, head)
         parts = containers.parts_of(file, opened, head)
         size = opened.seek(0, os.SEEK_END)
     if len(parts) == 1 and parts[0].stop == size and not parts[0].before:

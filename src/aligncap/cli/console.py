@@ -340,7 +340,7 @@ def _of_path(path: str) -> Iterator[Recording]:
 def _of_folder(folder: str) -> Iterator[Recording]:
     """Every sound file below a folder, sorted; anything else in it is passed over. Links are
     followed, into each folder once: one that leads back up would have no end."""
-    from aligncap.audio.containers import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES
+    from aligncap.audio.containers import AUDIO_SUFFIXES, MEDIA_SUFFIXES
 
     found = 0
     searched: set[str] = set()
@@ -356,7 +356,7 @@ def _of_folder(folder: str) -> Iterator[Recording]:
             name
             for name in (*folders, *files)
             if not name.startswith(".")
-            and Path(name).suffix.lower() in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES
+            and Path(name).suffix.lower() in AUDIO_SUFFIXES | MEDIA_SUFFIXES
         ]
         # A folder called x.wav is not searched: `load` says what is wrong with it.
         folders[:] = [name for name in folders if name not in sounds]

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from aligncap.audio.containers import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, VIDEO_SUFFIXES
+from aligncap.audio.containers import AUDIO_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES
 from aligncap.data.manifest import SAME_EMOTION, Utterance
 from aligncap.errors import DataError
 from aligncap.storage import decoded
@@ -102,7 +102,7 @@ class Corpus:
     """The part that an utterance is counted in."""
 
 
-_SOUNDS = AUDIO_SUFFIXES | UNREADABLE_SUFFIXES | VIDEO_SUFFIXES
+_SOUNDS = AUDIO_SUFFIXES | MEDIA_SUFFIXES | VIDEO_SUFFIXES
 
 
 def sound_files(folder: Path, *, suffixes: Iterable[str] = _SOUNDS) -> Iterator[Path]:

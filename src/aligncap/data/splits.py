@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aligncap.audio.containers import VIDEO_SUFFIXES
 from aligncap.data.layouts import Fault, Kind
 from aligncap.data.manifest import Utterance, read_manifest, write_manifests
 from aligncap.errors import AudioError, DataError, UnknownNameError
@@ -144,20 +143,11 @@ class Sound:
 
 
 def read_sound(file: Path) -> Sound:
-    """Read a sound file to its end; raises AudioError, with the hint, for one that cannot be used.
-
-    A film is refused with the line that takes its sound out.
-    """
+    """Read a sound file, or that of a film, to its end; raises AudioError, with the hint, for one
+    that cannot be used."""
     from aligncap.audio import load
-    from aligncap.audio.containers import refuse_unopenable
     from aligncap.audio.files import read_header
 
-    refuse_unopenable(file)
-    if file.suffix.lower() in VIDEO_SUFFIXES:
-        raise AudioError(
-            f"{file}: is a film, of which the sound is not read here; take it out: "
-            f"ffmpeg -i {file} -vn -ac 1 -ar 16000 {file.with_suffix('.wav')}"
-        )
     waveform = load(file)
     if not waveform.samples.any():
         raise AudioError(f"{file}: holds nothing but silence; fetch or export it again")
