@@ -21,7 +21,7 @@ $(DEMO)/.installed: pyproject.toml
 # SpeechTokenizer, a test oracle, comes without the many libraries that its trainer asks for.
 $(TEST)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/python -m pip install $(PIP_FLAGS) torch==2.13.0 --editable '.[train,zh,serve,dev]'
+	$(TEST)/bin/python -m pip install $(PIP_FLAGS) torch==2.13.0 --editable '.[train,zh,serve,tts,dev]'
 	$(TEST)/bin/python -m pip install $(PIP_FLAGS) --no-deps speechtokenizer==1.0.1
 	@touch $@
 

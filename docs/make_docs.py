@@ -17,7 +17,7 @@ README = ROOT / "README.md"
 
 VERBS = (
     *("caption", "measure", "clues", "train", "tokens", "merge", "export"),
-    *("evaluate", "serve", "mcp", "prefer"),
+    *("evaluate", "annotate", "serve", "mcp", "prefer"),
     *("prefer candidates", "prefer judge", "prefer pairs", "prefer annotate"),
     *("prefer agreement", "prefer rows", "prefer export"),
     *("prefer import", "prefer run"),

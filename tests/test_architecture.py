@@ -28,7 +28,7 @@ LEVELS = [
         "clues",
     ),
     *("training", "data", "metrics", "tokenizers", "captioner", "alignment", "preference"),
-    *("experiments", "service", "cli"),
+    *("experiments", "tts", "service", "cli"),
 ]
 """Parts from the ground up: a part imports lower levels only."""
 
@@ -47,7 +47,7 @@ HEAVY += ["openai", "rich.progress"]
 
 LONGEST_FILE = 600
 LONGEST_FUNCTION = 60
-MOST_MODULES = 112
+MOST_MODULES = 122
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

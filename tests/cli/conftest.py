@@ -13,7 +13,7 @@ from aligncap.errors import MissingModelError
 from support.models import FakeCaptioner
 
 
-def open_fake_model(name: str, *, tokenizer_path: Path | None = None) -> FakeCaptioner:
+def open_fake_model(name: str, *, tokenizer_path: Path | None = None, **_: object) -> FakeCaptioner:
     """The fake under the name `mini`; any other is missing."""
     if name != "mini":
         raise MissingModelError(f"{name}: no such model; built in: mini")

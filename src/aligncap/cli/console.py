@@ -237,10 +237,11 @@ class Progress:
                 progress.BarColumn(),
                 progress.MofNCompleteColumn(),
                 progress.TimeRemainingColumn(),
+                progress.TextColumn("{task.fields[told]}"),
                 console=rich_console.Console(file=console.stderr),
                 transient=True,
             )
-            self._task = self._bar.add_task(description, total=None)
+            self._task = self._bar.add_task(description, total=None, told="")
 
     def __enter__(self) -> Self:
         if self.shown:
@@ -264,6 +265,11 @@ class Progress:
         self._total += count
         if self.shown:
             self._bar.update(self._task, total=self._total)
+
+    def describe(self, told: str) -> None:
+        """What else is shown beside the bar."""
+        if self.shown:
+            self._bar.update(self._task, told=told)
 
     def advance(self) -> None:
         """One more is done."""

@@ -15,6 +15,7 @@ import typer
 
 from aligncap import __version__
 from aligncap.cli import prefer, train
+from aligncap.cli.annotate import annotate
 from aligncap.cli.caption import caption
 from aligncap.cli.console import Console, WarningHandler, write_any_text
 from aligncap.cli.evaluate import clues, evaluate, measure
@@ -37,6 +38,8 @@ EXTRA_OF = {
     "uvicorn": "serve",
     "prometheus_client": "serve",
     "mcp": "mcp",
+    "pyarrow": "tts",
+    "g2p": "tts",
     "opensmile": "dev",
     "sklearn": "dev",
 }
@@ -65,6 +68,7 @@ for _verb in (
     train.merge,
     train.export,
     evaluate,
+    annotate,
     serve,
     mcp,
 ):

@@ -387,6 +387,7 @@ _JUMP_ST = 3.0
 _JUMP_S = 0.15
 
 
+@once_per_waveform
 def measure(waveform: Waveform) -> Facts:
     """Everything that the signal shows of an utterance; what it cannot show has a reason."""
     speech = _Analysis(waveform)
@@ -395,6 +396,17 @@ def measure(waveform: Waveform) -> Facts:
     return Facts(
         waveform.duration_s, speech.speech_s, MappingProxyType({fact.name: fact for fact in facts})
     )
+
+
+@once_per_waveform
+def spoken_pitch(waveform: Waveform) -> PitchTrack:
+    """Pitch, unvoiced where nobody speaks."""
+    track = pitch_track(waveform)
+    spoken = np.zeros(len(track.frequency_hz), dtype=bool)
+    for start, end in speech_activity(waveform):
+        spoken[round(start / track.hop_s) : round(end / track.hop_s)] = True
+    masked = np.where(spoken, track.frequency_hz, 0.0).astype(np.float32)
+    return PitchTrack(masked, track.strength, track.hop_s)
 
 
 class _Analysis:
@@ -407,13 +419,7 @@ class _Analysis:
 
     @cached_property
     def track(self) -> PitchTrack:
-        """Pitch, unvoiced where nobody speaks."""
-        track = pitch_track(self.waveform)
-        spoken = np.zeros(len(track.frequency_hz), dtype=bool)
-        for start, end in self.activity:
-            spoken[round(start / track.hop_s) : round(end / track.hop_s)] = True
-        masked = np.where(spoken, track.frequency_hz, 0.0).astype(np.float32)
-        return PitchTrack(masked, track.strength, track.hop_s)
+        return spoken_pitch(self.waveform)
 
     @cached_property
     def mel(self) -> NDArray[np.float32]:

@@ -1,0 +1,376 @@
+"""A corpus annotated shard by shard, by several processes or machines, and taken up again.
+
+First each shard is measured and captioned into a file of its own under `.annotate`; once all are
+there, speakers are known, and the rows are written with all columns. Every file is there whole or
+not at all, so that a run goes on after any kill where it was.
+"""
+
+import json
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from aligncap.captioner.checkpoint import find_model, model_fingerprint
+from aligncap.errors import AlignCapError, DataError, LostProcessError
+from aligncap.foreign import read_table
+from aligncap.storage import atomic_file, hash_of_parts, write_atomic
+from aligncap.tts.annotator import (
+    AUDIO_NAMES,
+    AnnotateSettings,
+    Annotator,
+    complete,
+    merged,
+    open_captioner,
+    speaker_of,
+)
+from aligncap.tts.measures import Row, Speaker, statistics_of
+from aligncap.tts.sources import Corpus, Shard
+from aligncap.tts.tables import (
+    AUDIO,
+    Kinds,
+    embedded,
+    fields_of,
+    joined,
+    note,
+    schema_of,
+    write_shard,
+)
+
+WORK_FOLDER = ".annotate"
+OFTEN = 16
+"""Rows after which progress is told."""
+
+Told = Callable[[int, float], None]
+"""Hears of progress: rows that are done, and seconds of sound in them."""
+
+OpenModel = Callable[[AnnotateSettings], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run came to."""
+
+    rows: int
+    failed: int
+    sound_s: float
+    """Of all rows that are annotated, now or before."""
+    unmeasured: int
+    """Shards that other processes have yet to measure; the corpus is written when it is 0."""
+
+
+@dataclass(frozen=True)
+class AnnotateRun:
+    """A corpus, where it goes, and how."""
+
+    corpus: Corpus
+    out: Path
+    settings: AnnotateSettings
+    audio: bool = True
+    """Whether the recordings are written too."""
+    jobs: int = 1
+    part: tuple[int, int] = (0, 1)
+    """Number of this machine, from 0, and how many there are."""
+    open_model: OpenModel = open_captioner
+
+    def __call__(self, told: Told = lambda *_: None) -> Summary:
+        """Annotate what is left of this part, and write the corpus once all parts are done.
+
+        Raises DataError where `out` holds something else, LostProcessError where a process died.
+        """
+        self._check_plan()
+        own, of = self.part
+        tasks = [
+            (number, (self._found(number), shard))
+            for number, shard in enumerate(self.corpus.shards)
+            if number % of == own and not self._found(number).exists()
+        ]
+        cores = len(os.sched_getaffinity(0))
+        threads = self.settings.threads or max(1, cores // self.jobs)
+        settings = replace(self.settings, threads=threads)
+        run_tasks(MeasureJob(settings, self.open_model), tasks, self.jobs, told)
+        numbers = range(len(self.corpus.shards))
+        unmeasured = sum(not self._found(number).exists() for number in numbers)
+        if not unmeasured:
+            self._write(told)
+        ends = [read_end(self._found(number)) for number in numbers if self._found(number).exists()]
+        return Summary(
+            sum(one["rows"] for one in ends),
+            sum(one["failed"] for one in ends),
+            sum(one["sound_s"] for one in ends),
+            unmeasured,
+        )
+
+    def done(self) -> int:
+        """Rows that are annotated already."""
+        paths = (self._found(number) for number in range(len(self.corpus.shards)))
+        return sum(read_end(path)["rows"] for path in paths if path.exists())
+
+    def _found(self, number: int) -> Path:
+        return self.out / WORK_FOLDER / f"{number:05d}.jsonl"
+
+    def _check_plan(self) -> None:
+        """DataError where the folder was begun with another corpus, model or settings."""
+        made = {
+            "corpus": hash_of_parts(f"{one.split}:{one.described}\n" for one in self.corpus.shards),
+            "shards": len(self.corpus.shards),
+            "settings": json.loads(self.settings.signature),
+            "model": model_fingerprint(find_model(self.settings.model))[:12],
+            "audio": self.audio,
+        }
+        path = self.out / WORK_FOLDER / "plan.json"
+        if path.exists():
+            found = read_table(path, hint="choose another --out")
+            for name, value in made.items():
+                if found.get(name) != value:
+                    raise DataError(
+                        f"{self.out}: was begun with another {name}; give what it was begun with, "
+                        "--overwrite, or another --out"
+                    )
+            return
+        if self.out.exists() and any(one.name != WORK_FOLDER for one in self.out.iterdir()):
+            raise DataError(f"{self.out}: holds something else; choose another --out")
+        write_atomic(path, json.dumps(made, indent=1) + "\n")
+
+    def _write(self, told: Told) -> None:
+        """Write every shard that is not there yet with all columns."""
+        places = [self._found(number) for number in range(len(self.corpus.shards))]
+        targets = output_paths(self.corpus.shards, self.out)
+        if all(target.exists() for target in targets):
+            return
+        ends = [read_end(place) for place in places]
+        given, found = (
+            joined({name: set(found) for name, found in end[key].items()} for end in ends)
+            for key in ("given", "columns")
+        )
+        fields, features = fields_of(self.corpus, given)
+        if not self.audio:
+            fields.pop(self._audio_column(), None)
+        schema = schema_of(fields, self.settings, found, features)
+        speakers = statistics_of(
+            (line["speaker"], line["found"]) for place in places for line in read_found(place)
+        )
+        job = WriteJob(self.settings, speakers, schema)
+        tasks = [
+            (number, (place, target, shard))
+            for number, (place, target, shard) in enumerate(
+                zip(places, targets, self.corpus.shards, strict=True)
+            )
+            if not target.exists()
+        ]
+        run_tasks(job, tasks, self.jobs, told)
+
+    def _audio_column(self) -> str:
+        if self.corpus.schema is None:
+            return AUDIO
+        names = self.corpus.schema.names
+        return self.settings.audio or next((one for one in AUDIO_NAMES if one in names), AUDIO)
+
+
+def output_paths(shards: Sequence[Shard], out: Path) -> list[Path]:
+    """Where each shard is written: data/train-00000-of-00003.parquet."""
+    splits = [shard.split for shard in shards]
+    seen: dict[str, int] = {}
+    paths = []
+    for split in splits:
+        number = seen.get(split, 0)
+        seen[split] = number + 1
+        paths.append(out / "data" / f"{split}-{number:05d}-of-{splits.count(split):05d}.parquet")
+    return paths
+
+
+def read_found(path: Path) -> Iterator[dict[str, Any]]:
+    """What was found of the rows of a shard, in order."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if "found" in row:
+                yield row
+
+
+def read_end(path: Path) -> dict[str, Any]:
+    """The last line of a shard's file: its rows, failures, seconds of sound and kinds."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        size, block = file.tell(), 1 << 12
+        while True:
+            file.seek(max(0, size - block))
+            tail = file.read().rstrip(b"\n")
+            if b"\n" in tail or block >= size:
+                end: dict[str, Any] = json.loads(tail.rpartition(b"\n")[2])
+                return end
+            block *= 4
+
+
+class Job(Protocol):
+    """What is done with a task; it goes to other processes by pickle."""
+
+    def __call__(self, *task: Any) -> Iterator[tuple[int, float]]:
+        """Do a task and give out progress: rows and seconds of sound since the last."""
+
+
+@dataclass(frozen=True)
+class MeasureJob:
+    """Measures and captions a shard."""
+
+    settings: AnnotateSettings
+    open_model: OpenModel
+
+    @cached_property
+    def annotator(self) -> Annotator:
+        """The model, opened with the first shard."""
+        return Annotator(self.settings, self.open_model)
+
+    def __call__(self, place: Path, shard: Shard) -> Iterator[tuple[int, float]]:
+        """Write what is found of each row to `place`."""
+        waiting: deque[Row] = deque()
+
+        def noted() -> Iterator[Row]:
+            for row in shard.read():
+                waiting.append(row)
+                yield row
+
+        end: dict[str, Any] = {"rows": 0, "failed": 0, "sound_s": 0.0}
+        given: Kinds = {}
+        columns: Kinds = {}
+        news, seconds = 0, 0.0
+        with atomic_file(place) as file:
+            for found in self.annotator.columns(noted()):
+                row = waiting.popleft()
+                print(
+                    json.dumps({"speaker": speaker_of(row, self.settings), "found": found}),
+                    file=file,
+                )
+                note(given, row)
+                note(columns, found)
+                length = found.get("duration_s") or 0.0
+                end["rows"] += 1
+                end["failed"] += found.get("error") is not None
+                end["sound_s"] += length
+                news, seconds = news + 1, seconds + length
+                if news == OFTEN:
+                    yield news, seconds
+                    news, seconds = 0, 0.0
+            for name, kinds in (("given", given), ("columns", columns)):
+                end[name] = {column: sorted(found) for column, found in kinds.items()}
+            print(json.dumps(end), file=file)
+        yield news, seconds
+
+
+@dataclass(frozen=True)
+class WriteJob:
+    """Writes the rows of a shard with all columns."""
+
+    settings: AnnotateSettings
+    speakers: Mapping[str, Speaker]
+    schema: Any
+
+    def __call__(self, place: Path, target: Path, shard: Shard) -> Iterator[tuple[int, float]]:
+        """Write `target` of the corpus' rows and what `place` has of them."""
+        write_shard(target, self.schema, self._rows(place, shard))
+        yield 0, 0.0
+
+    def _rows(self, place: Path, shard: Shard) -> Iterator[Row]:
+        try:
+            for row, line in zip(shard.read(), read_found(place), strict=True):
+                whole = merged(row, line["found"], self.settings)
+                if AUDIO in whole and AUDIO in self.schema.names:
+                    self._embed(whole)
+                yield complete(whole, self.speakers, self.settings)
+        except ValueError as error:
+            raise DataError(
+                f"{target_name(place)}: the corpus has changed while it was annotated; "
+                "annotate it anew"
+            ) from error
+
+    def _embed(self, row: Row) -> None:
+        import pyarrow as pa
+
+        if pa.types.is_struct(self.schema.field(AUDIO).type):
+            row[AUDIO] = embedded(row[AUDIO])
+
+
+def target_name(place: Path) -> str:
+    """The folder that a shard's file is for."""
+    return str(place.parent.parent)
+
+
+def run_tasks(job: Job, tasks: Sequence[tuple[int, Any]], jobs: int, told: Told) -> None:
+    """Do all tasks, in this process or in `jobs` others; what they raise is raised here.
+
+    LostProcessError where a process died.
+    """
+    if jobs <= 1 or len(tasks) <= 1:
+        for _, task in tasks:
+            for rows, seconds in job(*task):
+                told(rows, seconds)
+        return
+    context = get_context("spawn")
+    left = iter(tasks)
+    processes = {}
+    try:
+        for _, task in islice(left, jobs):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, job), daemon=True)
+            process.start()
+            theirs.close()
+            processes[ours] = process
+            ours.send(task)
+        busy = set(processes)
+        while busy:
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                if _hear(ready, told):
+                    following = next(left, None)
+                    if following is None:
+                        busy.discard(ready)
+                    else:
+                        ready.send(following[1])
+    finally:
+        for connection, process in processes.items():
+            connection.close()
+            process.terminate()
+            process.join()
+
+
+def _hear(connection: Connection, told: Told) -> bool:
+    """Take one message; whether the task is done."""
+    try:
+        message = connection.recv()
+    except (EOFError, OSError) as error:
+        raise LostProcessError(
+            "a process died (out of memory?); shards that are done are kept: "
+            "the same command goes on, with fewer --jobs if memory was short"
+        ) from error
+    if isinstance(message, str):
+        raise DataError(message)
+    if isinstance(message, ModuleNotFoundError):
+        raise message
+    if message is None:
+        return True
+    told(*message)
+    return False
+
+
+def _serve(connection: Connection, job: Job) -> None:
+    """In a process of its own: do tasks until there is nobody who sends any."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, OSError):
+        while True:
+            task = connection.recv()
+            try:
+                for progress in job(*task):
+                    connection.send(progress)
+            except (AlignCapError, ModuleNotFoundError) as error:
+                # An error of ours need not be made of its message alone, as pickle would have it.
+                connection.send(str(error) if isinstance(error, AlignCapError) else error)
+                return
+            connection.send(None)

@@ -1,0 +1,198 @@
+"""Corpora of every form become the same parquet; runs go on; other processes do their part."""
+
+import dataclasses
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from aligncap.errors import DataError, LostProcessError
+from aligncap.tts import AnnotateSettings
+from aligncap.tts.runs import AnnotateRun, run_tasks
+from aligncap.tts.sources import open_corpus
+from tts.made import (
+    COUNT,
+    WRITERS,
+    bytes_of,
+    open_fake,
+    read_out,
+    write_folder,
+    write_manifest,
+    write_parquet,
+    write_tars,
+)
+
+FAKE = AnnotateSettings()
+
+
+def annotated(corpus: Path, out: Path, **changes: object) -> AnnotateRun:
+    run = AnnotateRun(open_corpus(corpus, 3), out, FAKE, open_model=open_fake)
+    return dataclasses.replace(run, **changes)
+
+
+@pytest.mark.parametrize("form", sorted(WRITERS))
+def test_every_form_gives_the_same_rows(tmp_path: Path, form: str) -> None:
+    corpus = WRITERS[form](tmp_path / "in")
+    told: list[tuple[int, float]] = []
+    summary = annotated(corpus, tmp_path / "out")(lambda *one: told.append(one))
+    assert (summary.rows, summary.failed, summary.unmeasured) == (COUNT, 0, 0)
+    assert sum(rows for rows, _ in told) == COUNT
+    assert summary.sound_s == pytest.approx(COUNT * 1.0)
+    rows = read_out(tmp_path / "out")
+    assert [row["id"] for row in rows] == [f"clip{n}" for n in range(COUNT)]
+    for number, row in enumerate(rows):
+        assert row["audio"]["bytes"] == bytes_of(number)
+        assert row["error"] is None
+        if form != "folder":
+            assert (row["input_emotion"], str(row["take"])) == ("sad", str(number))
+            assert row["speaker_id"] == ("anna" if number % 2 else "ben")
+            assert row["pitch_z"] is not None
+        else:
+            assert row["pitch_z"] is None
+
+
+def test_shards_are_named_by_split_and_have_one_schema(tmp_path: Path) -> None:
+    annotated(write_parquet(tmp_path / "in"), tmp_path / "out")()
+    files = sorted((tmp_path / "out" / "data").iterdir())
+    assert [file.name for file in files] == [
+        "test-00000-of-00001.parquet",
+        "train-00000-of-00002.parquet",
+        "train-00001-of-00002.parquet",
+    ]
+    assert len({pq.read_schema(file).to_string() for file in files}) == 1
+
+
+def test_recordings_are_left_out_where_asked(tmp_path: Path) -> None:
+    for form, write in (("a", write_parquet), ("b", write_tars)):
+        annotated(write(tmp_path / form), tmp_path / f"{form}-out", audio=False)()
+        rows = read_out(tmp_path / f"{form}-out")
+        assert len(rows) == COUNT
+        assert all("audio" not in row for row in rows)
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    corpus = write_manifest(tmp_path / "in")
+    annotated(corpus, tmp_path / "whole")()
+
+    def stop_after(count: int):
+        left = [count]
+
+        def told(rows: int, _: float) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+
+        return told
+
+    out = tmp_path / "out"
+    for _ in range(8):
+        with pytest.raises(KeyboardInterrupt):
+            annotated(corpus, out)(stop_after(0))
+        for file in out.glob("**/*.parquet"):
+            pq.read_table(file)
+        names = {file.name for file in (out / ".annotate").iterdir()}
+        assert all(name == "plan.json" or name[:5].isdigit() for name in names)
+        if len(list(out.glob("data/*.parquet"))) == 3:
+            break
+    annotated(corpus, out)()
+    assert read_out(out) == read_out(tmp_path / "whole")
+
+
+def test_parts_of_several_machines_make_one_corpus(tmp_path: Path) -> None:
+    corpus = write_folder(tmp_path / "in")
+    annotated(corpus, tmp_path / "whole")()
+    first = annotated(corpus, tmp_path / "out", part=(1, 2))()
+    assert first.unmeasured == 2
+    assert not (tmp_path / "out" / "data").exists()
+    second = annotated(corpus, tmp_path / "out", part=(0, 2))()
+    assert (second.unmeasured, second.rows) == (0, COUNT)
+    assert read_out(tmp_path / "out") == read_out(tmp_path / "whole")
+
+
+def test_a_folder_that_was_begun_otherwise_is_refused(tmp_path: Path) -> None:
+    corpus = write_folder(tmp_path / "in")
+    annotated(corpus, tmp_path / "out")()
+    with pytest.raises(DataError, match="begun with another settings"):
+        annotated(corpus, tmp_path / "out", settings=AnnotateSettings(language="zh"))()
+    (corpus / "more.wav").write_bytes(bytes_of(0))
+    with pytest.raises(DataError, match="begun with another corpus"):
+        annotated(corpus, tmp_path / "out")()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x", "utf-8")
+    with pytest.raises(DataError, match="holds something else"):
+        annotated(corpus, tmp_path / "mine")()
+
+
+def test_bad_rows_of_every_kind_are_rows(tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "in")
+    with manifest.open("a", encoding="utf-8") as lines:
+        lines.write('{"file": "gone.wav", "take": "many"}\n{"id": "nameless"}\nno json\n')
+    summary = annotated(manifest, tmp_path / "out")()
+    assert (summary.rows, summary.failed) == (COUNT + 3, 3)
+    errors = {row["id"]: row["error"] for row in read_out(tmp_path / "out") if row["error"]}
+    assert "does not exist" in errors["gone"]
+    assert "names no recording" in errors["nameless"]
+    assert any("not JSON" in error for error in errors.values())
+
+
+def test_a_tar_that_is_cut_short_says_so_in_its_last_row(tmp_path: Path) -> None:
+    folder = write_tars(tmp_path / "in")
+    tar = folder / "000001.tar"
+    tar.write_bytes(tar.read_bytes()[:45_000])
+    with tarfile.open(folder / "000002.tar", "w") as empty:
+        info = tarfile.TarInfo("alone.json")
+        info.size = 2
+        empty.addfile(info, io.BytesIO(b"{}"))
+    summary = annotated(folder, tmp_path / "out")()
+    errors = {row["id"]: row["error"] for row in read_out(tmp_path / "out") if row["error"]}
+    assert summary.failed == len(errors) >= 2
+    assert "cut short or damaged" in errors["000001.tar:end"]
+    assert "has no sound beside json" in errors["alone"]
+
+
+def test_a_corpus_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.parquet").write_bytes(b"no parquet")
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    (tmp_path / "a.txt").write_bytes(b"")
+    for name in ("empty", "a.parquet", "a.jsonl", "a.txt", "nowhere"):
+        with pytest.raises(DataError, match=name):
+            open_corpus(tmp_path / name, 10)
+
+
+def test_columns_that_differ_between_shards_have_one_type(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", 4)
+    values = [{"n": 1, "m": "a"}, {"n": 2.5, "m": 3}, {"n": None, "m": ["x"]}, {"k": True}]
+    lines = [{"file": f"clip{n}.wav", **one} for n, one in enumerate(values)]
+    manifest = folder / "m.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    run = AnnotateRun(open_corpus(manifest, 1), tmp_path / "out", FAKE, open_model=open_fake)
+    run()
+    rows = read_out(tmp_path / "out")
+    assert [row["n"] for row in rows] == [1.0, 2.5, None, None]
+    assert [row["m"] for row in rows] == ["a", "3", '["x"]', None]
+    assert [row["k"] for row in rows] == [None, None, None, True]
+
+
+def dies(*_: object):
+    import os
+
+    os._exit(3)
+    yield 0, 0.0
+
+
+def refuses(*_: object):
+    yield 1, 0.5
+    raise DataError("this one: cannot be; mend it")
+
+
+@pytest.mark.slow
+def test_what_becomes_of_other_processes_is_told() -> None:
+    tasks = [(n, (n,)) for n in range(3)]
+    with pytest.raises(LostProcessError, match="the same command goes on"):
+        run_tasks(dies, tasks, 2, lambda *_: None)
+    with pytest.raises(DataError, match="this one: cannot be"):
+        run_tasks(refuses, tasks, 2, lambda *_: None)
