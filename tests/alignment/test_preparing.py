@@ -231,6 +231,7 @@ def test_a_run_gives_one_view_to_validation_and_several_to_training(tmp_path, mo
 
     class Tokenizer:
         name, fingerprint, frame_rate_hz, codebook_size = "builtin", "f" * 16, 12.5, 32
+        codebooks = 1
 
     monkeypatch.setattr(making.encoder_training, "measure_file", lambda path: features())
     monkeypatch.setattr(making, "measure_all", lambda cache, paths: [facts() for _ in paths])

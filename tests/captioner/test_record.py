@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from aligncap import load as load_model
 from aligncap.audio import load
 from aligncap.errors import DataError, NoSpeechError
 from aligncap.values import VOCALIZATIONS, Caption, SpeechTokens, Vector, Verdict, Waveform
 from captioner.test_captioner import SILENCE, captioner
-from support.captioner import LoudnessTokenizer
+from support.captioner import LoudnessTokenizer, write_whisper_model
 
 SAID = "She sounds sad and speaks slowly in a deep voice."
 SAID_ZH = "她听起来很悲伤，语速很慢。"
@@ -239,3 +240,15 @@ class TestBaseline:
         reason = "it needs 3 recordings, 1 can be used"
         expected = {"source": "folder a", "clips": 0, "reason": reason}
         assert caption.to_dict()["baseline"] == expected
+
+
+def test_a_model_with_an_encoder_of_whispers_layers_from_its_folder(example_clips, tmp_path):
+    made = load_model(write_whisper_model(tmp_path / "model"), beam_size=1)
+    alone = made.caption(example_clips[0])
+    assert alone.text
+    assert (alone.arousal, alone.unfamiliar, alone.vocalization) == (0.0, False, None)
+    assert max(alone.emotion, key=alone.emotion.__getitem__) == "sad"
+    baseline = made.baseline(example_clips[:2])
+    against = made.caption(example_clips[0], baseline=baseline)
+    assert against.arousal == pytest.approx(float(baseline.vector.mean()), abs=1e-5)
+    assert max(against.emotion, key=against.emotion.__getitem__) == "happy"

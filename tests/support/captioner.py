@@ -220,14 +220,24 @@ def tiny_meta(**changes: object) -> ModelMeta:
 
 def write_model(folder: Path) -> Path:
     """A trained folder: a random LLaMA with opinions and the encoder below."""
+    encoder = folder.with_name(f"{folder.name}-encoder")
+    _write_encoder(encoder / "encoder.onnx")
+    return _save_model(folder, encoder, wide_vocabulary())
+
+
+def write_whisper_model(folder: Path) -> Path:
+    """The same with an encoder that takes a baseline and gives two codebooks."""
+    encoder = folder.with_name(f"{folder.name}-encoder")
+    write_whisper_encoder(encoder / "encoder.onnx")
+    return _save_model(folder, encoder, tiny_vocabulary(codebooks=2, codebook_size=80))
+
+
+def _save_model(folder: Path, encoder: Path, vocabulary: Vocabulary) -> Path:
     from aligncap.captioner.checkpoint import save
     from aligncap.captioner.model import CaptionModel, small_llama
     from aligncap.tokenizers import open_tokenizer
 
-    encoder = folder.with_name(f"{folder.name}-encoder")
-    _write_encoder(encoder / "encoder.onnx")
     fingerprint = open_tokenizer("builtin", encoder).fingerprint
-    vocabulary = wide_vocabulary()
     lm = small_llama(vocabulary, hidden=32, layers=2, heads=2, tied=False)
     lm.lm_head.weight.data.mul_(12.0)
     meta = tiny_meta(

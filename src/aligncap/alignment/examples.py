@@ -127,7 +127,6 @@ class SpeechSource:
         cls,
         tokenizer: SpeechTokenizer,
         *,
-        codebooks: int = 1,
         options: Mapping[str, int] = MappingProxyType({}),
     ) -> "SpeechSource":
         """An open tokenizer as files name it, with the options it was opened with."""
@@ -135,7 +134,7 @@ class SpeechSource:
             name=tokenizer.name,
             fingerprint=tokenizer.fingerprint,
             frame_rate_hz=tokenizer.frame_rate_hz,
-            codebooks=codebooks,
+            codebooks=tokenizer.codebooks,
             codebook_size=tokenizer.codebook_size,
             options=dict(options),
         )

@@ -159,7 +159,7 @@ def make_token_rows(
     clips, chosen = split_clips(settings), settings.tokenizer
     tokenizer = open_tokenizer(chosen.name, chosen.weights, **chosen.options)
     facts = measure_all(settings.facts or output / FACTS_FILE, [one.path for one, _ in clips])
-    source = SpeechSource.of(tokenizer, codebooks=chosen.codebooks, options=chosen.options)
+    source = SpeechSource.of(tokenizer, options=chosen.options)
     with TokenCache(settings.tokens, tokenizer) as cache:
         console = Console(stderr=True)
         failures = cache.fill(
