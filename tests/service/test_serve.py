@@ -5,6 +5,7 @@ import io
 import json
 import math
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -264,6 +265,23 @@ def test_a_full_queue_is_429_and_a_client_that_leaves_frees_its_place():
             gate.open.set()
             held.result()
     assert len(gate.seen) == 1
+
+
+def test_a_line_that_is_cut_or_that_is_no_http_does_no_harm(address, caplog, capsys):
+    host, port = address.removeprefix("http://").split(":")
+    whole = httpx.Request("POST", f"{address}/v1/captions", files={"file": CLIP.read_bytes()})
+    head = "POST /v1/captions HTTP/1.1\r\nHost: a\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in whole.headers.items() if name != "host"
+    )
+    for sent in (b"\0\1garbage\r\n\r\n", f"{head}\r\n".encode() + whole.read()[:5000]):
+        with socket.create_connection((host, int(port))) as line:
+            line.sendall(sent)
+    told = ""
+    while 'status="499"' not in told:
+        told = httpx.get(f"{address}/metrics").text
+    answer = httpx.post(f"{address}/v1/captions", files={"file": CLIP.read_bytes()}, timeout=60)
+    assert answer.status_code == 200
+    assert "Traceback" not in caplog.text + capsys.readouterr().err
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_error(capsys):

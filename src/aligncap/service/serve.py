@@ -37,6 +37,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 
 from aligncap.audio import load
 from aligncap.captioner.captioner import Captioner
@@ -135,6 +136,7 @@ class CaptionServer:
         app.middleware("http")(self._observe)
         app.add_exception_handler(StarletteHTTPException, _http_error)
         app.add_exception_handler(RequestValidationError, _invalid)
+        app.add_exception_handler(ClientDisconnect, _gone)
         router = APIRouter(dependencies=[Depends(self._authorise)])
         router.add_api_route("/v1/models", self.models, methods=["GET"])
         router.add_api_route("/metrics", self.scrape, methods=["GET"])
@@ -456,6 +458,10 @@ def _chat_events(answer: Json, caption: Caption) -> Iterator[str]:
 def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
     return error_response(error.status_code, str(error.detail), error.headers)
+
+
+def _gone(_: Request, __: Exception) -> Response:
+    return error_response(499, "the client has gone away")  # nobody reads it; the count does
 
 
 def _invalid(_: Request, error: Exception) -> Response:
