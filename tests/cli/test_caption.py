@@ -27,9 +27,9 @@ REASONS = {
     "directory.wav": "folder",
     "empty.wav": "empty",
     "nan.wav": "NaN",
-    "one-sample.wav": "nobody speaks",
+    "one-sample.wav": "no speech in it",
     "phone.m4a": "m4a",
-    "silence.wav": "nobody speaks",
+    "silence.wav": "no speech in it",
     "text.wav": "text",
     "truncated.flac": "cut short",
 }

@@ -131,7 +131,7 @@ soundfile.write(SILENCE, np.zeros(16000), 16000, format="WAV")
     [
         ("/v1/captions", {"files": {"file": ("a.wav", b"no sound")}}, 422, "a.wav: "),
         ("/v1/captions", {"files": {"file": ("a.wav", b"")}}, 422, "a.wav: "),
-        ("/v1/captions", {"files": {"file": ("s.wav", SILENCE.getvalue())}}, 422, "nobody speaks"),
+        ("/v1/captions", {"files": {"file": ("s.wav", SILENCE.getvalue())}}, 422, "no speech"),
         ("/v1/captions", {"files": {"file": ("../x/../é\n.wav", b"?")}}, 422, "é%0A.wav: "),
         ("/v1/captions", {"data": {"file": "a.wav"}}, 415, "multipart/form-data"),
         ("/v1/captions", {"files": {"sound": ("a.wav", b"")}}, 422, "`file`"),

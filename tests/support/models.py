@@ -34,7 +34,7 @@ class FakeCaptioner:
             try:
                 waveform = source if isinstance(source, Waveform) else load(source)
                 if float(np.abs(waveform.samples).max()) < 1e-3:
-                    raise NoSpeechError(f"{waveform.source}: nobody speaks in it")
+                    raise NoSpeechError(f"{waveform.source}: no speech in it")
             except AlignCapError as error:
                 yield error
             else:

@@ -244,7 +244,7 @@ def speech_activity(waveform: Waveform) -> list[tuple[float, float]]:
 def _voices(levels: Floats, excess: Floats, *, lags: Floats, periodic: Mask) -> list[Span]:
     """Stretches with syllables whose pitch and colour change as a voice's do."""
     audible = _audible(excess)
-    syllables = [s for s in audible if _longest_run(periodic[slice(*s)]) >= _VOICED_FRAMES]
+    syllables = [s for s in audible if longest_run(periodic[slice(*s)]) >= _VOICED_FRAMES]
     near = [
         span
         for span in audible
@@ -322,7 +322,7 @@ def _audible(excess: Floats) -> list[Span]:
     loud = excess > _LOUDER_DB
     return [
         _around(loud, span)
-        for span in _runs(excess > _AUDIBLE_DB)
+        for span in runs(excess > _AUDIBLE_DB)
         if loud[slice(*span)].sum() >= _SHORTEST_FRAMES
     ]
 
@@ -398,14 +398,44 @@ def _merged(spans: list[Span], gap: int) -> list[Span]:
     return merged
 
 
-def _runs(mask: Mask) -> list[Span]:
+def runs(mask: Mask) -> list[Span]:
     """Where a mask holds, as (start, end) in frames."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _longest_run(mask: Mask) -> int:
-    return max((end - start for start, end in _runs(mask)), default=0)
+def longest_run(mask: Mask) -> int:
+    """The length of the longest stretch in which a mask holds."""
+    return max((end - start for start, end in runs(mask)), default=0)
+
+
+_LOUD_DB = 20.0  # below the loudest frame: what is heard as the sound itself
+_SHORT_FRAMES = 20
+_SHORT_SHARE = 0.35
+_TONAL_SHARE = 0.3
+_NARROW_DB = 20.0
+SILENT_DB = -60.0
+
+SOUND_KINDS = ("silence", "short sounds", "tones or music", "noise")
+
+
+def sound_kind(samples: Samples) -> str:
+    """What a sound without speech is, roughly; one of SOUND_KINDS.
+
+    Tones repeat themselves or fill few bands; motors do, too, and count as tones.
+    """
+    levels = band_levels_db(samples)
+    if level_db(Waveform(samples)) < SILENT_DB or not len(levels):
+        return "silence"
+    total = 10 * np.log10((10 ** (levels / 10)).sum(axis=1))
+    loud = total > total.max() - _LOUD_DB
+    lengths = [end - start for start, end in runs(loud)]
+    if loud.mean() < _SHORT_SHARE and np.median(lengths) < _SHORT_FRAMES:
+        return "short sounds"
+    _, periodic = _voicing(samples)
+    peaked_db = float((levels.max(axis=1) - np.median(levels, axis=1))[loud].mean())
+    is_tonal = periodic[loud].mean() > _TONAL_SHARE or peaked_db > _NARROW_DB
+    return "tones or music" if is_tonal else "noise"
 
 
 _INAUDIBLE = 1e-4  # of the loudest channel's power

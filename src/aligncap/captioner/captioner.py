@@ -17,7 +17,7 @@ from typing import Any, TypeVar, overload
 
 from threadpoolctl import threadpool_limits
 
-from aligncap.audio import Recording, recording
+from aligncap.audio import Recording, SpeechDetector, recording
 from aligncap.audio.sources import held, is_recording, several
 from aligncap.captioner import checkpoint, runtimes
 from aligncap.captioner.drawing import Drawing
@@ -455,7 +455,7 @@ def load(
     tokenizer = _open_speech_tokenizer(folder, generator.meta, tokenizer_path)
     return Captioner(
         generator,
-        Preprocessor(tokenizer, generator.meta.limits.max_speech_s),
+        Preprocessor(tokenizer, generator.meta.limits.max_speech_s, SpeechDetector()),
         options=generator.options(beam_size),
         workers=threads or len(os.sched_getaffinity(0)),
         again=partial(

@@ -2,17 +2,17 @@
 relative to how the speaker usually sounds, where that is known."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from aligncap.audio import SpeechDetector, sound_kind, speech_activity
 from aligncap.audio import load as load_audio
-from aligncap.audio import speech_activity
 from aligncap.clues import heard_facts
 from aligncap.errors import DataError, NoSpeechError
-from aligncap.prosody import measure
+from aligncap.prosody import measure, measure_spoken
 from aligncap.prosody.baseline import relative_to
 from aligncap.values import (
     RATE_HZ,
@@ -75,6 +75,8 @@ class Preprocessor:
     tokenizer: SpeechTokenizer
     max_speech_s: float
     """Of a longer recording, only the window of this length with most speech is captioned."""
+    detector: SpeechDetector | None = None
+    """What tells speech from music, machines and animals; without it, what is not steady passes."""
 
     def prepare(self, source: Path | Waveform, baseline: Baseline | None = None) -> PreparedSpeech:
         """Facts and tokens of a file or waveform, relative to the speaker's baseline if given.
@@ -85,16 +87,14 @@ class Preprocessor:
         waveform = source if isinstance(source, Waveform) else load_audio(source)
         part_s, part = None, waveform
         if waveform.duration_s > self.max_speech_s:
-            part_s = densest_window(
-                speech_activity(waveform), waveform.duration_s, self.max_speech_s
-            )
+            part_s = densest_window(self._spoken(waveform), waveform.duration_s, self.max_speech_s)
             start, end = (round(time * RATE_HZ) for time in part_s)
             part = Waveform(waveform.samples[start:end], waveform.source)
-        facts = measure(part)
-        if not facts.speech_s:
-            raise NoSpeechError(
-                f"{waveform.source}: nobody speaks in it; give a recording with speech"
-            )
+        if self.detector and not self.detector.hears_speech(part.samples):
+            self._refuse_lifeless(part)
+            facts = measure(part)
+        else:
+            facts = self._measured(part)
         tokens = self._encode(part, baseline)
         if baseline is not None:
             facts = relative_to(facts, baseline)
@@ -109,6 +109,27 @@ class Preprocessor:
             )
         return cast(SpeakerTokenizer, self.tokenizer).encode(part, baseline.vector)
 
+    def _spoken(self, waveform: Waveform) -> list[tuple[float, float]]:
+        """Where somebody speaks, by the detector if there is one."""
+        found = self.detector.spans(waveform.samples) if self.detector else []
+        return found or speech_activity(waveform)
+
+    def _measured(self, part: Waveform) -> Facts:
+        """The facts of a part in which there should be speech; NoSpeechError where there is none."""
+        facts = measure(part)
+        if facts.speech_s:
+            return facts
+        if spoken := self._spoken(part):  # in noise that hides it from the measurement's own ear
+            return measure_spoken(part, spoken)
+        raise no_speech(part.source, "")
+
+    def _refuse_lifeless(self, part: Waveform) -> None:
+        """Raises NoSpeechError for what is no sound of a person: nobody coughs or laughs either."""
+        kind = sound_kind(part.samples)
+        if kind != "silence" and is_vocalization(self.tokenizer.encode(part).readout):
+            return
+        raise no_speech(part.source, kind)
+
 
 def warn_of_part(source: Path | Waveform, speech: PreparedSpeech) -> None:
     """Log that the caption is of a part only, where it is."""
@@ -119,6 +140,25 @@ def warn_of_part(source: Path | Waveform, speech: PreparedSpeech) -> None:
             speech.duration_s,
             *speech.part_s,
         )
+
+
+SURE_VOCALIZATION = 0.8
+"""The probability from which on a sound in which no speech is heard counts as a person's."""
+MOST_NOVELTY = 0.99
+
+
+def is_vocalization(readout: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether an encoder is sure that it hears a cough, a laugh or another sound without words,
+    and that the sound is like those it learnt from."""
+    heard = {name: p for name, p in readout.get("vocalization", {}).items() if name != "speech"}
+    novelty = readout.get("novelty", {}).get("score", 0.0)
+    return max(heard.values(), default=0.0) >= SURE_VOCALIZATION and novelty < MOST_NOVELTY
+
+
+def no_speech(source: str, kind: str) -> NoSpeechError:
+    """The error for a sound in which nobody speaks; `kind` is what is heard instead."""
+    heard = f": {kind}" if kind else ""
+    return NoSpeechError(f"{source}: no speech in it{heard}; give a recording of somebody speaking")
 
 
 def densest_window(

@@ -390,7 +390,12 @@ _JUMP_S = 0.15
 @once_per_waveform
 def measure(waveform: Waveform) -> Facts:
     """Everything that the signal shows of an utterance; what it cannot show has a reason."""
-    speech = _Analysis(waveform)
+    return measure_spoken(waveform, speech_activity(waveform))
+
+
+def measure_spoken(waveform: Waveform, activity: Sequence[tuple[float, float]]) -> Facts:
+    """`measure` where it is known when somebody speaks, as start and end in seconds."""
+    speech = _Analysis(waveform, activity)
     facts = [*_pitch_facts(speech), *_loudness_facts(speech), *_pace_facts(speech)]
     facts += [*_voice_facts(speech), _gender_fact(speech)]
     return Facts(
@@ -412,9 +417,9 @@ def spoken_pitch(waveform: Waveform) -> PitchTrack:
 class _Analysis:
     """A waveform and the intermediate results that several facts share."""
 
-    def __init__(self, waveform: Waveform) -> None:
+    def __init__(self, waveform: Waveform, activity: Sequence[tuple[float, float]]) -> None:
         self.waveform = waveform
-        self.activity = speech_activity(waveform)
+        self.activity = activity
         self.speech_s = sum(end - start for start, end in self.activity)
 
     @cached_property
