@@ -156,7 +156,12 @@ soundfile.write(SILENCE, np.zeros(16000), 16000, format="WAV")
             "data:",
         ),
         ("/v1/timeline", {"files": {"file": ("a.wav", b"no sound")}}, 422, "a.wav: "),
-        ("/v1/timeline", {"files": {"file": ("s.wav", SILENCE.getvalue())}}, 422, "s.wav: no speech"),
+        (
+            "/v1/timeline",
+            {"files": {"file": ("s.wav", SILENCE.getvalue())}},
+            422,
+            "s.wav: no speech",
+        ),
         ("/v1/nothing", {}, 404, "Not Found"),
     ],
 )
