@@ -115,7 +115,7 @@ class Preprocessor:
         return found or speech_activity(waveform)
 
     def _measured(self, part: Waveform) -> Facts:
-        """The facts of a part in which there should be speech; NoSpeechError where there is none."""
+        """The facts of what should be speech; NoSpeechError where there is none."""
         facts = measure(part)
         if facts.speech_s:
             return facts
