@@ -87,7 +87,7 @@ def schema_of(
     """
     import pyarrow as pa
 
-    ours = dict.fromkeys((*found, *own_columns(settings)))
+    ours = dict.fromkeys((*own_columns(settings), *found))
     kept = {renamed(name, ours): one for name, one in fields.items()}
     noted = {renamed(name, ours): one for name, one in features.items()}
     names = [*ours, *(() if "gender" in fields else ("gender",))]
