@@ -41,7 +41,6 @@ T = TypeVar("T")
 
 TRAINERS = {
     "encoder": "aligncap.tokenizers.encoder_training:ENCODER",
-    "rows": "aligncap.alignment.rows:ROWS",
     "token-rows": "aligncap.alignment.rows:TOKEN_ROWS",
     "warmup": "aligncap.alignment.kd:WARMUP",
     "kd": "aligncap.alignment.kd:KD",

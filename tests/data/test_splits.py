@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from aligncap.data.manifest import Utterance, read_manifest, write_manifest
 from aligncap.data.splits import (
     FILES,
+    TEST_SPEAKERS,
     VALIDATION_SPEAKERS,
     Seen,
     Shared,
@@ -24,6 +25,7 @@ from aligncap.data.splits import (
     sentence_of,
     split_by_hash,
     split_manifest,
+    split_of,
     validation_split,
 )
 from aligncap.errors import DataError
@@ -47,8 +49,11 @@ def source(utterance: Utterance) -> str:
 def test_the_validation_set_is_the_one_that_was_agreed(speech_data: Path) -> None:
     every = [u for name in CORPORA for u in read_manifest(speech_data / name / "manifest.jsonl")]
     train, validation = validation_split(every)
-    assert (golden(train), golden(validation)) == ("e106144e94b05757", "a500d3cd18c11468")
-    assert len(train) + len(validation) == len(every) == 7_646
+    test = [u for u in every if split_of(u) == "test"]
+    assert (golden(train), golden(validation)) == ("abfa7a73f870eca6", "a500d3cd18c11468")
+    assert golden(test) == "10a2a502802c53c0"
+    assert len(train) + len(validation) + len(test) == len(every) == 7_646
+    assert {u.speaker for u in test}.isdisjoint(u.speaker for u in (*train, *validation))
     assert {source(u) for u in train}.isdisjoint(source(u) for u in validation)
     voices = {(u.corpus, u.speaker): u.gender for u in validation if u.speaker != "ased_09"}
     by_corpus = Counter((corpus, gender) for (corpus, _), gender in voices.items())
@@ -76,6 +81,7 @@ def test_clips_of_one_book_and_of_one_voice_share_a_source() -> None:
 
 def test_who_is_kept_back_is_fixed() -> None:
     names = [f"ravdess_{n:02}" for n in (5, 10, 15, 20)] + ["emodb_10", "emodb_14", "nemo_IC0"]
+    names += ["emovo_f1", "uem_es_2", "uem_es_8", "turev_db_1358"]
     assert set(names) | {f"ased_{n:02}" for n in range(9, 64, 9)} == VALIDATION_SPEAKERS
     sources = [f"tx_emulate_00_{n:03}" for n in range(200)]
     wanted = {x for x in sources if int(hashed(f"validation\0{x}", 12), 16) < 0.29 * 2**48}
@@ -84,6 +90,29 @@ def test_who_is_kept_back_is_fixed() -> None:
     clips = [Utterance(id=f"{one}_1", path=Path("x"), corpus="secap") for one in sources]
     _, kept = validation_split(clips)
     assert {secap_source(one.id) for one in kept} == wanted
+
+
+def test_nobody_is_of_two_parts_and_test_speakers_are_of_neither_other() -> None:
+    assert not VALIDATION_SPEAKERS & TEST_SPEAKERS
+    people = [*sorted(VALIDATION_SPEAKERS | TEST_SPEAKERS), "ravdess_01"]
+    clips = [Utterance(id=one, path=Path("x"), speaker=one) for one in people]
+    train, validation = validation_split(clips)
+    assert [one.id for one in train] == ["ravdess_01"]
+    assert {one.id for one in validation} == VALIDATION_SPEAKERS
+    assert {one.id for one in clips if split_of(one) == "test"} == TEST_SPEAKERS
+
+
+@pytest.mark.parametrize(
+    ("corpus", "validation", "test"), [("iesc", 10, 10), ("nonverbal", 15, 15)]
+)
+def test_speakers_of_large_corpora_are_kept_back_by_their_names(corpus, validation, test) -> None:
+    clips = [
+        Utterance(id=f"{n}", path=Path("x"), corpus=corpus, speaker=f"{corpus}_{n}")
+        for n in range(4000)
+    ]
+    parts = Counter(map(split_of, clips))
+    assert parts["validation"] / 40 == pytest.approx(validation, abs=1.7)
+    assert parts["test"] / 40 == pytest.approx(test, abs=1.7)
 
 
 @given(st.text(min_size=1))

@@ -1,39 +1,32 @@
 """The built-in tokenizer: features, ONNX against torch, and the encoder on disk."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scipy.signal import stft
 
 from aligncap.audio import load, speech_activity
 from aligncap.errors import AudioError, DataError, MissingModelError
 from aligncap.prosody.measurement import HOP, MELS, hz_to_mel, log_mel, mel_filters, mel_to_hz
 from aligncap.tokenizers.builtin import (
+    PROSODY,
+    VIEWS,
     BuiltinTokenizer,
+    EncoderInput,
     Features,
     encoder_input,
     frame_energy,
     measure_features,
-    nuclei_per_s,
     open_builtin,
     padded,
     whisper_log_mel,
 )
-from aligncap.tokenizers.encoder import SpeechEncoder, load_encoder, save_encoder
-from aligncap.tokenizers.encoder_training import EncoderExample, make_batch
-from aligncap.values import EMOTIONS, RATE_HZ, Waveform
-from speech_tokenizers.test_encoder import clip_of, encoder
+from aligncap.values import RATE_HZ, Waveform
 from support.captioner import WHISPER_ENCODER, write_whisper_encoder
 from support.signals import noise, syllables, tone, waveform
 
-# Of torch 2.13's exporter: a call that torch itself has deprecated, and a name it does not need.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*The axis name.*will not be used:UserWarning"),
-]
+OLD_ENCODER = Path(__file__).parents[1] / "golden" / "old" / "exported"
 
 
 def random_features() -> Features:
@@ -99,78 +92,40 @@ def test_silence_at_the_ends_is_cut_and_in_the_middle_kept():
     assert np.isfinite(encoder_input(one_sample).views).all()
 
 
-@pytest.mark.parametrize("per_s", [3, 5, None])
-def test_syllables_are_counted_and_a_sustained_vowel_has_none(per_s):
-    beat = np.sin(np.arange(300) / 100 * (per_s or 0) * 2 * np.pi)
-    mel = np.repeat((-4 + 2 * beat)[:, None], MELS, 1).astype(np.float32)
-    found = nuclei_per_s(Features(mel, np.full(300, 200, np.float32), np.ones(300, np.float32)))
-    assert found == pytest.approx(per_s or math.nan, abs=0.4, nan_ok=True)
-
-
 @pytest.mark.parametrize(("frames", "padded_frames"), [(1, 16), (15, 16), (16, 16), (17, 24)])
-def test_an_utterance_is_padded_to_whole_tokens_as_in_a_training_batch(frames, padded_frames):
-    inputs = clip_of(frames, 1)
-    more = padded(inputs)
-    batch = make_batch([inputs], [EncoderExample("", 0, 0)], [1.0])
-    frames_of_batch = batch.views.shape[2]
+def test_an_utterance_is_padded_to_whole_tokens(frames, padded_frames):
+    random = np.random.default_rng(1)
+    views = random.normal(size=(VIEWS, frames, MELS)).astype(np.float32)
+    prosody = random.normal(size=(frames, PROSODY)).astype(np.float32)
+    more = padded(EncoderInput(views, prosody))
     assert more.prosody.shape[0] == more.views.shape[1] == len(more.mask) == padded_frames
-    np.testing.assert_array_equal(more.views[:, :frames_of_batch], batch.views[0])
-    np.testing.assert_array_equal(more.prosody[:frames_of_batch], batch.prosody[0])
-    np.testing.assert_array_equal(more.mask[:frames_of_batch], batch.mask[0])
+    np.testing.assert_array_equal(more.views[:, :frames], views)
+    np.testing.assert_array_equal(more.prosody[:frames], prosody)
+    assert more.mask.tolist() == [1.0] * frames + [0.0] * (padded_frames - frames)
+    assert not more.views[:, frames:].any()
     assert more.tokens == -(-frames // 8)
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpeechEncoder, Path]:
-    """A random encoder, and the folder it was saved in; exporting takes some seconds."""
-    folder, model = tmp_path_factory.mktemp("encoder"), encoder()
-    save_encoder(folder, model)
-    return model, folder
+class TestFirstEncoder:
+    """The one of spectrogram views and pitch, as it was exported."""
 
-
-@pytest.fixture(scope="module")
-def tokenizer(saved: tuple[SpeechEncoder, Path]) -> BuiltinTokenizer:
-    return open_builtin(saved[1])
-
-
-@pytest.mark.slow
-class TestOnDisk:
-    @pytest.mark.parametrize("length_s", [0.01, 0.5, 1.3, 4.0])
-    def test_onnx_gives_what_torch_gives(self, saved, tokenizer, length_s):
-        sound = waveform(syllables(rate_hz=4, length_s=length_s, pitch_hz=140.0))
-        inputs = padded(encoder_input(measure_features(sound)))
-        with torch.no_grad():
-            output = saved[0](*(torch.from_numpy(part)[None] for part in inputs))
-        tokens = tokenizer.encode(sound)
-        assert tokens.codes.tolist() == output.codes[:, : inputs.tokens].tolist()
-        expected = output.emotion.softmax(-1)[0].tolist()
-        emotion = dict(zip(EMOTIONS, expected, strict=True))
-        assert tokens.readout["emotion"] == pytest.approx(emotion, abs=1e-4)
-        female = 1 / (1 + math.exp(-float(output.gender)))
-        gender = {"female": female, "male": 1 - female}
-        assert tokens.readout["gender"] == pytest.approx(gender, abs=1e-4)
-        pace = tokens.readout["pace"]["syllables_per_s"]
-        assert pace == pytest.approx(math.exp(float(output.pace)), rel=1e-3)
+    @pytest.fixture(scope="class")
+    def tokenizer(self) -> BuiltinTokenizer:
+        return open_builtin(OLD_ENCODER)
 
     @pytest.mark.parametrize("length_s", [0.01, 0.5, 4.0])
     def test_a_token_is_eight_frames_and_none_stands_for_padding(self, tokenizer, length_s):
         sound = waveform(syllables(rate_hz=4, length_s=length_s, pitch_hz=140.0))
         frames = len(encoder_input(measure_features(sound)).prosody)
         assert frames == pytest.approx(100 * length_s, abs=16)
-        assert tokenizer.encode(sound).codes.shape == (1, -(-frames // 8))
+        found = tokenizer.encode(sound)
+        assert found.codes.shape == (1, -(-frames // 8))
+        assert sum(found.readout["emotion"].values()) == pytest.approx(1.0, abs=1e-5)
         assert tokenizer.frame_rate_hz == 12.5
 
-    def test_the_encoder_comes_back_as_it_was(self, saved, tokenizer):
-        model, folder = saved
-        back = load_encoder(folder)
-        assert back.config == model.config
-        assert not back.training
-        torch.testing.assert_close(back.state_dict(), model.state_dict(), atol=0, rtol=0)
-        assert tokenizer.codebook_size == model.config.codebook_size
-
-    def test_the_fingerprint_is_of_the_weights(self, saved, tokenizer, tmp_path):
+    def test_the_fingerprint_is_of_the_weights(self, tokenizer, tmp_path):
         same = tmp_path / "copy.onnx"
-        same.write_bytes((saved[1] / "encoder.onnx").read_bytes())
+        same.write_bytes((OLD_ENCODER / "encoder.onnx").read_bytes())
         assert open_builtin(same).fingerprint == tokenizer.fingerprint
         same.write_bytes(same.read_bytes() + b"\x92\x06\x00")  # a protobuf field nobody knows
         assert open_builtin(same).fingerprint != tokenizer.fingerprint
@@ -248,5 +203,3 @@ class TestWhisperEncoder:
 def test_a_missing_encoder_is_named_with_a_hint(tmp_path):
     with pytest.raises(MissingModelError, match=r"encoder\.onnx.*aligncap train"):
         open_builtin(tmp_path)
-    with pytest.raises(MissingModelError, match=r"nowhere.*aligncap train"):
-        load_encoder(tmp_path / "nowhere")

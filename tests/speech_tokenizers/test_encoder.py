@@ -1,207 +1,233 @@
-"""The built-in encoder's network: shapes, padding, streams, and its codebook."""
+"""The built-in encoder's network: tokens, padding, codebooks, readouts, and its exported form."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from aligncap.prosody.measurement import MELS
-from aligncap.tokenizers.builtin import FRAMES_A_TOKEN, PROSODY, VIEWS, EncoderInput
+from aligncap.errors import MissingModelError
+from aligncap.tokenizers.builtin import whisper_log_mel
 from aligncap.tokenizers.encoder import (
+    OUTPUTS,
+    QUANTILES,
+    Codebook,
     EncoderConfig,
-    EncoderOutput,
     SpeechEncoder,
-    TransformerLayer,
-    VectorQuantizer,
+    export_encoder,
+    load_encoder,
+    save_encoder,
 )
-from aligncap.tokenizers.encoder_training import UNKNOWN, EncoderBatch, EncoderExample, make_batch
 
-SIZE = EncoderConfig(width=16, channels=2, convolutions=2, layers=1, heads=2, codebook_size=32,
-                     code_width=8)  # fmt: skip
+SIZE = EncoderConfig(whisper_width=64, layers=1, width=32, heads=2, codebook_size=16,
+                     code_width=8, hidden=16, landmarks=3)  # fmt: skip
 
 
 def encoder(config: EncoderConfig = SIZE) -> SpeechEncoder:
-    """Random weights, and running statistics that are not the identity."""
+    """Random weights, norms and biases too."""
     torch.manual_seed(0)
     model = SpeechEncoder(config)
-    model(*random_inputs(4, 96), torch.ones(4, 96))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    model.landmarks.normal_()
     return model.eval()
 
 
-def random_inputs(clips: int, frames: int, seed: int = 1) -> tuple[Tensor, Tensor]:
-    chance = torch.Generator().manual_seed(seed)
-    views = torch.randn(clips, VIEWS, frames, MELS, generator=chance)
-    return views, torch.randn(clips, frames, PROSODY, generator=chance)
+def mel(frames: int, seed: int = 1, clips: int = 1) -> Tensor:
+    return torch.randn(clips, frames, 80, generator=torch.Generator().manual_seed(seed))
 
 
-def clip_of(frames: int, seed: int) -> EncoderInput:
-    views, prosody = random_inputs(1, frames, seed)
-    return EncoderInput(views[0].numpy(), prosody[0].numpy())
+def ones(frames: int, clips: int = 1) -> Tensor:
+    return torch.ones(clips, frames, dtype=torch.bool)
 
 
-def batch_of(inputs: Sequence[EncoderInput]) -> EncoderBatch:
-    unknown = EncoderExample("made up", UNKNOWN, UNKNOWN)
-    return make_batch(inputs, [unknown] * len(inputs), [math.nan] * len(inputs))
+@pytest.mark.parametrize(("frames", "tokens"), [(16, 2), (23, 3), (24, 3), (97, 12)])
+def test_a_token_is_eight_frames_and_each_codebook_gives_one(frames, tokens):
+    found = encoder()(mel(frames), ones(frames))
+    assert found.codes.shape == (1, 2, tokens)
+    assert [stage.shape for stage in found.stages] == [(1, tokens, 32)] * 3
+    assert 0 <= found.codes.min() <= found.codes.max() < 16
 
 
-def read(model: SpeechEncoder, inputs: Sequence[EncoderInput]) -> EncoderOutput:
-    batch = batch_of(inputs)
-    with torch.no_grad():
-        return model(batch.views, batch.prosody, batch.mask)
+@torch.no_grad()
+def test_frames_beyond_a_clips_end_reach_its_last_token_only():
+    """By the convolutions; attention leaves padding out."""
+    model, clip = encoder(), mel(64)
+    alone = model(clip, ones(64))
+    padded = torch.cat((clip, torch.zeros(1, 40, 80)), 1)
+    mask = torch.cat((ones(64), ~ones(40)), 1)
+    batch = model(torch.cat((padded, mel(104, 2))), torch.cat((mask, ones(104))))
+    assert batch.mask.sum(1).tolist() == [8, 13]
+    first = model.whisper(clip, ones(32))[0]
+    second = model.whisper(padded, mask[:, ::2])[0]
+    torch.testing.assert_close(first[:, :31], second[:, :31])
+    longer = model(torch.cat((padded, torch.zeros(1, 80, 80)), 1), torch.cat((mask, ~ones(80)), 1))
+    torch.testing.assert_close(longer.stages[0][0, :8], batch.stages[0][0, :8], atol=1e-5, rtol=0)
+    torch.testing.assert_close(longer.syllables[0], batch.syllables[0])
+    assert alone.codes.shape[2] == 8
 
 
-def vectors(model: SpeechEncoder, inputs: Sequence[EncoderInput]) -> Tensor:
-    """The input of the transformer, before quantisation hides small differences."""
-    batch = batch_of(inputs)
-    with torch.no_grad():
-        return model._convolve(batch.views, batch.prosody, batch.mask[:, :: FRAMES_A_TOKEN // 2])
+class TestCodebook:
+    def test_vectors_get_their_nearest_entry(self):
+        book = Codebook(5, 3).eval()
+        vectors = torch.randn(20, 3)
+        nearest, codes = book(vectors, torch.ones(20))
+        assert codes.tolist() == torch.cdist(vectors, book.entries).argmin(1).tolist()
+        assert torch.equal(nearest, book.entries[codes])
 
-
-def test_a_token_is_eight_frames():
-    reading = read(encoder(), [clip_of(96, 2), clip_of(41, 3)])
-    assert reading.codes.shape == (2, 12)
-    assert reading.mask.sum(1).tolist() == [12, 6]  # 41 frames reach into a sixth token
-    assert reading.emotion.shape == (2, 8)
-    assert reading.signal.shape == (2, 12, MELS + PROSODY)
-    assert 0 <= reading.codes.min() <= reading.codes.max() < SIZE.codebook_size
-
-
-class TestPadding:
-    def test_in_a_batch_of_like_length_each_clip_is_encoded_as_alone(self):
-        model, clips = encoder(), [clip_of(72, seed) for seed in range(3)]
-        together, alone = read(model, clips), [read(model, [clip]) for clip in clips]
-        assert torch.equal(together.codes, torch.cat([one.codes for one in alone]))
-        emotion = torch.cat([one.emotion for one in alone])
-        torch.testing.assert_close(together.emotion, emotion, atol=1e-5, rtol=1e-4)
-
-    def test_before_attention_it_reaches_the_last_three_tokens_and_no_other(self):
-        """It is not exact: past a clip's end the first convolutions see normalised padding where a
-        clip alone has none. `alignment.rows.tokens_of` therefore batches clips of like length."""
-        model, clip = encoder(), clip_of(96, 2)
-        alone = vectors(model, [clip])[0]
-        padded = vectors(model, [clip, clip_of(160, 3)])[0, : len(alone)]
-        moved = (alone - padded).abs().amax(1) > 1e-5
-        assert not moved[:-3].any()
-        assert moved[-1]
-
-    def test_how_long_it_is_does_not_matter(self):
-        model, clip = encoder(), clip_of(96, 2)
-        short, long = (read(model, [clip, clip_of(frames, 3)]) for frames in (128, 320))
-        assert short.codes[0, :12].tolist() == long.codes[0, :12].tolist()
-        torch.testing.assert_close(short.emotion[0], long.emotion[0], atol=1e-5, rtol=1e-4)
-
-    def test_attention_ignores_it(self):
+    def test_in_training_entries_become_the_means_of_their_vectors(self):
         torch.manual_seed(0)
-        layer = TransformerLayer(8, 2, 0.0).eval()
-        x, mask = torch.randn(1, 6, 8), torch.tensor([[1.0, 1, 1, 1, 0, 0]])
-        torch.testing.assert_close(layer(x, mask)[:, :4], layer(x[:, :4], mask[:, :4]))
+        centres = torch.tensor([[5.0, 0], [-5, 0], [0, 7]])
+        vectors = centres.repeat_interleave(50, 0) + 0.1 * torch.randn(150, 2)
+        book, kept = Codebook(3, 2).train(), torch.ones(150)
+        for _ in range(400):
+            book(vectors, kept)
+        distance = torch.cdist(book.entries, vectors.view(3, 50, 2).mean(1)).amin(1)
+        assert distance.max() < 0.05
+
+    def test_padding_moves_nothing(self):
+        torch.manual_seed(0)
+        vectors = torch.randn(10, 4)
+        books = Codebook(4, 4).train(), Codebook(4, 4).train()
+        books[1].load_state_dict(books[0].state_dict())
+        kept = torch.tensor([1.0] * 6 + [0.0] * 4)
+        for book, some in zip(books, (vectors, vectors.clone()), strict=True):
+            some[6:] = 100.0 if book is books[1] else some[6:]
+            torch.manual_seed(1)
+            book(some, kept)
+        # Entries nobody uses are drawn anew, padding with a chance of one in a million.
+        torch.testing.assert_close(books[0].sums, books[1].sums)
 
 
-def test_attention_agrees_with_torchs_own():
-    torch.manual_seed(0)
-    layer = TransformerLayer(8, 2, 0.0).eval()
-    x = torch.randn(2, 5, 8)
-    q, k, v = (
-        part.view(2, 5, 2, 4).transpose(1, 2)
-        for part in layer.projections(layer.attention_norm(x)).chunk(3, dim=-1)
+@torch.no_grad()
+def test_each_codebook_reduces_what_is_left():
+    model, inputs = encoder(), (mel(400), ones(400))
+    x, _ = model._contextual(*inputs)
+    flat = torch.nn.functional.layer_norm(model.enter(x), (8,))[0]
+    encoded = model(*inputs)
+    first, second = (
+        book.entries[codes] for book, codes in zip(model.codebooks, encoded.codes[0], strict=True)
     )
-    apart = torch.tensor([[abs(i - j) for j in range(5)] for i in range(5)], dtype=torch.float32)
-    bias = -apart * torch.tensor([0.0, 0.3])[:, None, None]
-    attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    middle = x + layer.output(attended.transpose(1, 2).reshape(2, 5, 8))
-    expected = middle + layer.feedforward(layer.feedforward_norm(middle))
-    torch.testing.assert_close(layer(x, torch.ones(2, 5)), expected)
+    errors = [(flat - first).square().mean(), (flat - first - second).square().mean()]
+    assert float(encoded.commitment) == pytest.approx(float(sum(errors)), rel=1e-5)
+    torch.testing.assert_close(encoded.stages[2][0], model.leave[1](first + second))
 
 
-def test_pooling_is_a_weighted_mean_and_deviation_without_padding():
+def test_the_gradient_passes_the_codebooks_as_if_they_were_not_there():
+    model = encoder().train()
+    model.dropout.p = 0.0
+    found = model(mel(32), ones(32))
+    (found.stages[2] * 2.0).sum().backward()
+    expected = 2.0 * model.leave[1].weight.sum(0)
+    x = torch.randn(3, 8, requires_grad=True)
+    torch.nn.functional.layer_norm(x, (8,)).backward(expected.expand(3, 8))
+    assert model.enter.weight.grad.abs().sum() > 0
+    assert expected.shape == (8,)
+
+
+@torch.no_grad()
+def test_a_readout_hears_a_baseline_only_where_one_is_given():
     model = encoder()
-    x, mask = torch.randn(1, 5, SIZE.width), torch.tensor([[1.0, 1, 1, 0, 0]])
-    kept = x[0, :3].detach().numpy()
+    encoded = model(mel(80, clips=2), ones(80, 2))
+    readout = model.readouts[0]
+    vector = readout.pool(encoded.stages[0], encoded.mask)
+    baseline = torch.randn_like(vector)
+    found = readout(vector, baseline, torch.tensor([0.0, 1.0]))
+    plain = model.read(encoded)
+    torch.testing.assert_close(found.emotion[0], plain.emotion[0])
+    assert not torch.allclose(found.emotion[1], plain.emotion[1])
+    own = readout(vector, vector, torch.ones(2))
+    torch.testing.assert_close(own.emotion, plain.emotion)
+
+
+def test_pooling_by_hand():
+    readout = encoder().readouts[0]
+    x = torch.randn(1, 5, 32)
+    mask = torch.tensor([[True, True, True, False, False]])
+    kept = x[0, :3].double()
+    weights = (kept @ readout.attend.weight[0].double() + readout.attend.bias.double()).softmax(0)
+    pooled = torch.cat(((weights[:, None] * kept).sum(0), kept.std(0, unbiased=False)))
+    expected = torch.nn.functional.layer_norm(pooled, (64,)) * readout.norm.weight.double()
+    torch.testing.assert_close(
+        readout.pool(x, mask)[0].double(), expected + readout.norm.bias.double(), atol=1e-5, rtol=0
+    )
+
+
+@torch.no_grad()
+def test_novelty_is_a_share_of_familiar_clips():
+    model = encoder()
+    known = np.sort(np.random.default_rng(0).gamma(2.0, size=1000))
+    model.distances.copy_(torch.from_numpy(np.quantile(known, np.linspace(0, 1, QUANTILES))))
+    vectors = torch.randn(60, 64) * torch.linspace(0.2, 3, 60)[:, None]
+    nearest = (vectors[:, None] - model.landmarks).square().mean(2).amin(1).numpy()
+    expected = [(known < one).mean() for one in nearest]
+    found = model.novelty(vectors).numpy()
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert found.min() >= 0
+    assert found.max() == 1
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpeechEncoder, Path]:
+    """A random encoder, and the folder it was saved in; exporting takes some seconds."""
+    folder, model = tmp_path_factory.mktemp("encoder"), encoder()
+    model.temperature.fill_(1.7)
+    model.syllable_scale.fill_(1.2)
+    save_encoder(folder, model)
+    return model, folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", [16, 61, 403])
+def test_onnx_gives_nearly_what_torch_gives(saved, frames):
+    model, folder = saved
+    session = onnxruntime.InferenceSession(folder / "encoder.onnx")
+    clip, baseline = mel(frames), torch.randn(1, model.vector_width)
+    values = session.run(
+        None, {"mel": clip.numpy(), "baseline": baseline.numpy(), "based": np.ones(1, np.float32)}
+    )
+    found = dict(zip(OUTPUTS, values, strict=True))
     with torch.no_grad():
-        weights = model.attend(x)[0, :3, 0].softmax(0).numpy()
-        pooled = model._pool(x, mask)[0].numpy()
-    mean = np.average(kept, axis=0, weights=weights)
-    deviation = np.sqrt(np.average((kept - mean) ** 2, axis=0, weights=weights).clip(1e-4))
-    np.testing.assert_allclose(pooled, np.concatenate((mean, deviation)), atol=1e-4)
+        encoded = model(clip, ones(frames))
+        vector = model.readouts[0].pool(encoded.stages[0], encoded.mask)
+        reading = model.readouts[0](vector, baseline, torch.ones(1))
+    assert found["codes"].shape == (1, frames // 8)
+    same = (found["codes"] == encoded.codes[0, :1].numpy()).mean()
+    assert same >= 0.7  # matrices are int8
+    cosine = torch.nn.functional.cosine_similarity(torch.from_numpy(found["vector"]), vector)
+    assert cosine.min() > 0.99
+    emotion = (reading.emotion / 1.7).softmax(1).numpy()
+    np.testing.assert_allclose(found["emotion"], emotion, atol=0.1)
+    np.testing.assert_allclose(found["arousal"], reading.arousal.numpy(), atol=0.1)
+    np.testing.assert_allclose(found["syllables"], 1.2 * encoded.syllables.numpy(), rtol=0.1)
+    assert found["vocalization"].sum() == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("used", [True, False])
-def test_a_stream_that_is_switched_off_is_not_used(used):
-    model = encoder(replace(SIZE, prosody=used, band_view=used))
-    views, prosody = random_inputs(1, 64)
-    one_view = views.clone()
-    one_view[:, 1] = 0.0
-    given = ((views, prosody), (views, 0 * prosody), (one_view, prosody))
-    with torch.no_grad():
-        whole, *without = (model._convolve(*inputs, torch.ones(1, 16)) for inputs in given)
-    assert [torch.equal(whole, one) for one in without] == [not used] * 2
+@pytest.mark.slow
+def test_the_exported_form_is_int8_and_says_what_its_codes_are(saved, tmp_path):
+    model, folder = saved
+    back = load_encoder(folder)
+    assert back.config == model.config
+    assert not back.training
+    torch.testing.assert_close(back.state_dict(), model.state_dict(), atol=0, rtol=0)
+    session = onnxruntime.InferenceSession(folder / "encoder.onnx")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert (metadata["codebooks"], metadata["codebook_size"]) == ("1", "16")
+    data = (folder / "encoder.onnx").read_bytes()
+    assert b"MatMulInteger" in data
+    assert str(Path.cwd()).encode() not in data
+    assert len(data) < (folder / "model.safetensors").stat().st_size
+    export_encoder(model, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == data
 
 
-def quantizer(width: int = 6, size: int = 16, code_width: int = 4) -> VectorQuantizer:
-    torch.manual_seed(0)
-    return VectorQuantizer(width, size, code_width)
+def test_a_missing_encoder_is_named_with_a_hint(tmp_path):
+    with pytest.raises(MissingModelError, match=r"nowhere.*aligncap train"):
+        load_encoder(tmp_path / "nowhere")
 
 
-class TestQuantizer:
-    def test_each_vector_gets_the_nearest_entry_or_passes_as_it_is(self):
-        book = quantizer().eval()
-        x, mask = torch.randn(3, 7, 6), torch.ones(3, 7)
-        out, codes, commitment = book(x, mask)
-        vectors = functional.layer_norm(book.enter(x), (4,))
-        distances = torch.cdist(vectors.flatten(0, 1), book.codebook)
-        assert codes.flatten().tolist() == distances.argmin(1).tolist()
-        torch.testing.assert_close(out, book.leave(book.codebook[codes]))
-        torch.testing.assert_close(commitment, distances.min(1).values.square().mean() / 4)
-        torch.testing.assert_close(book(x, mask, rounding=False)[0], book.leave(vectors))
-
-    def test_padding_does_not_count_in_the_commitment(self):
-        book = quantizer().eval()
-        x, mask = torch.randn(1, 5, 6), torch.tensor([[1.0, 1, 1, 0, 0]])
-        torch.testing.assert_close(book(x, mask)[2], book(x[:, :3], mask[:, :3])[2])
-
-    def test_the_gradient_passes_straight_through(self):
-        """Rounded or not, the projection in front gets the same gradient."""
-        x, mask, slope = torch.randn(2, 5, 6), torch.ones(2, 5), torch.randn(2, 5, 6)
-        gradients = []
-        for rounding in (True, False):
-            book = quantizer().eval()
-            (book(x, mask, rounding=rounding)[0] * slope).sum().backward()
-            gradients.append(book.enter.weight.grad)
-        torch.testing.assert_close(*gradients)
-        assert gradients[0].abs().sum() > 0
-
-    def test_entries_move_to_the_running_mean_of_their_vectors(self):
-        book = quantizer(size=2, code_width=2)
-        book.codebook.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
-        book.sums.copy_(book.codebook)
-        book._update_codebook(torch.tensor([[2.0, 0.0], [4.0, -2.0]]), torch.tensor([0, 0]))
-        # counts: 0.98 * 1 + 0.02 * 2, 0.98 * 1; sums: 0.98 * old + 0.02 * (6, -2), 0.98 * old.
-        torch.testing.assert_close(book.counts, torch.tensor([1.02, 0.98]))
-        torch.testing.assert_close(book.sums, torch.tensor([[1.10, -1.02], [-0.98, 0.98]]))
-        torch.testing.assert_close(book.codebook[0], torch.tensor([1.10, -1.02]) / 1.021)
-
-    def test_unused_entries_are_given_one_of_the_batch(self):
-        book = quantizer(size=4, code_width=2)
-        book.counts.copy_(torch.tensor([1.0, 0.05, 1.0, 1.0]))
-        vectors = torch.tensor([[5.0, 6.0], [7.0, 8.0]])
-        book._update_codebook(vectors, torch.tensor([0, 0]))
-        given = [entry in vectors.tolist() for entry in book.codebook.tolist()]
-        assert given[1:] == [True, False, False]
-        assert book.counts[1] == 1.0
-        torch.testing.assert_close(book.sums[1], book.codebook[1])
-
-    @pytest.mark.parametrize("training", [True, False])
-    def test_the_codebook_moves_in_training_only_and_not_by_padding(self, training):
-        book, other = (quantizer().train(training) for _ in range(2))
-        before = book.codebook.clone()
-        x, mask = torch.randn(1, 6, 6), torch.tensor([[1.0, 1, 1, 0, 0, 0]])
-        book(x, mask)
-        assert torch.equal(before, book.codebook) is not training
-        x[:, 3:] = 100.0
-        other(x, mask)
-        torch.testing.assert_close(book.codebook, other.codebook)
+def test_the_spectrogram_of_a_clip_is_whispers():
+    """One frame every 10 ms: a token is 80 ms."""
+    assert whisper_log_mel(np.zeros(16_000, np.float32)).shape == (100, 80)

@@ -1,334 +1,223 @@
-"""Training of the built-in encoder: losses, augmentation, batches, dry run and short runs."""
+"""Training of the built-in encoder: labels, batches, losses, a run that is stopped, its plan."""
 
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from torch.nn import functional
+from scipy.spatial.distance import jensenshannon
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from aligncap.data.manifest import Utterance
 from aligncap.errors import DataError
-from aligncap.prosody.measurement import MELS, log_mel
 from aligncap.tokenizers import encoder_training as training
-from aligncap.tokenizers.builtin import PROSODY, VIEWS, EncoderInput, Features
-from aligncap.tokenizers.cache import FeatureStore, store_features
-from aligncap.tokenizers.encoder import SpeechEncoder
-from aligncap.tokenizers.encoder_training import UNKNOWN, EncoderExample, make_batch
+from aligncap.tokenizers.augmentation import Views
+from aligncap.tokenizers.encoder import Reading, SpeechEncoder
+from aligncap.tokenizers.encoder_training import UNKNOWN, LossWeights
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
-from aligncap.values import RATE_HZ
-from speech_tokenizers.test_encoder import SIZE, clip_of, encoder
-from support.signals import harmonics, waveform
+from speech_tokenizers.test_encoder import SIZE
 
-OFF = dict.fromkeys(("voice", "pace", "channel", "level", "noise", "cut"), 0.0)
+RANDOM = np.random.default_rng(5)
 
 
-def features_of(path: Path) -> Features:
-    """Random features by the name, which may say how many frames there are."""
-    seed = int(path.stem) if path.stem.isdigit() else sum(path.stem.encode())
-    random = np.random.default_rng(seed)
-    frames = seed if path.stem.isdigit() else int(random.integers(20, 40))
-    mel = random.normal(-4, 1, (frames, MELS)).astype(np.float32)
-    return Features(mel, np.full(frames, 200, np.float32), np.full(frames, 0.5, np.float32))
+def clip(number: int = 0, **changes: object) -> Utterance:
+    plain = {"id": f"c{number}", "path": Path(f"c{number}.wav"), "corpus": "made up",
+             "language": "en", "speaker": "s0", "emotion": "sad", "gender": "female"}  # fmt: skip
+    return Utterance(**{**plain, **changes})
 
 
-FEATURES = features_of(Path("150.wav"))
-
-
-def vary(seed: int, **strengths: float) -> training.Varied:
-    """A copy with these variations only, or with the default ones."""
-    settings = training.Augmentation(**OFF | strengths if strengths else {})
-    return training.vary(FEATURES, settings, np.random.default_rng(seed))
-
-
-class TestAugmentation:
-    def test_switched_off_it_gives_the_same_back(self):
-        varied = vary(0, noise=0.0)
-        np.testing.assert_allclose(varied.features.mel, FEATURES.mel, atol=1e-5)
-        assert (varied.voice_ratio, varied.pace_ratio, varied.level_nats) == (1.0, 1.0, 0.0)
-
-    def test_the_same_seed_gives_the_same_copy(self):
-        np.testing.assert_array_equal(vary(7).features.mel, vary(7).features.mel)
-
-    @pytest.mark.parametrize("ratio", [0.8, 1.25])
-    def test_a_shifted_voice_has_the_spectrum_of_a_sound_played_at_that_frequency(self, ratio):
-        def spectrum(hertz):
-            return log_mel(waveform(0.1 * harmonics(np.full(RATE_HZ, hertz), top_hz=7 * hertz)))
-
-        shifted = training.shift_voice(spectrum(400.0), ratio)[50]
-        real, same = spectrum(400.0 * ratio)[50], spectrum(400.0)[50]
-        band = slice(4, 52)  # the lowest partial to the highest
-        assert abs(int(shifted[band].argmax()) - int(real[band].argmax())) <= 1
-        assert np.corrcoef(shifted[band], real[band])[0, 1] > 0.6
-        assert np.corrcoef(same[band], real[band])[0, 1] < 0.4
-
-    def test_pitch_and_duration_change_as_reported(self):
-        for seed in range(20):
-            varied = vary(seed, voice=0.12, pace=0.22)
-            assert varied.features.pitch_hz[0] == pytest.approx(200 * varied.voice_ratio, rel=1e-5)
-            assert len(varied.features) == pytest.approx(150 / varied.pace_ratio, abs=0.51)
-
-    def test_the_level_moves_as_reported_and_noise_only_adds(self):
-        louder = vary(5, level=1.2)
-        moved = louder.features.mel - FEATURES.mel
-        np.testing.assert_allclose(moved, louder.level_nats, atol=1e-5)
-        assert (vary(2, noise=1.0).features.mel >= FEATURES.mel - 1e-5).all()
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """Clip n has 30 + n frames."""
-    paths = [Path(f"{frames}.wav") for frames in range(30, 94)]
-    return store_features(tmp_path_factory.mktemp("features"), paths, features_of)
-
-
-def batches_of(store: FeatureStore, **changes: object) -> training.EncoderBatches:
-    clips = [EncoderExample("one", n % 8, n % 2) for n in range(len(store))]
-    plain = {
-        "store": store, "clips": clips, "weights": training.sampling_weights(clips, {"one": 1.0}),
-        "augmentation": training.Augmentation(**OFF), "size": 4, "longest_frames": 80,
-        "mixup": 0.0, "masks": 0, "seed": 3,
-    }  # fmt: skip
-    return training.EncoderBatches(**{**plain, **changes})
-
-
-class TestBatches:
-    def test_weights_by_hand(self):
-        sad, angry = (EncoderExample("a", emotion, 1) for emotion in (0, 1))
-        other = EncoderExample("b", 2, 0)
-        # In a: 4 clips of 4 ** -0.5 and one of 1: 3 in all, which get 3 quarters; b the rest.
-        expected = [0.75 / 6] * 4 + [0.75 / 3] + [0.125] * 2
-        found = training.sampling_weights([*[sad] * 4, angry, other, other], {"a": 3.0, "b": 1.0})
-        np.testing.assert_allclose(found, expected)
-
-    def test_a_batch_depends_on_its_number_alone(self, store):
-        varied = {"augmentation": training.Augmentation(), "mixup": 0.3, "masks": 2}
-        one, other = batches_of(store, **varied), batches_of(store, **varied)
-        other(11)  # what was asked for before plays no part
-        first, again, next_one = one(5), other(5), one(6)
-        torch.testing.assert_close(first[:6], again[:6], atol=0, rtol=0, equal_nan=True)
-        assert first.number == 5
-        assert first.views.shape != next_one.views.shape or not torch.equal(first[0], next_one[0])
-
-    def test_clips_of_like_length_share_a_batch(self, store):
-        lengths = [batches_of(store, longest_frames=500)(n).mask.sum(1) for n in range(8)]
-        ranges = sorted((int(each.min()), int(each.max())) for each in lengths)
-        assert all(here[1] <= after[0] for here, after in pairwise(ranges))
-        assert ranges[0][1] < ranges[-1][0]
-
-    def test_clips_of_weight_zero_are_never_sampled(self, store):
-        batch = batches_of(store, weights=np.eye(len(store))[10])(0)
-        assert batch.mask.sum(1).tolist() == [40.0] * 4
-        assert batch.emotion.argmax(1).tolist() == [2] * 4
-
-    def test_a_shifted_voice_loses_its_gender_only(self, store):
-        clips = [EncoderExample("one", 3, 1)] * len(store)
-        batch = batches_of(store, clips=clips, augmentation=training.Augmentation(voice=0.5))(0)
-        assert UNKNOWN in batch.gender.tolist()
-        assert batch.emotion.argmax(1).tolist() == [3] * 4
-
-    def test_long_clips_are_cut_to_a_part_of_themselves(self):
-        features, starts = features_of(Path("90")), []
-        for seed in range(40):
-            cut = training.crop(features, 60, np.random.default_rng(seed))
-            [start] = np.flatnonzero(features.mel[:, 0] == cut.mel[0, 0])
-            np.testing.assert_array_equal(cut.mel, features.mel[start : start + 60])
-            starts.append(start)
-        assert min(starts) < 8
-        assert max(starts) > 22
-        assert training.crop(features, 90, np.random.default_rng(0)) is features
-
-    def test_masking_is_of_a_copy_and_masks_time_in_both_streams(self):
-        inputs = EncoderInput(np.ones((VIEWS, 50, MELS), np.float32), np.ones((50, PROSODY), "f4"))
-        masked = training.mask_frames(inputs, 3, np.random.default_rng(1))
-        assert inputs.views.all()
-        assert inputs.prosody.all()
-        silent = ~masked.prosody.any(axis=1)
-        assert 0 < silent.sum() <= 30
-        assert not masked.views[:, silent].any()
-        assert (~masked.views[0, ~silent].any(axis=0)).sum() <= 27
-        assert training.mask_frames(inputs, 0, np.random.default_rng(1)).views.all()
-
-    def test_a_batch_is_padded_with_its_labels(self):
-        inputs = [
-            EncoderInput(np.full((VIEWS, n, MELS), 2, "f4"), np.full((n, PROSODY), 3, "f4"))
-            for n in (5, 17)
+def test_labels_by_hand():
+    found = training.labels_of(
+        [
+            clip(text="Say the word bean."),
+            clip(emotion=None, gender=None, speaker=None, arousal="high", language="ar"),
+            clip(emotion="neutral", label="calm", intensity="strong", gender="male"),
+            clip(emotion=None, vocalization="coughing"),
         ]
-        clips = [EncoderExample("a", 4, 1), EncoderExample("a", UNKNOWN, UNKNOWN)]
-        batch = make_batch(inputs, clips, [float(np.e), math.nan])
-        assert batch.views.shape == (2, VIEWS, 24, MELS)
-        assert batch.mask.sum(1).tolist() == [5, 17]
-        assert batch.views.sum() == 2 * VIEWS * MELS * (5 + 17)
-        assert not batch.prosody[0, 5:].any()
-        assert batch.emotion.tolist() == [[0, 0, 0, 0, 1, 0, 0, 0], [0] * 8]
-        assert batch.gender.tolist() == [1, UNKNOWN]
-        assert batch.pace.tolist() == pytest.approx([1.0, math.nan], nan_ok=True)
-
-    def test_a_mixture_mixes_inputs_and_labels_alike(self):
-        clips = [EncoderExample("a", 0, 1), EncoderExample("a", 1, 0), EncoderExample("a", 2, -1)]
-        batch = make_batch([clip_of(n, n) for n in (8, 16, 24)], clips, [2.0] * 3)
-        mixed = training.mix(batch, 0.3, np.random.default_rng(6))
-        # The emotions, all different, say with whom and how much each clip was mixed.
-        other = np.random.default_rng(6)
-        share = max(drawn := other.beta(0.3, 0.3), 1 - drawn)
-        for row, partner in enumerate(other.permutation(3).tolist()):
-            expected = share * batch.views[row] + (1 - share) * batch.views[partner]
-            torch.testing.assert_close(mixed.views[row], expected)
-            assert mixed.emotion[row, partner] >= (1 - share) - 1e-6
-            assert mixed.emotion[row].sum() == pytest.approx(1.0)
-            assert mixed.mask[row].sum() == max(batch.mask[row].sum(), batch.mask[partner].sum())
-            both = batch.gender[row] >= 0 and batch.gender[partner] >= 0
-            blended = share * batch.gender[row] + (1 - share) * batch.gender[partner]
-            assert mixed.gender[row] == pytest.approx(float(blended if both else batch.gender[row]))
+    )
+    assert found["emotion"].tolist() == [6, UNKNOWN, 5, UNKNOWN]
+    assert found["female"].tolist() == [1, UNKNOWN, 0, 1]
+    assert found["vocalization"].tolist() == [0, 0, 0, 1]
+    assert found["syllables"].tolist() == [4, 0, 0, 0]
+    assert found["arousal"].tolist() == pytest.approx([-0.5, 0.7, -0.2 - 0.3 + 0.15, 0.0])
+    assert found["arousal_weight"].tolist() == [0.5, 1.0, 0.5, 0.0]
 
 
-class TestStoredFeatures:
-    def test_they_come_back_and_are_measured_once(self, tmp_path):
-        paths = [Path("12.wav"), Path("7.wav"), Path("30.wav")]
-        store_features(tmp_path, paths, features_of)
-        store = store_features(tmp_path, paths, lambda path: pytest.fail(f"measured {path}"))
-        assert [store.frames(n) for n in range(len(store))] == [12, 7, 30]
-        for number, path in enumerate(paths):
-            expected, found = features_of(path), store[number]
-            np.testing.assert_allclose(found.mel, expected.mel, rtol=1e-3, atol=1e-3)  # float16
-            np.testing.assert_allclose(found.pitch_hz, expected.pitch_hz)
-            np.testing.assert_allclose(found.strength, expected.strength)
+class TestSampler:
+    CLIPS = (
+        *(clip(n, emotion=("sad", "sad", "sad", "happy")[n % 4]) for n in range(40)),
+        *(clip(n, speaker="s1") for n in range(40, 52)),
+        *(clip(n, corpus="small", speaker=f"t{n}") for n in range(52, 55)),
+    )
 
-    def test_other_files_or_another_order_are_measured_anew(self, tmp_path):
-        store_features(tmp_path, [Path("12.wav"), Path("7.wav")], features_of)
-        store = store_features(tmp_path, [Path("7.wav"), Path("12.wav")], features_of)
-        assert [store.frames(n) for n in range(2)] == [7, 12]
-        with pytest.raises(DataError, match="no clips"):
-            store_features(tmp_path, [], features_of)
+    def sampler(self, **shares: float) -> training.Sampler:
+        settings = settings_of(Path("unused"), shares=shares, speakers=6, clips=4)
+        return training.Sampler(self.CLIPS, settings)
+
+    def test_clips_of_a_group_are_different_ones_of_one_speaker(self):
+        sampler = self.sampler(**{"made up": 1.0, "small": 0.3})
+        for number in range(20):
+            chosen, groups = sampler(number)
+            assert len(chosen) == len(groups) == 24
+            for group in {*groups} - {UNKNOWN}:
+                of_one = [c for c, g in zip(chosen, groups, strict=True) if g == group]
+                assert len({self.CLIPS[c].speaker for c in of_one}) == 1
+                assert len(set(of_one)) == 4
+            mixed = {self.CLIPS[c].corpus for c, g in zip(chosen, groups, strict=True) if g < 0}
+            assert mixed <= {"small"}
+        assert sampler(3) == sampler(3)
+        assert sampler(3) != sampler(4)
+
+    def test_corpora_come_by_their_shares_and_rare_emotions_more_often_than_they_are(self):
+        sampler = self.sampler(**{"made up": 3.0, "small": 1.0})
+        drawn = [c for number in range(400) for c in sampler(number)[0]]
+        small = np.mean([self.CLIPS[c].corpus == "small" for c in drawn])
+        assert small == pytest.approx(0.25, abs=0.03)
+        of_one = [self.CLIPS[c].emotion for c in drawn if c < 40]
+        # A quarter are happy; weights go with the inverse root of the corpus' 42 and 10.
+        assert 0.27 < np.mean([emotion == "happy" for emotion in of_one]) < 0.5
+
+    def test_a_corpus_without_a_share_is_named(self):
+        with pytest.raises(DataError, match="corpus 'small' has no share"):
+            self.sampler(**{"made up": 1.0})
+
+
+def test_mates_are_the_others_of_a_group():
+    found = training.speaker_mates(torch.tensor([0, 0, UNKNOWN, UNKNOWN, 4, 0]))
+    expected = np.zeros((6, 6), bool)
+    for one, other in ((0, 1), (0, 5), (1, 5)):
+        expected[one, other] = expected[other, one] = True
+    assert np.array_equal(found, expected)
 
 
 class TestLosses:
-    def test_emotion_is_torchs_smoothed_cross_entropy_and_unlabelled_clips_add_nothing(self):
+    def reading(self, batch: int = 4) -> Reading:
         torch.manual_seed(0)
-        logits, named = torch.randn(6, 8), torch.randint(0, 8, (6,))
-        target = functional.one_hot(named, 8).float()
-        expected = functional.cross_entropy(logits, named, label_smoothing=0.1)
-        torch.testing.assert_close(training.emotion_loss(logits, target, 0.1), expected)
-        target[3:] = 0.0
-        half = functional.cross_entropy(logits[:3], named[:3], label_smoothing=0.1) / 2
-        torch.testing.assert_close(training.emotion_loss(logits, target, 0.1), half)
-
-    def test_gender_is_the_mean_over_known_voices(self):
-        logits = torch.tensor([0.0, 2.0, -1.0])
-        loss = training.gender_loss(logits, torch.tensor([1.0, UNKNOWN, 0.0]))
-        expected = (math.log(2) + math.log1p(math.exp(-1.0))) / 2
-        assert float(loss) == pytest.approx(expected)
-        assert float(training.gender_loss(logits, torch.full((3,), float(UNKNOWN)))) == 0.0
-
-    def test_pace_leaves_out_what_could_not_be_measured_even_of_the_gradient(self):
-        predicted = torch.tensor([1.0, 5.0, 2.0], requires_grad=True)
-        loss = training.pace_loss(predicted, torch.tensor([1.5, math.nan, 1.0]))
-        assert float(loss.detach()) == pytest.approx((0.5 + 1.0) / 2)
-        loss.backward()
-        assert predicted.grad.tolist() == [-0.5, 0.0, 0.5]
-
-    def test_signal_by_hand_over_tokens_of_the_utterance(self):
-        inputs = [clip_of(16, 1), clip_of(8, 2)]
-        batch = make_batch(inputs, [EncoderExample("a", 0, 0)] * 2, [math.nan] * 2)
-        with torch.no_grad():
-            output = encoder()(batch.views, batch.prosody, batch.mask)
-        errors = []
-        for row, token in ((0, 0), (0, 1), (1, 0)):
-            here = slice(8 * token, 8 * token + 8)
-            parts = (inputs[row].views[0, here].mean(0), inputs[row].prosody[here].mean(0))
-            difference = output.signal[row, token].numpy() - np.concatenate(parts)
-            errors.append(np.mean(difference**2))
-        found = float(training.signal_loss(output, batch))
-        assert found == pytest.approx(float(np.mean(errors)), rel=1e-4)
-
-    def test_the_loss_is_the_weighted_sum_of_its_parts(self, tmp_path):
-        batch = make_batch([clip_of(24, 1)] * 2, [EncoderExample("a", 3, 1)] * 2, [3.0, 4.0])
-        found = training.encoder_losses(encoder(), batch, settings_of(tmp_path))
-        loss, *parts = (
-            found[name].item()
-            for name in ("loss", "emotion", "gender", "pace", "signal", "commitment")
+        return Reading(
+            torch.randn(batch, 8), torch.randn(batch), torch.randn(batch, 11), torch.rand(batch)
         )
-        assert loss == pytest.approx(np.dot(parts, [1.0, 0.3, 0.1, 0.5, 0.25]), rel=1e-5)
 
-    def test_logits_are_adjusted_to_equal_priors(self):
-        """By Bayes: at full weight, p(emotion | speech) over its share in training."""
-        model = encoder().eval()
-        shares = np.array([0.5, 0.02, 0.08, 0.1, 0.1, 0.1, 0.1, 0.0])
-        inputs = [clip_of(64, seed) for seed in (1, 2)]
-        batch = make_batch(inputs, [EncoderExample("", 0, 0)] * 2, [1.0] * 2)
-        with torch.no_grad():
-            before, after, same = (
-                one(batch.views, batch.prosody, batch.mask).emotion.softmax(1)
-                for one in (model, training.balanced(model, shares, 1.0), model)
+    def test_the_divergence_of_views_is_scipys(self):
+        logits = self.reading().emotion
+        p = logits.double().softmax(1).numpy()
+        expected = np.mean([jensenshannon(p[n], p[n + 2]) ** 2 for n in range(2)])
+        assert float(training.view_divergence(logits)) == pytest.approx(expected, rel=1e-5)
+        assert float(training.view_divergence(logits[:2].repeat(2, 1))) == pytest.approx(
+            0, abs=1e-6
+        )
+
+    def test_a_reading_by_hand(self):
+        reading, weights = self.reading(), LossWeights()
+        labels = {
+            "emotion": torch.tensor([3, UNKNOWN, 5, 0]), "female": torch.tensor([1, 0, UNKNOWN, 1]),
+            "vocalization": torch.tensor([0, 2, 0, 0]),
+            "arousal": torch.tensor([0.5, 0, -0.2, 0.9]),
+            "arousal_weight": torch.tensor([1.0, 0.0, 0.5, 0.5]),
+        }  # fmt: skip
+        ratio = torch.tensor([1.0, 1.0, 1.0, 1.3])  # the last voice is another's
+        found = training.reading_losses(reading, labels, ratio, weights)
+        log_p = reading.emotion.log_softmax(1).numpy()
+        emotion = -np.mean(
+            [0.9 * log_p[n, e] + 0.1 * log_p[n].mean() for n, e in ((0, 3), (2, 5), (3, 0))]
+        )
+        female = 1 / (1 + np.exp(-reading.female.numpy()))
+        gender = -(np.log(female[0]) + np.log(1 - female[1])) / 4
+        sounds = reading.vocalization.log_softmax(1).numpy()
+        vocal = -np.mean([sounds[n, v] for n, v in enumerate((0, 2, 0, 0))])
+        apart = np.abs(reading.arousal.numpy() - labels["arousal"].numpy())
+        huber = np.where(apart < 0.3, apart**2 / 0.6, apart - 0.15)
+        arousal = np.mean(huber * labels["arousal_weight"].numpy())
+        same = float(training.view_divergence(reading.emotion))
+        assert float(found["emotion"]) == pytest.approx(emotion, rel=1e-5)
+        assert float(found["loss"]) == pytest.approx(
+            emotion + same + 0.25 * gender + 0.4 * vocal + 0.5 * arousal, rel=1e-4
+        )
+
+    def test_syllables_by_hand(self):
+        predicted = torch.tensor([7.0, 3.0, 5.0, 9.0])
+        counted = torch.tensor([10, 3, 2, 9])
+        whole = torch.tensor([True, True, True, False])
+        found = float(training.syllable_loss(predicted, counted, whole))
+        assert found == pytest.approx(abs(math.log(0.7)) / 2, rel=1e-5)
+        assert float(training.syllable_loss(predicted, 0 * counted, whole)) == 0
+
+    @torch.no_grad()
+    def test_the_loss_is_the_weighted_sum_over_readouts(self, tmp_path):
+        torch.manual_seed(0)
+        model = SpeechEncoder(SIZE).eval()
+        mask = torch.ones(4, 64, dtype=torch.bool)
+        views = Views(torch.randn(4, 64, 80), mask, torch.ones(4), torch.ones(4, dtype=torch.bool))
+        labels = training.labels_of([clip(text="a big dog"), clip(emotion="angry")] * 2)
+        batch = training.EncoderBatch(views, torch.full((4,), UNKNOWN), labels)
+        found = training.encoder_losses(model, batch, settings_of(tmp_path))
+        encoded = model(views.mel, mask)
+        total = 0.3 * encoded.commitment + 0.5 * found["syllables"]
+        for stage, weight in ((0, 1.0), (1, 0.6), (2, 0.6)):
+            reading = model.read(encoded, stage)
+            one = training.reading_losses(reading, labels, views.voice_ratio, LossWeights())
+            total = total + weight * one["loss"]
+            assert float(one["emotion"]) == pytest.approx(
+                float(found[f"emotion_{stage}"]), rel=1e-4
             )
-        expected = before / torch.from_numpy(np.where(shares > 0, shares, 1.0)).float()
-        torch.testing.assert_close(after, expected / expected.sum(1, keepdim=True))
-        torch.testing.assert_close(same, before)
+        assert float(found["loss"]) == pytest.approx(float(total), rel=1e-4)
 
 
-def test_shares_are_of_sampled_clips_with_a_label():
-    clips = [EncoderExample("a", emotion, 1) for emotion in (3, 3, 6, UNKNOWN)]
-    corpus = training.EncoderCorpus(None, clips, np.array([0.1, 0.2, 0.1, 0.6]), [])
-    assert corpus.emotion_shares == pytest.approx([0, 0, 0, 0.75, 0, 0, 0.25, 0])
-
-
-def test_labels_come_from_the_corpus_or_else_from_the_caption():
-    clip = Utterance("x", Path("x.wav"), corpus="made up", emotion="sad", gender="female",
-                     captions=("Happy.",))  # fmt: skip
-    captioned = replace(clip, emotion=None, gender="male")
-    bare = replace(clip, emotion=None, gender=None, captions=())
-    doubtful = replace(clip, corpus="ased", speaker="ased_50", gender="male")
-    settings = settings_of(Path("unused"), shares={"made up": 1.0, "ased": 1.0})
-    found, _, _ = training.label_clips([clip, captioned, bare, doubtful], settings)
-    labels = [(6, 1), (4, 0), (UNKNOWN, UNKNOWN), (6, UNKNOWN)]
-    assert [(one.emotion, one.gender) for one in found] == labels
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Whisper of random weights."""
+    torch.manual_seed(1)
+    config = WhisperConfig(
+        d_model=64, encoder_layers=2, decoder_layers=1, encoder_attention_heads=1,
+        decoder_attention_heads=1, encoder_ffn_dim=256, decoder_ffn_dim=32, vocab_size=60,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("whisper")
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+    return folder
 
 
 def settings_of(folder: Path, **changes: object) -> training.EncoderSettings:
     plain = {
-        "data": (folder / "manifest.jsonl",), "features": folder / "features",
-        "shares": {"made up": 1.0}, "batch_size": 4, "model": SIZE, "quantize_after": 0,
-        "evaluate_every": 2, "hold_out": ("s3",),
-        "training": FitSettings(steps=3, learning_rate=1e-3, save_every=2, log_every=1),
+        "data": (folder / "manifest.jsonl",), "waveforms": folder / "waveforms",
+        "shares": {"made up": 1.0}, "speakers": 2, "clips": 2, "longest_s": 0.4, "model": SIZE,
+        "evaluate_every": 2, "hold_out": ("s3",), "start": "nowhere/whisper",
+        "training": FitSettings(steps=3, learning_rate=1e-3, save_every=2, log_every=1,
+                                schedule="constant", rate_shares={"whisper.": 0.1}),
     }  # fmt: skip
     return training.EncoderSettings(**{**plain, **changes})
 
 
-def write_manifest(folder: Path, *, duration: float | None = 0.3) -> Path:
+def write_corpus(folder: Path) -> None:
     """24 clips: a third is of a speaker that no model is trained on, a third of s3."""
     rows = [
-        {"id": f"c{n}", "file": f"c{n}.wav", "corpus": "made up", "duration": duration,
+        {"id": f"c{n}", "file": f"c{n}.wav", "corpus": "made up", "duration": 0.3,
          "gender": ("female", "male")[n % 2], "speaker": ("s0", "s3", "ravdess_05")[n % 3],
          "emotion": ("sad", "happy", "angry", "neutral")[n % 4]}
         for n in range(24)
     ]  # fmt: skip
-    path = folder / "manifest.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    rows.append({**rows[0], "id": "tested", "speaker": "ravdess_03"})
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "manifest.jsonl").write_text(text)
+    for row in rows:
+        samples = 0.1 * RANDOM.standard_normal(4800)
+        soundfile.write(folder / row["file"], samples, 16_000, subtype="PCM_16")
 
 
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> training.EncoderSettings:
-    """Of a manifest of clips whose features are made up."""
-    monkeypatch.setattr(training, "measure_file", features_of)
-    write_manifest(tmp_path)
-    return settings_of(tmp_path)
-
-
-def test_a_resumed_run_ends_as_an_uninterrupted_one(settings, tmp_path, monkeypatch):
-    # Exporting takes longer than all else here; `test_builtin` does it.
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, whisper, monkeypatch):
+    # Exporting takes longer than all else here; `test_encoder` does it.
     monkeypatch.setattr("aligncap.tokenizers.encoder.export_encoder", lambda *_: None)
-    longer = replace(settings, training=replace(settings.training, schedule="constant"))
-    shorter = replace(settings, training=replace(longer.training, steps=2))
+    write_corpus(tmp_path)
+    longer = settings_of(tmp_path, start=str(whisper))
+    shorter = replace(longer, training=replace(longer.training, steps=2))
     training.train_encoder(shorter, tmp_path / "parts", resume=False)
     training.train_encoder(longer, tmp_path / "parts", resume=True)
     scores = training.train_encoder(longer, tmp_path / "once", resume=False)
-    assert set(scores) == {"recall_made up", "gender_made up"}
+    assert set(scores) == {"recall_made up", "recall_made up_tokens"}
     (parts, weights), (once, same_weights) = (
         (
             [line["loss"] for line in read_log(tmp_path / name) if "loss" in line],
@@ -341,38 +230,48 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(settings, tmp_path, monkeypa
     assert weights == same_weights
 
 
+def test_it_starts_from_whisper_whose_convolutions_stay_and_steps_are_smaller(tmp_path, whisper):
+    model = training.new_encoder(settings_of(tmp_path, start=str(whisper)))
+    theirs = WhisperForConditionalGeneration.from_pretrained(whisper).get_encoder()
+    assert torch.equal(model.whisper.second.weight, theirs.conv2.weight)
+    assert torch.equal(model.whisper.layers[0].wide.weight, theirs.layers[0].fc1.weight)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {f"whisper.{n}.{p}" for n in ("first", "second") for p in ("weight", "bias")}
+    wide = replace(SIZE, whisper_width=128)
+    with pytest.raises(DataError, match="has 64 channels, not 128; set"):
+        training.new_encoder(settings_of(tmp_path, start=str(whisper), model=wide))
+
+
 def plan_of(settings: training.EncoderSettings) -> dict:
     return json.loads(json.dumps(training.plan(settings, Path("unused"))))
 
 
-def test_a_run_is_what_was_planned_and_no_validation_speaker_is_in_it(settings, tmp_path):
+def test_a_run_is_what_was_planned_and_no_kept_speaker_is_in_it(tmp_path):
+    write_corpus(tmp_path)
+    settings = settings_of(tmp_path)
     found = plan_of(settings)
     assert found["loads"][0]["present"]
-    assert found["notes"][0] == "8 clips to train on, 8 held out"
-    assert found["parameters"]["trained"] == sum(
-        p.numel() for p in SpeechEncoder(SIZE).parameters()
-    )
+    assert found["notes"][0] == "8 clips to train on"
     memory = found["memory_bytes"]
     assert memory["total"] == sum(value for key, value in memory.items() if key != "total")
-
-    corpus = training.prepare(settings)
-    assert len(corpus.clips) == len(corpus.store) == 16
-    assert corpus.weights.sum() == pytest.approx(1.0)
-    assert corpus.held_out == np.flatnonzero(corpus.weights == 0).tolist() == [*range(1, 16, 2)]
-    frames = sum(corpus.store.frames(n) for n in range(16))
-    assert frames == pytest.approx(480, rel=0.15)
-    stored = sum((tmp_path / f"features/{name}.npy").stat().st_size for name in ("mel", "pitch"))
-    assert found["disk_bytes"]["features"] / 480 * frames == pytest.approx(stored - 256)
+    assert found["disk_bytes"]["waveforms"] == 8 * 4800 * 2
+    train, evaluated = training.read_clips(settings)
+    assert {one.speaker for one in train} == {"s0"}
+    assert {one.speaker for one in evaluated} == {"s3", "ravdess_05"}
+    store = training.store_waveforms(settings.waveforms, [one.path for one in train], training.load)
+    assert store.lengths.tolist() == [4800] * 8
+    first, _ = soundfile.read(train[1].path, dtype="int16")
+    start = store.starts[1]
+    assert np.abs(store.samples[start : start + 4800] - first).max() <= 1
 
 
 def test_a_missing_manifest_is_named_and_one_that_does_not_fit_refused(tmp_path):
     settings = settings_of(tmp_path)
     found = plan_of(settings)
-    assert found["loads"][0]["cure"] == "make it with aligncap corpus (docs/corpora.md)"
-    assert found["disk_bytes"]["features"] is None
+    assert not found["loads"][0]["present"]
+    assert found["disk_bytes"]["waveforms"] is None
     assert "not here" in found["notes"][0]
-    write_manifest(tmp_path, duration=None)
-    assert plan_of(settings)["disk_bytes"]["features"] is None
+    write_corpus(tmp_path)
     with pytest.raises(DataError, match="corpus 'made up' has no share"):
         plan_of(replace(settings, shares={"another": 1.0}))
     with pytest.raises(DataError, match="no clip is left"):

@@ -181,7 +181,7 @@ def check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
 
 @torch.no_grad()
 def codebook_of(folder: Path, source: SpeechSource) -> Tensor:
-    """The entries of a built-in encoder's codebook after its output projection, [codes, width].
+    """The entries of a built-in encoder's first codebook after its output projection, [codes, width].
 
     DataError where the rows were made with another tokenizer.
     """
@@ -190,8 +190,8 @@ def codebook_of(folder: Path, source: SpeechSource) -> Tensor:
             f"{folder}: is not the {source.name} ({source.fingerprint[:12]}) of the rows; name the "
             "encoder they were made with"
         )
-    quantizer = load_encoder(folder).quantizer
-    vectors: Tensor = quantizer.leave(quantizer.codebook)
+    encoder: Any = load_encoder(folder)
+    vectors: Tensor = encoder.leave[0](encoder.codebooks[0].entries)
     return vectors
 
 

@@ -24,7 +24,7 @@ from aligncap.clues import emotion_of
 from aligncap.errors import DataError
 from aligncap.prosody import measure
 from aligncap.storage import atomic_file, decoded, printable
-from aligncap.values import EMOTIONS, Fact, Facts
+from aligncap.values import EMOTIONS, VOCALIZATIONS, Fact, Facts
 
 Row = dict[str, Any]
 
@@ -115,6 +115,7 @@ SAME_EMOTION = {
 
 GENDERS = ("female", "male")
 INTENSITIES = ("normal", "strong")
+AROUSALS = ("low", "neutral", "high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,10 @@ class Utterance:
     """The corpus' own word for the emotion: "calm" where the category is "neutral"."""
     intensity: str | None = None
     """"normal" or "strong"."""
+    arousal: str | None = None
+    """"low", "neutral" or "high", where a corpus grades it whatever the emotion."""
+    vocalization: str | None = None
+    """A category of `values.VOCALIZATIONS` where no words are spoken."""
     text: str | None = None
     sentence: str | None = None
     """The corpus' code of the sentence spoken, where several clips share one ("a01")."""
@@ -151,6 +156,8 @@ class Utterance:
             ("gender", self.gender, GENDERS),
             ("emotion", self.emotion, EMOTIONS),
             ("intensity", self.intensity, INTENSITIES),
+            ("arousal_level", self.arousal, AROUSALS),
+            ("vocalization", self.vocalization, VOCALIZATIONS),
         ):
             if value is not None and value not in known:
                 raise DataError(f"{self.id}: {name} is {value!r}, must be {_either(known)}")
@@ -264,6 +271,8 @@ def utterance_of_row(row: Row, *, folder: Path, place: str) -> Utterance:
             emotion=SAME_EMOTION.get(emotion, emotion) if emotion else None,
             label=text_of(row, "label", place) or emotion,
             intensity=text_of(row, "intensity", place),
+            arousal=text_of(row, "arousal_level", place),
+            vocalization=text_of(row, "vocalization", place),
             text=text_of(row, "text", place),
             sentence=code_of(row, "sentence", place),
             captions=texts_of(row, "captions", place),
@@ -299,6 +308,8 @@ def _row(utterance: Utterance, *, file: str) -> dict[str, object]:
         "emotion": emotion,
         "label": label if label != emotion else None,
         "intensity": utterance.intensity,
+        "arousal_level": utterance.arousal,
+        "vocalization": utterance.vocalization,
         "text": utterance.text,
         "sentence": utterance.sentence,
         "captions": list(utterance.captions),

@@ -123,26 +123,6 @@ def encoder_input(features: Features) -> EncoderInput:
     return EncoderInput(views, prosody)
 
 
-def nuclei_per_s(features: Features) -> float:
-    """Syllable nuclei a second: voiced energy peaks with a dip on both sides (de Jong & Wempe
-    2009, on mel frames). NaN where there are fewer than two.
-
-    A cheap training target that follows every change of pace; the pace of captions is measured by
-    `prosody`.
-    """
-    energy = np.convolve(frame_energy(features.mel), _SMOOTH, mode="same")
-    peaks = np.flatnonzero((energy[1:-1] > energy[:-2]) & (energy[1:-1] >= energy[2:])) + 1
-    peaks = peaks[(features.pitch_hz[peaks] > 0) & (energy[peaks] > energy.max() - 6.0)]
-    nuclei: list[int] = []
-    for peak in peaks.tolist():
-        if nuclei and energy[nuclei[-1] : peak].min() > min(energy[nuclei[-1]], energy[peak]) - 0.5:
-            if energy[peak] > energy[nuclei[-1]]:
-                nuclei[-1] = peak
-        else:
-            nuclei.append(peak)
-    return len(nuclei) / (len(features) / 100) if len(nuclei) > 1 else math.nan
-
-
 class PaddedInput(NamedTuple):
     """The input of one utterance padded to whole tokens."""
 

@@ -1,8 +1,8 @@
-"""What is computed once from the sound of a corpus and kept on disk: speech tokens and features.
+"""What is computed once from the sound of a corpus and kept on disk: speech tokens and samples.
 
 Tokens are in one SQLite file for each tokenizer, under the hash of their sound file, written in
-short transactions, so that a kill loses the last seconds of work only. Features, what the built-in
-encoder is trained on, are float16 arrays in a folder.
+short transactions, so that a kill loses the last seconds of work only. Decoded samples, what the
+built-in encoder is trained on, are an int16 array in a folder.
 """
 
 import json
@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from aligncap.errors import AlignCapError, DataError
 from aligncap.storage import Database, hash_of_file, printable, write_atomic
-from aligncap.tokenizers.builtin import Features
-from aligncap.values import SpeechTokenizer, SpeechTokens
+from aligncap.values import SpeechTokenizer, SpeechTokens, Waveform
 
 _SCHEMA = (
     "CREATE TABLE tokens (content TEXT PRIMARY KEY, codes BLOB NOT NULL, readout TEXT NOT NULL)",
@@ -276,39 +275,27 @@ def tokenize_manifest(
 _LISTING = "files.txt"
 
 
-class FeatureStore:
-    """The features of many clips in one float16 array each (.npy)."""
+class WaveformStore:
+    """The samples of many clips, one after another, in one int16 array on disk."""
 
     def __init__(self, folder: Path) -> None:
-        self._mel = np.load(folder / "mel.npy", mmap_mode="r", allow_pickle=False)
-        self._pitch = np.load(folder / "pitch.npy", mmap_mode="r", allow_pickle=False)
-        self._ends = np.load(folder / "ends.npy", allow_pickle=False)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def frames(self, number: int) -> int:
-        """Frames of one clip."""
-        return int(self._ends[number] - (self._ends[number - 1] if number else 0))
-
-    def __getitem__(self, number: int) -> Features:
-        end = int(self._ends[number])
-        here = slice(end - self.frames(number), end)
-        pitch = self._pitch[here].astype(np.float32)
-        return Features(self._mel[here].astype(np.float32), pitch[:, 0], pitch[:, 1])
+        self.samples: NDArray[np.int16] = np.load(folder / "samples.npy", mmap_mode="r+")
+        ends: NDArray[np.int64] = np.load(folder / "ends.npy", allow_pickle=False)
+        self.starts = np.concatenate((ends[:1] * 0, ends[:-1]))
+        self.lengths = ends - self.starts
 
 
-def store_features(
-    folder: Path, paths: Sequence[Path], measure: Callable[[Path], Features]
-) -> FeatureStore:
-    """The features of every file, read from `folder` where it lists the same files in the same
-    order, else measured into it. DataError for no files."""
+def store_waveforms(
+    folder: Path, paths: Sequence[Path], read: Callable[[Path], Waveform]
+) -> WaveformStore:
+    """The samples of every file, from `folder` where it lists the same files in the same order,
+    else read into it. DataError for no files."""
     listing = "\n".join(str(path) for path in paths)
     done = folder / _LISTING
     if done.exists() and done.read_text(encoding="utf-8") == listing:
-        return FeatureStore(folder)
+        return WaveformStore(folder)
     if not paths:
-        raise DataError(f"{folder}: no clips to measure; name a manifest that is not empty")
+        raise DataError(f"{folder}: no clips to read; name a manifest that is not empty")
     from rich.console import Console
     from rich.progress import track
 
@@ -316,36 +303,31 @@ def store_features(
     # A folder without a listing is not finished.
     done.unlink(missing_ok=True)
     ends = []
-    with _GrowingArray(folder / "mel.npy") as mel, _GrowingArray(folder / "pitch.npy") as pitch:
-        for path in track(paths, "measuring features", console=Console(stderr=True)):
-            features = measure(path)
-            mel.append(features.mel)
-            pitch.append(np.stack((features.pitch_hz, features.strength), 1))
-            ends.append(mel.rows)
+    with _GrowingArray(folder / "samples.npy") as samples:
+        for path in track(paths, "reading sound", console=Console(stderr=True)):
+            samples.append(np.rint(read(path).samples * 32767).astype("<i2"))
+            ends.append(samples.count)
     np.save(folder / "ends.npy", np.array(ends))
     write_atomic(done, listing)
-    return FeatureStore(folder)
+    return WaveformStore(folder)
 
 
 class _GrowingArray:
-    """A float16 .npy file written a few rows at a time, complete when its context ends."""
+    """An int16 .npy file written a piece at a time, complete when its context ends."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
-        self._columns, self.rows = 0, 0
+        self.count = 0
+        self._write_header()
 
-    def append(self, array: NDArray[np.float32]) -> None:
-        """Add rows; all arrays have as many columns as the first."""
-        if not self.rows:
-            self._columns = array.shape[1]
-            self._write_header()
-        self._file.write(array.astype("<f2").tobytes())
-        self.rows += len(array)
+    def append(self, samples: NDArray[np.int16]) -> None:
+        """Add samples."""
+        self._file.write(samples.tobytes())
+        self.count += len(samples)
 
     def _write_header(self) -> None:
         # Numpy leaves room in it for a first axis that grows.
-        shape = (self.rows, self._columns)
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        header = {"descr": "<i2", "fortran_order": False, "shape": (self.count,)}
         np.lib.format.write_array_header_1_0(self._file, header)
 
     def __enter__(self) -> Self:

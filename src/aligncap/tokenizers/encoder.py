@@ -1,16 +1,21 @@
-"""The built-in speech encoder: spectrogram and prosody in, 12.5 discrete tokens a second out.
+"""The built-in speech encoder: Whisper's lower layers, and a small network on top of them that
+turns 80 ms into a token.
 
-Convolutions see 200 ms, attention sees the whole utterance, and a vector-quantised bottleneck
-(van den Oord et al. 2017) with one codebook turns every 80 ms into a token. Its heads predict
-emotion, gender, pace and the signal itself from the *quantised* vectors, so that the tokens must
-carry how something is said, not what. On disk it is config.json, model.safetensors and an ONNX
-form.
+The lower layers (`whisper`) are fine-tuned. A learnt mix of their outputs is averaged to 12.5
+vectors a second, passes one more transformer layer, and is quantised by residual codebooks
+(Zeghidour et al. 2021) that are learnt with the emotion loss. A readout pools the vectors of a clip
+and predicts emotion, gender, vocalisation and arousal: one reads the continuous vectors, and one
+each what the first, the first two … codebooks keep, so that the tokens must carry how something is
+said. A readout also takes a speaker's baseline: the mean vector of other clips of the speaker. On
+disk it is config.json, model.safetensors and an ONNX form.
 """
 
 import json
-import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -20,248 +25,253 @@ from torch.nn import functional
 
 from aligncap.errors import MissingModelError
 from aligncap.foreign import AGAIN, check_tensors, read_table, reading
-from aligncap.prosody.measurement import MELS
 from aligncap.tokenizers import builtin
-from aligncap.values import EMOTIONS
+from aligncap.tokenizers.builtin import LONGEST_FRAMES, WHISPER_MELS
+from aligncap.tokenizers.whisper import WhisperLayer, WhisperLayers
+from aligncap.values import EMOTIONS, VOCALIZATIONS
+
+POOLED = builtin.FRAMES_A_TOKEN // 2
+"""Vectors of Whisper, 50 a second, that are averaged to one."""
+
+QUANTILES = 33
+"""Distances to the training data that are kept, evenly spaced among those of familiar clips."""
+
+OUTPUTS = (
+    "codes", "emotion", "female", "vocalization", "arousal", "syllables", "vector", "novelty"
+)  # fmt: skip
+"""Of the exported encoder, in the order in which it gives them."""
 
 _DECAY = 0.98
 _DEAD = 0.1
-
-
-class VectorQuantizer(nn.Module):
-    """One codebook whose entries are running means of the vectors nearest to them.
-
-    Vectors are projected to few dimensions and normalised before they are compared, which keeps
-    the whole codebook in use. The gradient passes straight through.
-    """
-
-    codebook: Tensor
-    counts: Tensor
-    sums: Tensor
-
-    def __init__(self, width: int, size: int, code_width: int) -> None:
-        super().__init__()
-        self.enter = nn.Linear(width, code_width)
-        self.leave = nn.Linear(code_width, width)
-        codebook = functional.layer_norm(torch.randn(size, code_width), (code_width,))
-        self.register_buffer("codebook", codebook)
-        self.register_buffer("counts", torch.ones(size))
-        self.register_buffer("sums", codebook.clone())
-
-    def forward(
-        self, x: Tensor, mask: Tensor, *, rounding: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """`x` [batch, time, width], `mask` [batch, time] → quantised `x` of the same shape, codes
-        [batch, time], and the commitment loss; padding neither counts nor moves the codebook.
-        Without `rounding` the vectors pass the narrow projection but not the codebook."""
-        vectors = self.enter(x)
-        # Under autocast too, distances are compared in full precision.
-        vectors = functional.layer_norm(vectors.float(), vectors.shape[-1:])
-        flat, kept = vectors.flatten(0, 1), mask.flatten() > 0
-        with torch.no_grad():
-            distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
-            codes = distance.argmin(1)
-        chosen = self.codebook[codes]
-        commitment = (flat - chosen).square().mean(1)[kept].mean()
-        if self.training:
-            self._update_codebook(flat.detach()[kept], codes[kept])
-        passed = flat + (chosen - flat).detach() if rounding else flat
-        return self.leave(passed.view_as(vectors)), codes.view(x.shape[:2]), commitment
-
-    @torch.no_grad()
-    def _update_codebook(self, vectors: Tensor, codes: Tensor) -> None:
-        """Move every entry to the running mean of its vectors; reset unused entries to vectors."""
-        size = len(self.codebook)
-        self.counts.lerp_(torch.bincount(codes, minlength=size).to(self.counts), 1 - _DECAY)
-        sums = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
-        self.sums.lerp_(sums, 1 - _DECAY)
-        self.codebook.copy_(self.sums / (self.counts[:, None] + 1e-3))
-        dead = torch.nonzero(self.counts < _DEAD)[:, 0]
-        if len(dead) and len(vectors):
-            sampled = vectors[torch.randint(len(vectors), (len(dead),), device=vectors.device)]
-            self.codebook[dead] = sampled
-            self.sums[dead] = sampled
-            self.counts[dead] = 1.0
-
-
-_MASKED = -1e4
+_EXCLUDED = -1e4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderConfig:
     """Size of the encoder."""
 
-    width: int = 160
-    channels: int = 16
-    """Of the first convolution; the third has three times as many."""
-    convolutions: int = 3
-    """Residual convolutions at 25 Hz."""
+    whisper_width: int = 384
     layers: int = 3
-    """Transformer layers at 12.5 Hz."""
+    """Of Whisper's encoder."""
+    width: int = 256
     heads: int = 4
+    """Of the layer on top."""
+    codebooks: int = 2
+    """That are trained."""
+    exported: int = 1
+    """Codebooks whose codes are the speech tokens."""
     codebook_size: int = 512
     code_width: int = 32
-    dropout: float = 0.15
-    prosody: bool = True
-    """Whether the encoder uses the prosody stream."""
-    band_view: bool = True
-    """Whether it uses the second, per-band normalised view."""
+    hidden: int = 256
+    """Of a readout."""
+    landmarks: int = 64
+    """Points that stand for the training data when novelty is judged."""
+    dropout: float = 0.1
 
 
-class EncoderOutput(NamedTuple):
-    """The encoder's output for a batch; `tokens` is frames / 8, rounded up."""
+class Codebook(nn.Module):
+    """Entries that are running means of the vectors nearest to them."""
 
-    codes: Tensor
-    """Int64, shape [batch, tokens]."""
+    entries: Tensor
+    counts: Tensor
+    sums: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        entries = functional.layer_norm(torch.randn(size, width), (width,))
+        self.register_buffer("entries", entries)
+        self.register_buffer("counts", torch.ones(size))
+        self.register_buffer("sums", entries.clone())
+
+    def forward(self, vectors: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """`vectors` [n, width] → the nearest entries [n, width] and their numbers [n]. In training
+        the entries follow the vectors where `kept` [n] is 1."""
+        with torch.no_grad():
+            distance = self.entries.square().sum(1) - 2 * vectors @ self.entries.T
+            codes = distance.argmin(1)
+        nearest = self.entries[codes]
+        if self.training:
+            self._follow(vectors.detach(), codes, kept)
+        return nearest, codes
+
+    @torch.no_grad()
+    def _follow(self, vectors: Tensor, codes: Tensor, kept: Tensor) -> None:
+        """Move every entry to the running mean of its vectors; unused ones to vectors drawn."""
+        size = len(self.entries)
+        self.counts.lerp_(torch.zeros_like(self.counts).index_add_(0, codes, kept), 1 - _DECAY)
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, vectors * kept[:, None])
+        self.sums.lerp_(sums, 1 - _DECAY)
+        self.entries.copy_(self.sums / (self.counts[:, None] + 1e-3))
+        dead = (self.counts < _DEAD)[:, None]
+        drawn = vectors[torch.multinomial(kept + 1e-6, size, replacement=True)]
+        self.entries.copy_(torch.where(dead, drawn, self.entries))
+        self.sums.copy_(torch.where(dead, drawn, self.sums))
+        self.counts.masked_fill_(dead[:, 0], 1.0)
+
+
+class Reading(NamedTuple):
+    """What a readout predicts of a batch of clips."""
+
     emotion: Tensor
-    """Logits, shape [batch, 8]."""
-    gender: Tensor
-    """Logit of a female voice, shape [batch]."""
-    pace: Tensor
-    """Logarithm of syllables a second, shape [batch]."""
-    signal: Tensor
-    """Mean input of each token's frames, shape [batch, tokens, 64 + 6]."""
+    """Logits, [batch, 8]."""
+    female: Tensor
+    """Logit of a woman's voice, [batch]."""
+    vocalization: Tensor
+    """Logits in the order of `VOCALIZATIONS`, [batch, 11]."""
+    arousal: Tensor
+    """-1 to 1, [batch]."""
+
+
+class Readout(nn.Module):
+    """Pools the vectors of a clip and predicts how it was said."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        pooled = 2 * config.width
+        self.attend = nn.Linear(config.width, 1)
+        self.norm = nn.LayerNorm(pooled)
+        self.hidden = nn.Linear(2 * pooled, config.hidden)
+        self.emotion = nn.Linear(config.hidden, len(EMOTIONS))
+        self.gender = nn.Linear(config.hidden, 1)
+        self.vocalization = nn.Linear(config.hidden, len(VOCALIZATIONS))
+        self.arousal = nn.Linear(config.hidden, 1)
+        self.dropout = nn.Dropout(3 * config.dropout)
+
+    def pool(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`x` [batch, tokens, width] → attention-weighted mean and deviation, normalised,
+        [batch, 2 · width]: the clip's vector."""
+        weights = self.attend(x)[..., 0].masked_fill(~mask, _EXCLUDED).softmax(1)[..., None]
+        even = (mask.to(x) / mask.sum(1, keepdim=True))[..., None]
+        centre = (x * even).sum(1, keepdim=True)
+        variance = ((x - centre).square() * even).sum(1)
+        pooled = torch.cat(((x * weights).sum(1), variance.clamp(min=1e-5).sqrt()), 1)
+        vector: Tensor = self.norm(pooled)
+        return vector
+
+    def forward(self, vector: Tensor, baseline: Tensor, based: Tensor) -> Reading:
+        """`vector` and `baseline` [batch, 2 · width]; `based` [batch] is 1 where the baseline is
+        known and 0 where it is not."""
+        relative = (vector - baseline) * based[:, None]
+        x = self.dropout(torch.cat((vector, relative), 1))
+        x = self.dropout(functional.silu(self.hidden(x)))
+        arousal = self.arousal(x)[:, 0].tanh()
+        return Reading(self.emotion(x), self.gender(x)[:, 0], self.vocalization(x), arousal)
+
+
+class Encoded(NamedTuple):
+    """The vectors of a batch of clips before any readout."""
+
+    stages: tuple[Tensor, ...]
+    """Continuous, then after one, two … codebooks, each [batch, tokens, width]."""
     mask: Tensor
-    """1 for tokens of the utterance, 0 for padding, shape [batch, tokens]."""
+    """True for tokens of the clip, [batch, tokens]."""
+    codes: Tensor
+    """Int64, [batch, codebooks, tokens]."""
     commitment: Tensor
-    """Mean squared distance from vectors to their codebook entries, a scalar."""
-
-
-class ResidualConvolution(nn.Module):
-    """A dilated convolution over time with a short cut around it."""
-
-    def __init__(self, width: int, dilation: int, dropout: float) -> None:
-        super().__init__()
-        self.spread = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
-        self.norm = nn.BatchNorm1d(width)
-        self.mix = nn.Conv1d(width, width, 1)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`x` [batch, width, time], `mask` [batch, time] → [batch, width, time]."""
-        y = functional.silu(self.norm(self.spread(x * mask[:, None])))
-        added: Tensor = self.dropout(self.mix(y))
-        return x + added
-
-
-class TransformerLayer(nn.Module):
-    """Self-attention, which may learn to prefer near tokens, and a feed-forward network."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.projections = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
-        self.feedforward_norm = nn.LayerNorm(width)
-        self.feedforward = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
-        )
-        self.dropout = nn.Dropout(dropout)
-        # Some heads begin as local, some as global.
-        self.slope = nn.Parameter(torch.linspace(0.0, 0.3, heads))
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`x` [batch, time, width], `mask` [batch, time] → [batch, time, width]."""
-        batch, time, width = x.shape
-        shaped = self.projections(self.attention_norm(x)).view(batch, time, 3, self.heads, -1)
-        query, key, value = shaped.permute(2, 0, 3, 1, 4)
-        place = torch.arange(time, device=x.device, dtype=x.dtype)
-        nearness = -(place[:, None] - place).abs() * functional.relu(self.slope)[:, None, None]
-        scores = query @ key.transpose(2, 3) / math.sqrt(width // self.heads) + nearness
-        weights = (scores + (1.0 - mask[:, None, None]) * _MASKED).softmax(-1)
-        attended = (weights @ value).transpose(1, 2).reshape(batch, time, width)
-        x = x + self.dropout(self.output(attended))
-        added: Tensor = self.dropout(self.feedforward(self.feedforward_norm(x)))
-        return x + added
+    """Mean squared distance from vectors to what the codebooks make of them, a scalar."""
+    syllables: Tensor
+    """Syllables spoken in each clip, [batch]."""
 
 
 class SpeechEncoder(nn.Module):
     """The built-in tokenizer's network."""
 
+    landmarks: Tensor
+    distances: Tensor
+    temperature: Tensor
+    syllable_scale: Tensor
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        width, channels = config.width, config.channels
-        views = builtin.VIEWS if config.band_view else 1
-        self.front = nn.ModuleList(
-            (
-                nn.Conv2d(views, channels, 5, stride=2, padding=2),
-                nn.Conv2d(channels, 2 * channels, 3, stride=(1, 2), padding=1),
-                nn.Conv2d(2 * channels, 3 * channels, 3, stride=(1, 2), padding=1),
-            )
-        )
-        self.front_norms = nn.ModuleList(nn.BatchNorm2d((n + 1) * channels) for n in range(3))
-        self.spectrum = nn.Linear(3 * channels * MELS // 8, width)
-        self.prosody = nn.Sequential(
-            nn.Conv1d(builtin.PROSODY, 48, 9, stride=2, padding=4),
-            nn.SiLU(),
-            nn.Conv1d(48, width, 5, stride=2, padding=2),
-        )
-        self.front_dropout = nn.Dropout(config.dropout)
-        self.convolutions = nn.ModuleList(
-            ResidualConvolution(width, n + 1, config.dropout) for n in range(config.convolutions)
-        )
-        self.shorten = nn.Conv1d(width, width, 3, stride=2, padding=1)
-        self.layers = nn.ModuleList(
-            TransformerLayer(width, config.heads, config.dropout) for _ in range(config.layers)
-        )
+        wide, width = config.whisper_width, config.width
+        self.whisper = WhisperLayers(wide, config.layers, wide // 64, dropout=config.dropout)
+        self.norms = nn.ModuleList(nn.LayerNorm(wide) for _ in range(config.layers + 1))
+        self.mix = nn.Parameter(torch.zeros(config.layers + 1))
+        self.narrow = nn.Linear(wide, width)
+        self.narrow_norm = nn.LayerNorm(width)
+        self.top = WhisperLayer(width, config.heads, dropout=1.5 * config.dropout)
         self.norm = nn.LayerNorm(width)
-        self.quantizer = VectorQuantizer(width, config.codebook_size, config.code_width)
-        self.attend = nn.Linear(width, 1)
-        self.summary = nn.Sequential(nn.Linear(2 * width, 128), nn.SiLU(), nn.Dropout(0.2))
-        self.emotion = nn.Linear(128, len(EMOTIONS))
-        self.gender = nn.Linear(128, 1)
-        self.pace = nn.Linear(128, 1)
-        self.signal = nn.Sequential(
-            nn.Linear(width, 128), nn.SiLU(), nn.Linear(128, MELS + builtin.PROSODY)
+        self.dropout = nn.Dropout(config.dropout)
+        self.rate = nn.Sequential(nn.Linear(width, 64), nn.SiLU(), nn.Linear(64, 1))
+        self.enter = nn.Linear(width, config.code_width)
+        levels = range(config.codebooks)
+        self.codebooks = nn.ModuleList(
+            Codebook(config.codebook_size, config.code_width) for _ in levels
         )
+        self.leave = nn.ModuleList(nn.Linear(config.code_width, width) for _ in levels)
+        self.readouts = nn.ModuleList(Readout(config) for _ in range(config.codebooks + 1))
+        self.register_buffer("landmarks", torch.zeros(config.landmarks, 2 * width))
+        self.register_buffer("distances", torch.arange(QUANTILES, dtype=torch.float32))
+        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("syllable_scale", torch.ones(()))
 
-    def forward(
-        self, views: Tensor, prosody: Tensor, frame_mask: Tensor, *, quantize: bool = True
-    ) -> EncoderOutput:
-        """Encode a batch: `views` [batch, 2, frames, 64], `prosody` [batch, frames, 6] and
-        `frame_mask` [batch, frames] (1 for the utterance, 0 for padding); frames is a multiple
-        of 8. Without `quantize` the heads see vectors that are not rounded to the codebook."""
-        x = self._convolve(views, prosody, frame_mask[:, :: builtin.FRAMES_A_TOKEN // 2])
-        mask = frame_mask[:, :: builtin.FRAMES_A_TOKEN]
-        for layer in self.layers:
-            x = layer(x, mask)
-        x = self.norm(x)
-        x, codes, commitment = self.quantizer(x, mask, rounding=quantize)
-        summary = self.summary(self._pool(x, mask))
-        return EncoderOutput(
-            codes,
-            self.emotion(summary),
-            self.gender(summary)[:, 0],
-            self.pace(summary)[:, 0],
-            self.signal(x),
-            mask,
-            commitment,
+    @property
+    def vector_width(self) -> int:
+        """Numbers in a clip's vector."""
+        return 2 * self.config.width
+
+    def forward(self, mel: Tensor, mask: Tensor) -> Encoded:
+        """Encode a batch: `mel` [batch, frames, 80] and `mask` [batch, frames] (True for the clip);
+        what is left of less than a token is cut off."""
+        x, kept = self._contextual(mel, mask)
+        stages, codes, commitment = self._quantise(x, kept)
+        steps = functional.softplus(self.rate(x)[..., 0]) * kept
+        return Encoded((x, *stages), kept, codes, commitment, steps.sum(1))
+
+    def _contextual(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """[batch, tokens, width] and the tokens' mask, 12.5 a second."""
+        halves = mask[:, ::2]
+        weights = self.mix.softmax(0)
+        layers = self.whisper(mel, halves)
+        x = sum(
+            (weights[n] * norm(layers[n]) for n, norm in enumerate(self.norms)),
+            torch.zeros((), device=mel.device),
         )
+        tokens = halves.shape[1] // POOLED
+        whole = halves[:, : tokens * POOLED]
+        parts = whole.unflatten(1, (tokens, POOLED))  # type: ignore[no-untyped-call]
+        x = (x[:, : tokens * POOLED].unflatten(1, (tokens, POOLED)) * parts[..., None]).sum(2)
+        x = x / parts.sum(2).clamp(min=1)[..., None]
+        kept = parts.any(2)
+        x = self.dropout(self.narrow_norm(self.narrow(self.dropout(x))))
+        return self.norm(self.top(x, kept)).float(), kept
 
-    def _convolve(self, views: Tensor, prosody: Tensor, mask: Tensor) -> Tensor:
-        """Convolutions from 100 Hz to 12.5 Hz; returns [batch, tokens, width]."""
-        # Averaging pairs of frames first halves the cost and loses nothing that was measured.
-        x = functional.avg_pool2d(views[:, : self.front[0].in_channels], (2, 1))
-        x = x.contiguous(memory_format=torch.channels_last)
-        for convolution, norm in zip(self.front, self.front_norms, strict=True):
-            x = functional.silu(norm(convolution(x)))
-        x = self.spectrum(x.permute(0, 2, 1, 3).flatten(2))
-        if self.config.prosody:
-            x = x + self.prosody(prosody.transpose(1, 2)).transpose(1, 2)
-        x = self.front_dropout(x).transpose(1, 2)
-        for convolution in self.convolutions:
-            x = convolution(x, mask)
-        shortened: Tensor = self.shorten(x * mask[:, None]).transpose(1, 2)
-        return shortened
+    def _quantise(self, x: Tensor, mask: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """What one, two … codebooks keep of `x`, the codes, and the commitment loss. The gradient
+        passes straight through; distances are compared in full precision under autocast too."""
+        with torch.autocast(x.device.type, enabled=False):
+            vectors = self.enter(x.float())
+            flat = functional.layer_norm(vectors, vectors.shape[-1:]).flatten(0, 1)
+            kept = mask.flatten().to(flat)
+            total, codes, stages = torch.zeros_like(flat), [], []
+            commitment = torch.zeros((), device=x.device)
+            for codebook, leave in zip(self.codebooks, self.leave, strict=True):
+                nearest, numbers = codebook(flat - total, kept)
+                total = total + nearest
+                error = (flat - total).square().mean(1)
+                commitment = commitment + (error * kept).sum() / kept.sum()
+                passed = flat + (total - flat).detach()
+                stages.append(leave(passed.view_as(vectors)))
+                codes.append(numbers.view(mask.shape))
+            return stages, torch.stack(codes, 1), commitment
 
-    def _pool(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Attention-weighted mean and deviation over tokens, shape [batch, 2 · width]."""
-        weights = (self.attend(x) + (mask[..., None] - 1.0) * -_MASKED).softmax(1)
-        mean = (x * weights).sum(1)
-        variance = (x.square() * weights).sum(1) - mean.square()
-        return torch.cat((mean, variance.clamp(min=1e-4).sqrt()), dim=1)
+    def read(self, encoded: Encoded, stage: int = 0) -> Reading:
+        """The readout of one stage (0 continuous, 1 the first codebook …), without a baseline."""
+        readout: Any = self.readouts[stage]
+        vector = readout.pool(encoded.stages[stage], encoded.mask)
+        reading: Reading = readout(vector, torch.zeros_like(vector), vector.new_zeros(len(vector)))
+        return reading
+
+    def novelty(self, vector: Tensor) -> Tensor:
+        """The share of familiar clips that are nearer to the training data than clips with these
+        vectors [batch, 2 · width], from 0 to 1, [batch]."""
+        distance = (vector[:, None] - self.landmarks).square().mean(2).amin(1)
+        below = (distance[:, None] >= self.distances).sum(1) - 1
+        low = below.clamp(0, QUANTILES - 2)
+        start, end = self.distances[low], self.distances[low + 1]
+        share = ((distance - start) / (end - start).clamp(min=1e-6)).clamp(0, 1)
+        return (low + share) / (QUANTILES - 1)
 
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -298,48 +308,76 @@ class _Exported(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(
-        self, views: Tensor, prosody: Tensor, heard: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        found = self.encoder(views, prosody, heard)
-        female = found.gender.sigmoid()
-        return found.codes, found.emotion.softmax(-1), female, found.pace.exp()
+    def forward(self, mel: Tensor, baseline: Tensor, based: Tensor) -> Sequence[Tensor]:
+        encoder = self.encoder
+        encoded = encoder(mel, torch.ones(mel.shape[:2], dtype=torch.bool))
+        readout: Any = encoder.readouts[0]
+        vector = readout.pool(encoded.stages[0], encoded.mask)
+        found = readout(vector, baseline, based)
+        return (
+            encoded.codes[0, : encoder.config.exported],
+            (found.emotion / encoder.temperature).softmax(1),
+            found.female.sigmoid(),
+            found.vocalization.softmax(1),
+            found.arousal,
+            encoded.syllables * encoder.syllable_scale,
+            vector,
+            encoder.novelty(vector),
+        )
 
 
 def export_encoder(model: SpeechEncoder, path: Path) -> None:
-    """Write the encoder as ONNX: `views` [1, 2, frames, 64], `prosody` [1, frames, 6] and `heard`
-    [1, frames], frames a multiple of 8, to `codes`, `emotion` (probabilities), `female`, `pace`."""
-    frames = 12 * builtin.FRAMES_A_TOKEN
-    example = (
-        torch.zeros(1, builtin.VIEWS, frames, MELS),
-        torch.zeros(1, frames, builtin.PROSODY),
-        torch.ones(1, frames),
-    )
-    tokens = torch.export.Dim("tokens", min=2, max=4096)
+    """Write the encoder as ONNX with its matrices in int8: `mel` [1, frames, 80], two tokens or
+    more, `baseline` [1, 2 · width] and `based` [1] to `OUTPUTS`; codes are those of the first
+    codebooks, as many as `config.exported`."""
+
+    example = (torch.zeros(1, 96, WHISPER_MELS), torch.zeros(1, model.vector_width), torch.zeros(1))
+    frames = torch.export.Dim("frames", min=2 * builtin.FRAMES_A_TOKEN, max=LONGEST_FRAMES)
     training = model.training
     exported = _Exported(model).eval()
-    program = torch.onnx.export(
-        exported,
-        example,
-        dynamo=True,
-        input_names=list(builtin.ONNX_INPUTS),
-        output_names=["codes", "emotion", "female", "pace"],
-        dynamic_shapes={
-            "views": {2: tokens * builtin.FRAMES_A_TOKEN},
-            "prosody": {1: tokens * builtin.FRAMES_A_TOKEN},
-            "heard": {1: tokens * builtin.FRAMES_A_TOKEN},
-        },
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # torch copies what torch deprecates.
+        warnings.filterwarnings("ignore", "`isinstance.treespec", FutureWarning)
+        program = torch.onnx.export(
+            exported,
+            example,
+            dynamo=True,
+            input_names=list(builtin.WhisperTokenizer.INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_shapes={"mel": {1: frames}, "baseline": None, "based": None},
+            verbose=False,
+        )
     model.train(training)
     if program is None:
         raise RuntimeError("torch gave no ONNX program")
-    model_proto = program.model_proto
-    graph: Any = model_proto.graph
+    proto: Any = program.model_proto
+    graph = proto.graph
     # torch notes where the source of every node lies on this machine.
     del graph.metadata_props[:]
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
-    model_proto.metadata_props.add(key=builtin.CODEBOOK_SIZE, value=str(model.config.codebook_size))
-    path.write_bytes(model_proto.SerializeToString())
+    quantised: Any = in_int8(proto)
+    for key, value in (
+        (builtin.CODEBOOK_SIZE, model.config.codebook_size),
+        (builtin.CODEBOOKS, model.config.exported),
+    ):
+        quantised.metadata_props.add(key=key, value=str(value))
+    path.write_bytes(quantised.SerializeToString())
+
+
+def in_int8(model: Any) -> Any:
+    """An ONNX model with the matrices of its products in int8, a scale for each output."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        )
+        return onnx.load(path)

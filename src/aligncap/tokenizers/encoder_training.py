@@ -1,24 +1,21 @@
 """Training of the built-in speech encoder: recipes of kind "encoder".
 
-From the quantised tokens the heads predict emotion, gender and pace, and rebuild the signal
-(level, pitch, voicing and a coarse spectrum); what they need is what the tokens must carry.
-Augmentation turns the few recorded voices, rooms and microphones into others: it works on measured
-features, so that a voice shifted up has a higher pitch *and* a shorter vocal tract. Batches depend
-on their number only.
+It starts from a pretrained Whisper. A batch holds several clips of each of several speakers, each
+clip varied twice (`augmentation`), once mildly and once strongly. Every readout predicts emotion,
+gender, vocalisation and arousal, from the continuous vectors and from what the codebooks keep of
+them; the two views of a clip must be read alike (Jensen–Shannon divergence). For half of the clips
+the mean vector of the speaker's others is given as baseline. The sum of a rate over the tokens is
+held to the syllables of the transcript. Batches depend on their number only.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.random import Generator
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
@@ -26,58 +23,59 @@ from torch.nn import functional
 from aligncap.audio.files import load
 from aligncap.data.manifest import Utterance, labelled, read_manifest
 from aligncap.data.splits import validation_split
+from aligncap.data.syllables import count_syllables
 from aligncap.errors import DataError
-from aligncap.prosody.measurement import HIGHEST_HZ, LOWEST_HZ, MELS, hz_to_mel, mel_to_hz
-from aligncap.recipes import Share, Trainer, recipe_section
+from aligncap.recipes import Count, Share, Trainer, recipe_section
 from aligncap.storage import hash_of_file
-from aligncap.tokenizers import builtin
-from aligncap.tokenizers.cache import FeatureStore, store_features
-from aligncap.tokenizers.encoder import EncoderConfig, EncoderOutput, SpeechEncoder, save_encoder
+from aligncap.tokenizers.augmentation import Augmentation, Recordings, Views, log_mel, vary
+from aligncap.tokenizers.builtin import SHORTEST_SAMPLES
+from aligncap.tokenizers.cache import WaveformStore, store_waveforms
+from aligncap.tokenizers.encoder import (
+    QUANTILES,
+    Encoded,
+    EncoderConfig,
+    Reading,
+    SpeechEncoder,
+    save_encoder,
+)
+from aligncap.tokenizers.whisper import load_whisper
 from aligncap.training import dry_run
 from aligncap.training.checkpoints import WeightAverage
-from aligncap.training.devices import first_process_first, is_first_process
+from aligncap.training.devices import first_process_first, is_first_process, processes
 from aligncap.training.loop import evaluating, every, fit
-from aligncap.training.settings import FitSettings
-from aligncap.values import EMOTIONS
+from aligncap.training.settings import FitSettings, seed_of
+from aligncap.values import EMOTIONS, RATE_HZ, VOCALIZATIONS
 
-FRAMES_PER_S = 100
 UNKNOWN = -1
 """A label that a clip does not have."""
 
-_CENTRES_MEL = np.linspace(hz_to_mel(LOWEST_HZ), hz_to_mel(HIGHEST_HZ), MELS + 2)[1:-1]
-_SAME_GENDER = 0.07
-_AXIS = np.linspace(0.0, 1.0, MELS, dtype=np.float32)
-_EMA_DECAY = 0.998
-_BATCHES_A_GROUP = 8
+AROUSAL: Mapping[str, float] = {
+    "angry": 0.75, "bored": -0.7, "disgusted": 0.1, "fearful": 0.45, "happy": 0.5,
+    "neutral": -0.2, "sad": -0.5, "surprised": 0.6,
+}  # fmt: skip
+"""Usual arousal of acted emotions, -1 to 1 (after Russell 1980), where a corpus grades none."""
+GRADED = {"low": -0.7, "neutral": 0.0, "high": 0.7}
+"""Arousal of a corpus' own grades."""
 
-
-@recipe_section
-class Augmentation:
-    """How strongly features are varied; 0 switches a variation off."""
-
-    voice: float = 0.12
-    """Standard deviation of the logarithm of the frequency ratio (pitch and formants)."""
-    pace: float = 0.22
-    """Largest logarithm of the ratio of durations, uniform."""
-    channel: Share = 0.7
-    """Share of clips that get another frequency response."""
-    level: float = 1.2
-    """Standard deviation of the level in nats of power (1 nat = 4.3 dB)."""
-    noise: Share = 0.5
-    """Share of clips that get steady coloured noise."""
-    cut: Share = 0.3
-    """Share of clips whose beginning is cut off, up to a sixth."""
+_SAME_VOICE = 0.08
+"""Largest change of the logarithm of pitch at which a gender is still believed."""
+_LONGEST_EVALUATED_S = 14.0
+_EMA_DECAY = 0.997
 
 
 @recipe_section
 class LossWeights:
     """Weights of the parts of the loss."""
 
-    emotion: float = 1.0
-    gender: float = 0.3
-    pace: float = 0.1
-    signal: float = 0.5
-    commitment: float = 0.25
+    quantised: float = 0.6
+    """Of each readout that reads codebooks, beside 1 for the continuous one."""
+    consistency: float = 1.0
+    """Of the divergence between the readings of a clip's two views."""
+    gender: float = 0.25
+    vocalization: float = 0.4
+    arousal: float = 0.5
+    syllables: float = 0.5
+    commitment: float = 0.3
     label_smoothing: float = 0.1
 
 
@@ -88,30 +86,31 @@ class EncoderSettings:
     data: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Manifests."""
     shares: Mapping[str, float]
-    """The share of each corpus in a batch, by name; normalised to sum to 1."""
-    features: Path
-    """Folder that keeps measured features from one run to the next."""
+    """How often each corpus is sampled, by name, relative to the others."""
+    waveforms: Path
+    """Folder that keeps the decoded samples of all clips from one run to the next."""
+    start: str = "openai/whisper-tiny"
+    """The Whisper it starts from: a name on the hub, a folder of transformers or of CTranslate2."""
     hold_out: tuple[str, ...] = ()
-    """Speakers left out of training for choosing settings, besides the validation speakers."""
-    batch_size: int = 32
-    longest_s: float = 4.2
+    """Corpora or speakers left out of training, by name, and evaluated as the validation speakers
+    are."""
+    speakers: Count = 12
+    """Of a batch."""
+    clips: Count = 8
+    """Of each speaker in a batch."""
+    longest_s: float = 4.0
     """Longer clips are cut at random places."""
-    mixup: float = 0.3
-    masks: int = 2
-    quantize_after: int = 300
-    """Steps after which the heads see quantised vectors only."""
-    prior_weight: float = 0.5
-    """How far the emotion logits are adjusted to equal priors, 0 to 1 (`balanced`)."""
-    evaluate_every: int = 500
+    baselines: Share = 0.5
+    """Share of clips that are read beside their speaker's baseline."""
+    mild: Share = 0.5
+    """Strength of the first view's variation; the second has all of it."""
+    temperature: float = 1.3
+    """Of the emotion's probabilities, chosen on validation speakers."""
+    evaluate_every: Count = 500
     model: EncoderConfig = field(default_factory=EncoderConfig)
     losses: LossWeights = field(default_factory=LossWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
     training: FitSettings
-
-    @property
-    def longest_frames(self) -> int:
-        """Frames of the longest clip of a batch."""
-        return round(self.longest_s * FRAMES_PER_S)
 
     @model_validator(mode="after")
     def _not_sharded(self) -> Self:
@@ -127,17 +126,19 @@ def plan(settings: EncoderSettings, output: Path) -> Mapping[str, object]:
     del output
     train: list[Utterance] | None = None
     if all(path.exists() for path in settings.data):
-        train, _ = validation_split(one for path in settings.data for one in read_manifest(path))
-        label_clips(train, settings)
-    held_out = sum(one.speaker in settings.hold_out for one in train or ())
+        train, _ = read_clips(settings)
+        Sampler(train, settings)
     note = "a manifest is not here, so it is not known how many clips there are"
     if train is not None:
-        note = f"{len(train) - held_out:,} clips to train on, {held_out:,} held out"
+        note = f"{len(train):,} clips to train on"
     model = SpeechEncoder(settings.model)
     return dry_run.plan_table(
         [
-            dry_run.needed_path("manifest", path, hint=dry_run.MANIFEST_HINT)
-            for path in settings.data
+            *(
+                dry_run.needed_path("manifest", path, hint=dry_run.MANIFEST_HINT)
+                for path in settings.data
+            ),
+            dry_run.Needed("pretrained Whisper", settings.start),
         ],
         parameters=dry_run.count_parameters(
             {"encoder": sum(p.numel() for p in model.parameters())}, model
@@ -146,442 +147,372 @@ def plan(settings: EncoderSettings, output: Path) -> Mapping[str, object]:
         disk={
             "checkpoints": dry_run.checkpoints_bytes(model, average=True),
             "encoder": dry_run.weight_bytes(model),
-            "features": None if train is None else feature_bytes(train),
+            "waveforms": None if train is None else _waveform_bytes(train),
         },
-        notes=[note, f"features are kept in {settings.features}, and measured where they are not"],
+        notes=[note, f"decoded samples are kept in {settings.waveforms}"],
     )
 
 
-def feature_bytes(clips: Iterable[Utterance]) -> int | None:
-    """An upper bound of the size of a `FeatureStore` of clips: spectrum, pitch and its strength in
-    float16, silence included. None where a clip's length is not known."""
-    total_s = 0.0
-    for one in clips:
-        if one.duration_s is None:
-            return None
-        total_s += one.duration_s
-    return round(FRAMES_PER_S * total_s) * 2 * (MELS + 2)
+def _waveform_bytes(clips: Iterable[Utterance]) -> int | None:
+    """The size of a `WaveformStore`; None where a clip's length is not known."""
+    lengths = [one.duration_s for one in clips]
+    known = [length for length in lengths if length is not None]
+    return round(2 * RATE_HZ * sum(known)) if len(known) == len(lengths) else None
+
+
+def read_clips(settings: EncoderSettings) -> tuple[list[Utterance], list[Utterance]]:
+    """The clips to train on, and those to evaluate on: validation speakers and what is held out."""
+    train, validation = validation_split(
+        one for path in settings.data for one in read_manifest(path)
+    )
+    held = [one for one in train if {one.corpus, one.speaker} & set(settings.hold_out)]
+    kept = [one for one in train if not {one.corpus, one.speaker} & set(settings.hold_out)]
+    if not kept:
+        raise DataError("no clip is left to train on; shorten hold_out or list another manifest")
+    return kept, [*validation, *held]
 
 
 def train_encoder(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
-    """Train the encoder; the averaged weights go to `output`/encoder. Returns macro recalls on
-    the speakers held out, where there are any."""
-    corpus = prepare(settings)
+    """Train the encoder; the averaged weights go to `output`/encoder. Returns macro recalls on the
+    validation speakers and what is held out, where there are any."""
+    train, evaluated = read_clips(settings)
+    labels, others = labels_of(train), labels_of(evaluated)
+    sampler = Sampler(train, settings)
+    everyone = [*train, *evaluated]
+    store = store_waveforms(settings.waveforms, [one.path for one in everyone], load)
     torch.manual_seed(settings.training.seed)
-    model = SpeechEncoder(settings.model)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = new_encoder(settings)
+    device = processes().device
+    recordings = on_device(store, device)
+    table = {name: value.to(device) for name, value in labels.items()}
     average = WeightAverage(model, settings.training.ema_decay or _EMA_DECAY)
-    hooks = []
-    if corpus.held_out:
-        hooks.append(every(settings.evaluate_every, lambda: recalls(model, corpus)))
 
     def step(batch: EncoderBatch) -> Mapping[str, Tensor]:
         return encoder_losses(model, batch, settings)
 
-    batches = EncoderBatches(
-        store=corpus.store,
-        clips=corpus.clips,
-        weights=corpus.weights,
-        augmentation=settings.augmentation,
-        size=settings.batch_size,
-        longest_frames=settings.longest_frames,
-        mixup=settings.mixup,
-        masks=settings.masks,
-        seed=settings.training.seed,
-    )
+    def batch_at(number: int) -> EncoderBatch:
+        chosen, groups = sampler(number)
+        return make_batch(recordings, table, chosen, groups, settings)
+
+    def recalls() -> dict[str, float]:
+        places = range(len(train), len(everyone))
+        return recalls_of(
+            model, recordings, places, others, [one.corpus or "" for one in evaluated]
+        )
+
     fit(
         model,
         step,
-        batches,
+        batch_at,
         settings.training,
         output,
         resume=resume,
-        hooks=hooks,
+        hooks=[every(settings.evaluate_every, recalls)] if evaluated else [],
         average=average,
         inputs={str(path): hash_of_file(path) for path in settings.data},
     )
     with average.applied():
-        finished = balanced(model, corpus.emotion_shares, settings.prior_weight)
-    with first_process_first():
-        if is_first_process():
-            save_encoder(output / "encoder", finished)
-    return recalls(finished, corpus)
+        found = recalls() if evaluated else {}
+        spoken = others.get("syllables", torch.zeros(0))
+        calibrate(model, recordings, len(train), spoken, seed=settings.training.seed)
+        model.temperature.fill_(settings.temperature)
+        with first_process_first():
+            if is_first_process():
+                save_encoder(output / "encoder", model.cpu())
+    return found
 
 
-def balanced(model: SpeechEncoder, shares: NDArray[np.float64], weight: float) -> SpeechEncoder:
-    """A copy whose emotion logits are lowered by `weight` · log share, `shares` [8] being those of
-    the emotions in training (post-hoc logit adjustment, Menon et al. 2021).
+def new_encoder(settings: EncoderSettings) -> SpeechEncoder:
+    """An encoder whose lower layers are the pretrained Whisper's; its convolutions stay as they
+    are. DataError where the sizes do not fit."""
+    model = SpeechEncoder(settings.model)
+    whisper = load_whisper(settings.start, settings.model.layers)
+    width = whisper.first.out_channels
+    if width != settings.model.whisper_width:
+        raise DataError(
+            f"{settings.start}: has {width} channels, not {settings.model.whisper_width}; set "
+            f"model.whisper_width = {width}"
+        )
+    model.whisper.load_state_dict(whisper.state_dict())
+    model.whisper.first.requires_grad_(False)
+    model.whisper.second.requires_grad_(False)
+    return model
 
-    This favours macro recall, in which a rare emotion counts like any other. An emotion that was
-    not in training keeps its logit.
+
+def on_device(store: WaveformStore, device: torch.device) -> Recordings:
+    """All clips of a store, on a device; on the CPU they stay on disk until they are read."""
+    samples = torch.from_numpy(store.samples)
+    if device.type != "cpu":
+        samples = samples.to(device)
+    starts, lengths = torch.from_numpy(store.starts), torch.from_numpy(store.lengths)
+    return Recordings(samples, starts.to(device), lengths.to(device))
+
+
+Labels = Mapping[str, Tensor]
+"""Of each clip, [clips] each: "emotion" and "vocalization" by their number, "female" (1 or 0),
+UNKNOWN where they are not known; "arousal" and how far to rely on it, "arousal_weight"; "syllables"
+of the transcript, 0 where not known."""
+
+
+def labels_of(clips: Iterable[Utterance]) -> Labels:
+    """The labels of clips as far as they are known and relied on."""
+    columns: dict[str, list[float]] = defaultdict(list)
+    for one in clips:
+        gender = labelled(one).gender
+        arousal, weight = _arousal(one)
+        emotion = UNKNOWN if one.emotion is None else EMOTIONS.index(one.emotion)
+        for name, value in (
+            ("emotion", emotion),
+            ("vocalization", VOCALIZATIONS.index(one.vocalization or VOCALIZATIONS[0])),
+            ("female", {"female": 1, "male": 0}.get(gender or "", UNKNOWN)),
+            ("arousal", arousal),
+            ("arousal_weight", weight),
+            ("syllables", count_syllables(one.text or "", one.language) or 0),
+        ):
+            columns[name].append(value)
+    return {name: torch.tensor(values) for name, values in columns.items()}
+
+
+def _arousal(clip: Utterance) -> tuple[float, float]:
+    """The arousal of a clip by its corpus' grade, or by its emotion, and how far to rely on it."""
+    if clip.arousal is not None:
+        return GRADED[clip.arousal], 1.0
+    if clip.emotion is None:
+        return 0.0, 0.0
+    level = AROUSAL[clip.emotion]
+    level -= 0.3 * (clip.label == "calm") - 0.15 * (clip.intensity == "strong")
+    return level, 0.5
+
+
+class Sampler:
+    """Which clips make a batch, by its number: a few of each of several speakers.
+
+    Corpora are drawn by their shares, and a clip with the inverse root of how many its corpus has
+    of its emotion, so that rare emotions are sampled more, but not as often as frequent ones.
     """
-    copied = deepcopy(model)
-    priors = torch.from_numpy(np.where(shares > 0, shares, 1.0)).float()
-    with torch.no_grad():
-        copied.emotion.bias.sub_(weight * priors.log())
-    return copied
 
+    def __init__(self, clips: Sequence[Utterance], settings: EncoderSettings) -> None:
+        """DataError for a corpus that has no share."""
+        self._settings = settings
+        sizes = Counter((one.corpus, one.emotion) for one in clips)
+        self._weights = np.array([sizes[one.corpus, one.emotion] ** -0.5 for one in clips])
+        speakers: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for place, one in enumerate(clips):
+            # A clip without a speaker is of a speaker of its own.
+            speakers[one.corpus or ""][one.speaker or f"\0{one.id}"].append(place)
+        for corpus in speakers:
+            if corpus not in settings.shares:
+                raise DataError(f"corpus {corpus!r} has no share; add it to [shares] of the recipe")
+        self._speakers = [list(found.values()) for found in speakers.values()]
+        shares = np.array([settings.shares[corpus] for corpus in speakers])
+        self._shares = shares / shares.sum()
 
-@dataclass(frozen=True, slots=True)
-class EncoderExample:
-    """The labels of one utterance."""
-
-    corpus: str
-    emotion: int
-    """Index into EMOTIONS, or UNKNOWN."""
-    gender: int
-    """1 female, 0 male, or UNKNOWN."""
+    def __call__(self, number: int) -> tuple[list[int], list[int]]:
+        """The clips of batch `number` and the group of each: clips of one group are of one speaker
+        and give each other a baseline; UNKNOWN where they are of several."""
+        random = np.random.default_rng((self._settings.training.seed, 17, number))
+        count, chosen, groups = self._settings.clips, [], []
+        drawn = random.choice(len(self._shares), self._settings.speakers, p=self._shares)
+        for group, corpus in enumerate(drawn.tolist()):
+            speakers = self._speakers[corpus]
+            own = speakers[random.integers(len(speakers))]
+            of_one = len(own) >= count
+            pool = own if of_one else [place for one in speakers for place in one]
+            weights = self._weights[pool]
+            chosen += random.choice(
+                pool, count, replace=len(pool) < count, p=weights / weights.sum()
+            ).tolist()
+            groups += [group if of_one else UNKNOWN] * count
+        return chosen, groups
 
 
 class EncoderBatch(NamedTuple):
-    """A padded batch; see `SpeechEncoder.forward` for the shapes of the first three."""
+    """The mild and then the strong views of a batch of clips."""
 
-    views: Tensor
-    prosody: Tensor
-    mask: Tensor
-    emotion: Tensor
-    """Probability of each emotion, shape [batch, 8]; rows of zeros where it is unknown."""
-    gender: Tensor
-    """Probability of a female voice, shape [batch]; UNKNOWN where it is not known."""
-    pace: Tensor
-    """Logarithm of syllables a second, shape [batch]; NaN where it is not known."""
-    number: int = 0
-    """Which batch of the run it is."""
+    views: Views
+    """2 · clips of them."""
+    group: Tensor
+    """[2 · clips]; views with the same number are of one speaker at one strength."""
+    labels: Labels
+    """[2 · clips] each."""
 
 
-@dataclass(frozen=True)
-class EncoderCorpus:
-    """The clips of a run, with features and labels; no validation speaker is among them."""
-
-    store: FeatureStore
-    clips: Sequence[EncoderExample]
-    weights: NDArray[np.float64]
-    """The probability of sampling each clip; 0 for those held out."""
-    held_out: Sequence[int]
-    """Clips of the speakers held out."""
-
-    @property
-    def emotion_shares(self) -> NDArray[np.float64]:
-        """The probability of each emotion among sampled clips with a label, [8]."""
-        emotions = np.array([clip.emotion for clip in self.clips])
-        labelled_weights = self.weights * (emotions != UNKNOWN)
-        sums = np.bincount(emotions.clip(min=0), labelled_weights, len(EMOTIONS))
-        shares: NDArray[np.float64] = sums / max(sums.sum(), 1e-12)
-        return shares
-
-
-def prepare(settings: EncoderSettings) -> EncoderCorpus:
-    """Read the labels of a recipe's clips, and measure (or read) their features."""
-    utterances = [one for path in settings.data for one in read_manifest(path)]
-    train, _ = validation_split(utterances)
-    clips, weights, held_out = label_clips(train, settings)
-    store = store_features(settings.features, [one.path for one in train], measure_file)
-    return EncoderCorpus(store, clips, weights, held_out)
-
-
-def measure_file(path: Path) -> builtin.Features:
-    """The features of a sound file."""
-    return builtin.measure_features(load(path))
-
-
-def label_clips(
-    train: Sequence[Utterance], settings: EncoderSettings
-) -> tuple[list[EncoderExample], NDArray[np.float64], list[int]]:
-    """The labels of each clip as far as they are known and relied on, its sampling probability,
-    and which clips are held out; DataError where none is left or a corpus has no share."""
-    clips = []
-    for one in train:
-        known = labelled(one)
-        emotion = UNKNOWN if known.emotion is None else EMOTIONS.index(known.emotion)
-        gender = {"female": 1, "male": 0}.get(known.gender or "", UNKNOWN)
-        clips.append(EncoderExample(one.corpus or "", emotion, gender))
-    kept = np.array([one.speaker not in settings.hold_out for one in train], dtype=bool)
-    weights = np.zeros(len(clips))
-    in_training = [clip for clip, keep in zip(clips, kept, strict=True) if keep]
-    if not in_training:
-        raise DataError("no clip is left to train on; shorten hold_out or list another manifest")
-    weights[kept] = sampling_weights(in_training, settings.shares)
-    return clips, weights, np.flatnonzero(~kept).tolist()
+def make_batch(
+    recordings: Recordings,
+    labels: Labels,
+    chosen: Sequence[int],
+    groups: Sequence[int],
+    settings: EncoderSettings,
+) -> EncoderBatch:
+    """Two views of each of the chosen clips."""
+    places = torch.tensor(chosen, device=recordings.samples.device)
+    samples = round(settings.longest_s * RATE_HZ)
+    pair = [
+        vary(recordings, places, samples, settings.augmentation, strength)
+        for strength in (settings.mild, 1.0)
+    ]
+    views = Views(*(torch.cat(both) for both in zip(*pair, strict=True)))
+    group = torch.tensor(groups, device=places.device)
+    strong = torch.where(group == UNKNOWN, group, group + len(groups))
+    twice = torch.cat((places, places))
+    return EncoderBatch(
+        views, torch.cat((group, strong)), {name: value[twice] for name, value in labels.items()}
+    )
 
 
 def encoder_losses(
     model: SpeechEncoder, batch: EncoderBatch, settings: EncoderSettings
 ) -> Mapping[str, Tensor]:
     """Scalars: "loss" and the parts that it is the weighted sum of."""
-    quantize = batch.number >= settings.quantize_after
-    output = model(batch.views, batch.prosody, batch.mask, quantize=quantize)
-    weights = settings.losses
-    parts = {
-        "emotion": emotion_loss(output.emotion, batch.emotion, weights.label_smoothing),
-        "gender": gender_loss(output.gender, batch.gender),
-        "pace": pace_loss(output.pace, batch.pace),
-        "signal": signal_loss(output, batch),
-        "commitment": output.commitment,
-    }
-    total = sum((getattr(weights, name) * part for name, part in parts.items()), torch.zeros(()))
-    return {"loss": total, **parts}
+    weights, labels = settings.losses, batch.labels
+    encoded: Encoded = model(batch.views.mel, batch.views.mask)
+    same = speaker_mates(batch.group)
+    # Both views of a clip are read with a baseline, or both without.
+    half = torch.rand(len(same) // 2, device=same.device) < settings.baselines
+    based = half.repeat(2) & (same.sum(1) > 2)
+    parts: dict[str, Tensor] = {}
+    total = weights.commitment * encoded.commitment
+    for number, stage in enumerate(encoded.stages):
+        readout = model.readouts[number]
+        vector = readout.pool(stage, encoded.mask)  # type: ignore[operator]
+        baseline = same.to(vector) @ vector / same.sum(1, keepdim=True).clamp(min=1)
+        reading = Reading(*(one.float() for one in readout(vector, baseline, based.to(vector))))
+        found = reading_losses(reading, labels, batch.views.voice_ratio, weights)
+        total = total + (weights.quantised if number else 1.0) * found["loss"]
+        parts |= {f"{name}_{number}": value for name, value in found.items() if name != "loss"}
+    parts["syllables"] = syllable_loss(encoded.syllables, labels["syllables"], batch.views.whole)
+    parts["commitment"] = encoded.commitment
+    return {"loss": total + weights.syllables * parts["syllables"], **parts}
 
 
-def recalls(model: SpeechEncoder, corpus: EncoderCorpus) -> dict[str, float]:
-    """Macro recall of emotion and accuracy of gender by corpus, over the speakers held out."""
-    emotion: dict[str, dict[int, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    gender: dict[str, list[bool]] = defaultdict(list)
-    ordered = sorted(corpus.held_out, key=corpus.store.frames)
+def speaker_mates(group: Tensor) -> Tensor:
+    """Which clips give which a baseline: others of its group, [batch, batch]."""
+    same = (group[:, None] == group[None]) & (group[:, None] != UNKNOWN)
+    return same & ~torch.eye(len(group), dtype=torch.bool, device=group.device)
+
+
+def reading_losses(
+    reading: Reading, labels: Labels, voice_ratio: Tensor, weights: LossWeights
+) -> Mapping[str, Tensor]:
+    """The losses of one readout: "loss", and "emotion" and "consistency" of it."""
+    emotion = functional.cross_entropy(
+        reading.emotion,
+        labels["emotion"],
+        ignore_index=UNKNOWN,
+        label_smoothing=weights.label_smoothing,
+    )
+    consistency = view_divergence(reading.emotion)
+    same_voice = voice_ratio.log().abs() < _SAME_VOICE
+    known = ((labels["female"] != UNKNOWN) & same_voice).float()
+    gender = functional.binary_cross_entropy_with_logits(
+        reading.female, labels["female"].clamp(min=0).float(), reduction="none"
+    )
+    arousal = functional.smooth_l1_loss(
+        reading.arousal, labels["arousal"], reduction="none", beta=0.3
+    )
+    loss = (
+        emotion
+        + weights.consistency * consistency
+        + weights.gender * (gender * known).mean()
+        + weights.vocalization
+        * functional.cross_entropy(reading.vocalization, labels["vocalization"])
+        + weights.arousal * (arousal * labels["arousal_weight"]).mean()
+    )
+    return {"loss": loss, "emotion": emotion, "consistency": consistency}
+
+
+def view_divergence(logits: Tensor) -> Tensor:
+    """Mean Jensen–Shannon divergence, in nats, of the first half of a batch from the second."""
+    first, second = logits.log_softmax(1).chunk(2)
+    middle = torch.logaddexp(first, second) - torch.log(torch.tensor(2.0))
+    parts = [(one.exp() * (one - middle)).sum(1) for one in (first, second)]
+    return ((parts[0] + parts[1]) / 2).mean()
+
+
+def syllable_loss(predicted: Tensor, syllables: Tensor, whole: Tensor) -> Tensor:
+    """Absolute error of the logarithm of how many syllables are spoken, over whole clips of three
+    or more; all [batch]."""
+    counted = ((syllables > 2) & whole).float()
+    error = (predicted.clamp(min=0.1).log() - syllables.clamp(min=1).log()).abs()
+    return (error * counted).sum() / counted.sum().clamp(min=1)
+
+
+def as_input(samples: Tensor) -> Tensor:
+    """Whisper's spectrogram of one clip of int16 samples, [1, frames, 80]."""
+    mel = log_mel(samples[None].float() / 32768)
+    return (mel.maximum(mel.amax() - 8.0).transpose(1, 2) + 4) / 4
+
+
+@torch.no_grad()
+def recalls_of(
+    model: SpeechEncoder,
+    recordings: Recordings,
+    places: Sequence[int],
+    labels: Labels,
+    corpora: Sequence[str],
+) -> dict[str, float]:
+    """Macro recall of emotion by corpus of the clips at `places`, whose labels and corpora are
+    given, from the continuous vectors and from the exported codebooks."""
+    hits: dict[tuple[str, str, int], list[bool]] = defaultdict(list)
+    stages = {"": 0, "_tokens": model.config.exported}
     with evaluating(model):
-        for start in range(0, len(ordered), 64):
-            chosen = ordered[start : start + 64]
-            clips = [corpus.clips[n] for n in chosen]
-            batch = make_batch(
-                [builtin.encoder_input(corpus.store[n]) for n in chosen],
-                clips,
-                [math.nan] * len(clips),
-            )
-            output = model(batch.views, batch.prosody, batch.mask)
-            predicted = output.emotion.argmax(1).tolist()
-            female = (output.gender > 0).tolist()
-            for clip, guess, is_female in zip(clips, predicted, female, strict=True):
-                if clip.emotion != UNKNOWN:
-                    emotion[clip.corpus][clip.emotion].append(guess == clip.emotion)
-                if clip.gender != UNKNOWN:
-                    gender[clip.corpus].append(is_female == bool(clip.gender))
-    found = {
-        f"recall_{name}": float(np.mean([np.mean(hits) for hits in classes.values()]))
-        for name, classes in emotion.items()
-    }
-    found |= {f"gender_{name}": float(np.mean(hits)) for name, hits in gender.items()}
-    return found
+        for place, emotion, corpus in zip(places, labels["emotion"].tolist(), corpora, strict=True):
+            if emotion == UNKNOWN:
+                continue
+            encoded = _encode_whole(model, recordings, place)
+            for name, stage in stages.items():
+                found = model.read(encoded, stage).emotion.argmax()
+                hits[name, corpus, emotion].append(int(found) == emotion)
+    by_corpus: dict[str, list[float]] = defaultdict(list)
+    for (name, corpus, _), right in hits.items():
+        by_corpus[f"recall_{corpus}{name}"].append(float(np.mean(right)))
+    return {name: float(np.mean(classes)) for name, classes in by_corpus.items()}
 
 
-def emotion_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy against smoothed probabilities, both [batch, 8]; unlabelled rows are 0."""
-    labelled = target.sum(1, keepdim=True)
-    smooth = (1 - smoothing) * target + smoothing / target.shape[1] * labelled
-    return -(smooth * logits.log_softmax(1)).sum(1).mean()
+def _encode_whole(model: SpeechEncoder, recordings: Recordings, place: int) -> Encoded:
+    """A clip as it is, up to 14 s."""
+    start = int(recordings.starts[place])
+    count = min(int(recordings.lengths[place]), round(_LONGEST_EVALUATED_S * RATE_HZ))
+    samples = recordings.samples[start : start + max(count, SHORTEST_SAMPLES)]
+    mel = as_input(samples)
+    encoded: Encoded = model(mel, torch.ones(mel.shape[:2], dtype=torch.bool, device=mel.device))
+    return encoded
 
 
-def gender_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy over clips whose gender is known; both [batch]."""
-    known = (target >= 0).to(logits)
-    each = functional.binary_cross_entropy_with_logits(logits, target.clamp(0, 1), reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
+@torch.no_grad()
+def calibrate(
+    model: SpeechEncoder, recordings: Recordings, train: int, syllables: Tensor, *, seed: int
+) -> None:
+    """Set what the model calls familiar, and the scale of its syllables.
 
-
-def pace_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Absolute error of the logarithm of the pace where it could be measured; both [batch]."""
-    known = ~target.isnan()
-    return (predicted - target.nan_to_num()).abs().mul(known).sum() / known.sum().clamp(min=1)
-
-
-def signal_loss(output: EncoderOutput, batch: EncoderBatch) -> Tensor:
-    """Squared error of each token's mean input: first view and prosody."""
-    spectrum = functional.avg_pool2d(batch.views[:, :1], (builtin.FRAMES_A_TOKEN, 1))[:, 0]
-    prosody = functional.avg_pool1d(
-        batch.prosody.transpose(1, 2), builtin.FRAMES_A_TOKEN
-    ).transpose(1, 2)
-    error = (output.signal - torch.cat((spectrum, prosody), 2)).square().mean(2)
-    return (error * output.mask).sum() / output.mask.sum()
-
-
-def sampling_weights(
-    clips: Sequence[EncoderExample], shares: Mapping[str, float]
-) -> NDArray[np.float64]:
-    """The probability of sampling each clip, shape [clips].
-
-    Each corpus gets its share; within it a class counts with the square root of its size, so
-    that rare emotions are sampled more, but not as often as frequent ones. DataError for a corpus
-    without a share.
+    Familiar: k-means centres of the vectors of the first `train` clips, and the quantiles of the
+    other clips' distances to the nearest. The scale is the median over the other clips of
+    `syllables`, of their transcripts, to those found. Without others the first clips stand for
+    them, and the scale stays 1.
     """
-    sizes = Counter((clip.corpus, clip.emotion) for clip in clips)
-    weights: NDArray[np.float64] = np.array(
-        [sizes[clip.corpus, clip.emotion] ** -0.5 for clip in clips]
-    )
-    corpora = np.array([clip.corpus for clip in clips])
-    for corpus in sorted(set(corpora.tolist())):
-        if corpus not in shares:
-            raise DataError(f"corpus {corpus!r} has no share; add it to [shares] of the recipe")
-        weights[corpora == corpus] *= shares[corpus] / weights[corpora == corpus].sum()
-    weights /= weights.sum()
-    return weights
+    from sklearn.cluster import KMeans
 
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderBatches:
-    """Augmented batches by number; the same number always gives the same batch."""
-
-    store: FeatureStore
-    clips: Sequence[EncoderExample]
-    weights: NDArray[np.float64]
-    augmentation: Augmentation
-    size: int
-    longest_frames: int
-    mixup: float
-    """Parameter of the beta distribution; 0 never mixes."""
-    masks: int
-    """Bands and time spans that are masked in each clip."""
-    seed: int
-
-    def __call__(self, number: int) -> EncoderBatch:
-        """Batch `number`, from 0."""
-        group, place = divmod(number, _BATCHES_A_GROUP)
-        sampler = np.random.default_rng((self.seed, group))
-        sampled = sampler.choice(len(self.clips), self.size * _BATCHES_A_GROUP, p=self.weights)
-        # Clips of like length share a batch, so little is padded.
-        sampled = sampled[np.argsort([self.store.frames(n) for n in sampled], kind="stable")]
-        bucket = int(sampler.permutation(_BATCHES_A_GROUP)[place])
-        chosen = sampled[bucket * self.size : (bucket + 1) * self.size]
-        random = np.random.default_rng((self.seed, number, 1))
-        inputs, clips, paces = [], [], []
-        for index in chosen:
-            features = crop(self.store[int(index)], self.longest_frames, random)
-            varied = vary(features, self.augmentation, random)
-            inputs.append(mask_frames(builtin.encoder_input(varied.features), self.masks, random))
-            paces.append(builtin.nuclei_per_s(varied.features))
-            clip = self.clips[int(index)]
-            clips.append(clip if varied.same_gender else replace(clip, gender=UNKNOWN))
-        batch = make_batch(inputs, clips, paces)
-        if self.mixup > 0 and random.random() < 0.5:
-            batch = mix(batch, self.mixup, random)
-        return batch._replace(number=number)
-
-
-def crop(features: builtin.Features, longest_frames: int, random: Generator) -> builtin.Features:
-    """At most `longest_frames` of the features, from a random place."""
-    spare = len(features) - longest_frames
-    if spare <= 0:
-        return features
-    here = slice(start := int(random.integers(0, spare + 1)), start + longest_frames)
-    return builtin.Features(features.mel[here], features.pitch_hz[here], features.strength[here])
-
-
-def mask_frames(
-    inputs: builtin.EncoderInput, masks: int, random: Generator
-) -> builtin.EncoderInput:
-    """The input with some bands and some stretches of time set to zero (SpecAugment)."""
-    views, prosody = inputs.views.copy(), inputs.prosody.copy()
-    frames = len(prosody)
-    for _ in range(masks):
-        width = int(random.integers(0, 10))
-        start = int(random.integers(0, MELS - width))
-        views[:, :, start : start + width] = 0.0
-        width = int(random.integers(0, min(30, frames // 5) + 1))
-        start = int(random.integers(0, frames - width + 1))
-        views[:, start : start + width] = 0.0
-        prosody[start : start + width] = 0.0
-    return builtin.EncoderInput(views, prosody)
-
-
-def make_batch(
-    inputs: Sequence[builtin.EncoderInput], clips: Sequence[EncoderExample], paces: Sequence[float]
-) -> EncoderBatch:
-    """Inputs of different length padded to a multiple of 8 frames, with their labels."""
-    longest = max(len(one.prosody) for one in inputs)
-    longest = -(-longest // builtin.FRAMES_A_TOKEN) * builtin.FRAMES_A_TOKEN
-    views = np.zeros((len(inputs), builtin.VIEWS, longest, MELS), np.float32)
-    prosody = np.zeros((len(inputs), longest, builtin.PROSODY), np.float32)
-    mask = np.zeros((len(inputs), longest), np.float32)
-    for row, one in enumerate(inputs):
-        frames = len(one.prosody)
-        views[row, :, :frames], prosody[row, :frames] = one.views, one.prosody
-        mask[row, :frames] = 1.0
-    emotion = torch.zeros(len(clips), len(EMOTIONS))
-    for row, clip in enumerate(clips):
-        if clip.emotion != UNKNOWN:
-            emotion[row, clip.emotion] = 1.0
-    gender = torch.tensor([float(clip.gender) for clip in clips])
-    pace = torch.tensor(paces).log()
-    to = torch.from_numpy
-    return EncoderBatch(to(views), to(prosody), to(mask), emotion, gender, pace)
-
-
-def mix(batch: EncoderBatch, strength: float, random: Generator) -> EncoderBatch:
-    """Every clip mixed with another of the batch, and its labels likewise (mixup)."""
-    share = float(random.beta(strength, strength))
-    share = max(share, 1 - share)
-    other = torch.from_numpy(random.permutation(len(batch.gender)))
-    known = (batch.gender >= 0) & (batch.gender[other] >= 0)
-
-    def blend(x: Tensor) -> Tensor:
-        return share * x + (1 - share) * x[other]
-
-    return EncoderBatch(
-        blend(batch.views),
-        blend(batch.prosody),
-        torch.maximum(batch.mask, batch.mask[other]),
-        blend(batch.emotion),
-        torch.where(known, blend(batch.gender), batch.gender),
-        batch.pace,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Varied:
-    """Augmented features, and how they were changed."""
-
-    features: builtin.Features
-    voice_ratio: float
-    """Frequencies of the copy over those of the original."""
-    pace_ratio: float
-    """Syllables a second of the copy over those of the original."""
-    level_nats: float
-    """Added to the level."""
-
-    @property
-    def same_gender(self) -> bool:
-        """Whether the voice moved so little that it cannot pass for the other gender."""
-        return abs(math.log(self.voice_ratio)) <= _SAME_GENDER
-
-
-def vary(features: builtin.Features, settings: Augmentation, random: Generator) -> Varied:
-    """A copy of the features as another speaker, room or microphone might have given it."""
-    ratio = float(np.clip(math.exp(random.normal(0.0, settings.voice)), 0.72, 1.4))
-    stretch = math.exp(random.uniform(-settings.pace, settings.pace))
-    mel = shift_voice(features.mel, ratio)
-    places = np.linspace(0, len(mel) - 1, max(20, round(len(mel) * stretch)))
-    before = np.minimum(places.astype(np.intp), max(0, len(mel) - 2))
-    share = (places - before).astype(np.float32)[:, None]
-    mel = mel[before] * (1 - share) + mel[np.minimum(before + 1, len(mel) - 1)] * share
-    nearest = np.rint(places).astype(np.intp)
-    pitch = features.pitch_hz[nearest] * np.float32(ratio)
-    strength = features.strength[nearest]
-    if random.random() < settings.channel:
-        mel = mel + _response(random)
-    level = random.normal(0.0, settings.level)
-    mel = mel + np.float32(level)
-    if random.random() < settings.noise:
-        mel = np.logaddexp(mel, _noise(mel, random))
-    start = int(random.integers(0, len(mel) // 6 + 1)) if random.random() < settings.cut else 0
-    varied = builtin.Features(mel[start:].astype(np.float32), pitch[start:], strength[start:])
-    return Varied(varied, ratio, 1.0 / stretch, level)
-
-
-def shift_voice(mel: builtin.Floats, ratio: float) -> builtin.Floats:
-    """Log-mel frames with every frequency multiplied by `ratio`, shape [frames, 64] kept."""
-    source = hz_to_mel(mel_to_hz(_CENTRES_MEL) / ratio)
-    step = _CENTRES_MEL[1] - _CENTRES_MEL[0]
-    place = np.clip((source - _CENTRES_MEL[0]) / step, 0, MELS - 1)
-    below = np.minimum(place.astype(np.intp), MELS - 2)
-    share = (place - below).astype(np.float32)
-    shifted: builtin.Floats = mel[:, below] * (1 - share) + mel[:, below + 1] * share
-    return shifted
-
-
-def _response(random: Generator) -> builtin.Floats:
-    """A smooth frequency response in nats, shape [64]: room, distance, microphone, telephone."""
-    curve = np.zeros(MELS, dtype=np.float32)
-    for waves in (0.5, 1, 2, 3):
-        phase = random.uniform(0, 2 * math.pi)
-        curve += np.float32(random.normal(0, 0.9)) * np.cos(math.pi * waves * _AXIS + phase)
-    return curve
-
-
-def _noise(mel: builtin.Floats, random: Generator) -> builtin.Floats:
-    """Steady coloured noise with its flutter, in nats, of the shape of `mel`."""
-    level = float(mel.mean()) + random.uniform(-4.0, 1.0)
-    tilt = random.normal(0, 1.5) * (2 * _AXIS - 1)
-    hump = random.normal(0, 1.0) * np.cos(2 * math.pi * _AXIS + random.uniform(0, 2 * math.pi))
-    flutter = 0.5 * random.standard_normal(mel.shape, dtype=np.float32)
-    noise: builtin.Floats = (level + tilt + hump + flutter).astype(np.float32)
-    return noise
+    vectors, found = [], []
+    with evaluating(model):
+        readout: Any = model.readouts[0]
+        for place in range(len(recordings.starts)):
+            encoded = _encode_whole(model, recordings, place)
+            vectors.append(readout.pool(encoded.stages[0], encoded.mask)[0].float().cpu().numpy())
+            found.append(float(encoded.syllables))
+    count = min(model.config.landmarks, train)
+    means = KMeans(count, n_init=1, max_iter=30, random_state=seed_of(seed) % 2**32)
+    centres = means.fit(np.stack(vectors[:train])).cluster_centers_
+    centres = np.resize(centres, (model.config.landmarks, centres.shape[1])).astype(np.float32)
+    distances = [np.square(centres - one).mean(1).min() for one in vectors[train:] or vectors]
+    quantiles = np.quantile(distances, np.linspace(0, 1, QUANTILES))
+    model.landmarks.copy_(torch.from_numpy(centres))
+    model.distances.copy_(torch.from_numpy(quantiles))
+    ratios = [
+        said / max(one, 0.1)
+        for said, one in zip(syllables.tolist(), found[train:], strict=True)
+        if said > 2
+    ]
+    model.syllable_scale.fill_(float(np.median(ratios)) if ratios else 1.0)
 
 
 ENCODER = Trainer(EncoderSettings, plan, train_encoder)

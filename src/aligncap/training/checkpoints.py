@@ -281,19 +281,23 @@ def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.AdamW
     embeddings = {
         id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
     }
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for parameter in trained(model).values():
-        matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
-        (decayed if matrix or settings.decay_all else others).append(parameter)
-    if not decayed and not others:
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in trained(model).items():
+        decays = settings.decay_all or (parameter.ndim >= 2 and id(parameter) not in embeddings)
+        fitting = [key for key in settings.rate_shares if name.startswith(key)]
+        share = settings.rate_shares[max(fitting, key=len)] if fitting else 1.0
+        groups.setdefault((decays, share), []).append(parameter)
+    if not groups:
         raise RecipeError("the model has nothing to train: every weight is frozen")
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        [
+            {
+                "params": groups[decays, share],
+                "weight_decay": settings.weight_decay if decays else 0.0,
+                "rate_share": share,
+            }
+            for decays, share in sorted(groups, reverse=True)
+        ],
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         fused=True,

@@ -204,7 +204,7 @@ class DataParallel:
         parameters = list(checkpoints.trained(self._model).values())
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return float(checkpoints.full_tensor(norm))
@@ -361,7 +361,7 @@ class Zero(DataParallel):
     def optimizer_step(self, rate: float) -> float:
         """As `DataParallel`."""
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
         with _old_names_ignored(), self._loading():
             self._engine.step()
         return float(self._engine.get_global_grad_norm())

@@ -1,6 +1,8 @@
 """The settings of a training run (§4.2), without torch."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -18,6 +20,9 @@ class FitSettings:
     """Optimiser steps."""
     learning_rate: PositiveFloat
     """AdamW's peak learning rate."""
+    rate_shares: Mapping[str, float] = field(default_factory=dict)
+    """Of the learning rate, by the beginning of a weight's name: pretrained layers may take smaller
+    steps than new ones; 1 where no name fits."""
     warmup_steps: NonNegativeInt = 0
     """Steps over which the learning rate rises linearly from 0."""
     weight_decay: NonNegativeFloat = 0.0

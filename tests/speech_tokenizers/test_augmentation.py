@@ -1,0 +1,124 @@
+"""Varied waveforms against numpy, and what each variation changes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from aligncap.recipes import as_table
+from aligncap.tokenizers.augmentation import Augmentation, Recordings, log_mel, mu_law, vary
+from aligncap.tokenizers.builtin import whisper_log_mel
+
+RATE = 16_000
+NOTHING = {name: 0.0 for name in as_table(Augmentation()) if name not in ("speed", "tempo")}
+
+
+def only(**shares: float) -> Augmentation:
+    return Augmentation(**{**NOTHING, **shares})
+
+
+def recordings(*clips: np.ndarray) -> Recordings:
+    ends = torch.tensor(np.cumsum([len(clip) for clip in clips]))
+    lengths = torch.tensor([len(clip) for clip in clips])
+    samples = np.rint(np.concatenate(clips) * 32767).astype(np.int16)
+    return Recordings(torch.from_numpy(samples), ends - lengths, lengths)
+
+
+def tone(hz: float, seconds: float, level: float = 0.3) -> np.ndarray:
+    return level * np.sin(2 * math.pi * hz * np.arange(round(RATE * seconds)) / RATE)
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return np.clip(0.1 * random.standard_normal(round(RATE * seconds)), -1, 1)
+
+
+def peak_band(mel: torch.Tensor, mask: torch.Tensor) -> int:
+    return int(mel[mask].mean(0).argmax())
+
+
+def test_without_any_variation_it_is_whispers_spectrogram():
+    clip = noise(1.0)
+    found = vary(recordings(clip, noise(2.0, 1)), torch.tensor([0, 0]), RATE, only(), 1.0)
+    expected = whisper_log_mel((np.rint(clip * 32767) / 32768).astype(np.float32))
+    # The last sample has no neighbour to interpolate with.
+    np.testing.assert_allclose(found.mel[0, :97], expected[:97], atol=2e-3)
+    assert found.mask.sum(1).tolist() == [100, 100]
+    assert found.voice_ratio.tolist() == [1.0, 1.0]
+    assert found.whole.tolist() == [True, True]
+
+
+def test_the_spectrogram_of_a_batch_is_that_of_each():
+    clips = np.stack([noise(0.5, seed) for seed in range(3)]).astype(np.float32)
+    found = log_mel(torch.from_numpy(clips))
+    for one, clip in zip(found, clips, strict=True):
+        scaled = (one.maximum(one.amax() - 8.0).T + 4) / 4
+        np.testing.assert_allclose(scaled, whisper_log_mel(clip), atol=2e-4)
+
+
+def test_speed_moves_pitch_and_length_together():
+    store = recordings(tone(1000, 2.0))
+    found = vary(store, torch.zeros(40, dtype=torch.long), 3 * RATE, only(speed_share=1.0), 1.0)
+    length = found.mask.sum(1) / 100
+    np.testing.assert_allclose(length, 2.0 / found.voice_ratio, atol=0.02)
+    bands = [peak_band(mel, mask) for mel, mask in zip(found.mel, found.mask, strict=True)]
+    order = found.voice_ratio.argsort()
+    assert sorted(bands) == [bands[n] for n in order]
+    assert len(set(bands)) > 3
+
+
+def test_tempo_moves_the_length_alone():
+    store = recordings(tone(1000, 2.0))
+    found = vary(store, torch.zeros(40, dtype=torch.long), 3 * RATE, only(tempo_share=1.0), 1.0)
+    assert found.voice_ratio.tolist() == [1.0] * 40
+    length = found.mask.sum(1) / 100
+    assert 1.55 < length.min() < 1.8
+    assert 2.2 < length.max() < 2.55
+    assert len({peak_band(m, k) for m, k in zip(found.mel, found.mask, strict=True)}) == 1
+
+
+def test_a_longer_clip_is_cut_and_not_whole():
+    store = recordings(noise(3.0), noise(1.0, 1))
+    found = vary(store, torch.tensor([0, 1]), 2 * RATE, only(), 1.0)
+    assert found.whole.tolist() == [False, True]
+    assert found.mask.sum(1).tolist() == [200, 100]
+
+
+def test_a_telephone_has_no_bass_and_no_treble():
+    store = recordings(noise(1.0))
+    found = vary(store, torch.zeros(8, dtype=torch.long), RATE, only(telephone=1.0), 1.0)
+    level = found.mel.mean(1)
+    assert (level[:, 20:40].amin(1) - level[:, -4:].amax(1)).min() > 0.3
+    assert (level[:, 20:40].amin(1) - level[:, 0]).min() > 0.3
+
+
+def test_noise_fills_the_pauses():
+    clip = np.concatenate((tone(300, 0.5), np.zeros(RATE // 2)))
+    quiet, noisy = (
+        vary(recordings(clip, clip), torch.tensor([0, 1] * 8), RATE, only(noise=share), 1.0)
+        for share in (0.0, 1.0)
+    )
+    assert (noisy.mel[:, 70:90].mean((1, 2)) > quiet.mel[:, 70:90].mean((1, 2)) + 0.05).all()
+
+
+def test_strength_is_a_factor_of_every_share():
+    store = recordings(tone(500, 1.0))
+    found = vary(store, torch.zeros(400, dtype=torch.long), RATE, only(speed_share=0.8), 0.5)
+    assert 0.3 < float((found.voice_ratio != 1).float().mean()) < 0.5
+
+
+def test_the_seed_gives_the_same_views():
+    store, chosen = recordings(noise(1.0), noise(0.7, 1)), torch.tensor([0, 1, 1])
+    views = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        views.append(vary(store, chosen, RATE, Augmentation(), 1.0))
+    for one, other in zip(*views, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("sample", "code"), [(0.0, 0), (1.0, 128), (-1.0, -128), (0.01, 29)])
+def test_mu_law_by_hand(sample, code):
+    expected = math.copysign((256 ** (abs(code) / 128) - 1) / 255, code)
+    assert float(mu_law(torch.tensor(sample))) == pytest.approx(expected, abs=1e-6)
