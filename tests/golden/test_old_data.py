@@ -68,18 +68,6 @@ def test_old_data_gives_what_it_gave(name: str, tmp_path: Path) -> None:
     assert_same(PARTS[name](tmp_path), json.loads(EXPECTED.read_text("utf-8"))[name])
 
 
-def test_old_features_are_used(tmp_path: Path) -> None:
-    features = copy(tmp_path, "features")
-    before = written_at(features)
-    train("rows", tmp_path / "rows", f'features="{features}"', f'encoder="{ENCODER}"')
-    found, stored = (
-        json_lines((folder / "rows.jsonl").read_text("utf-8"))
-        for folder in (tmp_path / "rows", ROOT / OLD)
-    )
-    assert_same(found, stored)
-    assert written_at(features) == before
-
-
 def test_old_tokens_are_used(tmp_path: Path) -> None:
     printed = tiny_runs.tokens(copy(tmp_path, "tokens"), ENCODER)
     assert "0 clips encoded, 6 there already, 0 failed" in printed

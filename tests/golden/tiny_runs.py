@@ -49,11 +49,12 @@ def stages(work: Path) -> dict[str, Any]:
 def pipeline(work: Path, encoder: Path = ENCODER) -> dict[str, Any]:
     """From recordings to a captioner and to preference rows; the models, stores and caches stay in
     `work`. Tokens are those of `encoder`."""
-    features, named = f'features="{work}/features"', f'encoder="{encoder}"'
+    waveforms, start = f'waveforms="{work}/waveforms"', f'start="{whisper(work / "whisper")}"'
+    cache, weights = f'tokens="{work}/cache"', f'tokenizer.weights="{encoder}"'
     rows = work / "rows" / "rows.jsonl"
     found: dict[str, Any] = {
-        "encoder": train("encoder", work / "encoder", features),
-        "rows": train("rows", work / "rows", features, named),
+        "encoder": train("encoder", work / "encoder", waveforms, start),
+        "rows": train("rows", work / "rows", cache, weights),
     }
     found["rows"]["lines"] = json_lines((ROOT / rows).read_text("utf-8"))
     kept = f'output.encoder="{encoder}"'
@@ -62,7 +63,7 @@ def pipeline(work: Path, encoder: Path = ENCODER) -> dict[str, Any]:
     found["warmup"] = train("warmup", work / "warmup", data, "data.languages.zh=0.2", *longer)
     found["kd"] = train(
         *("kd", work / "kd", data, kept, f'model.start="{work}/warmup/model"'),
-        *(f'model.codebook="{encoder}"', f'teacher.cache="{work}/teacher"', "teacher.top_k=4"),
+        *(f'teacher.cache="{work}/teacher"', "teacher.top_k=4"),
     )
     model, exported = work / "kd" / "model", work / "exported"
     aligncap("export", model, exported, "--quantization", "float32")
@@ -71,6 +72,21 @@ def pipeline(work: Path, encoder: Path = ENCODER) -> dict[str, Any]:
     found["printed"] = candidates(work / "store.sqlite")
     found["preferences"] = written(work / "store.sqlite", work, rows)
     return without_fingerprints(found, work)
+
+
+def whisper(folder: Path) -> Path:
+    """A small Whisper of random weights, always the same."""
+    import torch
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        d_model=64, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
+        decoder_attention_heads=1, encoder_ffn_dim=256, decoder_ffn_dim=16, vocab_size=40,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    WhisperForConditionalGeneration(config).save_pretrained(ROOT / folder)
+    return folder
 
 
 def tokens(cache: Path, encoder: Path) -> str:

@@ -106,12 +106,13 @@ def test_an_utterance_is_padded_to_whole_tokens(frames, padded_frames):
     assert more.tokens == -(-frames // 8)
 
 
+@pytest.fixture(scope="module")
+def tokenizer() -> BuiltinTokenizer:
+    return open_builtin(OLD_ENCODER)
+
+
 class TestFirstEncoder:
     """The one of spectrogram views and pitch, as it was exported."""
-
-    @pytest.fixture(scope="class")
-    def tokenizer(self) -> BuiltinTokenizer:
-        return open_builtin(OLD_ENCODER)
 
     @pytest.mark.parametrize("length_s", [0.01, 0.5, 4.0])
     def test_a_token_is_eight_frames_and_none_stands_for_padding(self, tokenizer, length_s):
