@@ -15,6 +15,8 @@ pytest.importorskip("fastapi", reason="needs the serve extra")
 pytest.importorskip("uvicorn", reason="needs the serve extra")
 
 import aligncap
+from aligncap.audio import from_array
+from aligncap.service.timeline import timeline
 from support.browser import open_browser, opened
 from support.served import ready, served
 
@@ -192,3 +194,40 @@ def test_what_the_microphone_hears_is_captioned(browser: "Browser", address: str
         page.locator("#list .text").wait_for()
         assert page.locator("#name").inner_text().startswith("Record ")
         assert 2.5 < page.evaluate("shown().duration_s") < 20
+
+
+def test_many_captions_lie_along_the_time_axis(
+    browser: "Browser", address: str, expected: dict[str, aligncap.Caption], tmp_path: Path
+) -> None:
+    samples, rate_hz = soundfile.read(CLIP)
+    sound = np.concatenate([samples, np.zeros(rate_hz), samples])
+    soundfile.write(tmp_path / "call.wav", sound, rate_hz)
+    length_s, record = len(samples) / rate_hz, expected["en"].to_dict()
+    segments = [
+        {"start": 0.0, "end": length_s, **record},
+        {"start": length_s, "end": length_s + 1, "kind": "music"},
+        {"start": length_s + 1, "end": 2 * length_s + 1, **record, "emotion": None},
+    ]
+    made = timeline(from_array(sound, rate_hz), segments)
+    with opened(browser, locale="en") as (page, complaints):
+        page.route("**/v1/timeline", lambda route: route.fulfill(json=made))
+        page.goto(f"{address}/")
+        page.set_input_files("#file", tmp_path / "call.wav")
+        page.locator("#list li").first.wait_for()
+        assert [one.inner_text() for one in page.locator("#list .text").all()] == [
+            record["caption"],
+            record["caption"],
+        ]
+        assert "music" in page.locator("#list li").nth(1).inner_text()
+        lane, last = page.locator("#said").bounding_box(), page.locator("#said button").last
+        share = (length_s + 1) / (2 * length_s + 1)
+        box = last.bounding_box()
+        assert lane is not None
+        assert box is not None
+        assert (box["x"] - lane["x"]) / lane["width"] == pytest.approx(share, abs=0.01)
+        last.click()
+        while second(page) <= length_s + 1:
+            page.wait_for_timeout(20)
+        assert page.locator("#list li.now").count() == 1
+        assert page.locator("#list li").nth(2).get_attribute("class") == "card now"
+        assert complaints == []
