@@ -29,9 +29,14 @@ CONFIG = """
 </View>
 """
 SEGMENTS = [
-    {"start": 0.0, "end": 1.5, "caption": "She is sad.", "emotion": {"sad": 0.7, "neutral": 0.3}},
-    {"start": 1.5, "end": 2.0, "kind": "silence"},
-    {"start": 2.0, "end": 3.0, "caption": "Calm.", "emotion": {"angry": 0.1, "neutral": 0.9}},
+    {
+        "start_s": 0.0,
+        "end_s": 1.5,
+        "caption": "She is sad.",
+        "emotion": {"sad": 0.7, "neutral": 0.3},
+    },
+    {"start_s": 1.5, "end_s": 2.0, "kind": "silence"},
+    {"start_s": 2.0, "end_s": 3.0, "caption": "Calm.", "emotion": {"angry": 0.1, "neutral": 0.9}},
 ]
 
 

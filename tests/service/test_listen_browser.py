@@ -204,9 +204,9 @@ def test_many_captions_lie_along_the_time_axis(
     soundfile.write(tmp_path / "call.wav", sound, rate_hz)
     length_s, record = len(samples) / rate_hz, expected["en"].to_dict()
     segments = [
-        {"start": 0.0, "end": length_s, **record},
-        {"start": length_s, "end": length_s + 1, "kind": "music"},
-        {"start": length_s + 1, "end": 2 * length_s + 1, **record, "emotion": None},
+        {"start_s": 0.0, "end_s": length_s, "kind": "speech", **record},
+        {"start_s": length_s, "end_s": length_s + 1, "kind": "music"},
+        {"start_s": length_s + 1, "end_s": 2 * length_s + 1, **record, "emotion": None},
     ]
     made = timeline(from_array(sound, rate_hz), segments)
     with opened(browser, locale="en") as (page, complaints):

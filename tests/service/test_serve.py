@@ -112,7 +112,8 @@ def test_a_timeline_has_the_captions_and_what_is_drawn(captioner, address):
             data={"language": language},
         ).json()
         (segment,) = answer["segments"]
-        assert segment == {"start": 0.0, "end": pytest.approx(info.duration, abs=1e-3), **expected}
+        end_s = pytest.approx(info.duration, abs=1e-3)
+        assert segment == {"start_s": 0.0, "end_s": end_s, "kind": "speech", **expected}
         assert answer["srt"] == f"1\n00:00:00,000 --> 00:00:{end}\n{expected['caption']}\n"
     curves = answer["curves"]
     points = {len(curves[name]) for name in ("peak", "pitch_hz", "loudness_lufs")}

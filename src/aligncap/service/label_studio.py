@@ -97,7 +97,7 @@ def prediction(controls: Sequence[Control], segments: Sequence[Segment]) -> list
     for control in controls:
         if control.per_region or control.kind == "Labels":
             for number, one in enumerate(spoken):
-                place = {"start": one["start"], "end": one["end"], "channel": 0}
+                place = {"start": one["start_s"], "end": one["end_s"], "channel": 0}
                 if value := _value(control, [one]):
                     entry = _entry(control, {**place, **value})
                     found.append({**entry, "id": f"segment-{number}"})

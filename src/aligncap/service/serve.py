@@ -419,8 +419,8 @@ def as_transcription(caption: Caption, form: str) -> Response:
                     {
                         **{key: one[key] for key in SEGMENT_KEYS if one.get(key) is not None},
                         "id": number,
-                        "start": one["start"],
-                        "end": one["end"],
+                        "start": one["start_s"],
+                        "end": one["end_s"],
                         "text": one["caption"],
                         **openai,
                     }

@@ -9,13 +9,14 @@ from aligncap.values import Caption, Waveform
 
 Json = dict[str, Any]
 Segment = dict[str, Any]
-"""`start` and `end` in seconds, and the record of the caption between them."""
+"""`start_s`, `end_s`, `kind` ("speech", "silence", "music", "noise") and, of speech, the record of
+its caption."""
 
 
 def segments_of(caption: Caption) -> list[Segment]:
     """A caption as the one segment of its recording."""
     start, end = caption.part_s or (0.0, caption.duration_s)
-    return [{"start": start, "end": end, **caption.to_dict()}]
+    return [{"start_s": start, "end_s": end, "kind": "speech", **caption.to_dict()}]
 
 
 def timeline(waveform: Waveform, segments: Sequence[Segment]) -> Json:
@@ -44,7 +45,7 @@ def stamp(seconds: float, mark: str) -> str:
 
 def _cues(segments: Sequence[Segment], mark: str) -> list[str]:
     return [
-        f"{stamp(one['start'], mark)} --> {stamp(one['end'], mark)}\n{one['caption']}\n"
+        f"{stamp(one['start_s'], mark)} --> {stamp(one['end_s'], mark)}\n{one['caption']}\n"
         for one in segments
         if "caption" in one
     ]
