@@ -59,7 +59,7 @@ TRAIN_EXTRA = {"torch", "transformers", "peft", "accelerate", "safetensors"}
 FREE_ON_RESUME = frozenset(
     {
         *("steps", "save_every", "log_every", "rounds"),
-        *("sharding", "deepspeed", "gradient_checkpointing"),
+        *("sharding", "deepspeed", "gradient_checkpointing", "precision"),
     }
 )
 """Settings that a resumed run may change: how long it goes on, what it writes, and how its work

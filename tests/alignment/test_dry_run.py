@@ -28,7 +28,7 @@ from alignment.test_pretrained import pretrained
 from support.captioner import tiny_lm, tiny_vocabulary
 from support.rows import write_tiny
 
-FIT = FitSettings(steps=2, learning_rate=1e-3)
+FIT = FitSettings(precision="float32", steps=2, learning_rate=1e-3)
 PARTS = {"loads", "parameters", "memory_bytes", "disk_bytes", "assumed", "notes"}
 
 

@@ -153,7 +153,7 @@ def test_a_setting_out_of_range_is_named(kind: type, values: dict, message: str)
 
 @pytest.mark.parametrize("prompts", [{"actt": 1.0}, {"act": 0.0}, {"act": -1.0}, {}])
 def test_a_warm_up_reads_something(prompts: dict[str, float]) -> None:
-    training = FitSettings(steps=1, learning_rate=1.0)
+    training = FitSettings(precision="float32", steps=1, learning_rate=1.0)
     with pytest.raises((RecipeError, UnknownNameError), match="prompt"):
         WarmupSettings(data=DataSettings(rows=HERE), training=training, prompts=prompts)
 

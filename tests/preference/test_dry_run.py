@@ -76,7 +76,7 @@ def test_frozen_models_beside_the_policy_take_their_weights(tmp_path, preference
     def plan(**changes: Any) -> Any:
         settings = ppo.PpoSettings(
             data=DataSettings(rows=(preferences,)),
-            training=FitSettings(steps=1, learning_rate=1e-3),
+            training=FitSettings(precision="float32", steps=1, learning_rate=1e-3),
             model=ModelSettings(start=start),
             batch=ppo.RolloutBatchSettings(rows=4, captions=3),
             **changes,

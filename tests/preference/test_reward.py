@@ -60,7 +60,7 @@ def test_it_ranks_what_can_be_ranked(tmp_path: Path, start: Path) -> None:
     write_preference_rows(tmp_path / "rows.jsonl", SOURCE, liked)
     settings = reward.RewardModelSettings(
         data=DataSettings(rows=(tmp_path / "rows.jsonl",)),
-        training=FitSettings(steps=30, learning_rate=2e-3, log_every=10),
+        training=FitSettings(precision="float32", steps=30, learning_rate=2e-3, log_every=10),
         model=ModelSettings(start=start),
         batch=PairBatchSettings(rows=6),
         validation=ValidationSettings(every=30, rows=9),

@@ -186,7 +186,8 @@ def settings_of(folder: Path, **changes: object) -> training.EncoderSettings:
         "data": (folder / "manifest.jsonl",), "waveforms": folder / "waveforms",
         "shares": {"made up": 1.0}, "speakers": 2, "clips": 2, "longest_s": 0.4, "model": SIZE,
         "evaluate_every": 2, "hold_out": ("s3",), "start": "nowhere/whisper",
-        "training": FitSettings(steps=3, learning_rate=1e-3, save_every=2, log_every=1,
+        "training": FitSettings(precision="float32", steps=3, learning_rate=1e-3, save_every=2,
+                                log_every=1,
                                 schedule="constant", rate_shares={"whisper.": 0.1}),
     }  # fmt: skip
     return training.EncoderSettings(**{**plain, **changes})

@@ -8,7 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from aligncap.errors import RecipeError
-from aligncap.training.devices import engine_config, local_share, processes
+from aligncap.training.devices import (
+    engine_config,
+    has_bfloat16,
+    local_share,
+    processes,
+    takes_bfloat16,
+)
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
 from support.killer import finish, torchrun
@@ -51,8 +57,31 @@ def test_processes_that_differ_from_the_launch_are_refused(name, value, message,
         processes()
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "has"),
+    [
+        ("flags\t\t: fpu sse2 avx512f avx512_bf16 amx_bf16 amx_tile\n", True),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t\t: fpu avx2 fma\nbugs\t\t: bf16\n", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_is_taken_where_the_processor_has_instructions_for_it(cpuinfo, has):
+    assert has_bfloat16(cpuinfo) is has
+    cpu = torch.device("cpu")
+    assert takes_bfloat16("bfloat16", cpu)
+    assert not takes_bfloat16("float32", cpu)
+
+
+def test_auto_is_what_torch_itself_finds_on_this_processor():
+    # The processors that torch asks by CPUID; ARM's it cannot tell.
+    if torch.backends.cpu.get_cpu_capability().startswith(("AVX", "NO", "DEFAULT")):
+        found = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        assert takes_bfloat16("auto", torch.device("cpu")) == found
+
+
 def settings(**more: object) -> FitSettings:
-    return FitSettings(**{"steps": 1, "learning_rate": 1e-3, "sharding": "zero2", **more})
+    return FitSettings(**{"precision": "float32", "steps": 1, "learning_rate": 1e-3, "sharding": "zero2", **more})
 
 
 @pytest.mark.parametrize(("stage", "other"), [(1, 3), (2, 1), (3, 1)])
@@ -61,7 +90,7 @@ def test_each_file_fits_its_stage_and_clips_as_recipes_do(stage, other):
     config = engine_config(settings(sharding=path.stem, deepspeed=path), share=4)
     assert config["zero_optimization"]["stage"] == stage
     assert config["zero_optimization"]["reduce_bucket_size"] == 50_000_000
-    assert config["gradient_clipping"] == FitSettings(steps=1, learning_rate=1).clip_norm
+    assert config["gradient_clipping"] == FitSettings(precision="float32", steps=1, learning_rate=1).clip_norm
     assert config["gradient_accumulation_steps"] == 4
     with pytest.raises(RecipeError, match=r"zero_optimization: stage is \d, but the recipe"):
         engine_config(settings(sharding=f"zero{other}", deepspeed=path), share=4)

@@ -71,6 +71,31 @@ def training_device() -> torch.device:
     return device
 
 
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Of processors, as Linux names them: Intel and AMD, Intel, ARM."""
+
+
+def has_bfloat16(cpuinfo: str) -> bool:
+    """Whether a text as of /proc/cpuinfo is of a processor with instructions for bfloat16."""
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    return any(
+        name.strip() in ("flags", "Features") and not BFLOAT16_FLAGS.isdisjoint(value.split())
+        for name, _, value in lines
+    )
+
+
+def takes_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether the steps on a device run in bfloat16: `FitSettings.precision`, where "auto" asks
+    what the device has instructions for."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    with suppress(OSError):  # only Linux has it
+        return device.type == "cpu" and has_bfloat16(Path("/proc/cpuinfo").read_text("utf-8"))
+    return False
+
+
 def is_first_process() -> bool:
     """Whether this process is the one that writes files; true where there is only one."""
     first: bool = processes().is_main_process

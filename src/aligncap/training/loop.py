@@ -306,6 +306,7 @@ class Run:
         self._share = devices.local_share(settings.accumulation, self._processes.num_processes)
         self._model, self._step, self._batch_at = model, step, batch_at
         self._settings, self._output = settings, output
+        self._bfloat16 = devices.takes_bfloat16(settings.precision, self._device)
         self._weight_of, self._inputs = weight_of, inputs
         model.to(self._device)
         if average is None and settings.ema_decay is not None:
@@ -439,8 +440,7 @@ class Run:
 
     def _losses(self, batch: Any) -> dict[str, Tensor]:
         """The losses of a batch, of which only "loss" has a gradient."""
-        bfloat16 = self._settings.precision == "bfloat16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             values = self._step(batch)
         return {n: v if n == "loss" else v.detach() for n, v in values.items()}
 
