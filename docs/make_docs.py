@@ -16,7 +16,7 @@ CLI_PAGE = ROOT / "docs" / "cli.md"
 README = ROOT / "README.md"
 
 VERBS = (
-    *("caption", "measure", "clues", "train", "tokens", "merge", "export"),
+    *("caption", "measure", "clues", "train", "finetune", "tokens", "merge", "export"),
     *("evaluate", "annotate", "serve", "mcp", "prefer"),
     *("prefer candidates", "prefer judge", "prefer pairs", "prefer annotate"),
     *("prefer agreement", "prefer rows", "prefer export"),

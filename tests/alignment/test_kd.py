@@ -25,7 +25,13 @@ from support.rows import SOURCE, tiny_rows, trace, write_tiny
 
 NEW = SizeSettings(hidden=32, layers=2, heads=2, text_vocabulary=330)
 FIT = FitSettings(
-    precision="float32", steps=160, learning_rate=1e-2, warmup_steps=10, save_every=80, log_every=20, ema_decay=0.95
+    precision="float32",
+    steps=160,
+    learning_rate=1e-2,
+    warmup_steps=10,
+    save_every=80,
+    log_every=20,
+    ema_decay=0.95,
 )
 ONE_STEP = replace(FIT, steps=1)
 COMMON = {

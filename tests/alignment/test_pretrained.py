@@ -52,7 +52,9 @@ def test_a_pretrained_model_is_distilled_through_an_adapter(kind: str, tmp_path:
     base = pretrained(kind, tmp_path / "base")
     settings = KdSettings(
         data=DataSettings(rows=(write_tiny(tmp_path, count=30),)),
-        training=FitSettings(precision="float32", steps=30, learning_rate=2e-2, save_every=30, log_every=5),
+        training=FitSettings(
+            precision="float32", steps=30, learning_rate=2e-2, save_every=30, log_every=5
+        ),
         model=ModelSettings(base=str(base), lora=AdapterSettings(rank=4)),
         batch=BatchSettings(rows=4, captions=2),
         teacher=TeacherSettings(prompt="act+sem"),

@@ -54,6 +54,33 @@ def test_an_exported_folder_holds_what_captioning_needs(trained, exported):
     assert names == load_vocabulary(exported).token_names()
 
 
+def test_an_exported_model_can_be_trained_further(trained, exported):
+    before, after = (load_torch(one).causal_lm for one in (trained, exported))
+    rows = load_vocabulary(trained).text_vocab_size
+    whole, again = before.state_dict(), after.state_dict()
+    assert whole.keys() == again.keys()
+    for name, weight in whole.items():
+        kept = slice(rows) if name.startswith("lm_head") else slice(None)  # no speech is written
+        torch.testing.assert_close(again[name][kept], weight[kept], rtol=0, atol=0)
+    assert after.config.rms_norm_eps == before.config.rms_norm_eps
+    assert not after.config.tie_word_embeddings
+
+
+def test_of_int8_weights_each_is_off_by_half_a_step_at_most(trained, tmp_path):
+    export(trained, tmp_path / "int8", quantization="int8")
+    before, after = (load_torch(one).causal_lm for one in (trained, tmp_path / "int8"))
+    weight, again = (one.model.layers[1].self_attn.k_proj.weight for one in (before, after))
+    step = weight.abs().amax(dim=1, keepdim=True) / 127
+    assert ((again - weight).abs() <= 0.501 * step).all()
+    assert not torch.equal(again, weight)
+
+
+def test_weights_of_halves_are_not_trained_further(trained, tmp_path):
+    export(trained, tmp_path / "half", quantization="float16")
+    with pytest.raises(RecipeError, match="export with int8 or float32"):
+        load_torch(tmp_path / "half")
+
+
 def test_both_folders_caption_alike_and_one_without_torch(trained, exported, example_clips):
     clips = [str(clip) for clip in example_clips]
     with_torch, without = (

@@ -78,6 +78,8 @@ def test_from_candidates_to_a_file_and_back(aligncap, store: Path, tmp_path: Pat
     assert aligncap("prefer", "judge", store).code == 0
     ran = aligncap("prefer", "pairs", store)
     assert ran.out == f"{store}: 4 pairs of 2 clips, of 2\n"
+    ran = aligncap("prefer", "pairs", store, "--differ")
+    assert ran.out.startswith(f"{store}: 4 pairs of 2 clips, of 2\n100% of 4 pairs differ in what")
     again = tmp_path / "again.jsonl"
     for name in ("trl", "llama-factory"):
         out, other = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.sqlite"

@@ -1,17 +1,27 @@
 """Candidates: what a model is asked, what is kept, what a second run does."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from aligncap.captioner.runtimes import DecodeOptions
+from aligncap.captioner.record import CaptionHypothesis
+from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.data.manifest import Utterance
-from aligncap.errors import AlignCapError, AudioError
+from aligncap.errors import AlignCapError, AudioError, RecipeError
 from aligncap.preference import candidates
-from aligncap.preference.candidates import CandidateOptions, decode_options, provenance_of
-from aligncap.preference.store import ClipCandidates, PreferenceStore
+from aligncap.preference.candidates import (
+    CandidateOptions,
+    decode_options,
+    inputs_of,
+    provenance_of,
+)
+from aligncap.preference.store import Clip, ClipCandidates, PreferenceStore
+from aligncap.preference.variety import WordList, claim_set
+from aligncap.values import SpeechTokens
 from support.preferences import FakeSampler
 
 ALIKE = ("He is sad.", "he is SAD", "", "He is sad and slow.", "…", "He is calm.", "He is low.")
@@ -67,6 +77,66 @@ def test_what_cannot_be_read_or_kept_stops_nobody(store: PreferenceStore, tmp_pa
     assert isinstance(broken, AudioError)
     assert "its id 'u1' belongs to u1.wav" in str(other)
     assert [one.clip.utterance for one in (first, last)] == ["u1", "u2"]
+
+
+@dataclass
+class Obedient(FakeSampler):
+    """A model that says of each recording what its acoustic prompt says."""
+
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def generator(self) -> Any:
+        return self
+
+    @property
+    def meta(self) -> Any:
+        return SimpleNamespace(act_mode="measured")
+
+    def generate(self, inputs: Any, *, language: str, options: DecodeOptions) -> Any:
+        assert options.captions == 1
+        self.asked += [act for _, act in inputs]
+        said = [f"This is {act.removeprefix('Feeling ')}" for _, act in inputs]
+        return [(CaptionHypothesis(text, Hypothesis((1, 2), -1.0, -0.5)),) for text in said]
+
+
+def test_the_method_claims_asks_as_if_other_things_had_been_heard(store, tmp_path) -> None:
+    model = Obedient(("The woman is loud.",))
+    (found,) = find(store, model, tmp_path, "u1", method="claims")
+    sets = [claim_set(one.text, "en") for one in found.candidates]
+    assert len(sets) == len(set(sets)) == 3
+    assert found.candidates[0].text == "The woman is loud."
+    assert {one.method for one in found.candidates} == {"claims"}
+    # Three prompts a candidate, the first of them the one that was heard.
+    assert len(set(model.asked)) == 3 * 3 - 1
+    again = Obedient(("The woman is loud.",))
+    find(store, again, tmp_path, "u2", method="claims")
+    assert again.asked != model.asked  # each clip has its own
+
+
+def test_what_was_not_heard_cannot_be_changed() -> None:
+    tokens = SpeechTokens(np.zeros((1, 4), dtype=np.int64))
+    options = CandidateOptions(method="claims")
+    with pytest.raises(RecipeError, match="the model reads none"):
+        inputs_of((tokens, ""), "u1", "en", options)
+    assert inputs_of((tokens, ""), "u1", "en", CandidateOptions()) == [(tokens, "")]
+    asked = inputs_of((tokens, "Feeling low"), "u1", "en", options)
+    assert asked[0] == (tokens, "Feeling low")
+    assert asked == inputs_of((tokens, "Feeling low"), "u1", "en", options)
+
+
+def test_captions_with_words_that_nobody_uses_are_dropped() -> None:
+    texts = ("He is sadd.", "He is sad.", "He is sorrowful.")
+    said = [CaptionHypothesis(text, Hypothesis((1, 2), -1.0, -0.5)) for text in texts]
+    words = WordList.of(["he is sad, sorrowful"])
+
+    def kept(method: str) -> list[str]:
+        options = CandidateOptions(method=method)
+        found = candidates.distinct(Clip("u1", "u1.wav"), "en", said, options, words)
+        return [one.text for one in found]
+
+    assert kept("sample") == ["He is sad.", "He is sorrowful."]
+    assert kept("claims") == ["He is sad."]  # the other claims the same
 
 
 BASE = DecodeOptions(beam_size=4, min_length=3, max_length=40)

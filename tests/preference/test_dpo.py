@@ -105,7 +105,14 @@ def test_shared_rows_give_the_loss_and_gradient_of_separate_rows(normalised, lik
     close(gradients(model, mine), gradients(model, theirs), rtol=1e-4)
 
 
-FIT = FitSettings(precision="float32", steps=40, learning_rate=5e-3, log_every=5, save_every=20, schedule="constant")
+FIT = FitSettings(
+    precision="float32",
+    steps=40,
+    learning_rate=5e-3,
+    log_every=5,
+    save_every=20,
+    schedule="constant",
+)
 
 
 def settings_of(preferences: Path, start: Path, **changes: object) -> dpo.DpoSettings:

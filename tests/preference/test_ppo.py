@@ -98,7 +98,14 @@ def test_values_and_log_probabilities_come_from_one_pass(kind: str) -> None:
     assert (said.entropy > 0).all()
 
 
-FIT = FitSettings(precision="float32", steps=60, learning_rate=2e-3, log_every=4, save_every=60, schedule="constant")
+FIT = FitSettings(
+    precision="float32",
+    steps=60,
+    learning_rate=2e-3,
+    log_every=4,
+    save_every=60,
+    schedule="constant",
+)
 BEST = "She sounds happy and fast."
 
 

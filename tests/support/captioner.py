@@ -218,10 +218,11 @@ def tiny_meta(**changes: object) -> ModelMeta:
     return replace(meta, **changes)  # type: ignore[arg-type]
 
 
-def write_model(folder: Path) -> Path:
-    """A trained folder: a random LLaMA with opinions and the encoder below."""
+def write_model(folder: Path, *, hears: float = 0.0) -> Path:
+    """A trained folder: a random LLaMA with opinions and the encoder below; by `hears` its emotions
+    depend on the sound."""
     encoder = folder.with_name(f"{folder.name}-encoder")
-    _write_encoder(encoder / "encoder.onnx")
+    _write_encoder(encoder / "encoder.onnx", _ENCODER.replace("[0.0]", f"[{hears}]"))
     return _save_model(folder, encoder, wide_vocabulary())
 
 

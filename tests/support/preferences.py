@@ -157,7 +157,9 @@ def train_start(folder: Path) -> Path:
     write_rows(folder / "rows.jsonl", SOURCE, [row.clip for row in preference_rows(12)])
     settings = WarmupSettings(
         data=DataSettings(rows=(folder / "rows.jsonl",)),
-        training=FitSettings(precision="float32", steps=60, learning_rate=1e-2, warmup_steps=5, log_every=30),
+        training=FitSettings(
+            precision="float32", steps=60, learning_rate=1e-2, warmup_steps=5, log_every=30
+        ),
         model=ModelSettings(new=SizeSettings(hidden=32, layers=2, heads=2, text_vocabulary=300)),
         batch=BatchSettings(rows=4, captions=3),
     )

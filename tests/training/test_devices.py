@@ -81,7 +81,9 @@ def test_auto_is_what_torch_itself_finds_on_this_processor():
 
 
 def settings(**more: object) -> FitSettings:
-    return FitSettings(**{"precision": "float32", "steps": 1, "learning_rate": 1e-3, "sharding": "zero2", **more})
+    return FitSettings(
+        **{"precision": "float32", "steps": 1, "learning_rate": 1e-3, "sharding": "zero2", **more}
+    )
 
 
 @pytest.mark.parametrize(("stage", "other"), [(1, 3), (2, 1), (3, 1)])
@@ -90,7 +92,10 @@ def test_each_file_fits_its_stage_and_clips_as_recipes_do(stage, other):
     config = engine_config(settings(sharding=path.stem, deepspeed=path), share=4)
     assert config["zero_optimization"]["stage"] == stage
     assert config["zero_optimization"]["reduce_bucket_size"] == 50_000_000
-    assert config["gradient_clipping"] == FitSettings(precision="float32", steps=1, learning_rate=1).clip_norm
+    assert (
+        config["gradient_clipping"]
+        == FitSettings(precision="float32", steps=1, learning_rate=1).clip_norm
+    )
     assert config["gradient_accumulation_steps"] == 4
     with pytest.raises(RecipeError, match=r"zero_optimization: stage is \d, but the recipe"):
         engine_config(settings(sharding=f"zero{other}", deepspeed=path), share=4)

@@ -20,7 +20,14 @@ from support.killer import finish, kill, start, wait_until
 from support.rows import trace
 from training.tiny_run import PROGRAM, SETTINGS, batch_at, run, tiny_model
 
-CONSTANT = FitSettings(precision="float32", steps=5, learning_rate=0.1, schedule="constant", accumulation=2, log_every=1)
+CONSTANT = FitSettings(
+    precision="float32",
+    steps=5,
+    learning_rate=0.1,
+    schedule="constant",
+    accumulation=2,
+    log_every=1,
+)
 
 
 def fit_square(model: nn.Module, settings: FitSettings, output: Path, **more: Any) -> History:
@@ -110,7 +117,9 @@ def test_matrices_decay_and_the_rest_only_where_asked_for(tmp_path, decay_all):
     nn.init.ones_(model[1].bias)
     nn.init.ones_(model[2].bias)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    settings = FitSettings(precision="float32", steps=1, learning_rate=0.1, weight_decay=0.5, decay_all=decay_all)
+    settings = FitSettings(
+        precision="float32", steps=1, learning_rate=0.1, weight_decay=0.5, decay_all=decay_all
+    )
 
     def step(_: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"loss": sum(0 * p.sum() for p in model.parameters())}
@@ -125,7 +134,9 @@ def test_a_hook_sees_the_averaged_weights(tmp_path):
     model = nn.Linear(1, 1, bias=False)
     seen: list[float] = []
     hook = Hook(lambda _: True, lambda *_: seen.append(model.weight.item()))
-    settings = FitSettings(precision="float32", steps=2, learning_rate=1.0, schedule="constant", ema_decay=0.999)
+    settings = FitSettings(
+        precision="float32", steps=2, learning_rate=1.0, schedule="constant", ema_decay=0.999
+    )
     climb(settings, tmp_path, hook, model)
     # The weight is 1, 2; decays are 2/11, 3/12.
     first = 9 / 11
@@ -145,7 +156,8 @@ def test_a_hook_sees_the_averaged_weights(tmp_path):
 )
 def test_each_step_moves_the_weights_at_its_own_learning_rate(tmp_path, schedule, rates):
     """By another road: torch's own AdamW with the rate of each step set by hand."""
-    settings = FitSettings(precision="float32", steps=6, learning_rate=0.06, warmup_steps=2, final_share=0.0,
+    settings = FitSettings(precision="float32",
+                           steps=6, learning_rate=0.06, warmup_steps=2, final_share=0.0,
                            schedule=schedule, weight_decay=0.0, clip_norm=None,
                            log_every=1)  # fmt: skip
     model, oracle = nn.Linear(4, 1), nn.Linear(4, 1)
@@ -173,7 +185,15 @@ def test_each_step_moves_the_weights_at_its_own_learning_rate(tmp_path, schedule
     ],
 )
 def test_the_learning_rate_at_each_knee(changes, expected):
-    settings = FitSettings(**{"precision": "float32", "steps": 110, "learning_rate": 2.0, "warmup_steps": 10, **changes})
+    settings = FitSettings(
+        **{
+            "precision": "float32",
+            "steps": 110,
+            "learning_rate": 2.0,
+            "warmup_steps": 10,
+            **changes,
+        }
+    )
     rates = {number: learning_rate_at(number, settings) for number in expected}
     assert rates == pytest.approx(expected, abs=1e-5)
 
@@ -278,7 +298,9 @@ def test_frozen_weights_are_neither_changed_nor_stored(tmp_path):
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
     model[0].requires_grad_(requires_grad=False)
     before = model[0].weight.clone()
-    history = fit_square(model, FitSettings(precision="float32", steps=3, learning_rate=0.1), tmp_path)
+    history = fit_square(
+        model, FitSettings(precision="float32", steps=3, learning_rate=0.1), tmp_path
+    )
     assert torch.equal(model[0].weight, before)
     assert set(load_file(history.checkpoint / "weights.safetensors")) == {"1.weight", "1.bias"}
 

@@ -15,7 +15,8 @@ from aligncap.training.settings import FitSettings
 from support.killer import hold_at_step
 
 PROGRAM = Path(__file__)
-SETTINGS = FitSettings(precision="float32", steps=40, learning_rate=1e-2, warmup_steps=5, weight_decay=0.1,
+SETTINGS = FitSettings(precision="float32",
+                       steps=40, learning_rate=1e-2, warmup_steps=5, weight_decay=0.1,
                        accumulation=2, save_every=6, log_every=4, ema_decay=0.9,
                        seed=3)  # fmt: skip
 
@@ -52,7 +53,9 @@ def run_shared(output: Path, *, model_seed: int = 0) -> None:
     def step(batch: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"loss": (model["used"](batch)[:, 0] - batch.sum(1)).square().mean()}
 
-    settings = FitSettings(precision="float32", steps=6, learning_rate=0.05, accumulation=2, clip_norm=0.5, log_every=1)
+    settings = FitSettings(
+        precision="float32", steps=6, learning_rate=0.05, accumulation=2, clip_norm=0.5, log_every=1
+    )
     fit(model, step, batch_at, settings, output, resume=False)
 
 

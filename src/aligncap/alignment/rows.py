@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from aligncap.alignment.examples import SpeechSource, TrainingRow, write_rows
+from aligncap.captioner import checkpoint
 from aligncap.captioner.prompts import student_acoustic_prompt
 from aligncap.captioner.vocabulary import STOP_CHARACTERS
 from aligncap.clues import acoustic_prompt, audible_gender, detect_language
@@ -24,6 +25,7 @@ from aligncap.data.splits import split_of
 from aligncap.errors import DataError, MissingModelError
 from aligncap.recipes import Count, Trainer, recipe_section
 from aligncap.tokenizers import open_tokenizer
+from aligncap.tokenizers.builtin import BUILTIN_FOLDER
 from aligncap.tokenizers.cache import TokenCache
 from aligncap.training import dry_run
 from aligncap.training.settings import seed_of
@@ -153,6 +155,9 @@ def make_token_rows(
     tokenizer = open_tokenizer(chosen.name, chosen.weights, **chosen.options)
     facts = measure_all(settings.facts or output / FACTS_FILE, [one.path for one, _ in clips])
     source = SpeechSource.of(tokenizer, options=chosen.options)
+    kept = output / checkpoint.ENCODER_FOLDER
+    if chosen.name == "builtin" and not kept.exists():  # a model of these rows is exported with it
+        checkpoint.copy_encoder_files(chosen.weights or BUILTIN_FOLDER, kept)
     with TokenCache(settings.tokens, tokenizer) as cache:
         console = Console(stderr=True)
         failures = cache.fill(

@@ -77,7 +77,9 @@ class OutputSettings:
 
     name: str = "aligncap"
     encoder: Path | None = None
-    """Folder of the built-in speech tokenizer, copied into the model folder."""
+    """Folder of the built-in speech tokenizer, copied into the model folder; where none is given,
+    that of the rows is looked for beside them, in `model.start` and in what comes with the
+    package."""
 
 
 @recipe_section
@@ -350,12 +352,22 @@ class StageTrainer:
         with first_process_first():
             if is_first_process():
                 meta = self._meta(acoustic_prompt_source, described)
-                checkpoint.save(folder, self.model, meta, encoder=self.settings.output.encoder)
+                checkpoint.save(folder, self.model, meta, encoder=self._encoder())
         last: dict[str, float] = {}
         for line in history.log:
             last.update(line)
         found = {} if best_step is None else {"best_step": best_step}
         return {"model": str(folder), "trained": described, **last, **found}
+
+    def _encoder(self) -> Path | None:
+        """The folder of the built-in speech tokenizer that the model hears with, to be kept with
+        it: the recipe's, or the one of the rows, found beside them, in the start or shipped."""
+        settings = self.settings
+        if settings.output.encoder is not None or self._source.name != "builtin":
+            return settings.output.encoder
+        folders = [] if settings.model.start is None else [settings.model.start]
+        folders += [path.parent for path in settings.data.rows]
+        return checkpoint.find_encoder(self._source.fingerprint, folders)
 
     def _inputs(self) -> dict[str, str]:
         """Hashes of the rows and of the models that the run begins with."""

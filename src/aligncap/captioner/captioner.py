@@ -156,6 +156,11 @@ class Captioner:
         self._preprocessor = preprocessor
         self._workers = workers
 
+    @property
+    def generator(self) -> CaptionGenerator:
+        """The language model with its prompts."""
+        return self._generator
+
     @cached_property
     def signature(self) -> str:
         """The model's name and a hash of its files."""

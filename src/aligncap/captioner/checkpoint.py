@@ -17,6 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from aligncap.captioner.prompts import ACOUSTIC_PROMPT_SOURCES, PromptTemplate
 from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary, VocabularyShape
 from aligncap.errors import (
@@ -28,6 +30,7 @@ from aligncap.errors import (
 )
 from aligncap.foreign import AGAIN, read_table, reading, refuse_code
 from aligncap.storage import atomic_folder, check_outputs, fingerprint_of_files
+from aligncap.tokenizers.builtin import BUILTIN_FOLDER, ENCODER_FILE, fingerprint_of
 
 if TYPE_CHECKING:
     from aligncap.captioner.model import CaptionModel
@@ -212,9 +215,7 @@ def _instead(folder: Path) -> str:
     return "give a folder that `aligncap train` or `aligncap export` wrote"
 
 
-MODELS: Mapping[str, Path] = MappingProxyType(
-    {"mini": Path(__file__).resolve().parent.parent / "models" / "mini"}
-)
+MODELS: Mapping[str, Path] = MappingProxyType({"mini": BUILTIN_FOLDER})
 """Models that come with the package."""
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -388,8 +389,34 @@ def save(
         else:
             model.causal_lm.save_pretrained(partial)
         if encoder is not None:
-            shutil.copytree(encoder, partial / ENCODER_FOLDER)
+            copy_encoder_files(encoder, partial / ENCODER_FOLDER)
     return meta
+
+
+ENCODER_FILES = "encoder.*"
+"""Of the built-in speech tokenizer, where it lies beside something else."""
+
+
+def copy_encoder_files(folder: Path, out: Path) -> None:
+    """Copy the built-in speech tokenizer of a folder of its own, whole, or of an exported model's
+    folder, or that an encoder.onnx is in."""
+    if folder.is_dir() and not (folder / META_FILE).is_file():
+        shutil.copytree(folder, out)
+        return
+    out.mkdir()
+    for file in sorted((folder if folder.is_dir() else folder.parent).glob(ENCODER_FILES)):
+        shutil.copy(file, out)
+
+
+def find_encoder(fingerprint: str, folders: Iterable[Path]) -> Path | None:
+    """The first folder with the built-in speech tokenizer of a fingerprint, among the folders
+    given, their `encoder`, and the models that come with the package."""
+    for folder in (*folders, *MODELS.values()):
+        for place in (folder / ENCODER_FOLDER, folder):
+            file = place / ENCODER_FILE
+            if file.is_file() and fingerprint_of(file) == fingerprint:
+                return place
+    return None
 
 
 def check_output(model_folder: Path, out: Path, *, marker: str, kind: str) -> None:
@@ -451,8 +478,9 @@ def load_torch(
 
     With `quantization` (`load_causal_lm`) it stays on the GPU that its weights were packed on.
 
-    MissingModelError where the folder is exported (it has no torch weights), or where an adapter's
-    base is not on this machine: the message says what to fetch.
+    The language model of an exported folder is put together again from its weights, which are int8
+    in most. MissingModelError where there are none, or where an adapter's base is not on this
+    machine: the message says what to fetch.
     """
     from aligncap.captioner.model import CaptionModel, add_speech_tokens, load_adapter
     from aligncap.training.pretrained import load_causal_lm
@@ -466,14 +494,76 @@ def load_torch(
             add_speech_tokens(causal_lm, vocabulary)
         model = load_adapter(causal_lm, vocabulary, folder / ADAPTER_FOLDER, trainable=trainable)
     else:
-        if not any(folder.glob("*.safetensors")):
-            raise MissingModelError(
-                f"{folder}: has no model.safetensors; it is exported for captioning only, "
-                "train from the folder it was exported from"
-            )
-        causal_lm = load_causal_lm(str(folder), dtype=dtype, quantization=quantization)
+        if any(folder.glob("*.safetensors")):
+            causal_lm = load_causal_lm(str(folder), dtype=dtype, quantization=quantization)
+        else:
+            causal_lm = _load_exported(folder, vocabulary)
         model = CaptionModel(causal_lm, vocabulary)
     return (model if quantization else model.to(device)).train(trainable)
+
+
+LLAMA_PARTS = {
+    "self_attn.o_proj": "self_attention/linear_1/weight",
+    "mlp.gate_proj": "ffn/linear_0/weight",
+    "mlp.up_proj": "ffn/linear_0_noact/weight",
+    "mlp.down_proj": "ffn/linear_1/weight",
+    "input_layernorm": "self_attention/layer_norm/gamma",
+    "post_attention_layernorm": "ffn/layer_norm/gamma",
+}
+"""Of a layer: transformers' names and CTranslate2's. Query, key and value lie on one another."""
+
+
+def _load_exported(folder: Path, vocabulary: Vocabulary) -> Any:
+    """The LLaMA of an exported folder as transformers has it, so that it can be trained further;
+    of int8 weights each is off by up to half a step of its row.
+
+    MissingModelError where the folder is not exported, or its language model is no plain LLaMA.
+    """
+    import torch
+
+    from aligncap.captioner.model import small_config
+    from aligncap.captioner.runtimes import CT2_FOLDER, check_ct2, ct2_weights
+
+    if not (folder / CT2_FOLDER).is_dir():
+        raise MissingModelError(f"{folder}: has neither model.safetensors nor an exported model")
+    rows = len(check_ct2(folder / CT2_FOLDER, vocabulary.text_vocab_size))
+    arrays = ct2_weights(folder / CT2_FOLDER)
+    layers = sum(name.endswith("/self_attention/linear_0/weight") for name in arrays)
+    with reading(folder / CT2_FOLDER, hint=AGAIN, refused=MissingModelError):
+        from transformers import LlamaForCausalLM
+
+        embeddings = arrays["decoder/embeddings/weight"]
+        text = arrays["decoder/projection/weight"]
+        config = small_config(
+            rows,
+            hidden=embeddings.shape[1],
+            layers=layers,
+            heads=int(arrays["decoder/num_heads"]),
+            intermediate=arrays["decoder/layer_0/ffn/linear_0_noact/weight"].shape[0],
+            tied=bool((embeddings[: len(text)] == text).all()),
+        )
+        config.rms_norm_eps = read_table(folder / CT2_FOLDER / "config.json", hint=AGAIN).get(
+            "layer_norm_epsilon", config.rms_norm_eps
+        )
+        head = embeddings.copy()
+        head[: len(text)] = text
+        weights = {
+            "model.embed_tokens.weight": embeddings,
+            "model.norm.weight": arrays["decoder/layer_norm/gamma"],
+            "lm_head.weight": head,
+        }
+        for number in range(layers):
+            layer, place = f"model.layers.{number}", f"decoder/layer_{number}"
+            each = np.split(arrays[f"{place}/self_attention/linear_0/weight"], 3)
+            for name, part in zip("qkv", each, strict=True):
+                weights[f"{layer}.self_attn.{name}_proj.weight"] = part
+            for name, own in LLAMA_PARTS.items():
+                weights[f"{layer}.{name}.weight"] = arrays[f"{place}/{own}"]
+        model = LlamaForCausalLM(config)
+        model.load_state_dict(
+            {name: torch.from_numpy(np.array(array, np.float32)) for name, array in weights.items()}
+        )
+    return model
 
 
 def _check_target(folder: Path) -> None:

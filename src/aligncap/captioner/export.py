@@ -34,8 +34,6 @@ from aligncap.errors import DataError, MissingModelError, RecipeError, UnknownNa
 from aligncap.storage import atomic_folder
 from aligncap.values import SpeechTokens
 
-ENCODER_FILES = "encoder.*"
-
 QUANTIZATIONS = ("float32", "float16", "bfloat16", "int16", "int8", "int8_float16", "int8_float32")
 """How CTranslate2 can store weights; int8 is the smallest and the fastest on a CPU."""
 
@@ -135,7 +133,7 @@ def _copy_beside(model_folder: Path, out: Path, meta: checkpoint.ModelMeta) -> N
     if meta.tokenizer.name != "builtin":
         checkpoint.copy_encoder(model_folder, out)
         return
-    files = sorted((model_folder / checkpoint.ENCODER_FOLDER).glob(ENCODER_FILES))
+    files = sorted((model_folder / checkpoint.ENCODER_FOLDER).glob(checkpoint.ENCODER_FILES))
     if not any(file.suffix == ".onnx" for file in files):
         raise MissingModelError(
             f"{model_folder / checkpoint.ENCODER_FOLDER}: no encoder.onnx in it"

@@ -244,6 +244,22 @@ def _ct2_arrays(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def ct2_weights(folder: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a checked `ct2` folder by name, matrices of int8 as the numbers they stand
+    for: each row over its scale. RecipeError where they are kept as int16 or halves."""
+    arrays = _ct2_arrays(np.memmap(folder / "model.bin", dtype=np.uint8, mode="r"))
+    found = dict(arrays)
+    for name, array in arrays.items():
+        scale = arrays.get(f"{name}_scale")
+        if scale is not None and array.dtype == np.int8:
+            found[name] = array.astype(np.float32) / scale[:, None]
+        elif array.ndim and array.dtype != np.float32:
+            raise RecipeError(
+                f"{folder}: its weights are {array.dtype}; export with int8 or float32 to go on"
+            )
+    return found
+
+
 def _check_ct2_array(
     name: str, array: NDArray[Any], arrays: Mapping[str, NDArray[Any]], sides: dict[str, int]
 ) -> None:

@@ -64,6 +64,7 @@ for _verb in (
     measure,
     clues,
     train.train,
+    train.finetune,
     train.tokens,
     train.merge,
     train.export,

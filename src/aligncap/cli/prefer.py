@@ -52,8 +52,11 @@ def candidates(
     ] = "mini",
     count: Annotated[int, typer.Option(min=2, max=64, help="Candidates of a clip, at most.")] = 5,
     method: Annotated[
-        Literal["beam", "diverse", "sample"],
-        typer.Option(help="How they are found; diverse beams need torch."),
+        Literal["beam", "diverse", "sample", "claims"],
+        typer.Option(
+            help="How they are found; claims: as if other things had been heard, no two claiming "
+            "the same; diverse beams need torch."
+        ),
     ] = "beam",
     language: CaptionLanguage = "en",
     diversity: Annotated[
@@ -239,15 +242,24 @@ def pairs(
     gold: Annotated[
         bool, typer.Option("--gold", help="Also the corpus' caption against the best candidate.")
     ] = False,
+    differ: Annotated[
+        bool,
+        typer.Option(
+            "--differ",
+            help="Only captions that differ in what they claim; no opening is preferred as such.",
+        ),
+    ] = False,
 ) -> int:
     """Pair the best candidate of each clip with each of the rest."""
     from aligncap.preference.judges import JUDGES
-    from aligncap.preference.pairs import PairOptions, pair_all
+    from aligncap.preference.pairs import PairOptions, pair_all, variety
     from aligncap.preference.store import open_store
 
     console: Console = context.obj
     judges = _named_numbers(judge or ["evidence"], "judge", JUDGES, lone=1.0)
-    options = PairOptions(least_margin=margin, gold=gold, judges=MappingProxyType(judges))
+    options = PairOptions(
+        least_margin=margin, gold=gold, differ=differ, judges=MappingProxyType(judges)
+    )
     clips = paired = made = 0
     with (
         open_store(store) as opened,
@@ -264,7 +276,8 @@ def pairs(
             left = len(opened) - opened.count_judgements(opened.latest_judge(name))
             if left and name != "human":  # people judge some pairs only
                 console.log(f"{left} captions are not judged by {name} yet: aligncap prefer judge")
-    console.print(f"{store}: {made} pairs of {paired} clips, of {clips}")
+        told = [str(variety(opened))] if differ else []
+    console.print(f"{store}: {made} pairs of {paired} clips, of {clips}", *told)
     return 0
 
 

@@ -81,7 +81,7 @@ def tokens(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the token cache.")],
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="The tokenizer's weights, where it needs any."),
+        typer.Option(metavar="PATH", help="The tokenizer's weights; builtin: mini's if not given."),
     ] = None,
     codebooks: Annotated[
         int, typer.Option(min=1, help="speechtokenizer, mimi: RVQ layers; 1 is the paper's.")
@@ -146,6 +146,65 @@ def export(
     console: Console = context.obj
     console.print(f"exported to {out}")
     return 0
+
+
+def finetune(
+    context: typer.Context,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CLIPS",
+            help="A manifest (.jsonl), a table (.csv, .tsv: file, emotion, speaker, caption), or a "
+            "folder of folders called like emotions.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The model to make.")],
+    model: Annotated[
+        str, typer.Option(metavar="NAME|DIR", help="The exported model to begin with.")
+    ] = "mini",
+    captions: Annotated[
+        bool,
+        typer.Option(
+            "--captions/--labels-only",
+            help="Whether the language model learns from captions, if there are any (needs the "
+            "train extra).",
+        ),
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what there is and what would be done.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> int:
+    """Adapt a model to clips of your own with labels or captions, and say what it gained.
+
+    A run that was stopped goes on with the same command.
+    """
+    from aligncap.alignment import finetune as finetuning
+    from aligncap.captioner.checkpoint import find_model
+    from aligncap.data.own_clips import check_clips, read_clips
+
+    console: Console = context.obj
+    folder = find_model(model)
+    check_outputs([out], [source, folder], overwrite=overwrite)
+    finetuning.check_model(folder)
+    found = read_clips(source)
+    check_clips(found)
+    console.print(*finetuning.plan(found, captions=captions))
+    report = None
+    if not dry_run:
+        with Progress(console, "hearing", kept=lambda: "what was heard so far is kept") as bar:
+            bar.add_total(len(found.clips))
+            report = finetuning.finetune(
+                found, folder, out, captions=captions, progress=lambda _: bar.advance()
+            )
+    faults = report.faults if report else found.faults
+    for fault in faults[:SHOWN_OF_A_KIND]:
+        console.log(fault)
+    if len(faults) > SHOWN_OF_A_KIND:
+        console.log(f"{len(faults) - SHOWN_OF_A_KIND} more clips are left out")
+    if report:
+        console.print(*report.lines(), f"use it: aligncap caption FILE --model {out}")
+    return SOME_FAILED if faults else 0
 
 
 CORPORA = {

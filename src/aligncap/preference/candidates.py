@@ -10,7 +10,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
@@ -21,12 +21,14 @@ from pydantic import Field, NonNegativeInt
 from aligncap import __version__
 from aligncap.alignment.examples import SPLITS, SpeechSource, TrainingRow, read_rows, read_source
 from aligncap.captioner.captioner import CaptionCandidates, CaptionGenerator, StudentInput
+from aligncap.captioner.prompts import student_acoustic_prompt
 from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, Sampling
 from aligncap.clues import detect_language
+from aligncap.clues.evidence import Claim
 from aligncap.data.captions import write_captions
 from aligncap.data.manifest import Utterance, measure_all, read_manifest, trusted_gender
-from aligncap.errors import AlignCapError, DataError
+from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.preference.store import (
     METHODS,
     Candidate,
@@ -36,6 +38,7 @@ from aligncap.preference.store import (
     Provenance,
     normal_form,
 )
+from aligncap.preference.variety import WordList, claim_set, varied_acts
 from aligncap.recipes import one_of, recipe_section
 from aligncap.storage import printable
 from aligncap.training.settings import seed_of
@@ -47,6 +50,10 @@ class CaptionSource(Protocol):
 
     options: DecodeOptions
     """Its own decode options."""
+
+    @property
+    def generator(self) -> CaptionGenerator:
+        """Its language model: what the method "claims" asks again."""
 
     def generate_many(
         self, sources: Iterable[Path], *, language: str, options: DecodeOptions
@@ -60,9 +67,10 @@ class CandidateOptions:
 
     count: Annotated[int, Field(ge=2)] = 5
     """Candidates of a clip, at most."""
-    method: Annotated[str, one_of(METHODS[:3])] = "beam"
+    method: Annotated[str, one_of(METHODS[:4])] = "beam"
     """"beam": the best of a beam search; "diverse": the best of as many groups of beams, which
-    needs the torch runtime; "sample": sampled."""
+    needs the torch runtime; "sample": sampled; "claims": the best of each of several prompts, as
+    if the model had heard something else (`preference.variety`), no two of one claim."""
     diversity: float = 0.5
     """What a token costs for each earlier group that has just chosen it."""
     temperature: float = 1.0
@@ -71,12 +79,21 @@ class CandidateOptions:
     seed: int = 0
 
 
+CLAIM_BEAMS = 4
+"""Beams of each prompt of the method "claims"."""
+
+PROMPTS_A_CANDIDATE = 3
+"""Prompts of the method "claims" for each candidate wanted: some come to the same."""
+
+
 def decode_options(options: CandidateOptions, base: DecodeOptions) -> DecodeOptions:
     """Decode options for all candidates of a clip at once; `base` are the model's own."""
     count = options.count
     if options.method == "sample":
         sampling = Sampling(temperature=options.temperature, top_p=options.top_p, seed=options.seed)
         return replace(base, beam_size=1, captions=count, sampling=sampling)
+    if options.method == "claims":  # one of each prompt
+        return replace(base, beam_size=min(CLAIM_BEAMS, base.beam_size), captions=1)
     if options.method == "diverse":
         return replace(
             base, beam_size=count, captions=count, groups=count, diversity=options.diversity
@@ -135,7 +152,11 @@ def find_candidates(
             yield result
             continue
         clip = clip_of(utterance, result.speech.facts, root=root)
-        captions = distinct(clip, language, result.hypotheses, options)
+        hypotheses = result.hypotheses
+        if options.method == "claims":
+            more = _claiming_otherwise(model.generator, result, clip, language, options, decoding)
+            hypotheses = (*hypotheses, *more)
+        captions = distinct(clip, language, hypotheses, options)
         found = ClipCandidates(clip, language, captions)
         gold = ClipCandidates(clip, language, gold_of(utterance, clip, language))
         try:
@@ -144,6 +165,21 @@ def find_candidates(
             yield error
         else:
             yield found
+
+
+def _claiming_otherwise(
+    generator: CaptionGenerator,
+    found: CaptionCandidates,
+    clip: Clip,
+    language: str,
+    options: CandidateOptions,
+    decoding: DecodeOptions,
+) -> Iterator[CaptionHypothesis]:
+    """Captions of a clip as if other things had been heard in it."""
+    speech, source = found.speech, generator.meta.act_mode
+    act = student_acoustic_prompt(source, speech.facts, speech.tokens, language)
+    _, *others = inputs_of((speech.tokens, act), clip.utterance, language, options)
+    return chain.from_iterable(generator.generate(others, language=language, options=decoding))
 
 
 def clip_of(utterance: Utterance, facts: Facts, *, root: Path) -> Clip:
@@ -172,12 +208,23 @@ def stored_file(path: Path, root: Path) -> str:
 
 
 def distinct(
-    clip: Clip, language: str, captions: Sequence[CaptionHypothesis], options: CandidateOptions
+    clip: Clip,
+    language: str,
+    captions: Sequence[CaptionHypothesis],
+    options: CandidateOptions,
+    words: WordList | None = None,
 ) -> tuple[Candidate, ...]:
-    """The first `count` captions that are not empty and differ from those before them."""
+    """The first `count` captions that are not empty, hold no word that `words` lacks, and differ
+    from those before them: of the method "claims" in what they claim."""
     once: dict[str, Candidate] = {}
+    claimed: set[frozenset[Claim]] = set()
     for caption in captions:
-        if normal_form(caption.text):
+        if normal_form(caption.text) and (words is None or words.knows(caption.text)):
+            if options.method == "claims":
+                claims = claim_set(caption.text, language)
+                if claims in claimed:
+                    continue
+                claimed.add(claims)
             one = Candidate(
                 utterance=clip.utterance,
                 language=language,
@@ -287,6 +334,24 @@ BATCH_SIZE = 64
 """Clips that are captioned, and kept, at once."""
 
 
+def inputs_of(
+    heard: StudentInput, name: str, language: str, options: CandidateOptions
+) -> list[StudentInput]:
+    """What a model is asked with for the candidates of a clip: once, or with the method "claims"
+    with one P_act after another. RecipeError where there is no P_act to change."""
+    if options.method != "claims":
+        return [heard]
+    tokens, act = heard
+    if not act:
+        raise RecipeError(
+            "the method 'claims' changes the acoustic prompt, and the model reads none; take "
+            "'sample'"
+        )
+    count = PROMPTS_A_CANDIDATE * options.count
+    rng = Random(f"{options.seed}/{language}/{name}")
+    return [(tokens, one) for one in varied_acts(act, language, count, rng)]
+
+
 def find_row_candidates(
     clips: Sequence[RowClip],
     generator: CaptionGenerator,
@@ -295,11 +360,13 @@ def find_row_candidates(
     options: CandidateOptions,
     provenance: Provenance,
     language: str,
+    words: WordList | None = None,
 ) -> Iterator[int]:
     """Keep the candidates of each clip that has none of this provenance yet.
 
     Gives how many clips are done, once they are in the store. Clips are always captioned in the
-    same batches, so a run that was killed samples what it would have sampled.
+    same batches, so a run that was killed samples what it would have sampled. Captions with a word
+    that `words` lacks are dropped.
     """
     done = store.found(provenance)
     base = decode_options(options, generator.options(max(1, options.count)))
@@ -310,11 +377,21 @@ def find_row_candidates(
             if base.sampling is not None:
                 sampling = replace(base.sampling, seed=seed_of(base.sampling.seed, number))
                 decoding = replace(base, sampling=sampling)
-            inputs = [one.student_input(generator.meta.act_mode, language) for one in batch]
-            captions = generator.generate(inputs, language=language, options=decoding)
+            asked = [
+                inputs_of(
+                    one.student_input(generator.meta.act_mode, language),
+                    one.clip.utterance,
+                    language,
+                    options,
+                )
+                for one in batch
+            ]
+            inputs = list(chain.from_iterable(asked))
+            captions = iter(generator.generate(inputs, language=language, options=decoding))
             kept = []
-            for one, texts in zip(batch, captions, strict=True):
-                found = distinct(one.clip, language, texts, options)
+            for one, own in zip(batch, asked, strict=True):
+                texts = list(chain.from_iterable(islice(captions, len(own))))
+                found = distinct(one.clip, language, texts, options, words)
                 gold = gold_of(one.utterance, one.clip, language)
                 kept.append((ClipCandidates(one.clip, language, found), provenance))
                 kept.append((ClipCandidates(one.clip, language, gold), GOLD))

@@ -39,6 +39,7 @@ from aligncap.preference.store import (
     PreferenceStore,
     Provenance,
 )
+from aligncap.preference.variety import Balance, Variety, balanced_pairs, variety_of
 from aligncap.recipes import recipe_section
 from aligncap.storage import atomic_file, hash_of_file
 
@@ -54,6 +55,11 @@ class PairOptions:
     """A pair whose scores are nearer than this is dropped; a tie always is."""
     gold: bool = False
     """Also the corpus' caption against the best candidate."""
+    differ: bool = False
+    """Pair captions that differ in what they claim only, and so that no opening is chosen oftener
+    than it is rejected, as far as that can be (`preference.variety`)."""
+    near: NonNegativeFloat = 0.05
+    """differ: how far under the best of a clip's scores a caption may be that is chosen."""
     judges: Annotated[Mapping[str, PositiveFloat], Field(min_length=1)] = field(
         default_factory=lambda: MappingProxyType({"evidence": 1.0})
     )
@@ -96,6 +102,7 @@ def pair_all(
     signatures = {name: store.latest_judge(name) for name in options.judges}
     builder = builder_of(options, signatures, source)
     store.pairs.begin(builder)
+    balance = Balance()
     for clip, language, _ in store.groups(source):
         candidates = store.candidates(clip.utterance, language, source)
         by_judge = {
@@ -103,7 +110,7 @@ def pair_all(
             for name, signature in signatures.items()
         }
         scores = combined(by_judge, options.judges)
-        pairs = list(best_against_rest(candidates, scores, least_margin=options.least_margin))
+        pairs = list(_pairs_of(candidates, scores, options, balance))
         if options.gold:
             everyone = store.candidates(clip.utterance, language)
             gold = [one for one in everyone if one.method == "gold"]
@@ -114,6 +121,29 @@ def pair_all(
         yield len(pairs)
 
 
+def _pairs_of(
+    candidates: Sequence[Candidate], scores: Scores, options: PairOptions, balance: Balance
+) -> Iterator[PreferencePair]:
+    if not options.differ:
+        return best_against_rest(candidates, scores, least_margin=options.least_margin)
+    return balanced_pairs(
+        _ranked(candidates, scores),
+        lambda one: scores[one.key].score,
+        balance,
+        least_margin=options.least_margin,
+        near=options.near,
+    )
+
+
+def variety(store: PreferenceStore, source: Provenance | None = None) -> Variety:
+    """How far the candidates, of a source or of all models, and the latest pairs differ."""
+    groups = (
+        [one for one in candidates if one.method != "gold"]
+        for _, _, candidates in store.groups(source)
+    )
+    return variety_of(groups, list(store.pairs.all(store.pairs.latest())))
+
+
 def builder_of(
     options: PairOptions, signatures: Mapping[str, str], source: Provenance | None
 ) -> str:
@@ -121,6 +151,7 @@ def builder_of(
     judges = "+".join(f"{options.judges[name]:g}*({one})" for name, one in signatures.items())
     return (
         f"pairs|margin:{options.least_margin:g}|gold:{'yes' if options.gold else 'no'}"
+        f"{f'|differ:near-{options.near:g}' if options.differ else ''}"
         f"|source:{source.key if source else 'all'}|judges:{judges}|v{__version__}"
     )
 

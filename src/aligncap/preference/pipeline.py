@@ -10,6 +10,7 @@ gives the candidates of the next, and is its reference.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field
 from itertools import chain
@@ -32,8 +33,9 @@ from aligncap.preference.candidates import (
 )
 from aligncap.preference.examples import preference_rows, write_preference_rows
 from aligncap.preference.judges import EvidenceJudge, EvidenceWeights, judge_all
-from aligncap.preference.pairs import PairOptions, pair_all
+from aligncap.preference.pairs import PairOptions, pair_all, variety
 from aligncap.preference.store import PreferenceStore
+from aligncap.preference.variety import WordList
 from aligncap.recipes import Count, Trainer, one_of, recipe_section, run_recipe
 from aligncap.storage import write_atomic
 from aligncap.training.devices import is_distributed
@@ -45,6 +47,10 @@ METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """How a round trains → the recipes that it runs, one after another; the last is the policy's."""
 
 STORE_FILE, ROWS_FILE, SUMMARY_FILE = "prefer.sqlite", "rows.jsonl", "summary.json"
+VARIETY_FILE = "variety.json"
+"""Of a round: how far its candidates and pairs differ."""
+
+LOG = logging.getLogger(__name__)
 
 
 @recipe_section
@@ -70,12 +76,10 @@ class PreferSettings:
     """Folder of a trained captioner (after KD, §3.2)."""
     exported: Path | None = None
     """The same exported: it gives the first round's candidates quicker."""
-    candidates: CandidateOptions = field(
-        default_factory=lambda: CandidateOptions(method="sample", top_p=1.0)
-    )
+    candidates: CandidateOptions = field(default_factory=lambda: CandidateOptions(method="claims"))
     evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
     """Weights of the evidence judge."""
-    pairs: PairOptions = field(default_factory=PairOptions)
+    pairs: PairOptions = field(default_factory=lambda: PairOptions(differ=True))
     """Judges other than evidence must have judged the store before."""
     learn: LearnSettings = field(default_factory=LearnSettings)
     rounds: Count = 1
@@ -159,7 +163,8 @@ def run_rounds(settings: PreferSettings, output: Path, *, resume: bool) -> Mappi
                 settings, output / STORE_FILE, folder / ROWS_FILE, start=start, first=number == 1
             )
             *_, (_, trained) = _each_step(settings, folder, start)
-            write_atomic(written, json.dumps(trained, default=str))
+            told = json.loads((folder / VARIETY_FILE).read_text("utf-8"))
+            write_atomic(written, json.dumps({**trained, "variety": told}, default=str))
         summary = json.loads(written.read_text("utf-8"))
         start = Path(str(summary["model"]))
     return {"rounds": settings.rounds, **summary}
@@ -183,16 +188,26 @@ def make_rows(
         fingerprint=model_fingerprint(folder),
     )
     languages = [one for one in settings.data.languages if one in writer.meta.languages]
+    words = WordList.of(known_texts(settings.data.rows))
     with PreferenceStore(path) as store:
         for language in languages:
             for _ in find_row_candidates(
-                clips, writer, store, options=options, provenance=provenance, language=language
+                clips,
+                writer,
+                store,
+                options=options,
+                provenance=provenance,
+                language=language,
+                words=words,
             ):
                 pass
         for _ in judge_all(store, judge):
             pass
         for _ in pair_all(store, settings.pairs, source=provenance):
             pass
+        told = variety(store, provenance)
+        LOG.warning("%s", told)
+        write_atomic(rows.with_name(VARIETY_FILE), json.dumps(asdict(told)))
         builder = store.pairs.latest()
         found = preference_rows(
             store,
@@ -202,6 +217,12 @@ def make_rows(
             languages=languages,
         )
         write_preference_rows(rows, source, found)
+
+
+def known_texts(rows: Path) -> Iterator[str]:
+    """The captions of training rows."""
+    for row in read_rows(rows):
+        yield from chain.from_iterable(row.captions.values())
 
 
 def _each_step(

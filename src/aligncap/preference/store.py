@@ -22,8 +22,8 @@ from aligncap.errors import DataError, UnknownNameError
 from aligncap.storage import Database, canonical_json, hash_of
 from aligncap.values import EMOTIONS, LANGUAGES, Facts
 
-METHODS = ("beam", "diverse", "sample", "gold", "imported")
-"""How a candidate can have been found; the first three are decoding methods, "gold" is a caption
+METHODS = ("beam", "diverse", "sample", "claims", "gold", "imported")
+"""How a candidate can have been found; the first four are ways to ask a model, "gold" is a caption
 of the corpus."""
 
 _CJK = "\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"

@@ -30,6 +30,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.preference.store import Annotation, Candidate, Group, PreferenceStore, digest
+from aligncap.preference.variety import claim_set
 from aligncap.service import web
 
 
@@ -51,17 +52,20 @@ class Task:
 
 
 def tasks_of(groups: Iterable[Group], *, per_clip: int) -> list[Task]:
-    """Up to `per_clip` pairs of each clip's candidates; captions of the corpus are not shown."""
+    """Up to `per_clip` pairs of each clip's candidates, first those that differ in what they
+    claim; captions of the corpus are not shown."""
     if per_clip < 1:
         raise RecipeError(f"pairs of a clip are {per_clip}, must be at least 1")
     tasks = []
-    for clip, _, candidates in groups:
+    for clip, language, candidates in groups:
+        claims = {one.key: claim_set(one.text, language) for one in candidates}
         keyed = sorted((one.key, one) for one in candidates if one.method != "gold")
         pairs = [
             Task(digest("task", low, high), clip.file, first, second)
             for (low, first), (high, second) in combinations(keyed, 2)
         ]
-        tasks += sorted(pairs, key=lambda task: task.id)[:per_clip]
+        same = {one.id: claims[one.low.key] == claims[one.high.key] for one in pairs}
+        tasks += sorted(pairs, key=lambda task: (same[task.id], task.id))[:per_clip]
     return tasks
 
 

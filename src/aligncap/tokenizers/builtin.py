@@ -11,7 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -24,7 +24,8 @@ from aligncap.errors import AudioError, MissingModelError
 from aligncap.foreign import AGAIN, check_regular, reading
 from aligncap.prosody.measurement import MELS, log_mel
 from aligncap.prosody.pitch import pitch_track
-from aligncap.storage import hash_of_file
+from aligncap.storage import fingerprint_of_files, hash_of_file
+from aligncap.tokenizers.emotion_head import HEAD_FILE, head_features, read_head
 from aligncap.values import (
     EMOTIONS,
     RATE_HZ,
@@ -151,6 +152,8 @@ def padded(inputs: EncoderInput) -> PaddedInput:
 
 
 ENCODER_FILE = "encoder.onnx"
+BUILTIN_FOLDER = Path(__file__).resolve().parent.parent / "models" / "mini"
+"""The model that comes with the package; its encoder is the one of whoever names no other."""
 CODEBOOK_SIZE = "codebook_size"
 """The key of the exported encoder's metadata that says how many entries its codebook has."""
 
@@ -271,18 +274,37 @@ class BuiltinTokenizer(ABC):
     def __init__(self, path: Path, session: Any) -> None:
         """`session` is the file at `path` in ONNX Runtime."""
         self._path, self._session = path, session
+        head = path.with_name(HEAD_FILE)
+        self._head = read_head(head) if head.exists() else None
         metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         self.codebook_size = int(metadata[CODEBOOK_SIZE])
         self.codebooks = int(metadata.get(CODEBOOKS, "1"))
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights."""
+        """A hash of the weights, those of a fitted emotion head among them."""
+        return fingerprint_of(self._path)
+
+    @cached_property
+    def encoder_fingerprint(self) -> str:
+        """A hash of the encoder's own weights: what `hear` depends on."""
         return hash_of_file(self._path)
 
     @abstractmethod
+    def hear(self, waveform: Waveform) -> SpeechTokens:
+        """The tokens and the readout of one utterance as the encoder itself gives them."""
+
     def encode(self, waveform: Waveform) -> SpeechTokens:
-        """The tokens and the readout of one utterance."""
+        """What is heard, with the emotions of the fitted head, where there is one."""
+        return self.corrected(self.hear(waveform))
+
+    def corrected(self, tokens: SpeechTokens) -> SpeechTokens:
+        """What was heard with the emotions of the fitted head, where there is one."""
+        if self._head is None:
+            return tokens
+        emotion = np.array(list(tokens.readout["emotion"].values()))
+        features = head_features(emotion, tokens.vector)
+        return with_emotion(tokens, self._head.probabilities(emotion, features))
 
     def _run(self, **inputs: Floats) -> dict[str, NDArray[Any]]:
         """The encoder's outputs by name; ValueError where they are no codes and numbers."""
@@ -309,9 +331,9 @@ class ProsodyTokenizer(BuiltinTokenizer):
         super().__init__(path, session)
         # Whatever does not fit inside of it shows when it is run.
         silence = np.zeros((VIEWS, 2 * FRAMES_A_TOKEN, MELS), dtype=np.float32)
-        self._encode(padded(EncoderInput(silence, silence[0, :, :PROSODY])))
+        self.corrected(self._encode(padded(EncoderInput(silence, silence[0, :, :PROSODY]))))
 
-    def encode(self, waveform: Waveform) -> SpeechTokens:
+    def hear(self, waveform: Waveform) -> SpeechTokens:
         """The tokens of one utterance; `readout` has "emotion" and "gender" probabilities and
         "pace" in syllables a second."""
         return self._encode(padded(encoder_input(measure_features(waveform))))
@@ -338,9 +360,14 @@ class WhisperTokenizer(BuiltinTokenizer):
         super().__init__(path, session)
         self._width = int(session.get_inputs()[1].shape[1])
         """Numbers of a vector."""
-        self._encode(whisper_log_mel(np.zeros(SHORTEST_SAMPLES, dtype=np.float32)), None, 1.0)
+        silence = np.zeros(SHORTEST_SAMPLES, dtype=np.float32)
+        self.corrected(self._encode(whisper_log_mel(silence), None, 1.0))
 
     def encode(self, waveform: Waveform, baseline: Vector | None = None) -> SpeechTokens:
+        """As `hear`, with the emotions of the fitted head, where there is one."""
+        return self.corrected(self.hear(waveform, baseline))
+
+    def hear(self, waveform: Waveform, baseline: Vector | None = None) -> SpeechTokens:
         """The tokens of one utterance, and its vector; `readout` has the probabilities of
         "emotion", "gender" and "vocalization", "pace" in syllables a second, "arousal" from -1 to
         1, and "novelty" from 0 to 1. `baseline` is the mean vector of the speaker.
@@ -375,6 +402,12 @@ class WhisperTokenizer(BuiltinTokenizer):
                 "novelty": {"score": float(found["novelty"][0])},
             }
             return SpeechTokens(tokens.codes, readout, np.array(found["vector"][0], np.float32))
+
+
+def with_emotion(tokens: SpeechTokens, emotion: ArrayLike) -> SpeechTokens:
+    """The tokens with other probabilities of the emotions, [8] in the order of EMOTIONS."""
+    named = dict(zip(EMOTIONS, map(float, np.asarray(emotion)), strict=True))
+    return replace(tokens, readout={**tokens.readout, "emotion": named})
 
 
 def read_tokens(
@@ -415,12 +448,19 @@ def _open_session(path: Path, threads: int) -> BuiltinTokenizer:
         raise ValueError(f"its inputs are {', '.join(names)[:80]}")
 
 
+def fingerprint_of(encoder: Path) -> str:
+    """The fingerprint of the tokenizer that an encoder.onnx and a head beside it make."""
+    head = encoder.with_name(HEAD_FILE)
+    return fingerprint_of_files({}, [encoder, head]) if head.exists() else hash_of_file(encoder)
+
+
 def open_builtin(path: str | Path | None = None, *, threads: int = 1) -> BuiltinTokenizer:
-    """The built-in tokenizer from a folder with encoder.onnx, or from that file itself.
+    """The built-in tokenizer from a folder with encoder.onnx, or from that file itself; that of
+    the model that comes with the package where none is given.
 
     Raises MissingModelError where there is none.
     """
-    file = Path(path) if path is not None else Path(ENCODER_FILE)
+    file = Path(path) if path is not None else BUILTIN_FOLDER
     if file.is_dir():
         file = file / ENCODER_FILE
     if not file.is_file():

@@ -90,7 +90,7 @@ def takes_bfloat16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     with suppress(OSError):  # only Linux has it
         return device.type == "cpu" and has_bfloat16(Path("/proc/cpuinfo").read_text("utf-8"))
     return False
