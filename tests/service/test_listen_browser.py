@@ -174,7 +174,7 @@ def test_what_cannot_be_captioned_is_said_and_the_browser_helps_with_what_it_rea
     riff.write_bytes(cut[:4] + struct.pack("<I", 2 * len(cut)) + cut[8:])
     with opened(browser, locale="en") as (page, _):
         choose(page, address, CLIP)
-        for file, words in ((noise, "nobody speaks"), (text, "text, no sound")):
+        for file, words in ((noise, "no speech"), (text, "text, no sound")):
             page.set_input_files("#file", file)
             page.locator("#status.warn", has_text=words).wait_for()
             assert page.locator("#work").is_hidden()
