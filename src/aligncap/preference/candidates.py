@@ -341,7 +341,7 @@ def inputs_of(
     with one P_act after another. RecipeError where there is no P_act to change."""
     if options.method != "claims":
         return [heard]
-    tokens, act = heard
+    tokens, act = heard[:2]
     if not act:
         raise RecipeError(
             "the method 'claims' changes the acoustic prompt, and the model reads none; take "
