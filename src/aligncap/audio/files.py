@@ -51,11 +51,11 @@ def load(path: str | Path) -> Waveform:
     whole numbers, or holds NaN.
     """
     file = Path(path)
-    if kind := _foreign_kind(file):
+    if kind := foreign_kind(file):
         return Waveform(_of_media(file, kind), str(file))
     done: list[Samples] = []
-    with _damage_told(file):
-        for source in _sources(file):
+    with damage_told(file):
+        for source in sources(file):
             with soundfile.SoundFile(source()) as sound:
                 done.append(_read(sound, source, file))
             _refuse_length(file, sum(map(len, done)) / RATE_HZ)
@@ -76,20 +76,21 @@ def load_bytes(data: bytes, name: str) -> Waveform:
 def read_header(path: str | Path) -> tuple[float, int]:
     """Length in seconds and sampling rate that a sound file says it has; AudioError as `load`."""
     file = Path(path)
-    if kind := _foreign_kind(file):
+    if kind := foreign_kind(file):
         track = media.track(file, kind)
         length_s = track.length_s or load(file).duration_s
         return length_s, track.rate_hz
     length_s, rate_hz = 0.0, RATE_HZ
-    with _damage_told(file):
-        for source in _sources(file):
+    with damage_told(file):
+        for source in sources(file):
             with soundfile.SoundFile(source()) as sound:
                 rate_hz = int(sound.samplerate)
                 length_s += sound.frames / rate_hz
     return length_s, rate_hz
 
 
-def _foreign_kind(file: Path) -> str | None:
+def foreign_kind(file: Path) -> str | None:
+    """What a file is that libsndfile does not decode; None for the others."""
     containers.refuse_unopenable(file)
     with file.open("rb") as opened:
         return containers.foreign_kind(opened.read(16))
@@ -118,7 +119,7 @@ def _of_media(file: Path, kind: str) -> Samples:
 
 
 @contextmanager
-def _damage_told(file: Path) -> Iterator[None]:
+def damage_told(file: Path) -> Iterator[None]:
     """Turns errors of libsndfile into one line with a hint."""
     try:
         yield
@@ -129,7 +130,7 @@ def _damage_told(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _sources(file: Path) -> list[Source]:
+def sources(file: Path) -> list[Source]:
     """What is to be decoded of a file; raises AudioError where that cannot be."""
     containers.refuse_unopenable(file)
     with file.open("rb") as opened:
@@ -168,7 +169,7 @@ def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> Samples:
             f"ffmpeg -i {file.name} {file.stem}-whole.wav"
         )
     _refuse_length(file, promised / rate_hz)
-    once = _Blocks(sound, file)
+    once = Blocks(sound, file)
     # Block by block, so that an hour of many channels at a high rate is never held at once.
     if sound.channels == 1:
         mono = _resampled((block[:, 0] for block in once), rate_hz)
@@ -177,23 +178,28 @@ def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> Samples:
         mono = _mono(lambda: kept, rate_hz)
     else:
         mono = _mono(partial(_decoded, once, source), rate_hz)
-    if once.count == 0:
+    refuse_cut(sound, once, file)
+    return _finished(mono, str(file))
+
+
+def refuse_cut(sound: soundfile.SoundFile, read: "Blocks", file: Path) -> None:
+    """Raises AudioError where fewer samples could be read than a file promises."""
+    if read.count == 0:
         raise AudioError(
             f"{file}: holds no samples, or its header was never finished; write it anew: "
             f"ffmpeg -i {file.name} {file.stem}-whole.wav"
         )
-    if once.count < promised * (_MP3_SLACK if sound.format == "MP3" else 1.0):
-        raise containers.cut_short(file, f"{once.count} of {promised} samples could be read")
-    return _finished(mono, str(file))
+    if read.count < sound.frames * (_MP3_SLACK if sound.format == "MP3" else 1.0):
+        raise containers.cut_short(file, f"{read.count} of {sound.frames} samples could be read")
 
 
-def _decoded(once: "_Blocks", source: Source) -> Iterator[Block]:
+def _decoded(once: "Blocks", source: Source) -> Iterator[Block]:
     """The blocks of a file, decoded anew once they were read."""
     if once.count == 0:
         yield from once
     else:
         with soundfile.SoundFile(source()) as sound:
-            yield from _Blocks(sound, once.file)
+            yield from Blocks(sound, once.file)
 
 
 def _refuse_length(file: Path, length_s: float) -> None:
@@ -205,7 +211,7 @@ def _refuse_length(file: Path, length_s: float) -> None:
         )
 
 
-class _Blocks:
+class Blocks:
     """The blocks of an open file; counts their samples."""
 
     def __init__(self, sound: soundfile.SoundFile, file: Path) -> None:

@@ -24,6 +24,8 @@ from aligncap.captioner.drawing import Drawing
 from aligncap.captioner.preparing import PreparedSpeech, Preprocessor, Spoken, warn_of_part
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
 from aligncap.captioner.record import CaptionHypothesis, build_caption
+from aligncap.captioner.segments import Segment, joined, segments
+from aligncap.captioner.transcripts import Line
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.errors import (
@@ -334,6 +336,35 @@ class Captioner:
             )
             for one in outcomes
         )
+
+    def segments(
+        self,
+        source: str | Path,
+        *,
+        channel: int | None = None,
+        transcript: Sequence[Line] = (),
+        language: str = "en",
+        evidence: bool = True,
+    ) -> Iterator[Segment]:
+        """The utterances of a recording of any length with their captions, and what lies between
+        them, in order and as they are ready.
+
+        Of several channels, `channel` is captioned alone, counted from 0. A `transcript` (see
+        `captioner.transcripts.read_transcript`) says where to cut; its words are kept beside the
+        captions. Memory does not grow with the length. Raises AudioError for a recording that
+        cannot be read.
+        """
+        detector = self._preprocessor.detector or SpeechDetector()
+        found = segments(
+            self,
+            source,
+            detector=detector,
+            channel=channel,
+            transcript=transcript,
+            language=language,
+            evidence=evidence,
+        )
+        return joined(found)
 
     def generate_many(
         self,

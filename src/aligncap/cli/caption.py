@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
@@ -36,6 +37,14 @@ from aligncap.cli.console import (
     find_recordings,
     for_terminal,
     format_of,
+)
+from aligncap.cli.segments import (
+    Channels,
+    SegmentOptions,
+    Segments,
+    SegmentsAs,
+    Transcript,
+    caption_segments,
 )
 from aligncap.errors import AlignCapError, DataError, InterruptedRunError, RecipeError
 from aligncap.storage import atomic_file, canonical_json, hash_of, printable
@@ -112,9 +121,21 @@ def caption(
     endpoint: Endpoint = None,
     served: Served = None,
     tokenizer_weights: TokenizerWeights = None,
+    segments: Segments = False,
+    segments_as: SegmentsAs = None,
+    channels: Channels = "mix",
+    transcript: Transcript = None,
 ) -> int:
-    """Caption recordings: one sentence for each file."""
+    """Caption recordings: one sentence for each file, or for each utterance of long ones."""
     console: Console = context.obj
+    if segments or segments_as or transcript:
+        if resume or baseline or per or candidates > 1:
+            raise RecipeError("--segments goes without --resume, --baseline, --per, --candidates")
+        asked = SegmentOptions(
+            language, format, segments_as, output, overwrite, channels == "split", transcript
+        )
+        load = partial(_load, console, model, endpoint, served, tokenizer_weights)
+        return caption_segments(console, expanded(paths), load, asked)
     form = format_of(output, format, RECORD_SUFFIXES)
     paths = expanded(paths)
     file = CaptionFile(output, form, resume=resume, overwrite=overwrite)

@@ -1,0 +1,295 @@
+"""Recordings longer than a sentence: who speaks when, what they sound like, and what lies between.
+
+The speech detector hears a stream frame by frame (`utterances`); what is cut out of it depends on
+no block's length, and memory does not grow with that of the recording. A caption is made of each
+utterance with a little of the sound around it.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aligncap.audio import SpeechDetector, sound_kind
+from aligncap.audio.activity import HOP_S
+from aligncap.audio.detector import FRAME, FRAME_S, Floats
+from aligncap.audio.streams import stream
+from aligncap.captioner.transcripts import Line
+from aligncap.errors import AlignCapError, NoSpeechError
+from aligncap.values import RATE_HZ, Caption, Samples, Waveform
+
+if TYPE_CHECKING:
+    from aligncap.captioner.captioner import Captioner
+
+PAUSE_S = 0.5
+"""A pause of this length ends an utterance."""
+LONGEST_S = 15.0
+"""A longer utterance is cut where the detector is least sure of speech, after half of this."""
+SHORTEST_S = 0.2
+"""What is shorter is no utterance."""
+MARGIN_S = 0.4
+"""Sound before and after an utterance that its caption is made of, too."""
+GAP_S = 1.0
+"""What is shorter between two utterances is not named."""
+_HOP = round(HOP_S * RATE_HZ)
+_KIND_S = 5.0  # what lies between is named by stretches of this length
+_BEGIN, _END = 0.5, 0.35  # the probabilities at which speech begins and ends
+_FIRST_SIGN, _LATE_S = 0.1, 0.4
+_TARGET = 0.5  # the largest amplitude of late, as the detector hears it
+_FAINTEST = 0.003
+_FADE = 0.5 ** (FRAME_S / 10)  # a peak counts half after ten seconds
+
+KINDS = {"silence": "silence", "tones or music": "music", "noise": "noise", "short sounds": "noise"}
+"""What lies between utterances, by `sound_kind`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a recording."""
+
+    start_s: float
+    end_s: float
+    kind: str
+    """"speech", "silence", "music" or "noise"."""
+    caption: Caption | AlignCapError | None = None
+    """Of speech: its caption, or why it has none."""
+    channel: int | None = None
+    """Counted from 0, where the channels are captioned apart."""
+    words: str | None = None
+    """What is said, where a transcript was given."""
+
+    @property
+    def text(self) -> str:
+        """What stands for the segment in a subtitle: its caption, or its kind in brackets."""
+        return self.caption.text if isinstance(self.caption, Caption) else f"[{self.kind}]"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The segment as plain values; that of speech has the keys of its caption's record."""
+        record: dict[str, Any] = {"start_s": round(self.start_s, 3), "end_s": round(self.end_s, 3)}
+        record["kind"] = self.kind
+        if self.channel is not None:
+            record["channel"] = self.channel + 1
+        if self.words is not None:
+            record["words"] = self.words
+        if isinstance(self.caption, Caption):
+            record |= self.caption.to_dict()
+        elif self.caption is not None:
+            record["error"] = str(self.caption)
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of sound that is cut out of a recording; `samples` has margins around it."""
+
+    start_s: float
+    end_s: float
+    kind: str
+    samples: Samples
+    words: str | None = None
+
+
+def segments(
+    captioner: "Captioner",
+    source: object,
+    *,
+    detector: SpeechDetector,
+    channel: int | None = None,
+    transcript: Sequence[Line] = (),
+    **options: Any,
+) -> Iterator[Segment]:
+    """As `Captioner.segments`."""
+    blocks = stream(source, channel=channel)  # type: ignore[arg-type]
+    found = transcribed(blocks, transcript) if transcript else utterances(blocks, detector)
+    waiting: deque[Stretch] = deque()
+
+    def speech() -> Iterator[Waveform]:
+        for stretch in found:
+            waiting.append(stretch)
+            if stretch.kind == "speech":
+                yield Waveform(stretch.samples, f"{source} at {stretch.start_s:.1f} s")
+
+    def segment(caption: Caption | AlignCapError | None = None) -> Segment:
+        one = waiting.popleft()
+        made = Segment(one.start_s, one.end_s, one.kind, caption, channel, one.words)
+        if isinstance(caption, NoSpeechError) and one.words is None:
+            return replace(made, kind=KINDS[sound_kind(one.samples)], caption=None)
+        return made
+
+    for caption in captioner.caption_many(speech(), **options):
+        while waiting[0].kind != "speech":
+            yield segment()
+        yield segment(caption)
+    while waiting:
+        yield segment()
+
+
+class _Ear:
+    """The detector on a stream whose level it follows."""
+
+    def __init__(self, detector: SpeechDetector) -> None:
+        self._listener, self._peak = detector.listener(), _FAINTEST
+
+    def probabilities(self, samples: Samples) -> Floats:
+        """Of speech in each frame; the level is that of what came before, never of what comes."""
+        frames = samples.reshape(-1, FRAME)
+        gains = np.empty(len(frames), np.float32)
+        for number, peak in enumerate(np.abs(frames).max(axis=1).tolist()):
+            self._peak = max(peak, self._peak * _FADE, _FAINTEST)
+            gains[number] = _TARGET / self._peak
+        return self._listener.probabilities((frames * gains[:, None]).ravel())
+
+
+def utterances(blocks: Iterable[Samples], detector: SpeechDetector) -> Iterator[Stretch]:
+    """The utterances of a stream of 16 kHz sound, and what lies between them, in order."""
+    ear, cutter = _Ear(detector), _Cutter()
+    rest = np.zeros(0, np.float32)
+    for block in blocks:
+        rest = np.concatenate((rest, block))
+        for at in range(0, len(rest) // FRAME * FRAME, 64 * FRAME):
+            piece = rest[at : min(at + 64 * FRAME, len(rest) // FRAME * FRAME)]
+            yield from cutter.add(piece, ear.probabilities(piece))
+        rest = rest[len(rest) // FRAME * FRAME :]
+    if len(rest):
+        padded = np.pad(rest, (0, FRAME - len(rest)))
+        yield from cutter.add(padded, ear.probabilities(padded))
+    yield from cutter.finish(len(rest))
+
+
+class _Cutter:
+    """Cuts a stream of frames into utterances and what lies between. Numbers are frames."""
+
+    def __init__(self) -> None:
+        self._sound = np.zeros(0, np.float32)
+        self._heard = np.zeros(0, np.float32)  # probabilities of the frames kept
+        self._first = 0  # the frame that `_sound` begins with
+        self._done = 0  # up to here all is handed out
+        self._start: int | None = None  # of the utterance that is open
+        self._last = 0  # its last frame of speech
+        self._talking = False
+        self._next = 0  # the frame to look at
+
+    def add(self, samples: Samples, heard: Floats) -> Iterator[Stretch]:
+        """What is complete with these frames."""
+        self._sound = np.concatenate((self._sound, samples))
+        self._heard = np.concatenate((self._heard, heard))
+        for probability in heard.tolist():
+            yield from self._look(probability)
+            self._next += 1
+        if self._start is None:
+            yield from self._between(self._next - _frames(MARGIN_S + 2 * PAUSE_S), final=False)
+        kept = max(self._first, self._done - _frames(MARGIN_S))
+        self._sound = self._sound[(kept - self._first) * FRAME :]
+        self._heard = self._heard[kept - self._first :]
+        self._first = kept
+
+    def finish(self, left: int) -> Iterator[Stretch]:
+        """What is left at the end; `left` samples of the last frame are sound, all of it if 0."""
+        if left:
+            self._sound = self._sound[: len(self._sound) - FRAME + left]
+        if self._start is not None:
+            yield from self._utterance(self._last + 1)
+        yield from self._between(self._next, final=True)
+
+    def _look(self, probability: float) -> Iterator[Stretch]:
+        self._talking = probability >= (_END if self._talking else _BEGIN)
+        if self._start is None:
+            if self._talking:
+                self._start, self._last = self._onset(), self._next
+            return
+        if self._talking and self._next - self._last > _frames(PAUSE_S):
+            yield from self._utterance(self._last + 1)
+            self._start = self._onset()
+        if self._talking:
+            self._last = self._next
+        if self._next - self._last >= _frames(PAUSE_S + MARGIN_S):
+            yield from self._utterance(self._last + 1)
+        elif self._next + 1 - self._start >= _frames(LONGEST_S):
+            early = self._start + _frames(LONGEST_S / 2) - self._first
+            heard = np.convolve(self._heard[early : self._next - self._first], np.ones(5), "valid")
+            cut = self._first + early + int(heard.argmin()) + 2
+            yield from self._utterance(cut)
+            self._start = cut
+
+    def _onset(self) -> int:
+        """The frame that speech begins in, which the detector is only sure of a little later."""
+        earliest = max(self._first, self._done, self._next - _frames(_LATE_S))
+        start = self._next
+        while start > earliest and self._heard[start - 1 - self._first] >= _FIRST_SIGN:
+            start -= 1
+        return start
+
+    def _utterance(self, stop: int) -> Iterator[Stretch]:
+        start, self._start = self._start or 0, None
+        if (stop - start) * FRAME_S < SHORTEST_S:
+            return
+        yield from self._between(start, final=True)
+        margin = _frames(MARGIN_S)
+        samples = self._cut(max(self._done - margin, start - margin), stop + margin)
+        self._done = stop
+        yield Stretch(start * FRAME_S, stop * FRAME_S, "speech", samples)
+
+    def _between(self, stop: int, *, final: bool) -> Iterator[Stretch]:
+        """What nobody speaks in, up to a frame: in stretches of `_KIND_S`, and their rest where
+        this is the end of it and long enough."""
+        size = _frames(_KIND_S)
+        while stop - self._done >= 2 * size or (final and stop - self._done >= _frames(GAP_S)):
+            end = stop if stop - self._done < 2 * size else self._done + size
+            samples = self._cut(self._done, end)
+            kind = KINDS[sound_kind(samples)]
+            yield Stretch(self._done * FRAME_S, end * FRAME_S, kind, samples)
+            self._done = end
+
+    def _cut(self, start: int, stop: int) -> Samples:
+        # On the grid of 10 ms: the encoder's frames fall where they do in a file of its own.
+        begin = max(0, start * FRAME // _HOP * _HOP - self._first * FRAME)
+        return self._sound[begin : max(0, stop - self._first) * FRAME].copy()
+
+
+def _frames(seconds: float) -> int:
+    return round(seconds / FRAME_S)
+
+
+def transcribed(blocks: Iterable[Samples], lines: Sequence[Line]) -> Iterator[Stretch]:
+    """The stretches of a stream of sound that a transcript's lines name, in order."""
+    left = deque(sorted(lines, key=lambda one: one.start_s))
+    sound, first, at = np.zeros(0, np.float32), 0, 0
+
+    def cut(line: Line) -> Iterator[Stretch]:
+        start, stop = (round(time * RATE_HZ) for time in (line.start_s, line.end_s))
+        samples = sound[max(0, start - first) : max(0, stop - first)].copy()
+        if len(samples):
+            end_s = (first + max(0, start - first) + len(samples)) / RATE_HZ
+            yield Stretch(line.start_s, end_s, "speech", samples, line.words)
+
+    for block in blocks:
+        sound, at = np.concatenate((sound, block)), at + len(block)
+        while left and left[0].end_s * RATE_HZ <= at:
+            yield from cut(left.popleft())
+        kept = min([at, *(round(one.start_s * RATE_HZ) for one in left)])
+        sound, first = sound[max(0, kept - first) :], max(first, kept)
+    for line in left:
+        yield from cut(line)
+
+
+def joined(found: Iterable[Segment]) -> Iterator[Segment]:
+    """Segments, neighbours of one kind without speech made one."""
+    open_one: Segment | None = None
+    for one in found:
+        if (
+            open_one is not None
+            and one.kind == open_one.kind != "speech"
+            and one.start_s - open_one.end_s < GAP_S
+        ):
+            open_one = replace(open_one, end_s=one.end_s)
+            continue
+        if open_one is not None:
+            yield open_one
+        open_one = one
+        if one.kind == "speech":
+            yield one
+            open_one = None
+    if open_one is not None:
+        yield open_one

@@ -1,0 +1,159 @@
+"""`aligncap caption --segments`: the utterances of long recordings, as records or subtitles."""
+
+import csv
+import heapq
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from aligncap.cli.console import SOME_FAILED, Console, find_recordings, for_terminal
+from aligncap.errors import AlignCapError, RecipeError
+from aligncap.storage import atomic_file
+
+if TYPE_CHECKING:
+    from aligncap.captioner.segments import Segment
+    from aligncap.captioner.transcripts import Line
+
+Segments = Annotated[
+    bool,
+    typer.Option(
+        "--segments",
+        help="Recordings of any length: a caption of each utterance, and what lies between.",
+    ),
+]
+SegmentsAs = Annotated[
+    Literal["srt", "vtt", "textgrid", "labels"] | None,
+    typer.Option(
+        help="Segments as SubRip, WebVTT, a TextGrid of Praat or labels of Audacity, in place of "
+        "--format; OUTPUT's suffix says so, too (.srt, .vtt, .TextGrid)."
+    ),
+]
+Channels = Annotated[
+    Literal["mix", "split"],
+    typer.Option(help="Segments of all channels together, or of each by itself."),
+]
+Transcript = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Segments as the lines of a transcript (.srt, .vtt, .json of whisper); their words "
+        "are kept.",
+    ),
+]
+
+SUFFIXES = {
+    ".srt": "srt", ".vtt": "vtt", ".textgrid": "textgrid", ".labels": "labels",
+    ".jsonl": "jsonl", ".csv": "csv", ".txt": "text",
+}  # fmt: skip
+COLUMNS = (
+    *("file", "start_s", "end_s", "kind", "channel", "words", "caption", "emotion", "certainty"),
+    *("arousal", "valence", "gender", "pitch", "loudness", "pace", "confidence", "error"),
+)
+"""The columns of csv; `emotion` is the likeliest."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOptions:
+    """What was asked for."""
+
+    language: str
+    format: str | None
+    subtitles: str | None
+    output: Path | None
+    overwrite: bool
+    split: bool
+    transcript: Path | None
+
+    @property
+    def form(self) -> str:
+        """The format to write."""
+        suffix = self.output.suffix.lower() if self.output else ".txt"
+        form = self.subtitles or self.format or SUFFIXES.get(suffix)
+        if form is None:
+            raise RecipeError(
+                f"{self.output}: no format has that suffix; known: {' '.join(SUFFIXES)}"
+            )
+        return form
+
+
+def caption_segments(
+    console: Console, paths: Sequence[str], load: Callable[[], Any], asked: SegmentOptions
+) -> int:
+    """Write the segments of the recordings; the exit code."""
+    from aligncap.captioner.transcripts import FORMATS, read_transcript
+
+    form = asked.form
+    recordings = list(find_recordings(list(paths), console))
+    if (form in FORMATS or asked.transcript) and len(recordings) != 1:
+        raise RecipeError(f"{len(recordings)} recordings: subtitles and transcripts are of one")
+    console.check_output(asked.output, paths, overwrite=asked.overwrite)
+    lines = read_transcript(asked.transcript) if asked.transcript else ()
+    captioner, failed = load(), 0
+    with ExitStack() as stack:
+        stream: IO[Any] = sys.stdout
+        if asked.output is not None:
+            stream = stack.enter_context(atomic_file(asked.output))
+        if form == "csv":
+            csv.writer(stream, lineterminator="\n").writerow(COLUMNS)
+        for one in recordings:
+            try:
+                if isinstance(one.audio, AlignCapError):
+                    raise one.audio
+                if not isinstance(one.audio, Path):
+                    raise RecipeError(f"{one.file}: segments are of files; give a path")
+                found = segments_of(captioner, one.audio, asked, lines)
+                for text in written(found, one.file, form):
+                    print(text if asked.output else for_terminal(text), file=stream, flush=True)
+            except AlignCapError as error:
+                console.log(str(error))
+                failed += 1
+    return SOME_FAILED if failed else 0
+
+
+def segments_of(
+    captioner: Any, path: Path, asked: SegmentOptions, lines: "Sequence[Line]"
+) -> "Iterator[Segment]":
+    """The segments of a file in order of their start, of each channel if asked for."""
+    from aligncap.audio.streams import channel_count
+
+    channels: Iterable[int | None] = range(channel_count(path)) if asked.split else [None]
+    found = [
+        captioner.segments(path, channel=one, transcript=lines, language=asked.language)
+        for one in channels
+    ]
+    return heapq.merge(*found, key=lambda segment: segment.start_s)
+
+
+def written(found: "Iterable[Segment]", file: str, form: str) -> Iterator[str]:
+    """The lines of a recording's segments."""
+    from aligncap.captioner.transcripts import FORMATS, clock
+
+    if form in FORMATS:
+        yield from FORMATS[form](found)
+        return
+    for one in found:
+        record = {"file": file, **one.to_dict()}
+        if form == "jsonl":
+            yield json.dumps(record, ensure_ascii=False)
+        elif form == "csv":
+            yield _cells(record)
+        else:
+            where = f" {record['channel']}:" if one.channel is not None else ""
+            said = f"  “{one.words}”" if one.words else ""
+            yield f"{clock(one.start_s, '.')} – {clock(one.end_s, '.')}{where}  {one.text}{said}"
+
+
+def _cells(record: dict[str, Any]) -> str:
+    emotion = record.get("emotion") or {}
+    cells = {**record, "emotion": max(emotion, key=emotion.__getitem__, default="")}
+    line = io.StringIO()
+    values = ["" if cells.get(name) is None else cells[name] for name in COLUMNS]
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()

@@ -1,0 +1,163 @@
+"""Utterances do not depend on a stream's blocks; other libraries read what is written."""
+
+import itertools
+import json
+
+import av
+import numpy as np
+import parselmouth
+import pytest
+import soundfile
+
+from aligncap.audio import SpeechDetector, load
+from aligncap.audio.streams import channel_count, stream
+from aligncap.captioner.segments import GAP_S, Segment, joined, transcribed, utterances
+from aligncap.captioner.transcripts import FORMATS, Line, read_transcript
+from aligncap.errors import AudioError, DataError
+from aligncap.values import RATE_HZ
+from support.signals import noise
+
+
+@pytest.fixture(scope="module")
+def talk(example_clips) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    """Two clips in a quiet place, noise after the first, and where they are."""
+    parts, spans, at = [np.zeros(24_000, np.float32)], [], 1.5
+    for path in (example_clips[0], example_clips[4]):
+        clip = load(path).samples
+        spans.append((at, at + len(clip) / RATE_HZ))
+        parts += [clip, np.zeros(16_000, np.float32), (0.02 * noise(3)).astype(np.float32)]
+        at += len(clip) / RATE_HZ + 4
+    return np.concatenate(parts), spans
+
+
+def in_blocks(sound: np.ndarray, size: int):
+    return (sound[at : at + size] for at in range(0, len(sound), size))
+
+
+def test_utterances_are_where_somebody_speaks_whatever_the_blocks(talk):
+    sound, spans = talk
+    found = [list(utterances(in_blocks(sound, size), SpeechDetector())) for size in (1600, 200_000)]
+    for one, other in zip(*found, strict=True):
+        assert (one.start_s, one.end_s, one.kind) == (other.start_s, other.end_s, other.kind)
+        assert np.array_equal(one.samples, other.samples)
+    spoken = [one for one in found[0] if one.kind == "speech"]
+    for (start, end), (first, last) in zip(
+        spans, [(one.start_s, one.end_s) for one in spoken], strict=True
+    ):
+        assert start - 0.1 < first < start + 0.5
+        assert end - 0.7 < last < end + 0.3
+    edges = [edge for one in found[0] for edge in (one.start_s, one.end_s)]
+    assert edges == sorted(edges)
+    assert {"silence", "noise"} <= {one.kind for one in found[0]}
+
+
+def test_a_long_speech_is_cut(example_clips):
+    clip = load(example_clips[1]).samples
+    speech = np.concatenate([clip[: len(clip) - 4000]] * 14)
+    found = [one for one in utterances([speech], SpeechDetector()) if one.kind == "speech"]
+    assert max(one.end_s - one.start_s for one in found) <= 15.1
+    assert sum(one.end_s - one.start_s for one in found) > 0.7 * len(speech) / RATE_HZ
+
+
+def test_neighbours_without_speech_are_one():
+    made = [Segment(0, 5, "noise"), Segment(5, 9, "noise"), Segment(9, 10, "speech")]
+    made += [Segment(10, 12, "music"), Segment(12 + 2 * GAP_S, 16, "music")]
+    found = [(one.start_s, one.end_s, one.kind) for one in joined(made)]
+    assert found[:2] == [(0, 9, "noise"), (9, 10, "speech")]
+    assert len(found) == 4
+
+
+def test_a_file_is_streamed_as_it_is_loaded(tmp_path, example_clips):
+    clip = load(example_clips[0]).samples
+    both = np.stack((clip, 0.5 * noise(10)[: len(clip)] * 0.01), axis=1)
+    soundfile.write(tmp_path / "call.wav", both, RATE_HZ)
+    path = tmp_path / "call.wav"
+    assert channel_count(path) == 2
+    assert np.concatenate(list(stream(path, channel=0))) == pytest.approx(clip, abs=1e-4)
+    with pytest.raises(AudioError, match="2 channels"):
+        list(stream(path, channel=2))
+
+
+LINES = [Line(0.25, 1.0, "Good morning"), Line(1.5, 2.5, "“Yes” & <no>")]
+
+
+def test_a_transcript_says_where_to_cut():
+    sound = (0.1 * noise(3)).astype(np.float32)
+    for size in (1000, 48_000):
+        found = list(transcribed(in_blocks(sound, size), LINES))
+        assert [one.words for one in found] == [line.words for line in LINES]
+        for one, line in zip(found, LINES, strict=True):
+            cut = sound[round(line.start_s * RATE_HZ) : round(line.end_s * RATE_HZ)]
+            assert np.array_equal(one.samples, cut)
+
+
+TRANSCRIPTS = {
+    "a.srt": "1\n00:00:00,250 --> 00:00:01,000\nGood\nmorning\n\n"
+    "2\n00:00:01,500 --> 00:00:02,500\n“Yes” & <no>\n",
+    "a.vtt": "WEBVTT\n\n00:00.250 --> 00:01.000 align:start\nGood morning\n\n"
+    "00:01.500 --> 00:02.500\n“Yes” & <no>\n",
+    "a.json": json.dumps(
+        {"segments": [{"start": one.start_s, "end": one.end_s, "text": one.words} for one in LINES]}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_transcripts_are_read(tmp_path, name):
+    (tmp_path / name).write_text(TRANSCRIPTS[name], "utf-8")
+    assert read_transcript(tmp_path / name) == LINES
+
+
+@pytest.mark.parametrize("name", ["a.srt", "a.json"])
+def test_another_file_is_no_transcript(tmp_path, name):
+    (tmp_path / name).write_text("{}", "utf-8")
+    with pytest.raises(DataError, match=name):
+        read_transcript(tmp_path / name)
+
+
+SEGMENTS = [
+    Segment(0.5, 3661.25, "silence"),
+    Segment(3662.0, 3663.004, "music", channel=None),
+    Segment(3663.004, 3664.5, "noise"),
+]
+
+
+def test_other_libraries_read_what_is_written(tmp_path):
+    texts = {form: "\n".join(write(SEGMENTS)) + "\n" for form, write in FORMATS.items()}
+    expected = [(one.start_s, one.end_s, one.text) for one in SEGMENTS]
+    for form in ("srt", "vtt"):
+        (tmp_path / f"a.{form}").write_text(texts[form], "utf-8")
+        with av.open(str(tmp_path / f"a.{form}")) as file:
+            found = [one for one in file.demux(file.streams.subtitles[0]) if one.size]
+        assert [bytes(one).decode() for one in found] == [text for *_, text in expected]
+        times = [
+            (one.pts * one.time_base, (one.pts + one.duration) * one.time_base) for one in found
+        ]
+        assert [(float(a), float(b)) for a, b in times] == [(a, b) for a, b, _ in expected]
+    (tmp_path / "a.TextGrid").write_text(texts["textgrid"], "utf-8")
+    grid = parselmouth.read(str(tmp_path / "a.TextGrid"))
+
+    def ask(question: str, number: int):
+        return parselmouth.praat.call(grid, question, 1, number)
+
+    count = parselmouth.praat.call(grid, "Get number of intervals", 1)
+    intervals = [
+        (
+            ask("Get start time of interval", number),
+            ask("Get end time of interval", number),
+            ask("Get label of interval", number),
+        )
+        for number in range(1, count + 1)
+    ]
+    assert [one for one in intervals if one[2]] == expected
+    labels = [line.split("\t") for line in texts["labels"].splitlines()]
+    assert [(float(a), float(b), text) for a, b, text in labels] == expected
+
+
+def test_a_textgrid_has_no_gaps_and_no_overlaps():
+    made = [Segment(1, 3, "noise", channel=0), Segment(2, 4, "noise", channel=0)]
+    lines = "\n".join(FORMATS["textgrid"](made))
+    times = [float(line.split("=")[1]) for line in lines.splitlines() if "xm" in line][4:]
+    spans = list(zip(times[::2], times[1::2], strict=True))
+    assert spans == [(0, 1), (1, 3), (3, 4)]
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
