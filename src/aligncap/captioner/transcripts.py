@@ -73,7 +73,7 @@ def read_transcript(path: Path) -> list[Line]:
 def _seconds(text: str) -> float:
     """Of "01:02:03,450" or "02:03.450"."""
     parts = [float(part) for part in text.replace(",", ".").split(":")]
-    return sum(part * 60**n for n, part in enumerate(reversed(parts)))
+    return sum((part * 60.0**n for n, part in enumerate(reversed(parts))), 0.0)
 
 
 def clock(seconds: float, mark: str) -> str:
