@@ -30,7 +30,7 @@ BUILDER = PromptBuilder(VOCABULARY)
 TEXT = st.text(max_size=30)
 SOME_TEXT = st.text(min_size=1, max_size=30)
 
-PACE = Fact("pace_syllables_per_s", 2.0, "1/s", 0.9)
+PACE = Fact("pace_syllables_per_s", 7.0, "1/s", 0.9)
 SLOW = Facts(3.0, 2.5, MappingProxyType({PACE.name: PACE}))
 SAD = SpeechTokens(np.array([[1, 2]]), {"emotion": {"sad": 0.8, "happy": 0.2}})
 
@@ -39,8 +39,8 @@ SAD = SpeechTokens(np.array([[1, 2]]), {"emotion": {"sad": 0.8, "happy": 0.2}})
     ("source", "english", "chinese"),
     [
         ("none", "", ""),
-        ("measured", "Feeling slow", "感到语速慢"),
-        ("heard", "Feeling sad and slow", "感到悲伤和语速慢"),
+        ("measured", "Feeling fast", "感到语速快"),
+        ("heard", "Feeling sad and fast", "感到悲伤和语速快"),
     ],
 )
 def test_the_acoustic_prompt_of_each_source(source, english, chinese):

@@ -1,6 +1,7 @@
 """Evidence: hand-worked verdicts, the law that what is measured is supported, clues that a
 tokenizer's heads hear, and the one definition of a claim, the metrics' and the judges'."""
 
+import math
 from types import MappingProxyType
 
 import pytest
@@ -22,6 +23,7 @@ from aligncap.clues import (
     measured_clues,
     opposites,
     shown_gender,
+    signal_clues,
 )
 from aligncap.clues.evidence import (
     Claim,
@@ -90,7 +92,7 @@ def verdicts(caption: str, *every: Facts) -> list[Verdict]:
         ("normal pitch", {"pitch_offset_st": 9.0}, "contradicted"),
         ("he speaks loudly", {"loudness_db": -15.0, "female_probability": 0.5}, "supported"),
         ("speaks softly", {"loudness_db": -15.0}, "contradicted"),
-        ("语速很慢", {"pace_syllables_per_s": 2.4}, "supported"),
+        ("语速很快", {"pace_syllables_per_s": 7.4}, "supported"),
         ("语速很慢", {"pace_syllables_per_s": 6.4}, "contradicted"),
         ("语速不快", {"pace_syllables_per_s": 6.4}, "contradicted"),
         ("not loud", {"loudness_db": -40.0}, "supported"),
@@ -116,24 +118,25 @@ def test_hand_worked_verdicts(caption: str, values: dict[str, float], verdict: s
     [
         # The last value that supports, two between which nothing is told, the first against it.
         ("a low voice", "pitch_offset_st", [-3.0], (-2.9, 2.9), [3.0]),
-        ("a high-pitched voice", "pitch_offset_st", [5.0], (4.9, -0.4), [-0.5]),
-        ("quiet", "loudness_db", [-30.0], (-29.9, -22.1), [-22.0]),
+        ("a high-pitched voice", "pitch_offset_st", [6.0], (5.9, -0.4), [-0.5]),
+        ("quiet", "loudness_db", [-38.0], (-37.9, -22.1), [-22.0]),
         ("loud", "loudness_db", [-19.5], (-19.6, -27.4), [-27.5]),
-        ("slow", "pace_syllables_per_s", [3.8], (3.9, 4.9), [5.0]),
-        ("fast", "pace_syllables_per_s", [5.5], (5.4, 4.4), [4.3]),
+        # Listeners' "slow" is not what is slow by any count: nothing supports it.
+        ("slow", "pace_syllables_per_s", [], (0.0, 4.9), [5.0]),
+        ("fast", "pace_syllables_per_s", [6.8], (6.7, 3.1), [3.0]),
         ("a man", "female_probability", [0.05], (0.06, 0.93), [0.94]),
         ("a woman", "female_probability", [0.95], (0.94, 0.07), [0.06]),
         # A neutral zone, and beyond both sides a margin: 1 st, 2 dB, 0.3 syllables/s.
-        ("normal pitch", "pitch_offset_st", (-0.5, 3.5), (-3.9, 5.9), (-4.0, 6.0)),
-        ("normal volume", "loudness_db", (-27.0, -22.0), (-31.9, -17.6), (-32.0, -17.5)),
-        ("a normal pace", "pace_syllables_per_s", (4.3, 5.0), (3.6, 5.7), (3.45, 5.85)),
+        ("normal pitch", "pitch_offset_st", (-0.5, 3.5), (-3.9, 6.9), (-4.0, 7.0)),
+        ("normal volume", "loudness_db", (-27.0, -22.0), (-39.9, -17.6), (-40.0, -17.5)),
+        ("a normal pace", "pace_syllables_per_s", (3.5, 6.0), (3.4, 7.0), (7.1, 7.2)),
     ],
 )
 def test_verdicts_turn_at_the_documented_values(caption, fact, supported, open_, contradicted):
     for values, verdict in (
         (supported, SUPPORTED), (open_, CANNOT_TELL), (contradicted, CONTRADICTED),
     ):  # fmt: skip
-        assert {*verdicts(caption, *(facts_of(**{fact: value}) for value in values))} == {verdict}
+        assert {*verdicts(caption, *(facts_of(**{fact: value}) for value in values))} <= {verdict}
 
 
 @pytest.mark.parametrize(
@@ -141,22 +144,20 @@ def test_verdicts_turn_at_the_documented_values(caption, fact, supported, open_,
     [
         (PITCH, "pitch", (-0.5, 3.5), (-0.6, 3.6)),
         (VOLUME, "loudness", (-27.0, -22.0), (-27.1, -21.9)),
-        (PACE, "pace", (4.3, 5.0), (4.2, 5.1)),
+        (PACE, "pace", (3.5, 6.0), (3.4, 6.1)),
     ],
 )
 def test_a_neutral_zone_has_its_documented_ends_and_gaps_are_left_open(scale, level, zone, outside):
-    values = (scale.low - 1, outside[0], *zone, outside[1], scale.high + 1)
+    low = scale.low - 1 if math.isfinite(scale.low) else -math.inf
+    values = (low, outside[0], *zone, outside[1], scale.high + 1)
     every = [facts_of(**{scale.fact: value}) for value in values]
     expected = [scale.low_meaning, None, "normal", "normal", None, scale.high_meaning]
     assert [getattr(levels(facts), level) for facts in every] == expected
     claimed = [[clue.meaning for clue in measured_clues(facts)] for facts in every]
-    assert claimed == [[meaning] if meaning else [] for meaning in expected]
+    # The middle is read off, but not put into words.
+    sides = {scale.low_meaning, scale.high_meaning}
+    assert claimed == [[meaning] if meaning in sides else [] for meaning in expected]
     assert getattr(levels(facts_of(female_probability=0.5)), level) is None
-
-
-def test_a_movement_is_judged_from_one_second_of_speech_on() -> None:
-    every = [facts_of(seconds, pitch_slope_st_per_s=9.0) for seconds in (0.95, 1.0)]
-    assert verdicts("rising intonation", *every) == [CANNOT_TELL, SUPPORTED]
 
 
 def test_a_fact_is_claimed_from_confidence_a_half_and_judged_from_three_tenths() -> None:
@@ -168,6 +169,99 @@ def test_a_fact_is_claimed_from_confidence_a_half_and_judged_from_three_tenths()
     assert verdicts("a loud voice", clear, vague) == [SUPPORTED, CANNOT_TELL]
 
 
+STEPS = [
+    # trait, fact, lower meaning, higher; supports the lower to, contradicts the higher to,
+    # contradicts the lower from, supports the higher from; the middle of the neutral zone.
+    ("pitch", "pitch_offset_st", "low", "high", -3.0, -0.5, 3.0, 6.0, 1.5),
+    ("volume", "loudness_db", "quiet", "loud", -38.0, -27.5, -22.0, -19.5, -24.5),
+    ("pace", "pace_syllables_per_s", "slow", "fast", -math.inf, 3.0, 5.0, 6.8, 4.75),
+    ("gender", "female_probability", "male", "female", 0.05, 0.06, 0.94, 0.95, 0.5),
+    ("intonation", "pitch_slope_st_per_s", "falling", "rising", -5.0, -2.0, 0.0, 2.0, -1.25),
+    ("intonation", "pitch_range_st", "flat", "varied", 4.2, 5.5, 9.5, 12.0, 7.5),
+    ("volume", "loudness_slope_db_per_s", "fading", "swelling", -5.0, -2.0, 0.0, 2.0, -1.25),
+    ("volume", "loudness_range_db", "steady", "dynamic", 5.0, 7.0, 11.0, 13.5, 9.0),
+    ("pace", "pause_share", "fluent", "halting", -0.01, 0.05, 0.13, 0.2, 0.09),
+    ("voice quality", "harmonicity_db", "hoarse", "clear", 7.0, 8.5, 12.5, 14.0, 10.5),
+    ("voice quality", "spectral_tilt_db_per_octave", "dull", "bright", -9.4, -8.2, -6.0, -4.7,
+     -7.25),
+    ("voice quality", "jitter", "steady", "trembling", 0.0055, 0.007, 0.0115, 0.0145, 0.0095),
+]  # fmt: skip
+
+
+def test_every_scale_has_its_steps_below() -> None:
+    assert sorted(row[1] for row in STEPS) == sorted(scale.fact for scale in SCALES)
+
+
+@pytest.mark.parametrize("row", STEPS, ids=[row[1] for row in STEPS])
+def test_every_threshold_is_where_it_is_written_down(row) -> None:
+    trait, fact, low, high, *numbers = row
+    supports_low, against_high, against_low, supports_high, middle = numbers
+
+    def told(meaning: str, value: float, degree: float = 1.0) -> Verdict:
+        (found,) = judge([Clue(meaning, trait, meaning, degree=degree)], facts_of(**{fact: value}))
+        return found.verdict
+
+    def said(value: float) -> list[str]:
+        return [clue.meaning for clue in measured_clues(facts_of(**{fact: value}))]
+
+    # One millionth of the whole scale beyond a threshold, its verdict is another.
+    hair = 1e-6 * (supports_high - against_high)
+    assert [told(low, supports_low), told(low, supports_low + hair)] == (
+        [SUPPORTED, CANNOT_TELL] if math.isfinite(supports_low) else [SUPPORTED, SUPPORTED]
+    )
+    assert [told(low, against_low - hair), told(low, against_low)] == [CANNOT_TELL, CONTRADICTED]
+    assert [told(high, supports_high - hair), told(high, supports_high)] == [CANNOT_TELL, SUPPORTED]
+    assert [told(high, against_high), told(high, against_high + hair)] == [
+        CONTRADICTED, CANNOT_TELL,
+    ]  # fmt: skip
+    # What is emphatic ("very") is contradicted by the middle already.
+    assert told(high, max(middle, against_high), 1.5) is CONTRADICTED
+    assert told(high, max(middle, against_high) + hair, 1.5) is CANNOT_TELL
+    assert told(low, min(middle, against_low), 1.5) is CONTRADICTED
+    assert told(low, min(middle, against_low) - hair, 1.5) is CANNOT_TELL
+    assert [said(supports_high - hair), said(supports_high)] == [[], [high]]
+    if math.isfinite(supports_low):
+        assert [said(supports_low + hair), said(supports_low)] == [[], [low]]
+
+
+FIRST = {"pace": {"syllables_per_s": 3.0}}
+"""The readout of an encoder of the first kind."""
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"pitch_offset_st": 5.0}, "high"), ({"pitch_offset_st": 4.9}, ""),
+        ({"pitch_offset_st": 3.5}, "normal"), ({"pitch_offset_st": -3.0}, "low"),
+        ({"loudness_db": -30.0}, "quiet"), ({"loudness_db": -29.9}, ""),
+        ({"loudness_db": -22.0}, "normal"), ({"loudness_db": -19.5}, "loud"),
+        ({"pace_syllables_per_s": 3.8}, "slow"), ({"pace_syllables_per_s": 5.5}, "fast"),
+        ({"pace_syllables_per_s": 4.3}, "normal"), ({"pace_syllables_per_s": 5.1}, ""),
+    ],
+)  # fmt: skip
+def test_models_of_the_first_kind_read_the_steps_they_were_taught(values, told) -> None:
+    facts = facts_of(confidence=0.125 if "pace_syllables_per_s" in values else 0.5, **values)
+    assert " ".join(clue.meaning for clue in signal_clues(FIRST, facts)) == told
+    for readout in ({}, FIRST | {"vocalization": {"speech": 1.0}}):
+        assert signal_clues(readout, facts) == measured_clues(facts)
+
+
+def test_nuclei_are_put_into_words_from_three_of_them_on() -> None:
+    """An eighth of the confidence that six give, a quarter."""
+    facts = facts_of(confidence=0.12, pace_syllables_per_s=3.0)
+    assert signal_clues(FIRST, facts) == ()
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=[scale.fact for scale in SCALES])
+def test_a_movement_takes_one_second_of_speech(scale) -> None:
+    movements = "pitch_slope_st_per_s pitch_range_st loudness_slope_db_per_s loudness_range_db"
+    at_once = scale.fact not in [*movements.split(), "pause_share"]
+    clue = Clue("x", scale.trait, scale.high_meaning)
+    every = [facts_of(seconds, **{scale.fact: scale.high}) for seconds in (0.999, 1.0)]
+    told = [evidence.verdict for facts in every for evidence in judge([clue], facts)]
+    assert told == [SUPPORTED if at_once else CANNOT_TELL, SUPPORTED]
+
+
 def test_measurement_names_numbers_and_units() -> None:
     numbers = {"pitch_median_hz": 231.0, "pitch_offset_st": 6.1, "loudness_db": -18.4}
     clues = find_clues("a high-pitched, loud, fast voice")
@@ -176,8 +270,7 @@ def test_measurement_names_numbers_and_units() -> None:
     start = "median pitch 231 Hz, 6.1 st above the expected 162 Hz (low to -"
     assert pitch.measurement.startswith(start)
     assert volume.measurement.startswith("loudness -18.4 dBFS (quiet to -")
-    assert pace.measurement.startswith("pace 7.2 syllables/s (slow to ")
-    assert f"fast from {PACE.high:g})" in pace.measurement
+    assert pace.measurement == "pace 7.2 syllables/s (fast from 6.8)"
 
 
 CLIPPED = {"loudness_db": Fact("loudness_db", None, "dBFS", 0.0, "the signal is clipped")}
@@ -225,7 +318,7 @@ def test_both_ends_of_every_scale_have_a_meaning_and_are_opposites() -> None:
         assert scale.low_meaning in opposites(scale.trait, scale.high_meaning)
 
 
-SLOW = facts_of(confidence=0.9, pace_syllables_per_s=2.0)
+FAST = facts_of(confidence=0.9, pace_syllables_per_s=7.5)
 
 
 def readout(sad: float, female: float) -> dict[str, dict[str, float]]:
@@ -236,11 +329,11 @@ def readout(sad: float, female: float) -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize(
     ("heads", "facts", "told"),
     [
-        (readout(0.8, 0.99), SLOW, "sad female slow"),  # what is heard before what is measured
+        (readout(0.8, 0.99), FAST, "sad female fast"),  # what is heard before what is measured
         # The likeliest emotion is told however near the others are.
-        ({"emotion": {"sad": 0.34, "happy": 0.33, "angry": 0.33}}, SLOW, "sad slow"),
+        ({"emotion": {"sad": 0.34, "happy": 0.33, "angry": 0.33}}, FAST, "sad fast"),
         # A tokenizer without heads hears nothing.
-        ({}, SLOW, "slow"),
+        ({}, FAST, "fast"),
         ({}, facts_of(confidence=0.9, female_probability=0.02), "male"),
     ],
 )
@@ -263,7 +356,7 @@ def test_which_clues_are_heard_and_in_which_order(heads, facts, told) -> None:
     ],
 )
 def test_a_gender_is_told_by_head_and_measured_voice(head, voice, told) -> None:
-    facts = SLOW if voice is None else facts_of(confidence=0.9, female_probability=voice)
+    facts = FAST if voice is None else facts_of(confidence=0.9, female_probability=voice)
     assert audible_gender(readout(0.8, head), facts) == told
     if voice is None:
         found = {clue.meaning for clue in audible_clues(readout(0.8, head), facts)}
@@ -305,7 +398,7 @@ def test_p_act_says_the_certainty_and_is_read_back_to_the_first_emotion(first, l
         (other, "likely") for other in EMOTIONS if other != first
     ]:
         prompt = acoustic_prompt(
-            audible_clues({}, SLOW, HeardEmotion(first, second, certainty), language), language
+            audible_clues({}, FAST, HeardEmotion(first, second, certainty), language), language
         )
         assert emotion_of(prompt) == first
         assert not any(clue.negated for clue in find_clues(prompt, language))
@@ -381,7 +474,7 @@ def test_calm_beside_an_emotion_is_a_claim_of_the_words_and_none_of_the_emotion(
 
 def test_the_fingerprint_is_that_of_earlier_judgements() -> None:
     """Stores that were judged before the next change of vocabulary or rules stay judged."""
-    assert claims_fingerprint() == "b74e7f3959f9"
+    assert claims_fingerprint() == "7c92019d6295"
 
 
 @pytest.mark.parametrize(
@@ -463,9 +556,11 @@ class TestAgainstASpeakersBaseline:
         usual = {"pitch_median_hz": 200.0, "loudness_db": -25.0, "pace_syllables_per_s": 5.0}
         numbers = {**usual, measured: value, "pitch_offset_st": 9.0}
         facts = relative_to(facts_of(**numbers), Baseline("speaker a", 3, *usual.values()))
-        shown = {clue.trait: clue.meaning for clue in measured_clues(facts)}
-        assert shown.get(trait) == meaning
-        assert set(shown) <= {"pitch", "volume", "pace"}
+        found = levels(facts)
+        shown = {"pitch": found.pitch, "volume": found.loudness, "pace": found.pace}
+        assert shown[trait] == meaning
+        told = [clue.meaning for clue in measured_clues(facts)]
+        assert told == ([meaning] if meaning not in (None, "normal") else [])
         others = {"pitch", "volume", "pace"} - {trait}
         assert {shown[one] for one in others} == {"normal"}
         if meaning:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from aligncap.audio import load
+from aligncap.clues import clue_of, judge
+from aligncap.clues.evidence import JUDGE_CONFIDENCE
 from aligncap.data.manifest import read_manifest
 from aligncap.data.splits import validation_split
-from aligncap.prosody import measure
+from aligncap.prosody import measure, with_heard_pace
 from aligncap.prosody.measurement import (
     block_loudness,
     harmonicity_db,
@@ -21,7 +23,7 @@ from aligncap.prosody.measurement import (
     syllable_nuclei,
 )
 from aligncap.prosody.pitch import pitch_track
-from aligncap.values import RATE_HZ, Waveform
+from aligncap.values import RATE_HZ, Fact, Facts, Verdict, Waveform
 from support.signals import harmonics, noise, seconds, tone, waveform
 
 NAMES = """pitch_median_hz pitch_offset_st pitch_range_st pitch_slope_st_per_s pitch_jumps_per_s
@@ -156,3 +158,45 @@ def test_gender_is_right_of_voices_that_are_told(speech_data):
             told.append((chance > 0.5) == (one.gender == "female"))
     assert len(told) >= 10
     assert np.mean(told) >= 0.9
+
+
+def taught(rate: float) -> dict[str, dict[str, float]]:
+    """The readout of an encoder that learnt the rate from transcripts."""
+    return {"pace": {"syllables_per_s": rate}, "vocalization": {"speech": 1.0}}
+
+
+def spoken(duration_s: float, speech_s: float, pause_share: float) -> Facts:
+    nuclei = Fact("pace_syllables_per_s", 3.0, "1/s", 0.25)
+    facts = {nuclei.name: nuclei, "pause_share": Fact("pause_share", pause_share, "", 1.0)}
+    return Facts(duration_s, speech_s, facts)
+
+
+def test_a_heard_pace_is_of_the_time_from_first_to_last_speech():
+    # 5/s of 3 s are 15 syllables; 3 s of speech are 75 % of the 4 s that they stretch over.
+    found = with_heard_pace(spoken(5.0, 3.0, 0.25), taught(5.0))["pace_syllables_per_s"]
+    assert found.value == pytest.approx(15 / 4)
+    assert found.confidence == 1.0
+    assert found.unit == "syllables/s heard by the speech encoder"
+    # Three of the six syllables that make it sure.
+    few = with_heard_pace(spoken(1.0, 1.0, 0.0), taught(3.0))["pace_syllables_per_s"]
+    assert (few.value, few.confidence) == (3.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    "readout", [{}, {"pace": {"syllables_per_s": 3.0}}, {"vocalization": {"speech": 1.0}}]
+)
+def test_only_an_encoder_taught_by_transcripts_is_asked_for_the_pace(readout):
+    facts = spoken(5.0, 3.0, 0.25)
+    assert with_heard_pace(facts, readout) is facts
+    short = spoken(1.0, 0.3, 0.0)
+    assert with_heard_pace(short, taught(3.0)) is short
+
+
+@pytest.mark.speech_data
+def test_nuclei_are_trusted_with_no_claim_and_no_verdict(clip):
+    """The confidence is below the three tenths from which on a fact is judged."""
+    facts = measure(clip)
+    # Seven syllables, where six are enough for all the confidence there is.
+    assert facts["pace_syllables_per_s"].confidence == 0.25 < JUDGE_CONFIDENCE
+    clues = [clue_of("pace", "fast"), clue_of("pace", "slow")]
+    assert {one.verdict for one in judge(clues, facts)} == {Verdict.CANNOT_TELL}

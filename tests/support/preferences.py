@@ -39,7 +39,7 @@ def facts_of(confidence: float = 1.0, **values: float) -> Facts:
 
 
 FAST_LOUD_WOMAN = facts_of(
-    pitch_offset_st=1.0, loudness_db=-15.0, pace_syllables_per_s=6.1, female_probability=0.99
+    pitch_offset_st=1.0, loudness_db=-15.0, pace_syllables_per_s=7.1, female_probability=0.99
 )
 
 

@@ -23,6 +23,7 @@ from aligncap.data.captions import gold_clues, write_captions
 from aligncap.data.manifest import Utterance, labelled, measure_all, read_manifest
 from aligncap.data.splits import split_of
 from aligncap.errors import DataError, MissingModelError
+from aligncap.prosody import with_heard_pace
 from aligncap.recipes import Count, Trainer, recipe_section
 from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.builtin import BUILTIN_FOLDER
@@ -49,6 +50,7 @@ def training_row(
     It has at most `captions` captions in each language: people's where there are any, else written
     from labels and facts. `utterance` has the labels that are relied on (`data.manifest`).
     """
+    facts = with_heard_pace(facts, tokens.readout)
     if audible_gender(tokens.readout, facts) is None:
         utterance = replace(utterance, gender=None)  # or the student learns to guess
     written: dict[str, tuple[str, ...]] = {}

@@ -12,7 +12,7 @@ from aligncap.audio import SpeechDetector, sound_kind, speech_activity
 from aligncap.audio import load as load_audio
 from aligncap.clues import heard_facts
 from aligncap.errors import DataError, NoSpeechError
-from aligncap.prosody import measure, measure_spoken
+from aligncap.prosody import measure, measure_spoken, with_heard_pace
 from aligncap.prosody.baseline import relative_to
 from aligncap.values import (
     RATE_HZ,
@@ -96,6 +96,7 @@ class Preprocessor:
         else:
             facts = self._measured(part)
         tokens = self._encode(part, baseline)
+        facts = with_heard_pace(facts, tokens.readout)
         if baseline is not None:
             facts = relative_to(facts, baseline)
         return PreparedSpeech(waveform.duration_s, part_s, facts, tokens, baseline)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.clues import HeardEmotion, acoustic_prompt, audible_clues, measured_clues
+from aligncap.clues import HeardEmotion, acoustic_prompt, audible_clues, signal_clues
 from aligncap.errors import DataError, RecipeError, UnknownNameError
 from aligncap.values import Facts, SpeechTokens
 
@@ -54,7 +54,7 @@ def student_acoustic_prompt(
     if source == "none":
         return ""
     if source == "measured":
-        return acoustic_prompt(measured_clues(facts), language)
+        return acoustic_prompt(signal_clues(tokens.readout, facts), language)
     return acoustic_prompt(audible_clues(tokens.readout, facts, heard, language), language)
 
 

@@ -14,6 +14,7 @@ from aligncap.clues.evidence import (
     levels,
     measured_clues,
     shown_gender,
+    signal_clues,
 )
 from aligncap.clues.grammar import (
     acoustic_prompt,
@@ -45,4 +46,5 @@ __all__ = [
     "measured_clues",
     "opposites",
     "shown_gender",
+    "signal_clues",
 ]

@@ -19,6 +19,7 @@ from types import MappingProxyType
 
 from aligncap.clues.grammar import find_clues
 from aligncap.clues.scales import (
+    FORMER,
     GENDER,
     HARMONICITY,
     INTONATION_RANGE,
@@ -39,6 +40,8 @@ from aligncap.clues.scales import (
 )
 from aligncap.clues.vocabulary import clue_of, opposites, read_table
 from aligncap.errors import DataError
+from aligncap.prosody.heard import is_taught_pace
+from aligncap.prosody.measurement import NUCLEI_CONFIDENCE
 from aligncap.storage import canonical_json, hash_of
 from aligncap.values import EMOTIONS, Clue, Evidence, Fact, Facts, Verdict
 
@@ -104,9 +107,27 @@ def levels(facts: Facts) -> Levels:
 def measured_clues(facts: Facts) -> tuple[Clue, ...]:
     """The clues that the signal itself supports, the levels first, each in its usual English word.
 
-    Each of them is judged "supported" on the same facts, and no two of them are opposites.
+    Each of them is judged "supported" on the same facts, and no two of them are opposites. The
+    middle of a scale is none of them: listeners do not remark on it.
     """
     claimed = [(scale, _claimed(scale, facts)) for scale in SCALES]
+    return _clues_of((s, meaning) for s, meaning in claimed if meaning != s.neutral_meaning)
+
+
+def former_clues(facts: Facts) -> tuple[Clue, ...]:
+    """As `measured_clues`, by the steps that models with an encoder of the first kind were taught
+    (`scales.FORMER`), with the middle of a scale and the pace by syllable nuclei."""
+    found = []
+    for scale in SCALES:
+        known = relative(scale, facts) is scale
+        former = FORMER.get(scale.fact, scale) if known else scale
+        sure = NUCLEI_CONFIDENCE if scale is PACE and known else 1.0
+        found.append((scale, _claimed(former, facts, least=CLAIM_CONFIDENCE * sure)))
+    return _clues_of(found)
+
+
+def _clues_of(found: Iterable[tuple[Scale, str | None]]) -> tuple[Clue, ...]:
+    claimed = list(found)
     slopes = {scale.trait for scale, meaning in claimed if meaning and scale in SLOPES}
     return tuple(
         clue_of(scale.trait, meaning)
@@ -174,10 +195,10 @@ def _verdict(clue: Clue, scale: Scale, fact: Fact) -> Verdict:
     return Verdict.CONTRADICTED if against else Verdict.CANNOT_TELL
 
 
-def _claimed(scale: Scale, facts: Facts) -> str | None:
+def _claimed(scale: Scale, facts: Facts, *, least: float = CLAIM_CONFIDENCE) -> str | None:
     scale = relative(scale, facts)
     fact = facts.by_name.get(scale.fact)
-    if _unusable(scale, fact, facts, least=CLAIM_CONFIDENCE) or fact is None or fact.value is None:
+    if _unusable(scale, fact, facts, least=least) or fact is None or fact.value is None:
         return None
     if fact.value <= scale.low:
         return scale.low_meaning or None
@@ -314,6 +335,13 @@ def heard_clue(heard: HeardEmotion, language: str = "en") -> Clue:
     return replace(clue, word=pattern.format(*words))
 
 
+def signal_clues(readout: Readout, facts: Facts) -> tuple[Clue, ...]:
+    """What P_act says of the signal: to models with an encoder of the first kind, whose head counts
+    syllable nuclei, by the steps that they were taught."""
+    of_the_first_kind = "pace" in readout and not is_taught_pace(readout)
+    return former_clues(facts) if of_the_first_kind else measured_clues(facts)
+
+
 def audible_clues(
     readout: Readout, facts: Facts, heard: HeardEmotion | None = None, language: str = "en"
 ) -> tuple[Clue, ...]:
@@ -331,7 +359,7 @@ def audible_clues(
     gender = audible_gender(readout, facts)
     if gender is not None:
         clues.append(clue_of("gender", gender))
-    shown = (clue for clue in measured_clues(facts) if clue.trait != "gender")
+    shown = (clue for clue in signal_clues(readout, facts) if clue.trait != "gender")
     return (*clues, *shown)
 
 
@@ -490,7 +518,7 @@ class ClipKnowledge:
         return CheckedClaim(clue, status, measured if unverifiable else reason)
 
 
-RULES_VERSION = 3
+RULES_VERSION = 4
 """Of grammar, thresholds and verdicts; to be raised with a change of any verdict."""
 
 

@@ -7,15 +7,17 @@ side a gap in which nothing is claimed:
          contradicts "high" at ≤ `against_high`     contradicts "low" at ≥ `against_low`
 
 `low < against_high ≤ against_low < high` keeps a claim from being supported and contradicted at
-once. The numbers are percentiles of the facts of the training corpora: captions are written and
-judged by the same ones, so a change asks for new captions. Loudness also depends on the recording
-level, and jitter is a weak proxy of trembling.
+once. The numbers of pitch, loudness and pace are where people who listened agree, the others
+percentiles of the facts of the training corpora (docs/lab-notes.md): captions are written and
+judged by the same ones, so a change asks for new captions. The middle of a scale is never put into
+words unasked: listeners do not remark on it. Jitter is a weak proxy of trembling.
 
 A scale against how the speaker usually sounds takes the place of another where the speaker's
 baseline is known.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from aligncap.errors import DataError
 from aligncap.prosody.baseline import USUAL_LOUDNESS, USUAL_PACE, USUAL_PITCH
@@ -62,18 +64,18 @@ class Scale:
 PITCH = Scale(
     trait="pitch", fact="pitch_offset_st", name="median pitch",
     low_meaning="low", neutral_meaning="normal", high_meaning="high",
-    low=-3.0, against_high=-0.5, neutral=(-0.5, 3.5), against_low=3.0, high=5.0, margin=1.0,
+    low=-3.0, against_high=-0.5, neutral=(-0.5, 3.5), against_low=3.0, high=6.0, margin=1.0,
 )  # fmt: skip
 VOLUME = Scale(
     trait="volume", fact="loudness_db", name="loudness",
     low_meaning="quiet", neutral_meaning="normal", high_meaning="loud",
-    low=-30.0, against_high=-27.5, neutral=(-27.0, -22.0), against_low=-22.0, high=-19.5,
+    low=-38.0, against_high=-27.5, neutral=(-27.0, -22.0), against_low=-22.0, high=-19.5,
     margin=2.0,
 )  # fmt: skip
 PACE = Scale(
     trait="pace", fact="pace_syllables_per_s", name="pace", unit="syllables/s",
     low_meaning="slow", neutral_meaning="normal", high_meaning="fast",
-    low=3.8, against_high=4.3, neutral=(4.3, 5.0), against_low=5.0, high=5.5, margin=0.3,
+    low=-math.inf, against_high=3.0, neutral=(3.5, 6.0), against_low=5.0, high=6.8, margin=0.3,
 )  # fmt: skip
 GENDER = Scale(
     trait="gender", fact="female_probability", name="probability of a woman's voice",
@@ -145,6 +147,16 @@ Of 989 acted clips of 36 speakers, against the median of the speaker's other cli
 at or beyond each of the sides, as with the scales they take the place of (14 to 26 %).
 """
 
+FORMER = {
+    PITCH.fact: replace(PITCH, high=5.0),
+    VOLUME.fact: replace(VOLUME, low=-30.0),
+    PACE.fact: replace(
+        PACE, low=3.8, against_high=4.3, neutral=(4.3, 5.0), against_low=5.0, high=5.5
+    ),
+}
+"""By fact, the steps of P_act for models whose encoder was not taught the pace by transcripts: they
+learnt to read these, percentiles of the training corpora, the middle of a scale among them."""
+
 LEVELS = (PITCH, VOLUME, PACE, GENDER)
 """What nearly every caption speaks of; named first when facts are put into words."""
 
@@ -161,10 +173,13 @@ def relative(scale: Scale, facts: Facts) -> Scale:
 
 
 def measurement(scale: Scale, fact: Fact, facts: Facts) -> str:
-    """A fact in words and units beside its yardstick: "pace 6.1 syllables/s (slow to 3.8, …)"."""
+    """A fact in words and units beside its yardstick: "pace 7.1 syllables/s (fast from 6.8)"."""
     value = fact.value
     assert value is not None, "a fact without a value has no measurement"
-    sides = f"({scale.low_meaning} to {scale.low:g}, {scale.high_meaning} from {scale.high:g})"
+    low = f"{scale.low_meaning} to {scale.low:g}, " if math.isfinite(scale.low) else ""
+    sides = f"({low}{scale.high_meaning} from {scale.high:g})"
+    # A unit in words names its source.
+    unit = fact.unit if fact.unit.startswith(scale.unit) else scale.unit
     median = facts.by_name.get("pitch_median_hz")
     if scale is PITCH and median is not None and median.value is not None:
         side = "above" if value >= 0 else "below"
@@ -176,9 +191,7 @@ def measurement(scale: Scale, fact: Fact, facts: Facts) -> str:
     if scale.fact in (USUAL_PITCH, USUAL_LOUDNESS, USUAL_PACE):
         return _against_usual(scale, value, facts, sides)
     digits = 3 if abs(value) < 0.1 else 2 if abs(value) < 1 else 1
-    return " ".join(
-        filter(None, (scale.name, f"{value:.{digits}f}", scale.unit or fact.unit, sides))
-    )
+    return " ".join(filter(None, (scale.name, f"{value:.{digits}f}", unit, sides)))
 
 
 def _against_usual(scale: Scale, value: float, facts: Facts, sides: str) -> str:

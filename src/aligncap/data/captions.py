@@ -249,7 +249,7 @@ def _told(utterance: Utterance) -> Iterator[Clue]:
 def _shown_levels(shown: Levels) -> Iterator[tuple[str, str]]:
     for aspect, known in ASPECTS.items():
         level = getattr(shown, aspect, None)
-        if level in known:
+        if level in known and level != "normal":  # which listeners do not remark on
             yield aspect, level
 
 

@@ -1,0 +1,210 @@
+"""How much of the emotion survives telephone, codecs and noise, and what its probability is worth.
+
+    python benchmarks/channels.py --model mini --data ../shared/data/speech --clips 60
+
+Each clip of speakers kept back for choosing is captioned as it is and through each channel; counted
+are the clips whose likeliest emotion stays the same, and those that are refused. Telephone is G.711
+µ-law at 8 kHz between 300 and 3,400 Hz; mp3, Vorbis and Opus are libsndfile's. The expected
+calibration error (ECE) is over ten bins of the probability of the likeliest emotion.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import soundfile
+import soxr
+import typer
+
+import aligncap
+from aligncap.audio import load
+from aligncap.captioner.checkpoint import find_model, model_fingerprint
+from aligncap.data.manifest import Utterance, read_manifest
+from aligncap.data.splits import is_validation
+from aligncap.errors import AlignCapError, AudioError
+from aligncap.storage import hash_of
+from aligncap.values import RATE_HZ, Samples, Waveform
+
+LABELLED = ("ravdess", "emodb", "ased", "nemo")
+TELEPHONE_HZ = 8_000
+MU = 255.0
+BINS = 10
+BABBLERS = 6
+
+
+def mu_law(samples: Samples) -> Samples:
+    """Eight bits a sample by the µ-law of G.711, and back."""
+    clipped = np.clip(samples.astype(np.float64), -1.0, 1.0)
+    squeezed = np.sign(clipped) * np.log1p(MU * np.abs(clipped)) / np.log1p(MU)
+    coded = np.round((squeezed + 1) / 2 * 255) / 255 * 2 - 1
+    return (np.sign(coded) * np.expm1(np.abs(coded) * np.log1p(MU)) / MU).astype(np.float32)
+
+
+def telephone(samples: Samples) -> Samples:
+    """A telephone line: 300 to 3,400 Hz, 8 kHz, µ-law; 16 kHz again."""
+    narrow = soxr.resample(samples, RATE_HZ, TELEPHONE_HZ)
+    spectrum = np.fft.rfft(narrow)
+    hertz = np.fft.rfftfreq(len(narrow), 1 / TELEPHONE_HZ)
+    spectrum[(hertz < 300) | (hertz > 3_400)] = 0
+    passed = np.fft.irfft(spectrum, len(narrow)).astype(np.float32)
+    found: Samples = soxr.resample(mu_law(passed), TELEPHONE_HZ, RATE_HZ).astype(np.float32)
+    return found
+
+
+def through(kind: str, subtype: str, compression: float) -> Callable[[Samples], Samples]:
+    """Written by libsndfile in a lossy format and read again; `compression` is 0 (best) to 1."""
+
+    def coded(samples: Samples) -> Samples:
+        file = io.BytesIO()
+        soundfile.write(
+            file, samples, RATE_HZ, format=kind, subtype=subtype, compression_level=compression
+        )
+        file.seek(0)
+        read, rate_hz = soundfile.read(file, dtype="float32")
+        found: Samples = read if rate_hz == RATE_HZ else soxr.resample(read, rate_hz, RATE_HZ)
+        return found
+
+    return coded
+
+
+def with_noise(samples: Samples, noise: Samples, snr_db: float) -> Samples:
+    """Samples and a noise that is `snr_db` softer in power; shape [time] both."""
+    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    wanted = power / 10 ** (snr_db / 10)
+    scale = np.sqrt(wanted / max(float(np.mean(np.square(noise, dtype=np.float64))), 1e-12))
+    return np.clip(samples + scale * noise, -1.0, 1.0).astype(np.float32)
+
+
+def pink(length: int, chance: np.random.Generator) -> Samples:
+    """Noise whose power falls by 3 dB an octave, from 20 Hz on."""
+    spectrum = np.fft.rfft(chance.normal(size=length))
+    hertz = np.maximum(np.fft.rfftfreq(length, 1 / RATE_HZ), 20.0)
+    return np.fft.irfft(spectrum / np.sqrt(hertz), length).astype(np.float32)
+
+
+def babble(length: int, chance: np.random.Generator, voices: Sequence[Samples]) -> Samples:
+    """Several voices at once, each over and over from a place of its own, equally loud."""
+    mixed = np.zeros(length, np.float32)
+    for pick in chance.choice(len(voices), BABBLERS, replace=len(voices) < BABBLERS):
+        voice = voices[pick]
+        rolled = np.roll(voice, int(chance.integers(len(voice))))
+        mixed += np.resize(rolled, length) / (np.std(voice) + 1e-6)
+    return mixed
+
+
+def channels(voices: Sequence[Samples]) -> dict[str, Callable[[Samples], Samples]]:
+    """What a clip is sent through, by name."""
+    found: dict[str, Callable[[Samples], Samples]] = {
+        "8 kHz µ-law": telephone,
+        "mp3, medium": through("MP3", "MPEG_LAYER_III", 0.5),
+        "mp3, smallest": through("MP3", "MPEG_LAYER_III", 0.99),
+        "Vorbis, medium": through("OGG", "VORBIS", 0.5),
+        "Opus, medium": through("OGG", "OPUS", 0.5),
+        "Opus, smallest": through("OGG", "OPUS", 0.99),
+    }
+    kinds: dict[str, Callable[[int, np.random.Generator], Samples]] = {
+        "white": lambda length, chance: chance.normal(size=length).astype(np.float32),
+        "pink": pink,
+        "babble": lambda length, chance: babble(length, chance, voices),
+    }
+    for name, make in kinds.items():
+        for snr_db in (10, 5):
+
+            def noisy(samples: Samples, make=make, snr_db=snr_db) -> Samples:
+                chance = np.random.default_rng(len(samples))
+                return with_noise(samples, make(len(samples), chance), snr_db)
+
+            found[f"{name} noise, {snr_db} dB"] = noisy
+    return found
+
+
+def calibration_error(probabilities: Sequence[float], right: Sequence[bool]) -> float:
+    """The expected calibration error: the mean over bins, by their clips, of how far the mean
+    probability is from the share that is right."""
+    chances, hits = np.array(probabilities), np.array(right, dtype=float)
+    bins = np.minimum((chances * BINS).astype(int), BINS - 1)
+    gaps = [
+        abs(chances[bins == one].mean() - hits[bins == one].mean()) * np.mean(bins == one)
+        for one in np.unique(bins)
+    ]
+    return float(sum(gaps))
+
+
+def likeliest(
+    captioner: aligncap.Captioner, waveforms: Sequence[Waveform]
+) -> list[Mapping[str, float] | None]:
+    """The probabilities of the emotions of each clip; None where it was refused."""
+    found: list[Mapping[str, float] | None] = []
+    for outcome in captioner.caption_many(waveforms, evidence=False):
+        if isinstance(outcome, AudioError):
+            raise outcome
+        refused = isinstance(outcome, AlignCapError) or not outcome.emotion
+        found.append(None if refused else outcome.emotion)
+    return found
+
+
+def top(emotion: Mapping[str, float]) -> str:
+    """The likeliest emotion."""
+    return max(emotion, key=emotion.__getitem__)
+
+
+def chosen(data: Path, corpora: Sequence[str], clips: int) -> list[Utterance]:
+    """As many clips of each corpus, of speakers kept back, by the hash of their ids."""
+    found: list[Utterance] = []
+    for name in corpora:
+        own = [u for u in read_manifest(data / name / "manifest.jsonl") if is_validation(u)]
+        own = [u for u in own if u.emotion]
+        found += sorted(own, key=lambda u: hash_of(f"channel/{u.id}"))[: clips // len(corpora)]
+    return found
+
+
+def main(
+    model: Annotated[str, typer.Option(help="Built-in model or model folder.")] = "mini",
+    data: Annotated[Path, typer.Option(help="Folder with a folder a corpus.")] = Path(
+        "../shared/data/speech"
+    ),
+    clips: Annotated[int, typer.Option(help="Clips, all corpora together.")] = 60,
+    corpora: Annotated[str, typer.Option(help="Corpora, parted by commas.")] = ",".join(LABELLED),
+    output: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+) -> None:
+    """Print, or write, the share of clips whose emotion stays the same through each channel."""
+    captioner = aligncap.load(model)
+    utterances = chosen(data, corpora.split(","), clips)
+    plain = [load(one.path) for one in utterances]
+    before = likeliest(captioner, plain)
+    kept = [n for n, one in enumerate(before) if one is not None]
+    lines = [
+        "# The emotion through telephone, codecs and noise",
+        "",
+        "Made by `python benchmarks/channels.py`, which explains what is done; do not edit. "
+        "Signature: "
+        f"aligncap {aligncap.__version__} · model {model_fingerprint(find_model(model))[:12]} · "
+        f"{len(kept)} clips of speakers kept back ({corpora}).",
+        "",
+        "| channel | same emotion | refused |",
+        "| --- | ---: | ---: |",
+    ]
+    for name, send in channels([one.samples for one in plain]).items():
+        sent = [Waveform(send(plain[n].samples), f"{plain[n].source}, {name}") for n in kept]
+        after = likeliest(captioner, sent)
+        pairs = [(before[n], found) for n, found in zip(kept, after, strict=True)]
+        same = sum(a is not None and b is not None and top(a) == top(b) for a, b in pairs)
+        refused = sum(found is None for found in after)
+        lines.append(f"| {name} | {same / len(kept):.1%} | {refused / len(kept):.1%} |")
+        print(json.dumps([name, same, refused, len(kept)]), flush=True)
+    known = [(before[n], utterances[n].emotion) for n in kept]
+    error = calibration_error(
+        [max(e.values()) for e, _ in known if e], [top(e) == label for e, label in known if e]
+    )
+    lines += ["", f"Expected calibration error of the clips as they are: {error:.3f}."]
+    text = "\n".join(lines) + "\n"
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)
