@@ -2,6 +2,7 @@
 test_whole_way."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -22,8 +23,10 @@ from aligncap.alignment.rows import (
 )
 from aligncap.audio import load
 from aligncap.captioner.checkpoint import find_model
-from aligncap.clues import emotion_of, find_clues
+from aligncap.clues import emotion_of, emotions_of, find_clues, is_hedged
+from aligncap.data.grammar import Plan, split_plan
 from aligncap.data.manifest import Utterance
+from aligncap.data.plans import meaning_of_prompt
 from aligncap.data.splits import is_validation
 from aligncap.errors import DataError, RecipeError
 from aligncap.tokenizers import open_tokenizer
@@ -64,15 +67,39 @@ def test_a_row_says_what_is_known():
     made = row(CLIP, 2)
     assert (made.id, made.corpus, made.split) == ("ravdess_1#2", "ravdess", "train")
     assert {language: len(texts) for language, texts in made.captions.items()} == {"en": 3, "zh": 3}
-    assert made.act["en"].startswith("Feeling sad")
-    assert made.act["zh"].startswith("感到")
+    assert emotion_of(made.act["en"]) == emotion_of(made.act["zh"]) == "sad"
     assert made.transcript == "Dogs are sitting by the door."
     assert "sad" not in made.measured["en"]  # no signal says so
-    assert made.heard["en"].startswith("Feeling happy")  # the heads say so, right or wrong
+    assert emotion_of(made.heard["en"]) == "sad"  # whatever the heads say: captions follow it
+    kept_back = row(replace(CLIP, speaker="ravdess_05"))
+    assert emotion_of(kept_back.heard["en"]) == "happy"  # the heads say so, right or wrong
+    assert emotion_of(kept_back.act["en"]) == "sad"
     assert row(CLIP, 2).captions == made.captions
     assert row(CLIP, 1).captions != made.captions
     assert row(replace(CLIP, speaker="ravdess_05")).split == "validation"
     assert row(replace(CLIP, emotion=None)) is None  # nothing is known
+
+
+def test_captions_have_plans_and_say_what_the_p_act_beside_them_says():
+    hedges = Counter[str]()
+    for number in range(60):
+        made = row(CLIP, number)
+        for language, texts in made.captions.items():
+            meaning = meaning_of_prompt(made.heard[language], language)
+            hedges[meaning.hedge] += 1
+            for text in texts:
+                plan, caption = split_plan(text)
+                assert Plan.parse(plan)
+                named = (meaning.emotion, *filter(None, [meaning.second]))
+                assert emotions_of(find_clues(caption, language)) == named
+                assert is_hedged(caption, language) == (meaning.hedge != "sure")
+    assert set(hedges) == {"sure", "likely", "unsure", "mixed"}
+    assert 0.4 <= hedges["sure"] / hedges.total() <= 0.7
+    unheard = training_row(
+        CLIP, facts(), SpeechTokens(np.array([[1, 2]])), split="train", captions=3, seed=0
+    )
+    # Without heads P_act would not say it, so the captions do not hedge either.
+    assert not any(is_hedged(split_plan(t)[1], "en") for t in unheard.captions["en"])
 
 
 def test_human_captions_are_used_as_they_are_and_their_clues_with_them():

@@ -18,10 +18,9 @@ from aligncap.captioner.captioner import (
     LARGEST_BATCH,
     Captioner,
     CaptionGenerator,
-    readout_log_probability,
-    rerank,
 )
 from aligncap.captioner.checkpoint import MODELS, find_model
+from aligncap.captioner.choosing import readout_log_probability, rerank
 from aligncap.captioner.preparing import PreparedSpeech, Preprocessor, densest_window
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.record import CaptionHypothesis

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aligncap.captioner.captioner import CaptionGenerator
+from aligncap.captioner.captioner import CaptionGenerator, StudentInput
 from aligncap.captioner.checkpoint import MODELS, load_vocabulary, read_meta
 from aligncap.captioner.preparing import Preprocessor
 from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
@@ -29,7 +29,7 @@ def test_int8_names_the_same_emotion(speech_data: Path) -> None:
         for line in lines[:: len(lines) // 10][:10]:
             one = preprocessor.prepare(manifest.parent / json.loads(line)["file"])
             act = student_acoustic_prompt(meta.act_mode, one.facts, one.tokens, "en")
-            given.append((one.tokens, act))
+            given.append(StudentInput(one.tokens, act))
     captions, rules = [], ResponseRules.of(vocabulary, meta.limits.stop_characters)
     for kind in ("int8", "float32"):
         runtime = CT2Runtime(MINI / "ct2", rules, compute_type=kind)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from golden import tiny_runs
-from golden.surface import ROOT, assert_same, json_lines
+from golden.surface import ROOT, assert_same
 from golden.tiny_runs import ENCODER, OLD, captions_of, train, without_fingerprints, written
 
 EXPECTED = ROOT / OLD / "expected.json"

@@ -12,7 +12,7 @@ from aligncap.alignment import kd
 from aligncap.alignment.examples import BatchSettings, DataSettings, TrainingRow, write_rows
 from aligncap.alignment.init_model import ModelSettings, SizeSettings
 from aligncap.alignment.kd import WarmupSettings
-from aligncap.captioner.captioner import CaptionCandidates
+from aligncap.captioner.choosing import CaptionCandidates
 from aligncap.captioner.preparing import PreparedSpeech as Listened
 from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis

@@ -33,13 +33,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, model_validator
 
+from aligncap.captioner.captioner import StudentInput
+from aligncap.captioner.checkpoint import ModelMeta
 from aligncap.captioner.prompts import (
     ACOUSTIC_PROMPT_SOURCES,
     PromptBuilder,
     SharedPromptRow,
     TeacherPromptParts,
+    plan_of,
 )
 from aligncap.clues import emotion_of, find_clues
+from aligncap.data.grammar import split_plan
 from aligncap.errors import AlignCapError, DataError, UnknownNameError
 from aligncap.recipes import Count, Share, one_of, recipe_section
 from aligncap.storage import atomic_file, decoded
@@ -182,6 +186,28 @@ class TrainingRow:
         """The student's P_act from one of the `ACOUSTIC_PROMPT_SOURCES`; "" without one."""
         prompts = {"measured": self.measured, "heard": self.heard}.get(source, {})
         return prompts.get(language, "")
+
+
+def is_planned(row: TrainingRow) -> bool:
+    """Whether captions of a row begin with plans ("f17 3|She …")."""
+    return any(split_plan(text)[0] for texts in row.captions.values() for text in texts)
+
+
+def plan_of_row(row: TrainingRow, language: str) -> str:
+    """The plan by which a planned row's clip is captioned, as of the clip itself; "" for a row
+    without plans or without speech."""
+    if row.speech is None or not is_planned(row):
+        return ""
+    told = row.heard.get(language) or row.measured.get(language, "")
+    return plan_of(told, SpeechTokens(row.speech), language)
+
+
+def student_input(row: TrainingRow, meta: ModelMeta, language: str) -> StudentInput:
+    """A row's speech tokens, P_act and plan, as a captioner of that model takes them."""
+    assert row.speech is not None, "rows without speech are left out"
+    plan = plan_of_row(row, language) if meta.plans else ""
+    act = row.acoustic_prompt(meta.act_mode, language)
+    return StudentInput(SpeechTokens(row.speech), act, plan)
 
 
 def read_source(path: Path) -> SpeechSource:
@@ -502,7 +528,7 @@ class Prompter:
         for place, response in zip(sample.captions, self._response_ids(sample), strict=True):
             parts = TeacherPromptParts(
                 act=row.act.get(language, ""),
-                sem=row.captions[language][place] if kind == "act+sem" else "",
+                sem=split_plan(row.captions[language][place])[1] if kind == "act+sem" else "",
                 transcript=row.transcript if kind == "act+transcript" else "",
             )
             key = (language, kind, parts)

@@ -308,12 +308,12 @@ def write_own_rows(
 
     facts = measure_all(work / "facts.jsonl", [one.path for one in heard.clips])
     folds = emotion_head.folds_of(groups_of(heard.clips), HELD_OUT_FOLDS)
-    counts = Counter[str]()
+    counts, planned = Counter[str](), read_meta(model).plans
 
     def rows() -> Iterator[TrainingRow]:
         for clip, own, found, fold in zip(heard.clips, tokens, facts, folds, strict=True):
             split = "train" if fold else "validation"
-            row = training_row(clip, found, own, split=split, captions=4, seed=0)
+            row = training_row(clip, found, own, split=split, captions=4, seed=0, planned=planned)
             counts[split] += bool(clip.captions)
             if row is not None and not fold:
                 yield row

@@ -32,6 +32,7 @@ from aligncap.captioner.model import (
 )
 from aligncap.captioner.prompts import PromptTemplate
 from aligncap.captioner.vocabulary import Vocabulary, read_tokenizer, train_text_tokenizer
+from aligncap.data.grammar import split_plan
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.recipes import one_of, recipe_section
 from aligncap.storage import write_atomic
@@ -233,7 +234,9 @@ def _training_texts(rows: Iterable[TrainingRow]) -> Iterator[str]:
     for row in rows:
         if row.split == "train":
             for captions in row.captions.values():
-                yield from captions
+                for caption in captions:
+                    # Encoded one by one: no token has a part of each.
+                    yield from filter(None, split_plan(caption))
             for prompts in (row.act, row.measured, row.heard):
                 yield from prompts.values()
             if row.transcript:

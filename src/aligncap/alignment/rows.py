@@ -6,8 +6,10 @@ ones are encoded into it. Rows of captions alone may be written besides, for the
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field
@@ -18,7 +20,16 @@ from aligncap.alignment.examples import SpeechSource, TrainingRow, write_rows
 from aligncap.captioner import checkpoint
 from aligncap.captioner.prompts import student_acoustic_prompt
 from aligncap.captioner.vocabulary import STOP_CHARACTERS
-from aligncap.clues import acoustic_prompt, audible_gender, detect_language
+from aligncap.clues import (
+    HeardEmotion,
+    acoustic_prompt,
+    audible_clues,
+    audible_gender,
+    audible_intensity,
+    detect_language,
+    heard_clue,
+    heard_emotion,
+)
 from aligncap.data.captions import gold_clues, write_captions
 from aligncap.data.manifest import Utterance, labelled, measure_all, read_manifest
 from aligncap.data.splits import split_of
@@ -30,7 +41,7 @@ from aligncap.tokenizers.builtin import BUILTIN_FOLDER
 from aligncap.tokenizers.cache import TokenCache
 from aligncap.training import dry_run
 from aligncap.training.settings import seed_of
-from aligncap.values import EMOTIONS, LANGUAGES, Facts, SpeechTokens
+from aligncap.values import EMOTIONS, LANGUAGES, Clue, Facts, SpeechTokens
 
 ROWS_FILE, EVEN_FILE, FACTS_FILE = "rows.jsonl", "even.jsonl", "facts.jsonl"
 
@@ -44,29 +55,48 @@ def training_row(
     split: str,
     captions: int,
     seed: int,
+    planned: bool = True,
 ) -> TrainingRow | None:
     """The row of view `view` of an utterance; None where it has neither caption nor emotion.
 
     It has at most `captions` captions in each language: people's where there are any, else written
-    from labels and facts. `utterance` has the labels that are relied on (`data.manifest`).
+    from labels and facts, with their plans. `utterance` has the labels that are relied on
+    (`data.manifest`). Without `planned` captions have no plans and state the emotion outright.
     """
     facts = with_heard_pace(facts, tokens.readout)
     if audible_gender(tokens.readout, facts) is None:
         utterance = replace(utterance, gender=None)  # or the student learns to guess
+    drawn = planned and split == "train"
+    hearing = hearing_of(utterance, tokens.readout, drawn=drawn, seed=seed_of(seed, view))
+    hearing = hearing if planned else hearing.outright(utterance.emotion)
     written: dict[str, tuple[str, ...]] = {}
     act: dict[str, str] = {}
     for language in LANGUAGES:
         texts = write_captions(
-            utterance, facts, language=language, count=captions, seed=seed_of(seed, view)
+            utterance,
+            facts,
+            language=language,
+            count=captions,
+            seed=seed_of(seed, view),
+            heard=hearing.said,
+            intensity=hearing.intensity,
+            planned=planned,
         )
         if texts:
             written[language] = tuple(with_full_stop(text) for text in texts)
             # Clues of human captions are words of their language; the other one has the label's.
             human = any(detect_language(text) == language for text in utterance.captions)
             described = utterance if human else replace(utterance, captions=())
-            act[language] = acoustic_prompt(gold_clues(described, facts), language)
+            emotion = None if human else hearing.clue(hearing.said, language)
+            act[language] = acoustic_prompt(gold_clues(described, facts, emotion), language)
     if not written:
         return None
+    heard = {
+        language: acoustic_prompt(
+            audible_clues(tokens.readout, facts, hearing.clue(hearing.told, language)), language
+        )
+        for language in written
+    }
     return TrainingRow(
         id=f"{utterance.id}#{view}",
         corpus=utterance.corpus or "",
@@ -75,9 +105,70 @@ def training_row(
         split=split,
         act=act,
         measured={one: student_acoustic_prompt("measured", facts, tokens, one) for one in written},
-        heard={one: student_acoustic_prompt("heard", facts, tokens, one) for one in written},
+        heard=heard,
         transcript=utterance.text or "",
     )
+
+
+HEARD_SHARES = {"sure": 0.55, "likely": 0.15, "unsure": 0.12, "mixed": 0.18}
+"""How often the emotion of a training row is said with a certainty, or as one of two. Heads are
+surer of clips they were trained on than of any other, so it is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """How the emotion of a row is put into its captions and into the student's P_act."""
+
+    said: HeardEmotion | None
+    """In the captions: the label, with its certainty; None where there is none."""
+    told: HeardEmotion | None
+    """In P_act: the same of a row to learn from, so that captions follow P_act; what the heads read
+    of a row to validate on. None where nothing is heard."""
+    intensity: str | None
+    """The label's, or what the heads read."""
+
+    def outright(self, label: str | None) -> "Hearing":
+        """The same without certainties, as models without plans know it."""
+        said = HeardEmotion(label) if label else None
+        return Hearing(said, HeardEmotion(self.told.first) if self.told else None, None)
+
+    def clue(self, heard: HeardEmotion | None, language: str) -> Clue | None:
+        """The emotion in the words of P_act."""
+        return heard_clue(heard, language, self.intensity) if heard else None
+
+
+def hearing_of(
+    utterance: Utterance, readout: Mapping[str, Mapping[str, float]], *, drawn: bool, seed: int
+) -> Hearing:
+    """How certain the emotion of a row is, and which other one is heard beside it."""
+    chances = readout.get("emotion", {})
+    read = heard_emotion(chances) if chances else None
+    intensity = utterance.intensity or audible_intensity(readout)
+    label = utterance.emotion
+    if label is None:
+        return Hearing(None, read, intensity)
+    agrees = read is not None and read.first == label
+    if not drawn:
+        return Hearing(read if agrees else HeardEmotion(label), read, intensity)
+    said = HeardEmotion(label)
+    if read is not None and not utterance.captions:
+        rng = Random(f"{seed}/hearing/{utterance.corpus}/{utterance.id}")
+        said = drawn_hearing(label, rng, chances)
+    return Hearing(said, said if read is not None else None, intensity)
+
+
+def drawn_hearing(
+    emotion: str, rng: Random, chances: Mapping[str, float] = MappingProxyType({})
+) -> HeardEmotion:
+    """A certainty for an emotion; of two emotions the second by the heads' `chances`."""
+    (hedge,) = rng.choices(list(HEARD_SHARES), list(HEARD_SHARES.values()))
+    if hedge != "mixed":
+        return HeardEmotion(emotion, certainty=hedge)
+    others = [name for name in EMOTIONS if name != emotion]
+    # What the heads exclude may be confused by other speakers.
+    weights = [chances.get(name, 0.0) + 0.02 for name in others]
+    (second,) = rng.choices(others, weights)
+    return HeardEmotion(emotion, second, rng.choice(("likely", "unsure")))
 
 
 def with_full_stop(text: str) -> str:
@@ -228,21 +319,34 @@ def balanced_rows(
     emotional = ((labelled(one), found) for one, found in clips if one.emotion is not None)
     for number, (utterance, found) in enumerate(emotional):
         emotion = EMOTIONS[number % len(EMOTIONS)]
-        other = replace(utterance, emotion=emotion, label=None, intensity=None)
-        clues = gold_clues(other, found)
+        rng = Random(f"{seed}/even/{number}")
+        intensity = rng.choice((None, None, None, "weak", "strong"))
+        other = replace(utterance, emotion=emotion, label=None, intensity=None, captions=())
+        heard = drawn_hearing(emotion, rng)
         written = {
             language: tuple(
                 write_captions(
-                    other, found, language=language, count=captions, seed=seed_of(seed, number)
+                    other,
+                    found,
+                    language=language,
+                    count=captions,
+                    seed=seed_of(seed, number),
+                    heard=heard,
+                    intensity=intensity,
+                    planned=True,
                 )
             )
             for language in LANGUAGES
+        }
+        acts = {
+            language: gold_clues(other, found, heard_clue(heard, language, intensity))
+            for language in written
         }
         yield TrainingRow(
             id=f"{utterance.id}#even",
             corpus=utterance.corpus or "",
             captions=written,
-            act={language: acoustic_prompt(clues, language) for language in written},
+            act={language: acoustic_prompt(clues, language) for language, clues in acts.items()},
         )
 
 

@@ -402,6 +402,7 @@ class StageTrainer:
             prompts=self._template,
             limits=settings.limits,
             act_mode=acoustic_prompt_source,
+            plans=bool(started and started.plans) or any(map(examples.is_planned, self.rows)),
             base=base,
             weights="adapter" if model.lora else "full",
             notes=notes,

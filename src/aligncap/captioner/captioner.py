@@ -1,33 +1,29 @@
-"""Recordings in, captions out: generation (Eq. 4), reranking, and `load`.
+"""Recordings in, captions out: generation (Eq. 4), and `load`."""
 
-A beam search ranks by the language model alone. Two other sources cost nothing: the emotion readout
-of the speech tokenizer, and the measured facts; `rerank` takes all three into account.
-"""
-
-import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from threadpoolctl import threadpool_limits
 
 from aligncap.audio import Recording, SpeechDetector, recording
 from aligncap.audio.sources import held, is_recording, several
 from aligncap.captioner import checkpoint, runtimes
+from aligncap.captioner.choosing import CaptionCandidates, chosen
 from aligncap.captioner.drawing import Drawing
 from aligncap.captioner.preparing import PreparedSpeech, Preprocessor, Spoken, warn_of_part
-from aligncap.captioner.prompts import PromptBuilder, student_acoustic_prompt
+from aligncap.captioner.prompts import PromptBuilder, plan_of, student_acoustic_prompt
 from aligncap.captioner.record import CaptionHypothesis, build_caption
 from aligncap.captioner.segments import Segment, joined, segments
 from aligncap.captioner.transcripts import Line
 from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.clues import emotion_of, find_clues, judge
+from aligncap.data.grammar import STYLES, split_plan
 from aligncap.errors import (
     AlignCapError,
     DataError,
@@ -38,13 +34,21 @@ from aligncap.errors import (
 )
 from aligncap.prosody.baseline import Measured, baseline_of, baselines_of
 from aligncap.tokenizers import open_tokenizer
-from aligncap.values import Baseline, Caption, SpeechTokenizer, SpeechTokens, Verdict, Waveform
+from aligncap.values import Baseline, Caption, SpeechTokenizer, SpeechTokens, Waveform
 
 Given = TypeVar("Given")
 Prepared = TypeVar("Prepared")
 
-StudentInput = tuple[SpeechTokens, str]
-"""Speech tokens, and the P_act before them; "" where there is none."""
+
+class StudentInput(NamedTuple):
+    """What a caption is written from."""
+
+    tokens: SpeechTokens
+    act: str = ""
+    """P_act; "" where there is none."""
+    plan: str = ""
+    """The plan of the caption ("f17 3"); "" where the model has none, or chooses for itself."""
+
 
 RUNTIMES = ("auto", "ct2", "torch")
 """What the language model runs on; "auto" takes CTranslate2 where the folder is exported."""
@@ -57,14 +61,6 @@ LARGEST_BATCH = 64
 LARGE_MODEL_BYTES = 500_000_000
 """Above this, all cores share one response: a single one would take long."""
 
-READOUT_WEIGHT = 0.1
-"""Weight of the readout's log-probability of the named emotion, against the mean log-probability
-of a caption's tokens."""
-CONTRADICTION_PENALTY = 0.1
-"""Of each claim that the signal contradicts, in nats a token."""
-PROBABILITY_FLOOR = 0.01
-"""Probability of an emotion that the readout all but excludes, and of naming none."""
-
 
 def generate_captions(
     runtime: runtimes.LanguageRuntime,
@@ -74,7 +70,10 @@ def generate_captions(
 ) -> list[tuple[CaptionHypothesis, ...]]:
     """For each prompt of ids up to `options.captions` captions, best first (Eq. 3)."""
     return [
-        tuple(CaptionHypothesis(vocabulary.decode(one.ids).strip(), one) for one in found)
+        tuple(
+            CaptionHypothesis(split_plan(vocabulary.decode(one.ids))[1].strip(), one)
+            for one in found
+        )
         for found in runtime.generate(prompts, options)
     ]
 
@@ -99,42 +98,10 @@ class CaptionGenerator:
     ) -> list[tuple[CaptionHypothesis, ...]]:
         """For each input up to `options.captions` captions, best first."""
         prompts = [
-            self.prompts.student(tokens, language=language, act=act) for tokens, act in inputs
+            self.prompts.student(one.tokens, language=language, act=one.act, plan=one.plan)
+            for one in inputs
         ]
         return generate_captions(self.runtime, self.prompts.vocabulary, prompts, options)
-
-
-def rerank(
-    hypotheses: Sequence[CaptionHypothesis], speech: PreparedSpeech, *, language: str
-) -> list[CaptionHypothesis]:
-    """Sorted by mean log-probability, the readout's probability of the emotion they name, and the
-    claims that the signal contradicts; ties stay in their order."""
-    emotions = speech.tokens.readout.get("emotion", {})
-
-    def score(one: CaptionHypothesis) -> float:
-        clues = find_clues(one.text, language)
-        verdicts = [evidence.verdict for evidence in judge(clues, speech.judged_facts)]
-        return (
-            one.hypothesis.mean_log_probability
-            + READOUT_WEIGHT * readout_log_probability(emotions, emotion_of(clues))
-            - CONTRADICTION_PENALTY * verdicts.count(Verdict.CONTRADICTED)
-        )
-
-    return sorted(hypotheses, key=score, reverse=True)
-
-
-def readout_log_probability(emotions: Mapping[str, float], named: str | None) -> float:
-    """The readout's log-probability of an emotion, floored; 0 where there is no readout."""
-    return math.log(max(emotions.get(named or "", 0.0), PROBABILITY_FLOOR)) if emotions else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionCandidates:
-    """A recording after preprocessing, and all captions that the model gives, best first; none
-    where nobody says words."""
-
-    speech: PreparedSpeech
-    hypotheses: tuple[CaptionHypothesis, ...]
 
 
 class Captioner:
@@ -185,6 +152,7 @@ class Captioner:
         candidates: int = 1,
         evidence: bool = True,
         baseline: Baseline | None = None,
+        style: str = "full",
     ) -> Caption: ...
 
     @overload
@@ -197,6 +165,7 @@ class Captioner:
         candidates: int = 1,
         evidence: bool = True,
         baseline: Baseline | None = None,
+        style: str = "full",
     ) -> list[Caption]: ...
 
     def caption(
@@ -208,6 +177,7 @@ class Captioner:
         candidates: int = 1,
         evidence: bool = True,
         baseline: Baseline | None = None,
+        style: str = "full",
     ) -> Caption | list[Caption]:
         """The caption of a recording, or those of several in their order.
 
@@ -216,7 +186,9 @@ class Captioner:
         `rate_hz`; or a dict with `array` and `sampling_rate`, as Hugging Face's datasets have it.
         Several are a list, a generator or a dataset of any of them.
         With `candidates` above 1, the record holds other captions too. With a `baseline` of the
-        speaker, what is high, loud or fast is relative to that.
+        speaker, what is high, loud or fast is relative to that. `style` is "full" (a sentence or
+        two), "short" (a phrase) or "tts" (a description for a synthesiser), of models that were
+        trained with plans.
         Raises AudioError for a recording that cannot be read, NoSpeechError where it has no speech,
         UnknownNameError for a language it does not write: the first (`caption_many` goes on).
         """
@@ -232,6 +204,7 @@ class Captioner:
             candidates=candidates,
             evidence=evidence,
             baseline=baseline,
+            style=style,
         ):
             if isinstance(outcome, AlignCapError):
                 raise outcome
@@ -307,6 +280,7 @@ class Captioner:
         candidates: int = 1,
         evidence: bool = True,
         baseline: Baseline | None = None,
+        style: str = "full",
     ) -> Iterator[Caption | AlignCapError]:
         """For each recording its caption or its error, in order, as they are ready.
 
@@ -322,12 +296,14 @@ class Captioner:
         options = replace(self.options, beam_size=beams, captions=beams)
         if baseline is not None:
             sources = (Spoken(held(one), baseline) for one in sources)
-        outcomes = self.generate_many(sources, rate_hz=rate_hz, language=language, options=options)
+        outcomes = self.generate_many(
+            sources, rate_hz=rate_hz, language=language, options=options, style=style
+        )
         return (
             one
             if isinstance(one, AlignCapError)
             else build_caption(
-                rerank(one.hypotheses, one.speech, language=language),
+                chosen(one, language=language),
                 one.speech,
                 language=language,
                 candidates=candidates,
@@ -373,6 +349,7 @@ class Captioner:
         rate_hz: int | None = None,
         language: str,
         options: runtimes.DecodeOptions,
+        style: str = "full",
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         """For each recording all captions that `options` ask for, or its error; no caption where
         nobody says words.
@@ -381,7 +358,18 @@ class Captioner:
         """
         if language not in self.meta.languages:
             raise UnknownNameError("caption language", language, self.meta.languages)
-        return self._stream(map(held, sources), rate_hz, language, options)
+        self.check_style(style)
+        return self._stream(map(held, sources), rate_hz, language, options, style)
+
+    def check_style(self, style: str) -> None:
+        """UnknownNameError for an unknown style, RecipeError for one that is not the model's."""
+        if style not in STYLES:
+            raise UnknownNameError("style of captions", style, STYLES)
+        if style != "full" and not self.meta.plans:
+            raise RecipeError(
+                f"{self.meta.name}: writes captions of style 'full' only, it was trained without "
+                "plans; leave the style out, or load another model"
+            )
 
     def _stream(
         self,
@@ -389,11 +377,12 @@ class Captioner:
         rate_hz: int | None,
         language: str,
         options: runtimes.DecodeOptions,
+        style: str,
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         prepare = partial(self._prepare, rate_hz=rate_hz)
         with closing(self._batches(sources, prepare)) as batches:
             for batch in batches:
-                yield from self._generate(batch, language, options)
+                yield from self._generate(batch, language, options, style)
 
     def _batches(
         self, sources: Iterator[Given], prepare: Callable[[Given], Prepared]
@@ -433,19 +422,25 @@ class Captioner:
         batch: Sequence[PreparedSpeech | AlignCapError],
         language: str,
         options: runtimes.DecodeOptions,
+        style: str,
     ) -> Iterator[CaptionCandidates | AlignCapError]:
         """The captions of a batch, generated together; errors are handed on in their places."""
         speech = [one for one in batch if isinstance(one, PreparedSpeech) and not one.vocalization]
+        told = [_told(self.meta, one, language) for one in speech]
         inputs = [
-            (
+            StudentInput(
                 one.tokens,
-                student_acoustic_prompt(self.meta.act_mode, one.facts, one.tokens, language),
+                student_acoustic_prompt(
+                    self.meta.act_mode, one.facts, one.tokens, language, weighed=self.meta.plans
+                ),
+                plan_of(heard, one.tokens, language, style) if self.meta.plans else "",
             )
-            for one in speech
+            for one, heard in zip(speech, told, strict=True)
         ]
         found = iter(
             self._generator.generate(inputs, language=language, options=options) if inputs else []
         )
+        given = zip(told, inputs, strict=True)
         for one in batch:
             if isinstance(one, AlignCapError):
                 yield one
@@ -454,11 +449,19 @@ class Captioner:
                 yield CaptionCandidates(one, ())
                 continue
             hypotheses = next(found)
+            heard, asked = next(given)
             yield (
-                CaptionCandidates(one, hypotheses)
+                CaptionCandidates(one, hypotheses, heard, asked.plan)
                 if hypotheses
                 else runtimes.empty_answer(self.meta.name)
             )
+
+
+def _told(meta: checkpoint.ModelMeta, speech: PreparedSpeech, language: str) -> str:
+    """What is heard and measured, for a model with plans, whatever of it is in its prompt."""
+    if not meta.plans:
+        return ""
+    return student_acoustic_prompt("heard", speech.facts, speech.tokens, language, weighed=True)
 
 
 def load(

@@ -119,6 +119,8 @@ class ModelMeta:
     limits: CaptionLimits = field(default_factory=CaptionLimits)
     act_mode: str = "none"
     """Where P_act comes from when captioning (decision 5)."""
+    plans: bool = False
+    """Whether a caption is written after a plan, and P_act says how certain an emotion is."""
     weights: str = "full"
     """"full", or "adapter": then `base` names the language model it belongs to."""
     base: str = ""

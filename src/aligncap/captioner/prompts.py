@@ -5,6 +5,7 @@ prompt and itself, with positions that continue from the prompt's end, so it is 
 followed the prompt alone. A response's last token predicts nothing and is not fed.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
@@ -14,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.captioner.vocabulary import Vocabulary
-from aligncap.clues import HeardEmotion, acoustic_prompt, audible_clues, signal_clues
+from aligncap.clues import (
+    acoustic_prompt,
+    audible_clues,
+    audible_intensity,
+    heard_clue,
+    heard_emotion,
+    signal_clues,
+)
+from aligncap.data.grammar import split_plan
+from aligncap.data.plans import meaning_of_prompt, plan_for
 from aligncap.errors import DataError, RecipeError, UnknownNameError
 from aligncap.values import Facts, SpeechTokens
 
@@ -42,12 +52,12 @@ def student_acoustic_prompt(
     facts: Facts,
     tokens: SpeechTokens,
     language: str,
-    heard: HeardEmotion | None = None,
+    *,
+    weighed: bool = False,
 ) -> str:
     """P_act of speech in a language; "" where there is no clue, or for the source "none".
 
-    `heard` is the emotion with its certainty; without it the readout's likeliest is stated
-    outright, as models without caption plans expect.
+    A `weighed` one says how certain the heard emotion is, as models with caption plans expect.
     """
     if source not in ACOUSTIC_PROMPT_SOURCES:
         raise UnknownNameError("act mode", source, ACOUSTIC_PROMPT_SOURCES)
@@ -55,7 +65,19 @@ def student_acoustic_prompt(
         return ""
     if source == "measured":
         return acoustic_prompt(signal_clues(tokens.readout, facts), language)
-    return acoustic_prompt(audible_clues(tokens.readout, facts, heard, language), language)
+    emotions = tokens.readout.get("emotion", {})
+    heard = None
+    if weighed and emotions:
+        intensity = audible_intensity(tokens.readout)
+        heard = heard_clue(heard_emotion(emotions), language, intensity)
+    return acoustic_prompt(audible_clues(tokens.readout, facts, heard), language)
+
+
+def plan_of(prompt: str, tokens: SpeechTokens, language: str, style: str = "full") -> str:
+    """The plan of speech after a P_act: by a hash of its tokens one of those that fit what the
+    P_act says; the same each time."""
+    number = zlib.crc32(np.ascontiguousarray(tokens.codes).tobytes())
+    return str(plan_for(meaning_of_prompt(prompt, language), style, language, number))
 
 
 @dataclass(frozen=True)
@@ -90,11 +112,14 @@ class PromptBuilder:
         self.vocabulary = vocabulary
         self.template = template or PromptTemplate()
 
-    def student(self, speech: SpeechTokens, *, language: str, act: str = "") -> tuple[int, ...]:
-        """bos P_act? <speech> speech </speech> P_instruct."""
+    def student(
+        self, speech: SpeechTokens, *, language: str, act: str = "", plan: str = ""
+    ) -> tuple[int, ...]:
+        """bos P_act? <speech> speech </speech> P_instruct plan?."""
         ids = self.vocabulary
         marked = (ids.speech_open_id, *ids.speech_ids(speech), ids.speech_close_id)
-        return (ids.bos_id, *self._text(act), *marked, *self._instruction(language))
+        planned = self._plan(plan)
+        return (ids.bos_id, *self._text(act), *marked, *self._instruction(language), *planned)
 
     def teacher(
         self, parts: TeacherPromptParts, *, language: str, teacher_prompt: str
@@ -118,8 +143,15 @@ class PromptBuilder:
         return (*ids, *self._instruction(language))
 
     def response(self, caption: str) -> list[int]:
-        """The ids of a caption and eos: what teacher and student predict."""
-        return [*self.vocabulary.encode_text(caption), self.vocabulary.eos_id]
+        """The ids of a caption and eos: what teacher and student predict.
+
+        A plan before it ("f17 3|She …") is of ids of its own, those that `student` ends with.
+        """
+        plan, text = split_plan(caption)
+        return [*self._plan(plan), *self.vocabulary.encode_text(text), self.vocabulary.eos_id]
+
+    def _plan(self, plan: str) -> list[int]:
+        return self.vocabulary.encode_text(f"{plan}|") if plan else []
 
     def _text(self, text: str) -> list[int]:
         return self.vocabulary.encode_text(text + self.template.separator) if text else []

@@ -17,7 +17,7 @@ from aligncap.clues import (
     levels,
     shown_gender,
 )
-from aligncap.clues.evidence import Readout, certainty_of
+from aligncap.clues.emotion import Readout, certainty_of
 from aligncap.clues.vocabulary import meanings
 from aligncap.values import EMOTIONS, Caption, Clue
 

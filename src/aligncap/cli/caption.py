@@ -52,6 +52,8 @@ from aligncap.storage import atomic_file, canonical_json, hash_of, printable
 if TYPE_CHECKING:
     from aligncap.values import Caption, Waveform
 
+Style = Literal["full", "short", "tts"]
+
 Paths = Annotated[
     list[str],
     typer.Argument(
@@ -71,6 +73,10 @@ CaptionFormat = Annotated[
     typer.Option(help="How captions are written; text, or what OUTPUT's suffix says."),
 ]
 Candidates = Annotated[int, typer.Option(min=1, max=64, help="How many captions of each file.")]
+CaptionStyle = Annotated[
+    Style,
+    typer.Option(help="One sentence or two, a phrase, or a description as synthesisers take it."),
+]
 ShowEvidence = Annotated[
     bool,
     typer.Option("--evidence", help="Show each clue beside the measurement that bears on it."),
@@ -112,6 +118,7 @@ def caption(
     language: CaptionLanguage = "en",
     format: CaptionFormat = None,  # noqa: A002
     candidates: Candidates = 1,
+    style: CaptionStyle = "full",
     evidence: ShowEvidence = False,
     baseline: Baselines = None,
     per: Per = None,
@@ -146,10 +153,8 @@ def caption(
         console.check_output(output, [*paths, *heard], overwrite=resume or overwrite)
     else:
         console.check_output(output, paths)
-    if baseline and per:
-        raise RecipeError("--baseline is of one speaker, --per of each; give one of them")
     captioner = _load(console, model, endpoint, served, tokenizer_weights)
-    asked: dict[str, Any] = {"language": language, "candidates": candidates}
+    asked = _asked(captioner, language=language, candidates=candidates, style=style)
     recordings, relative = with_baselines(recordings, captioner, console, files=baseline, per=per)
     signature = ""
     if output is not None and form != "text":
@@ -192,6 +197,8 @@ def with_baselines(
 ) -> tuple[Iterable[Recording], dict[str, str]]:
     """The recordings, each with the baseline that it is relative to, and what a signature says of
     that. `files` are those of one speaker; `per` is how the speakers of the recordings are told."""
+    if files and per:
+        raise RecipeError("--baseline is of one speaker, --per of each; give one of them")
     if files:
         found = [one.audio for one in find_recordings(files, console)]
         usual = replace(captioner.baseline(found), source=", ".join(files))
@@ -226,6 +233,14 @@ def _speaker_of(recording: Recording, per: str) -> str | None:
         return str(recording.audio.parent) if isinstance(recording.audio, Path) else None
     speaker = recording.columns.get("speaker")
     return None if speaker in (None, "") else str(speaker)
+
+
+def _asked(captioner: Any, *, style: str, **options: Any) -> dict[str, Any]:
+    """What is asked of a captioner that writes this style; RecipeError where it does not."""
+    if style == "full":
+        return options  # outputs of earlier versions, which can be gone on with, do not name it
+    captioner.check_style(style)
+    return {**options, "style": style}
 
 
 def _signature(captioner: Any, asked: Mapping[str, object], served: str | None) -> str:

@@ -2,13 +2,21 @@
 the acoustic prompt, a caption's emotion, and the evidence for each clue in the measured facts.
 """
 
-from aligncap.clues.evidence import (
+from aligncap.clues.emotion import (
     HeardEmotion,
+    arousal_valence,
+    audible_intensity,
+    emotion_of,
+    emotions_of,
+    heard_clue,
+    heard_emotion,
+    heard_in_prompt,
+    is_hedged,
+)
+from aligncap.clues.evidence import (
     Levels,
     audible_clues,
     audible_gender,
-    heard_clue,
-    heard_emotion,
     heard_facts,
     judge,
     levels,
@@ -18,10 +26,7 @@ from aligncap.clues.evidence import (
 )
 from aligncap.clues.grammar import (
     acoustic_prompt,
-    arousal_valence,
     detect_language,
-    emotion_of,
-    emotions_of,
     find_clues,
 )
 from aligncap.clues.vocabulary import clue_of, opposites
@@ -33,6 +38,7 @@ __all__ = [
     "arousal_valence",
     "audible_clues",
     "audible_gender",
+    "audible_intensity",
     "clue_of",
     "detect_language",
     "emotion_of",
@@ -41,6 +47,8 @@ __all__ = [
     "heard_clue",
     "heard_emotion",
     "heard_facts",
+    "heard_in_prompt",
+    "is_hedged",
     "judge",
     "levels",
     "measured_clues",

@@ -17,6 +17,7 @@ from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
 
+from aligncap.clues.emotion import Readout, heard_emotion
 from aligncap.clues.grammar import find_clues
 from aligncap.clues.scales import (
     FORMER,
@@ -39,7 +40,6 @@ from aligncap.clues.scales import (
     relative,
 )
 from aligncap.clues.vocabulary import clue_of, opposites, read_table
-from aligncap.errors import DataError
 from aligncap.prosody.heard import is_taught_pace
 from aligncap.prosody.measurement import NUCLEI_CONFIDENCE
 from aligncap.storage import canonical_json, hash_of
@@ -227,9 +227,6 @@ SURE = 0.95
 _LEAST_DOUBT = 0.01
 """Bounds the probability of each source."""
 
-Readout = Mapping[str, Mapping[str, float]]
-"""What the heads read: {"emotion": {"sad": 0.9, …}, "gender": {"female": 0.99, …}}."""
-
 
 def audible_gender(readout: Readout, facts: Facts) -> str | None:
     """The gender that heads and measured voice together are sure of, or None.
@@ -269,72 +266,6 @@ def shown_gender(facts: Facts) -> str | None:
     return next(found, None)
 
 
-CERTAINTIES = ("sure", "likely", "unsure")
-"""How certain an emotion is, by its probability."""
-
-SURE_FROM, LIKELY_FROM = 0.60, 0.40
-"""Probability from which on an emotion is stated outright, and from which on as likely."""
-
-MIXED_WITHIN, MIXED_FROM = 0.12, 0.25
-"""An emotion is heard beside the likeliest one where it is at most so much less probable, and at
-least so probable itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeardEmotion:
-    """What the probabilities of the emotions amount to."""
-
-    first: str
-    """The likeliest: the record's emotion, and the one that a caption names (first)."""
-    second: str | None = None
-    """Another that is heard almost as well; None where one stands out."""
-    certainty: str = "sure"
-    """One of CERTAINTIES."""
-
-    def __post_init__(self) -> None:
-        if not {self.first, self.second or self.first} <= set(EMOTIONS):
-            raise DataError(f"emotion {self.first!r}, {self.second!r}: see values.EMOTIONS")
-        if self.certainty not in CERTAINTIES:
-            raise DataError(f"certainty {self.certainty!r}: must be one of {CERTAINTIES}")
-
-
-def heard_emotion(probabilities: Mapping[str, float]) -> HeardEmotion:
-    """The likeliest emotion, how certain it is, and a second where two are about as likely."""
-    if not probabilities:
-        raise DataError("no emotion has a probability; give at least one")
-    first, *others = sorted(probabilities, key=lambda name: -probabilities[name])
-    chance = probabilities[first]
-    second = others[0] if others and probabilities[others[0]] >= MIXED_FROM else None
-    if second is not None and chance - probabilities[second] > MIXED_WITHIN + 1e-9:
-        second = None
-    return HeardEmotion(first, second, certainty_of(chance))
-
-
-def certainty_of(probability: float) -> str:
-    """How certain something of this probability is: one of CERTAINTIES."""
-    if probability >= SURE_FROM:
-        return "sure"
-    return "likely" if probability >= LIKELY_FROM else "unsure"
-
-
-_HEARD_AS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "en": {"sure": "{}", "likely": "probably {}", "unsure": "perhaps {}", "mixed": "{} or {}"},
-        "zh": {"sure": "{}", "likely": "多半{}", "unsure": "可能{}", "mixed": "{}或{}"},
-    }
-)
-
-
-def heard_clue(heard: HeardEmotion, language: str = "en") -> Clue:
-    """The clue of a heard emotion for P_act, its certainty in its word: "probably sad"."""
-    clue = clue_of("emotion", heard.first, language=language)
-    words = [clue.word]
-    if heard.second is not None:
-        words.append(clue_of("emotion", heard.second, language=language).word)
-    pattern = _HEARD_AS[language]["mixed" if heard.second else heard.certainty]
-    return replace(clue, word=pattern.format(*words))
-
-
 def signal_clues(readout: Readout, facts: Facts) -> tuple[Clue, ...]:
     """What P_act says of the signal: to models with an encoder of the first kind, whose head counts
     syllable nuclei, by the steps that they were taught."""
@@ -342,20 +273,18 @@ def signal_clues(readout: Readout, facts: Facts) -> tuple[Clue, ...]:
     return former_clues(facts) if of_the_first_kind else measured_clues(facts)
 
 
-def audible_clues(
-    readout: Readout, facts: Facts, heard: HeardEmotion | None = None, language: str = "en"
-) -> tuple[Clue, ...]:
+def audible_clues(readout: Readout, facts: Facts, emotion: Clue | None = None) -> tuple[Clue, ...]:
     """The emotion and a gender that can be told, then what the signal supports.
 
-    The emotion is said as it is `heard`; without that, the readout's likeliest is stated outright.
+    Without an `emotion` in its own words (`heard_clue`) the readout's likeliest is stated outright.
     The order is that of a caption's gold clues.
     """
     clues = []
     emotions = readout.get("emotion", {})
-    if heard is None and emotions:
-        heard = HeardEmotion(heard_emotion(emotions).first)
-    if heard is not None:
-        clues.append(heard_clue(heard, language))
+    if emotion is None and emotions:
+        emotion = clue_of("emotion", heard_emotion(emotions).first)
+    if emotion is not None:
+        clues.append(emotion)
     gender = audible_gender(readout, facts)
     if gender is not None:
         clues.append(clue_of("gender", gender))

@@ -5,7 +5,7 @@ see `vocabulary`): English by tokens, lemmas and phrases, Chinese by the better 
 segmentations. Chunk patterns over the kinds tie adjectives to their heads ("a low, rich voice",
 "his pitch and volume are low", "低沉的声音", "语速有些快"), as NLTK's RegexpParser does over tags,
 and what precedes a clue negates or strengthens it. `acoustic_prompt` writes the clues as P_act;
-`emotion_of` and `arousal_valence` map them to a category and to the circumplex.
+`clues.emotion` maps them to a category and to the circumplex.
 """
 
 import re
@@ -43,6 +43,10 @@ EN_SHARED_PREDICATE = re.compile(
 EN_PREDICATE = re.compile(
     f"(?P<heads>{EN_HEADS})o?[NDdfbi]*(?P<adjectives>[ACa](?:{JOIN}?b?[ND]*[ACa])*)(?![fd]*H)"
 )
+# "Her voice, low and rich, …"; but "of normal pace, rising and loud" is a list of clues.
+EN_APPOSITION = re.compile(
+    f"(?<![Aai])(?P<heads>{EN_HEADS}),[ND]*(?P<adjectives>[AC](?:{JOIN}?[ND]*[AC])*)(?=[,;]|$)"
+)
 # Chinese: the predicate comes first, for it needs no copula ("语速快"), then "低沉的声音".
 ZH_HEADS = "H(?:[if]*H)*"
 ZH_PREDICATE = re.compile(
@@ -53,7 +57,7 @@ ZH_ATTRIBUTE = re.compile(
     f"(?P<adjectives>[AC]{MORE})(?:i[fd]*)?(?P<heads>{ZH_HEADS}(?:&{ZH_HEADS})*)"
 )
 PATTERNS = {
-    "en": (EN_ATTRIBUTE, EN_INVERSE, EN_SHARED_PREDICATE, EN_PREDICATE),
+    "en": (EN_ATTRIBUTE, EN_INVERSE, EN_SHARED_PREDICATE, EN_PREDICATE, EN_APPOSITION),
     "zh": (ZH_PREDICATE, ZH_ATTRIBUTE),
 }
 HEAD_GROUP = re.compile("H(?:[ifd]*H)*")
@@ -560,60 +564,3 @@ def _prompt_word(clue: Clue, language: str) -> str:
     if meaning is None:
         return clue.word
     return meaning.zh if language == "zh" else meaning.en
-
-
-EMOTION_WEIGHT = 2.0
-"""An emotion counts twice as much as a tone, a pace or a volume: it names the state itself."""
-
-
-def emotions_of(text_or_clues: str | Iterable[Clue]) -> tuple[str, ...]:
-    """Every emotion category that is named and not denied, the dominant first.
-
-    Dominant is the strongest by degree, then the first; "neutral" comes last, since "calm" beside
-    an emotion says how it is borne. Of emotions that are weighed against each other ("between calm
-    and sad") the first is dominant.
-    """
-    strength: dict[str, float] = {}
-    second: set[str] = set()
-    for clue in _clues(text_or_clues):
-        if clue.trait == "emotion" and not clue.negated:
-            if clue.alternative and clue.meaning not in strength:
-                second.add(clue.meaning)
-            strength[clue.meaning] = max(strength.get(clue.meaning, 0.0), clue.degree)
-
-    def rank(name: str) -> tuple[bool, bool, float]:
-        return name in second, name == "neutral", -strength[name]
-
-    return tuple(sorted(strength, key=rank))
-
-
-def emotion_of(text_or_clues: str | Iterable[Clue]) -> str | None:
-    """The dominant emotion category (one of values.EMOTIONS), or None where none is named."""
-    found = emotions_of(text_or_clues)
-    return found[0] if found else None
-
-
-def arousal_valence(clues: str | Iterable[Clue]) -> tuple[float | None, float | None]:
-    """Arousal and valence, each in [-1, 1], or None where no clue bears on it.
-
-    The mean of the prototypes in `data/meanings.toml`, weighted by degree; a denied clue does not
-    count.
-    """
-    held = [clue for clue in _clues(clues) if not clue.negated]
-    return _mean(held, "arousal"), _mean(held, "valence")
-
-
-def _mean(clues: Iterable[Clue], axis: str) -> float | None:
-    total = weights = 0.0
-    for clue in clues:
-        found = meanings().get((clue.trait, clue.meaning))
-        place = getattr(found, axis) if found else None
-        if place is not None:
-            weight = clue.degree * (EMOTION_WEIGHT if clue.trait == "emotion" else 1.0)
-            total += weight * place
-            weights += weight
-    return max(-1.0, min(1.0, total / weights)) if weights else None
-
-
-def _clues(text_or_clues: str | Iterable[Clue]) -> Iterable[Clue]:
-    return find_clues(text_or_clues) if isinstance(text_or_clues, str) else text_or_clues

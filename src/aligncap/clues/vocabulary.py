@@ -243,7 +243,8 @@ def _read_clues(traits: Mapping[str, Any], words: dict[str, Word], language: str
                 for text in texts:
                     word = _entry(words, text, language)
                     word.kind = word.kind if word.kind in "ANH" else "C"
-                    word.senses.append(sense)
+                    if sense not in word.senses:  # listed with a hyphen and without
+                        word.senses.append(sense)
 
 
 def _add_verbs(words: dict[str, Word]) -> None:

@@ -1,183 +1,54 @@
-"""From a meaning to a caption: what to say, where to say it, and whether it reads well.
-
-Captions and clues written from what a corpus says of a clip.
-"""
+"""Captions and clues written from what a corpus says of a clip, and what was measured in it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
 from random import Random
 
-from aligncap.clues import Levels, clue_of, detect_language, find_clues, levels, measured_clues
-from aligncap.data.grammar import (
-    ASPECTS,
-    CONFLICTS,
-    Grammar,
-    Item,
-    Meaning,
-    Said,
-    Style,
-    Template,
-    open_grammar,
-    parse,
+from aligncap.clues import (
+    HeardEmotion,
+    Levels,
+    clue_of,
+    detect_language,
+    find_clues,
+    levels,
+    measured_clues,
 )
+from aligncap.data.grammar import ASPECTS, Meaning
 from aligncap.data.manifest import Utterance
+from aligncap.data.plans import plan_for, sentence_of
 from aligncap.errors import DataError
 from aligncap.values import Clue, Facts
 
 TRIES = 200
-"""Sentences drawn for one caption before giving up; about two in three are good enough."""
+"""Plans tried for one caption that differs from those before it."""
 
-STRENGTH = {"strong": 0.75, None: 0.15, "normal": 0.0}
-"""Intensity of the emotion → how often its word is a strong one."""
+FULL: Mapping[str, float] = {"full": 1.0}
 
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """A caption and what of its meaning it says."""
-
-    text: str
-    gender: str | None
-    levels: Mapping[str, str]
+TRAINED_STYLES: Mapping[str, float] = {"full": 0.7, "short": 0.12, "tts": 0.18}
+"""How often a planned caption of a training row is of each style."""
 
 
-def draw_sentence(meaning: Meaning, language: str, rng: Random) -> Sentence:
-    """One sentence ("en", "zh") that says the emotion, and most of the rest, of a meaning."""
-    grammar = open_grammar(language)
-    for _ in range(TRIES):
-        sentence = _sentence(grammar, meaning, rng)
-        if sentence is not None and grammar.reads_well(sentence.text):
-            return sentence
-    raise DataError(f"{meaning}: no caption in {language} after {TRIES} tries; say fewer levels")
+def draw_captions(
+    meaning: Meaning,
+    language: str,
+    count: int,
+    rng: Random,
+    *,
+    styles: Mapping[str, float] = FULL,
+    planned: bool = False,
+) -> list[str]:
+    """`count` different captions of one meaning, each ending with its only full stop.
 
-
-def draw_captions(meaning: Meaning, language: str, count: int, rng: Random) -> list[str]:
-    """`count` different sentences for one meaning, each ending with its only full stop."""
-    captions: dict[str, None] = {}
+    `styles` are drawn by weight; `planned` captions begin with their plan: "f17 3|She …".
+    """
+    captions: dict[str, str] = {}
     for _ in range(20 * count + TRIES):
         if len(captions) >= count:
-            return list(captions)
-        captions[draw_sentence(meaning, language, rng).text] = None
+            return list(captions.values())
+        (style,) = rng.choices(list(styles), list(styles.values()))
+        plan = plan_for(meaning, style, language, rng.randrange(2**31))
+        text = sentence_of(meaning, plan, language).text
+        captions.setdefault(text, f"{plan}|{text}" if planned else text)
     raise DataError(f"{meaning}: only {len(captions)} captions in {language}, not {count}")
-
-
-def _sentence(grammar: Grammar, meaning: Meaning, rng: Random) -> Sentence | None:
-    style = _weighted(grammar.styles, rng)
-    placed = _placed(grammar, style, _stated(grammar, meaning, rng), rng)
-    frames = _frames_for(grammar, style, frozenset(placed))
-    if not frames:
-        return None
-    gender = meaning.gender if rng.random() < grammar.gender_stated else None
-    phrases = {role: [phrase for _, phrase in pairs] for role, pairs in placed.items()}
-    speaker = _Speaker(grammar, meaning, gender, phrases, rng)
-    text = grammar.finish(speaker.write(frames[int(rng.random() * len(frames))]))
-    return Sentence(text, gender, dict(item for pairs in placed.values() for item, _ in pairs))
-
-
-def _weighted(styles: tuple[Style, ...], rng: Random) -> Style:
-    place = rng.random() * sum(style.weight for style in styles)
-    for style in styles:
-        place -= style.weight
-        if place < 0:
-            return style
-    return styles[-1]
-
-
-def _stated(grammar: Grammar, meaning: Meaning, rng: Random) -> list[Item]:
-    items = []
-    for aspect, level in meaning.levels.items():
-        often = grammar.normal_stated if level == "normal" else 1.0
-        if rng.random() < often * grammar.aspect_stated[aspect]:
-            items.append((aspect, level))
-    rng.shuffle(items)
-    agreeing: list[Item] = []
-    for item in items:
-        if not any(frozenset((item, other)) in CONFLICTS for other in agreeing):
-            agreeing.append(item)
-    return agreeing[: grammar.most_levels]
-
-
-def _placed(
-    grammar: Grammar, style: Style, stated: list[Item], rng: Random
-) -> dict[str, list[tuple[Item, str]]]:
-    """Role → what is said in it, as much as the style has room for; the rest goes unsaid."""
-    placed: dict[str, list[tuple[Item, str]]] = {}
-    for item in stated:
-        offers = grammar.phrases[item]
-        roles = [role for role in offers if len(placed.get(role, ())) < style.capacity.get(role, 0)]
-        if roles:
-            role = roles[int(rng.random() * len(roles))]
-            phrase = offers[role][int(rng.random() * len(offers[role]))]
-            placed.setdefault(role, []).append((item, phrase))
-    return placed
-
-
-@cache
-def _frames_for(grammar: Grammar, style: Style, roles: frozenset[str]) -> tuple[Template, ...]:
-    """The frames of a style that have a place for each of the roles and need no other."""
-    slot_role = grammar.role_of
-    found = []
-    for frame in style.frames:
-        needs = {slot_role[slot] for slot in frame.needs if slot in slot_role}
-        holds = {slot_role[slot] for slot in frame.holds if slot in slot_role}
-        if needs <= roles <= holds:
-            found.append(frame)
-    return tuple(found)
-
-
-@cache
-def _said(grammar: Grammar, roles: frozenset[str]) -> Said:
-    filled = (slot for slot, role in grammar.role_of.items() if role in roles)
-    return Said(frozenset(grammar.role_of), frozenset(filled))
-
-
-class _Speaker:
-    """Fills the slots of one sentence."""
-
-    def __init__(
-        self,
-        grammar: Grammar,
-        meaning: Meaning,
-        gender: str | None,
-        phrases: Mapping[str, list[str]],
-        rng: Random,
-    ) -> None:
-        self.grammar, self.gender, self.phrases, self.rng = grammar, gender, phrases, rng
-        self.said = _said(grammar, frozenset(phrases))
-        kind = "calm" if meaning.calm else meaning.emotion
-        self.emotion = grammar.emotions[kind]
-        self.strength = STRENGTH[meaning.intensity]
-
-    def write(self, template: Template) -> str:
-        return template.render(self.pick, self.said, self.rng.random)
-
-    def pick(self, name: str) -> str:
-        """The text of a slot."""
-        grammar, rng = self.grammar, self.rng
-        if name in grammar.role_of:
-            phrases = [self.write(parse(p)) for p in self.phrases[grammar.role_of[name]]]
-            return grammar.join[name](phrases, rng)
-        if name in self.emotion:
-            return self.emotion_word(name)
-        inflected = grammar.inflected(name, self.gender)
-        if inflected is not None:
-            return inflected
-        people = grammar.people[self.gender]
-        options = people[name] if name in people else grammar.words[name]
-        return self.write(parse(options[int(rng.random() * len(options))]))
-
-    def emotion_word(self, kind: str) -> str:
-        """A word for the emotion, as strong as it was felt."""
-        rng, grammar = self.rng, self.grammar
-        options, template = self.emotion[kind], grammar.plain.get(kind, "WORD")
-        if rng.random() < self.strength:
-            strong = self.emotion.get(f"{kind}+")
-            if strong is None or rng.random() < 0.35:
-                template = grammar.emphasised.get(kind, template)
-            else:
-                options, template = strong, "WORD"
-        word = options[int(rng.random() * len(options))]
-        return self.write(parse(template.replace("WORD", word)))
 
 
 def write_captions(
@@ -187,50 +58,71 @@ def write_captions(
     language: str,
     count: int,
     seed: int,
+    heard: HeardEmotion | None = None,
+    intensity: str | None = None,
+    planned: bool = False,
 ) -> list[str]:
     """At most `count` different captions of an utterance, each of one sentence.
 
     What people have written in this language is used as it is. Otherwise `count` sentences are
     drawn from the paraphrase grammar by the emotion and the gender of the corpus and by what the
-    facts clearly show; the same seed draws the same ones. An utterance that has neither a
-    caption in this language nor an emotion has none.
+    facts clearly show; the same seed draws the same ones. `heard` says how certain the emotion is
+    to be; `planned` ones are of all styles and begin with their plans. An utterance that has
+    neither a caption in this language nor an emotion has none.
     """
     written = [text for text in utterance.captions if detect_language(text) == language]
     if written:
         return list(dict.fromkeys(written))[:count]
-    meaning = meaning_of(utterance, facts)
+    meaning = meaning_of(utterance, facts, heard, intensity)
     if meaning is None:
         return []
     rng = Random(f"{seed}/{language}/{utterance.corpus}/{utterance.id}")
-    return draw_captions(meaning, language, count, rng)
+    styles = TRAINED_STYLES if planned else FULL
+    return draw_captions(meaning, language, count, rng, styles=styles, planned=planned)
 
 
-def meaning_of(utterance: Utterance, facts: Facts | Levels | None) -> Meaning | None:
+def meaning_of(
+    utterance: Utterance,
+    facts: Facts | Levels | None,
+    heard: HeardEmotion | None = None,
+    intensity: str | None = None,
+) -> Meaning | None:
     """What can be said of an utterance; None where its emotion is not known.
 
-    The gender of the corpus goes before a measured one.
+    The gender of the corpus goes before a measured one, and its intensity before the given one;
+    what is `heard` goes before the label.
     """
     if utterance.emotion is None:
         return None
     shown = levels(facts) if isinstance(facts, Facts) else facts
+    heard = heard or HeardEmotion(utterance.emotion)
     return Meaning(
-        emotion=utterance.emotion,
-        intensity=utterance.intensity,
+        emotion=heard.first,
+        intensity=utterance.intensity or intensity,
         gender=utterance.gender or (shown.gender if shown else None),
         levels=dict(_shown_levels(shown)) if shown else {},
-        calm=utterance.label == "calm",
+        calm=utterance.label == "calm" and heard.first == utterance.emotion,
+        certainty=heard.certainty,
+        second=heard.second,
     )
 
 
-def gold_clues(utterance: Utterance, facts: Facts | None = None) -> tuple[Clue, ...]:
+def gold_clues(
+    utterance: Utterance,
+    facts: Facts | None = None,
+    emotion: Clue | None = None,
+) -> tuple[Clue, ...]:
     """The clues of an utterance, for the teacher's acoustic prompt P_act (§3.1, Eq. 1).
 
     First what the corpus says: the emotion and the gender, or the clues of captions that people
     wrote. Then what the signal supports, where that does not bear on a trait spoken of already.
+    `emotion` is said in place of the label's, with its certainty.
     """
     told = list(_told(utterance))
     settled = {clue.trait for clue in told}
     shown = measured_clues(facts) if facts else ()
+    if emotion is not None and utterance.emotion is not None:
+        told = [emotion if clue.trait == "emotion" else clue for clue in told]
     return (*told, *(clue for clue in shown if clue.trait not in settled))
 
 
@@ -249,8 +141,14 @@ def _told(utterance: Utterance) -> Iterator[Clue]:
 def _shown_levels(shown: Levels) -> Iterator[tuple[str, str]]:
     for aspect, known in ASPECTS.items():
         level = getattr(shown, aspect, None)
-        if level in known and level != "normal":  # which listeners do not remark on
+        # "Steady, growing louder" would be heard as a contradiction: the slope says more.
+        moved = level in ("steady", "flat") and getattr(shown, _MOVEMENTS.get(aspect, ""), None)
+        # What is only normal listeners do not remark on.
+        if level in known and level != "normal" and not moved:
             yield aspect, level
+
+
+_MOVEMENTS = {"loudness_range": "loudness_movement", "pitch_range": "pitch_movement"}
 
 
 _WHO = {"female": ("woman", "She"), "male": ("man", "He")}

@@ -1,24 +1,26 @@
-"""What the paraphrase grammar is made of: meanings, templates, and a language's grammar.
+"""The paraphrase grammar: from a meaning and a plan to a caption, always the same one.
 
-A template is text with `{slots}`, `[optional parts]` and `(this|that)` choices. A slot is either
-*content* (an aspect of the voice, which must be said exactly once) or a word to pick. An optional
-part is written when the content in it is to be said; one that holds no content is written half of
-the time.
+A plan is a style (`full`, `short`, `tts`), the number of a sentence frame, and the number of a
+wording that chooses among synonyms. `plans_for` lists the plans that a meaning allows: a frame
+needs what it has places for. So one of thousands of sentences can be asked for by name, by a
+language model too, which writes what it hears in the plan that stands at the end of its prompt.
 
-English and Chinese: their word tables, how parts are joined, what a sentence must not do.
+A frame is a template: text with `{slots}`, `[optional parts]` and `(this|that)` choices. A slot is
+*content* (what is measured of the voice), the emotion, or a word to pick. An optional part is
+written when the content in it is said.
 """
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from random import Random
 from types import MappingProxyType
+from typing import Any
 
 from aligncap.errors import DataError, UnknownNameError
-from aligncap.values import EMOTIONS
+from aligncap.values import EMOTIONS, LANGUAGES
 
 ASPECTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -54,23 +56,13 @@ TRAIT_OF: Mapping[str, str] = MappingProxyType(
         "texture": "voice quality",
     }
 )
-"""The clue trait that an aspect belongs to (`values.TRAITS`)."""
+"""The clue trait that an aspect belongs to (`values.TRAITS`); a sentence speaks of each once."""
 
-STATED: Mapping[str, float] = MappingProxyType(
-    {aspect: 0.85 if aspect in ("pitch", "loudness", "pace") else 0.45 for aspect in ASPECTS}
-)
-"""How often an aspect is spoken of where its level is known: people name three far more often."""
+PRIMARY = ("pitch", "loudness", "pace")
+"""What people name far more often than the rest."""
 
-CONFLICTS: frozenset[frozenset[tuple[str, str]]] = frozenset(
-    frozenset(pair)
-    for pair in (
-        (("loudness_range", "steady"), ("loudness_movement", "swelling")),
-        (("loudness_range", "steady"), ("loudness_movement", "fading")),
-        (("pitch_range", "flat"), ("pitch_movement", "rising")),
-        (("pitch_range", "flat"), ("pitch_movement", "falling")),
-    )
-)
-"""What may both be measured but would contradict each other in one sentence."""
+CERTAINTIES = ("sure", "likely", "unsure")
+INTENSITIES = ("weak", "normal", "strong")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +72,103 @@ class Meaning:
     emotion: str
     """A category of `values.EMOTIONS`."""
     intensity: str | None = None
-    """"normal", "strong", or None where the corpus does not say."""
+    """"weak", "normal", "strong", or None where it is not known."""
     gender: str | None = None
     levels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Aspect → level; an aspect that is absent is not spoken of."""
     calm: bool = False
     """Neutral in the way of a calm person rather than of a reader."""
+    certainty: str = "sure"
+    """"sure", "likely" or "unsure": the last two are hedged."""
+    second: str | None = None
+    """Another emotion that it may be as well; then both are named, this one second."""
 
     def __post_init__(self) -> None:
-        if self.emotion not in EMOTIONS:
-            raise DataError(f"emotion {self.emotion!r}: must be one of {', '.join(EMOTIONS)}")
+        for emotion in (self.emotion, self.second or self.emotion):
+            if emotion not in EMOTIONS:
+                raise DataError(f"emotion {emotion!r}: must be one of {', '.join(EMOTIONS)}")
+        if self.second == self.emotion:
+            raise DataError(f"emotion {self.emotion!r}: the second must be another one")
         if self.gender not in (None, "female", "male"):
             raise DataError(f"gender {self.gender!r}: must be female, male or None")
-        if self.intensity not in (None, "normal", "strong"):
-            raise DataError(f"intensity {self.intensity!r}: must be normal, strong or None")
+        if self.intensity not in (None, *INTENSITIES):
+            raise DataError(
+                f"intensity {self.intensity!r}: must be {', '.join(INTENSITIES)} or None"
+            )
+        if self.certainty not in CERTAINTIES:
+            raise DataError(
+                f"certainty {self.certainty!r}: must be one of {', '.join(CERTAINTIES)}"
+            )
         for aspect, level in self.levels.items():
             if level not in ASPECTS.get(aspect, ()):
                 known = ", ".join(ASPECTS.get(aspect, ASPECTS))
                 raise DataError(f"{aspect} {level!r}: must be one of {known}")
 
+    @property
+    def hedge(self) -> str:
+        """How the emotion is put: one of CERTAINTIES, or "mixed"."""
+        return "mixed" if self.second else self.certainty
+
+
+STYLES: Mapping[str, str] = MappingProxyType({"full": "f", "short": "s", "tts": "t"})
+"""Styles of captions and their letters: sentences, a phrase, a description for a synthesiser."""
+
+WORDINGS = 16
+"""Wordings of each frame."""
+
+_PLAN = re.compile(r"([fst])(\d{1,3}) (\d{1,2})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Plan:
+    """How a meaning is to be said."""
+
+    style: str
+    """One of STYLES."""
+    frame: int
+    wording: int
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise UnknownNameError("style of captions", self.style, STYLES)
+        if self.frame < 0 or not 0 <= self.wording < WORDINGS:
+            raise DataError(f"plan {self}: frames count from 0, wordings from 0 to {WORDINGS - 1}")
+
+    @classmethod
+    def parse(cls, text: str) -> "Plan":
+        """The plan that `str` wrote; DataError for any other text."""
+        found = _PLAN.fullmatch(text)
+        if found is None:
+            raise DataError(f"plan {text!r}: is not written as 'f17 3'")
+        letter, frame, wording = found.groups()
+        style = next(name for name, own in STYLES.items() if own == letter)
+        return cls(style, int(frame), int(wording))
+
+    def __str__(self) -> str:
+        """ "f17 3": what stands before the bar of a planned caption."""
+        return f"{STYLES[self.style]}{self.frame} {self.wording}"
+
+
+def split_plan(text: str) -> tuple[str, str]:
+    """The plan and the caption of "f17 3|She sounds …"; "" for the plan where there is none."""
+    plan, bar, caption = text.partition("|")
+    return (plan, caption) if bar and _PLAN.fullmatch(plan) else ("", text)
+
+
+CONTENT = frozenset(
+    {
+        "voice",
+        "voice_is",
+        "manner",
+        "tail",
+        "clause",
+        "one_clause",
+        "first_clause",
+        "first_one",
+        "marks",
+    }
+)
+"""Slots for what is measured of the voice."""
 
 Pick = Callable[[str], str]
 """Slot name → the text to put there."""
@@ -121,7 +191,7 @@ class Optional:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of several parts, each as likely as the others."""
+    """One of several parts."""
 
     options: tuple["Parts", ...]
 
@@ -130,28 +200,19 @@ Part = str | Slot | Optional | Choice
 Parts = tuple[Part, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a sentence says: of the `content` slots those that are `filled`."""
-
-    content: frozenset[str]
-    filled: frozenset[str]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """A parsed template: `needs` are the slots it cannot do without, `holds` all of them."""
+    """A parsed template: `needs` are slots it cannot do without, `holds` all of them in order."""
 
     parts: Parts
     needs: frozenset[str]
-    holds: frozenset[str]
+    holds: tuple[str, ...]
 
-    def render(self, pick: Pick, said: Said, random: Callable[[], float]) -> str:
-        """The text, with slots from `pick` and choices from `random`, uniform in [0, 1)."""
-        if len(self.parts) == 1 and isinstance(self.parts[0], str):
-            return self.parts[0]
+    def render(self, pick: Pick, filled: Iterable[str], number: int) -> str:
+        """The text, with slots from `pick`, those optional parts whose content is `filled`, and of
+        each choice the option of that number, counted round."""
         written: list[str] = []
-        _write(self.parts, written, pick, said, random)
+        _write(self.parts, written, pick, frozenset(filled), number)
         return "".join(written)
 
 
@@ -161,8 +222,8 @@ def parse(source: str) -> Template:
     parts, end = _parse(source, 0, "")
     if end != len(source):
         raise ValueError(f"{source!r}: {source[end]!r} at {end} closes nothing")
-    needs, holds = _slots(parts, into_optional=False), _slots(parts, into_optional=True)
-    return Template(parts, frozenset(needs), frozenset(holds))
+    needs = frozenset(_slots(parts, into_optional=False))
+    return Template(parts, needs, tuple(_slots(parts, into_optional=True)))
 
 
 def _parse(source: str, at: int, stops: str) -> tuple[Parts, int]:
@@ -196,7 +257,7 @@ def _bracket(source: str, at: int) -> tuple[Part, int]:
             raise ValueError(f"{source!r}: the bracket at {at} is not closed")
     if close == ")":
         return Choice(tuple(options)), end + 1
-    return Optional(options[0], frozenset(_slots(options[0], into_optional=True))), end + 1
+    return Optional(options[0], frozenset(_slots(options[0], into_optional=False))), end + 1
 
 
 def _slots(parts: Parts, *, into_optional: bool) -> Iterator[str]:
@@ -212,7 +273,7 @@ def _slots(parts: Parts, *, into_optional: bool) -> Iterator[str]:
 
 
 def _write(
-    parts: Parts, written: list[str], pick: Pick, said: Said, random: Callable[[], float]
+    parts: Parts, written: list[str], pick: Pick, filled: frozenset[str], number: int
 ) -> None:
     for part in parts:
         if isinstance(part, str):
@@ -220,88 +281,76 @@ def _write(
         elif isinstance(part, Slot):
             written.append(pick(part.name))
         elif isinstance(part, Choice):
-            option = part.options[int(random() * len(part.options))]
-            _write(option, written, pick, said, random)
-        elif isinstance(part, Optional):
-            content = part.slots & said.content
-            if content <= said.filled if content else random() < 0.5:
-                _write(part.parts, written, pick, said, random)
+            option = part.options[number % len(part.options)]
+            _write(option, written, pick, filled, number)
+        elif part.slots & CONTENT and part.slots & CONTENT <= filled:
+            _write(part.parts, written, pick, filled, number)
 
 
 Item = tuple[str, str]
 """An aspect of the voice and its level."""
 
+Words = Mapping[str, tuple[str, ...]]
+"""Name of a slot, role or kind of word → templates to choose from."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Style:
-    """A way to distribute what is said over roles: role → how many phrases it takes."""
+class Frame:
+    """A sentence frame: what it is a template of, and the hedges it is made for."""
 
-    name: str
-    weight: float
-    capacity: Mapping[str, int]
-    frames: tuple[Template, ...]
+    template: Template
+    hedges: frozenset[str]
+    gendered: bool = False
+    """Whether it reads well only where the gender is known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grammar:
     """Everything a language has to offer."""
 
-    phrases: Mapping[Item, Mapping[str, tuple[str, ...]]]
-    styles: tuple[Style, ...]
-    join: Mapping[str, Callable[[list[str], Random], str]]
+    frames: Mapping[str, tuple[Frame, ...]]
+    """By style; a plan counts them from 0."""
+    phrases: Mapping[Item, Words]
+    """What can be said of a level, by role."""
+    emotions: Mapping[str, Words]
+    hedges: Mapping[str, Words]
+    """Emotion slot → hedge → templates."""
+    people: Mapping[str | None, Words]
+    words: Words
+    room: Mapping[str, tuple[str, int]]
+    """Content slot → the role whose phrases it holds, and how many of them."""
+    join: Mapping[str, Callable[[Sequence[str]], str]]
     """Content slot → how its phrases become one."""
-    role_of: Mapping[str, str]
-    """Content slot → the role whose phrases it holds."""
-    emotions: Mapping[str, Mapping[str, tuple[str, ...]]]
-    people: Mapping[str | None, Mapping[str, tuple[str, ...]]]
-    words: Mapping[str, tuple[str, ...]]
-    emphasised: Mapping[str, str]
-    """Kind of emotion word → template that makes it strong, with WORD in its place."""
-    plain: Mapping[str, str]
-    """Kind of emotion word → template where it is not strong."""
     inflected: Callable[[str, str | None], str | None]
     """Slots such as "she speak", for a gender; None for a slot it does not know."""
     finish: Callable[[str], str]
     reads_well: Callable[[str], bool]
-    gender_stated: float
-    """How often a known gender is said."""
-    aspect_stated: Mapping[str, float]
-    """Aspect → how often it is said where it is known."""
-    normal_stated: float
-    """How often, of these times, a level is said that is only normal."""
-    most_levels: int
-    """How many levels one sentence says at most."""
 
 
-def styles_of(
-    table: Iterable[tuple[str, float, Mapping[str, int]]], frames: Mapping[str, Iterable[str]]
-) -> tuple[Style, ...]:
-    """Styles from rows of name, weight and capacity, with the frames written for each name."""
-    return tuple(
-        Style(name, weight, capacity, tuple(parse(frame) for frame in frames[name]))
-        for name, weight, capacity in table
-    )
+FOR_HEDGE = re.compile(r"<([a-z ]+)> ")
+"""Before a frame that is made for some hedges only, or for a known gender: "<likely gendered> "."""
+
+OUTRIGHT = frozenset({"adj", "pred", "noun", "adv", "idiom", "tone"})
+"""Slots that name the emotion outright: a frame with one of them is for what is sure."""
 
 
-Words = Mapping[str, tuple[str, ...]]
-"""Name of a slot, role or kind of word → templates to choose from."""
+def _frame(source: str) -> Frame:
+    given = FOR_HEDGE.match(source)
+    template = parse(source[given.end() if given else 0 :])
+    made_for = set(given[1].split()) if given else set()
+    gendered = "gendered" in made_for
+    hedges = made_for - {"gendered"}
+    if not hedges:
+        hedges = {"sure"} if OUTRIGHT & set(template.holds) else {*CERTAINTIES, "mixed"}
+    return Frame(template, frozenset(hedges), gendered)
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """The words of one language, as `data/en.toml` explains them."""
-
-    frames: Words
-    words: Words
-    people: Mapping[str | None, Words]
-    phrases: Mapping[Item, Words]
-    emotions: Mapping[str, Words]
+def _words(table: Mapping[str, Sequence[str]]) -> Words:
+    return {name: tuple(some) for name, some in table.items()}
 
 
-def read_tables(language: str) -> Tables:
-    """The word tables of a language ("en", "zh")."""
-    path = Path(__file__).parent / "paraphrase" / f"{language}.toml"
-    data = tomllib.loads(path.read_text("utf-8"))
+def _phrases(data: Mapping[str, Any]) -> dict[Item, Words]:
+    """The phrases of each level, by role; those of qualities from the templates they share."""
     phrases = {
         (aspect, level): _words(roles)
         for aspect, levels in data["levels"].items()
@@ -311,210 +360,163 @@ def read_tables(language: str) -> Tables:
     for aspect, levels in data["qualities"]["words"].items():
         for level, words in levels.items():
             choice = f"({'|'.join(words)})"
+            own = _words(data["qualities"].get("own", {}).get(level, {}))
             phrases[aspect, level] = {
-                role: tuple(one.replace("QUALITY", choice) for one in some)
+                role: tuple(one.replace("QUALITY", choice) for one in some) + own.get(role, ())
                 for role, some in templates.items()
-            }
-    return Tables(
-        frames=_words(data["frames"]),
-        words=_words(data["words"]),
-        people={
-            None if who == "unknown" else who: _words(some) for who, some in data["people"].items()
-        },
-        phrases=phrases,
-        emotions={emotion: _words(some) for emotion, some in data["emotions"].items()},
-    )
+            } | {role: some for role, some in own.items() if role not in templates}
+    return phrases
 
 
-def _words(table: Mapping[str, list[str]]) -> Words:
-    return {name: tuple(some) for name, some in table.items()}
+def _listed(words: Sequence[str], last: str, between: str = ", ") -> str:
+    """ "a, b and c"."""
+    *most, end = words
+    return f"{between.join(most)}{last}{end}" if most else end
 
 
-FEWEST_WORDS, MOST_WORDS = 8, 35
-
-_ENGLISH_STYLES = (
-    ("split", 0.66, {"voice": 2, "manner": 2, "tail": 2}),
-    ("list", 0.19, {"mark": 4}),
-    ("fact", 0.15, {"fact": 4}),
-)
+FEWEST_WORDS, MOST_WORDS = 2, 36
 _MAY_REPEAT = frozenset(
     re.findall(
-        r"\w+",
-        "a an the and in at of to is as with her his their she he they for from that toward end",
+        r"\w+", "a an the and in at of to is as with her his she he they their for or it be on"
     )
 )
-_TAILS = {"with": 0, "while": 2}
-_VERBS = {"be": ("is", "are"), "say": ("says", "say")}
+_VERBS = {
+    "be": ("is", "are"),
+    "rush": ("rushes", "rush"),
+    "have": ("has", "have"),
+    "go": ("goes", "go"),
+}
+_PAIR = re.compile(r"\b(between|both|either|half|part)\b")
 
 
-def _english() -> Grammar:
-    """The English grammar."""
-    tables = read_tables("en")
-    return Grammar(
-        phrases=tables.phrases,
-        styles=styles_of(_ENGLISH_STYLES, tables.frames),
-        join={
-            "voice": lambda words, _rng: ", ".join(words),
-            "voice_is": lambda words, _rng: " and ".join(words),
-            "manner": _join_manner,
-            "tail": _join_tail,
-            "marks": lambda words, _rng: _listed(words),
-            "facts": _join_facts,
-        },
-        role_of={
-            "voice": "voice",
-            "voice_is": "voice",
-            "manner": "manner",
-            "tail": "tail",
-            "marks": "mark",
-            "facts": "fact",
-        },
-        emotions=tables.emotions,
-        people=tables.people,
-        words=tables.words,
-        emphasised={
-            "adj": "{very}WORD",
-            "noun": "{great}WORD",
-        },
-        plain={},
-        inflected=_inflected,
-        finish=_finish,
-        reads_well=_english_reads_well,
-        gender_stated=0.94,
-        aspect_stated=STATED,
-        normal_stated=0.6,
-        most_levels=4,
+def _english_verb(slot: str, gender: str | None) -> str | None:
+    """ "she speak" → "she speaks", "he speaks" or "they speak"; "one speak" → "speaks"."""
+    who, _, verb = slot.partition(" ")
+    if who not in ("she", "one", "they") or not verb:
+        return None
+    singular, plural = _VERBS.get(verb, (f"{verb}s", verb))
+    form = singular if who == "one" or gender else plural
+    return (
+        form
+        if who != "she"
+        else f"{ {'female': 'she', 'male': 'he', None: 'they'}[gender] } {form}"
     )
 
 
-def _inflected(slot: str, gender: str | None) -> str | None:
-    """ "she speak" → "she speaks", "he speaks" or "they speak"."""
-    if not slot.startswith("she "):
-        return None
-    verb = slot.removeprefix("she ")
-    singular, plural = _VERBS.get(verb, (f"{verb}s", verb))
-    return {
-        "female": f"she {singular}",
-        "male": f"he {singular}",
-        None: f"they {plural}",
-    }[gender]
-
-
-def _listed(words: list[str]) -> str:
-    """ "a, b and c"."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def _join_manner(words: list[str], rng: Random) -> str:
-    """Adverbs before phrases: "quickly and quietly", "quietly at a fast pace"."""
-    ordered = sorted(words, key=lambda word: " " in word)
-    phrases = sum(" " in word for word in ordered)
-    joint = " " if len(ordered) == 2 and phrases == 1 and rng.random() < 0.5 else " and "
-    return joint.join(ordered)
-
-
-def _join_tail(words: list[str], _rng: Random) -> str:
-    """Phrases with "with" first and clauses with "while" last, each word once."""
-    ordered = sorted(words, key=lambda word: _TAILS.get(word.split()[0], 1))
-    first, *rest = ordered
-    if not rest:
-        return first
-    second = rest[0]
-    if second.split()[0] == first.split()[0] and second.split()[0] in _TAILS:
-        return f"{first} and {second.split(maxsplit=1)[1]}"
-    return f"{first}{', ' if second.startswith('while ') else ' and '}{second}"
-
-
-def _join_facts(words: list[str], _rng: Random) -> str:
-    """ "the pitch is high, the pace slow and the volume low"."""
-    (noun, adjective), *rest = (word.split("=") for word in words)
-    return _listed([f"the {noun} is {adjective}", *(f"the {n} {a}" for n, a in rest)])
-
-
-def _finish(text: str) -> str:
+def _english_finish(text: str) -> str:
     """A sentence: articles that fit, a capital, a full stop."""
     # "a uniform", "a euphoric", but "an uninterested": there un- is a syllable of its own.
+    text = re.sub(r",(?=[,;:.]|$)", "", text.replace(",,", ","))
     text = re.sub(r"\ba(?= (?!use|usu|uni(?![mn])|eu|one)[aeiou])", "an", text)
     return f"{text[0].upper()}{text[1:]}."
 
 
 def _english_reads_well(text: str) -> bool:
-    """Long enough, not too long, and no word (nor its cousin) said twice."""
+    """Neither too short nor too long, and no word (nor its cousin) said twice."""
     words = re.findall(r"[a-z'-]+", text.lower())
     if not FEWEST_WORDS <= len(words) <= MOST_WORDS:
         return False
-    if "quite quiet" in text:
-        return False
-    stems = [word[:5] for word in words if word not in _MAY_REPEAT]
+    pairs = frozenset(_PAIR.findall(text.lower())) | {"half", "part"}
+    stems = [word[:5] for word in words if word not in _MAY_REPEAT and word not in pairs]
     return len(set(stems)) == len(stems)
 
 
-FEWEST_CHARACTERS, MOST_CHARACTERS = 10, 45
-
-_CHINESE_STYLES = (
-    ("clause", 0.5, {"clause": 4}),
-    ("split", 0.34, {"voice": 2, "manner": 1, "clause": 2}),
-    ("list", 0.16, {"mark": 3}),
-)
-_ONCE = "很较偏挺颇"
-"""Degrees that wear thin: `较` may come twice, each of the others once."""
-
-
-def _chinese() -> Grammar:
-    """The Chinese grammar."""
-    tables = read_tables("zh")
-    return Grammar(
-        phrases=tables.phrases,
-        styles=styles_of(_CHINESE_STYLES, tables.frames),
-        join={
-            "voice": lambda words, rng: rng.choice(("、", "而", "又")).join(words),
-            "manner": lambda words, _rng: "、".join(words),
-            "clauses": lambda words, _rng: "，".join(words),
-            "marks": _join_marks,
-        },
-        role_of={"voice": "voice", "manner": "manner", "clauses": "clause", "marks": "mark"},
-        emotions=tables.emotions,
-        people=tables.people,
-        words=tables.words,
-        emphasised={"adj": "{very}WORD", "noun": "{much}WORD"},
-        plain={"adj": "{some}WORD"},
-        inflected=lambda _slot, _gender: None,
-        finish=lambda text: f"{text}。",
-        reads_well=_chinese_reads_well,
-        gender_stated=0.97,
-        aspect_stated=STATED,
-        normal_stated=0.6,
-        most_levels=4,
-    )
-
-
-def _join_marks(words: list[str], rng: Random) -> str:
-    *most, last = words
-    return (
-        f"{'、'.join(most)}{rng.choice(('与', '以及', '和' if last[0] != '平' else '与'))}{last}"
-        if most
-        else last
-    )
+FEWEST_CHARACTERS, MOST_CHARACTERS = 3, 48
+_MAY_TWICE = ("又像", "一半", "有点", "有些", "声音", "听起")
 
 
 def _chinese_reads_well(text: str) -> bool:
-    """Long enough, not too long, and no word said twice."""
+    """Neither too short nor too long, and no word said twice."""
     characters = re.sub(r"[，。、；：]", "", text)
     if not FEWEST_CHARACTERS <= len(characters) <= MOST_CHARACTERS:
         return False
-    if any(text.count(mark) > (2 if mark == "较" else 1) for mark in _ONCE):
+    if any(text.count(mark) > 1 for mark in "很偏挺颇较"):
         return False
-    pairs = re.findall(r"(?=([\u4e00-\u9fff]{2}))", text)
+    pairs = [p for p in re.findall(r"(?=([\u4e00-\u9fff]{2}))", text) if p not in ("又像", "一半")]
     return len(set(pairs)) == len(pairs)
 
 
-LANGUAGES: Mapping[str, Callable[[], Grammar]] = {"en": _english, "zh": _chinese}
+_ROOM = {
+    "voice": ("voice", 2),
+    "voice_is": ("voice", 3),
+    "manner": ("manner", 2),
+    "tail": ("tail", 1),
+    "clause": ("clause", 2),
+    "one_clause": ("clause", 1),
+    "first_clause": ("clause", 2),
+    "first_one": ("clause", 1),
+    "marks": ("mark", 3),
+}
+
+
+def _and(words: Sequence[str]) -> str:
+    return _listed(words, " and ")
+
+
+def _manner(words: Sequence[str]) -> str:
+    """Adverbs before phrases: "quickly and quietly", "quietly at a fast pace"."""
+    ordered = sorted(words, key=lambda word: " " in word)
+    phrases = sum(" " in word for word in ordered)
+    return (" " if phrases == 1 and len(ordered) == 2 else " and ").join(ordered)
+
+
+_ENGLISH_JOINS: Mapping[str, Callable[[Sequence[str]], str]] = {
+    "voice": ", ".join,
+    "voice_is": _and,
+    "manner": _manner,
+    "tail": _and,
+    "clause": _and,
+    "one_clause": _and,
+    "first_clause": _and,
+    "first_one": _and,
+    "marks": _and,
+}
+_CHINESE_JOINS: Mapping[str, Callable[[Sequence[str]], str]] = {
+    "voice": "、".join,
+    "voice_is": "、".join,
+    "manner": "、".join,
+    "tail": "，".join,
+    "clause": "，".join,
+    "one_clause": "，".join,
+    "first_clause": "，".join,
+    "first_one": "，".join,
+    "marks": lambda words: _listed(words, "和", "、"),
+}
+
+
+def _hedges(table: Mapping[str, Any], *, english: bool) -> dict[str, Words]:
+    """How the emotion is said, by slot; English has "sounds" with a pronoun before it as well."""
+    hedges = {slot: _words(some) for slot, some in table.items()}
+    if english:
+        hedges["she_sounds"] = {
+            hedge: tuple(
+                f"{{she {one[5:]}" if one.startswith("{one ") else f"{{she}} {one}" for one in some
+            )
+            for hedge, some in hedges["sounds"].items()
+        }
+    return hedges
 
 
 @cache
 def open_grammar(language: str) -> Grammar:
-    """The grammar of a language ("en", "zh")."""
+    """The grammar of a language ("en", "zh"), from its tables; en.toml explains them."""
     if language not in LANGUAGES:
         raise UnknownNameError("caption language", language, LANGUAGES)
-    return LANGUAGES[language]()
+    path = Path(__file__).parent / "paraphrase" / f"{language}.toml"
+    data = tomllib.loads(path.read_text("utf-8"))
+    english = language == "en"
+    return Grammar(
+        frames={style: tuple(map(_frame, data["frames"][style])) for style in STYLES},
+        phrases=_phrases(data),
+        emotions={name: _words(some) for name, some in data["emotions"].items()},
+        hedges=_hedges(data["hedges"], english=english),
+        people={
+            None if who == "unknown" else who: _words(some) for who, some in data["people"].items()
+        },
+        words=_words(data["words"]),
+        room=_ROOM,
+        join=_ENGLISH_JOINS if english else _CHINESE_JOINS,
+        inflected=_english_verb if english else lambda _slot, _gender: None,
+        finish=_english_finish if english else "{}。".format,
+        reads_well=_english_reads_well if english else _chinese_reads_well,
+    )

@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 import aligncap
-from aligncap.alignment.examples import TrainingRow, read_rows
+from aligncap.alignment.examples import TrainingRow, read_rows, student_input
 from aligncap.captioner.captioner import CaptionGenerator
 from aligncap.captioner.checkpoint import load_torch, read_meta
 from aligncap.captioner.decoding import TorchRuntime
@@ -28,7 +28,6 @@ from aligncap.errors import DataError
 from aligncap.metrics.claims import macro_recall
 from aligncap.recipes import run_recipe
 from aligncap.training.loop import read_log
-from aligncap.values import SpeechTokens
 
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "CE": ("ce", ()),
@@ -81,10 +80,7 @@ def score_run(run: Path, rows: Sequence[TrainingRow]) -> Score:
     rules = ResponseRules.of(model.vocabulary, meta.limits.stop_characters)
     runtime = TorchRuntime(model.causal_lm, rules)
     generator = CaptionGenerator(meta, PromptBuilder(model.vocabulary, meta.prompts), runtime)
-    inputs = []
-    for row in rows:
-        assert row.speech is not None, "rows without speech are left out"
-        inputs.append((SpeechTokens(row.speech), row.acoustic_prompt(meta.act_mode, "en")))
+    inputs = [student_input(row, meta, "en") for row in rows]
     found = generator.generate(inputs, language="en", options=DecodeOptions(beam_size=1))
     texts = [hypotheses[0].text for hypotheses in found]
     recalls = {}

@@ -125,7 +125,7 @@ def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path
     if path.exists():
         return [str(text) for text in json.loads(path.read_text("utf-8"))]
     generator = open_generator(model)
-    inputs = [one.student_input(generator.meta.act_mode, LANGUAGE) for one in clips]
+    inputs = [one.student_input(generator.meta, LANGUAGE) for one in clips]
     found = generator.generate(inputs, language=LANGUAGE, options=generator.options(beam))
     # A caption is one line; the runs of a clip are joined by line.
     texts = [" ".join(hypotheses[0].text.split()) for hypotheses in found]

@@ -19,8 +19,17 @@ from typing import Annotated, Protocol
 from pydantic import Field, NonNegativeInt
 
 from aligncap import __version__
-from aligncap.alignment.examples import SPLITS, SpeechSource, TrainingRow, read_rows, read_source
-from aligncap.captioner.captioner import CaptionCandidates, CaptionGenerator, StudentInput
+from aligncap.alignment.examples import (
+    SPLITS,
+    SpeechSource,
+    TrainingRow,
+    read_rows,
+    read_source,
+    student_input,
+)
+from aligncap.captioner.captioner import CaptionGenerator, StudentInput
+from aligncap.captioner.checkpoint import ModelMeta
+from aligncap.captioner.choosing import CaptionCandidates
 from aligncap.captioner.prompts import student_acoustic_prompt
 from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, Sampling
@@ -42,7 +51,7 @@ from aligncap.preference.variety import WordList, claim_set, varied_acts
 from aligncap.recipes import one_of, recipe_section
 from aligncap.storage import printable
 from aligncap.training.settings import seed_of
-from aligncap.values import LANGUAGES, Facts, SpeechTokens
+from aligncap.values import LANGUAGES, Facts
 
 
 class CaptionSource(Protocol):
@@ -176,9 +185,11 @@ def _claiming_otherwise(
     decoding: DecodeOptions,
 ) -> Iterator[CaptionHypothesis]:
     """Captions of a clip as if other things had been heard in it."""
-    speech, source = found.speech, generator.meta.act_mode
-    act = student_acoustic_prompt(source, speech.facts, speech.tokens, language)
-    _, *others = inputs_of((speech.tokens, act), clip.utterance, language, options)
+    speech, meta = found.speech, generator.meta
+    act = student_acoustic_prompt(
+        meta.act_mode, speech.facts, speech.tokens, language, weighed=meta.plans
+    )
+    _, *others = inputs_of(StudentInput(speech.tokens, act), clip.utterance, language, options)
     return chain.from_iterable(generator.generate(others, language=language, options=decoding))
 
 
@@ -268,10 +279,9 @@ class RowClip:
     utterance: Utterance
     clip: Clip
 
-    def student_input(self, source: str, language: str) -> StudentInput:
-        """Its speech tokens and P_act, as a captioner takes them."""
-        assert self.row.speech is not None, "rows without speech are left out"
-        return SpeechTokens(self.row.speech), self.row.acoustic_prompt(source, language)
+    def student_input(self, meta: ModelMeta, language: str) -> StudentInput:
+        """Its speech tokens, P_act and plan, as a captioner takes them."""
+        return student_input(self.row, meta, language)
 
 
 def read_row_clips(settings: RowClipSettings) -> tuple[list[RowClip], SpeechSource]:
@@ -341,15 +351,15 @@ def inputs_of(
     with one P_act after another. RecipeError where there is no P_act to change."""
     if options.method != "claims":
         return [heard]
-    tokens, act = heard[:2]
-    if not act:
+    if not heard.act:
         raise RecipeError(
             "the method 'claims' changes the acoustic prompt, and the model reads none; take "
             "'sample'"
         )
     count = PROMPTS_A_CANDIDATE * options.count
     rng = Random(f"{options.seed}/{language}/{name}")
-    return [(tokens, one) for one in varied_acts(act, language, count, rng)]
+    # The model chooses the plan: that of the clip may not fit what else is said of it.
+    return [StudentInput(heard.tokens, one) for one in varied_acts(heard.act, language, count, rng)]
 
 
 def find_row_candidates(
@@ -379,7 +389,7 @@ def find_row_candidates(
                 decoding = replace(base, sampling=sampling)
             asked = [
                 inputs_of(
-                    one.student_input(generator.meta.act_mode, language),
+                    one.student_input(generator.meta, language),
                     one.clip.utterance,
                     language,
                     options,

@@ -44,6 +44,7 @@ from aligncap.alignment.examples import (
     TrainingRow,
     head_of,
     one_source,
+    plan_of_row,
     read_head,
     read_rest,
     read_rows,
@@ -247,6 +248,9 @@ def preference_rows(
                 for side in (pair.chosen, pair.rejected):
                     texts.setdefault(side.key, side.text)
             place = {key: number for number, key in enumerate(texts)}
+            plan = plan_of_row(training, language)
+            if plan:
+                texts = {key: f"{plan}|{text}" for key, text in texts.items()}
             if texts:
                 yield PreferenceRow(
                     clip=replace(

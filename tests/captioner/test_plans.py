@@ -1,0 +1,126 @@
+"""Captions by plan: the plan in the prompt, and captions that say what the record says."""
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from aligncap.captioner.captioner import Captioner, CaptionGenerator
+from aligncap.captioner.choosing import agrees
+from aligncap.captioner.preparing import Preprocessor
+from aligncap.captioner.prompts import PromptBuilder, plan_of, student_acoustic_prompt
+from aligncap.captioner.runtimes import DecodeOptions
+from aligncap.clues import emotion_of, find_clues
+from aligncap.data.grammar import Meaning, Plan, split_plan
+from aligncap.data.plans import meaning_of_prompt, plans_for, sentence_of
+from aligncap.errors import RecipeError, UnknownNameError
+from aligncap.values import Facts, SpeechTokens
+from support.captioner import LoudnessTokenizer, Reciter, tiny_meta, wide_vocabulary
+
+VOCABULARY = wide_vocabulary()
+BUILDER = PromptBuilder(VOCABULARY)
+NOTHING = Facts(3.0, 2.5, {})
+LIKELY_SAD = {"emotion": {"sad": 0.5, "angry": 0.2, "happy": 0.3}}
+
+
+def captioner(*texts: str, **changes: object) -> tuple[Captioner, Reciter]:
+    reciter = Reciter(VOCABULARY, texts)
+    known = {"vocabulary": VOCABULARY.shape, "act_mode": "heard", "plans": True}
+    generator = CaptionGenerator(tiny_meta(**known | changes), BUILDER, reciter)
+    hears = Preprocessor(LoudnessTokenizer(readout=LIKELY_SAD), 30.0)
+    return Captioner(generator, hears, options=DecodeOptions(beam_size=4)), reciter
+
+
+def text_after_speech(prompt: tuple[int, ...]) -> str:
+    return VOCABULARY.decode(prompt[prompt.index(VOCABULARY.speech_close_id) + 1 :])
+
+
+@pytest.mark.parametrize("style", ["full", "short", "tts"])
+def test_the_prompt_ends_with_a_plan_that_fits_what_is_heard(example_clips, style):
+    made, reciter = captioner("She is probably sad.")
+    caption = made.caption(example_clips[0], style=style)
+    [[prompt]] = reciter.batches
+    act = VOCABULARY.decode(prompt[: prompt.index(VOCABULARY.speech_open_id)])
+    assert act.startswith("Feeling probably sad")
+    _, _, told = text_after_speech(prompt).rpartition("\n")
+    plan, rest = split_plan(told)
+    assert rest == ""
+    assert Plan.parse(plan) in plans_for(meaning_of_prompt(act.strip(), "en"), style, "en")
+    assert "|" not in caption.text
+    made.caption(example_clips[0], style=style)
+    assert reciter.batches[0] == reciter.batches[1], "the speech chooses the plan"
+
+
+def test_the_best_caption_that_agrees_with_the_record_is_taken(example_clips):
+    wrong = ("She is furious.", "She sounds sad.", "She is perhaps sad, perhaps cheerful.")
+    made, _ = captioner(*wrong, "They are probably sad.")
+    caption = made.caption(example_clips[0], candidates=4)
+    assert caption.text == "They are probably sad."
+    assert set(caption.candidates) == set(wrong)
+    assert max(caption.emotion, key=caption.emotion.__getitem__) == emotion_of(caption.text)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_where_none_agrees_the_grammars_own_sentence_is_given(example_clips, language):
+    made, reciter = captioner("She is furious.")
+    caption = made.caption(example_clips[0], language=language)
+    [[prompt]] = reciter.batches
+    act = VOCABULARY.decode(prompt[: prompt.index(VOCABULARY.speech_open_id)]).strip()
+    plan = Plan.parse(split_plan(text_after_speech(prompt).split("\n")[-1])[0])
+    assert caption.text == sentence_of(meaning_of_prompt(act, language), plan, language).text
+    assert emotion_of(find_clues(caption.text, language)) == "sad"
+
+
+def test_a_model_without_plans_is_asked_as_before_and_has_one_style(example_clips):
+    made, reciter = captioner("She is furious.", plans=False)
+    assert made.caption(example_clips[0]).text == "She is furious."
+    [[prompt]] = reciter.batches
+    assert text_after_speech(prompt) == BUILDER.template.instructions["en"]
+    assert VOCABULARY.decode(prompt).startswith("Feeling sad")
+    with pytest.raises(RecipeError, match="tiny: writes captions of style 'full' only"):
+        made.caption(example_clips[0], style="short")
+    with pytest.raises(UnknownNameError, match="no style of captions called 'long'"):
+        made.caption(example_clips[0], style="long")
+
+
+SURE = Meaning("sad", gender="female", levels={"pitch": "low"})
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning", "right"),
+    [
+        ("She sounds sad, in a deep voice.", SURE, True),
+        ("She sounds sad, in a deep voice, her pitch low.", SURE, False),  # twice
+        ("She sounds sad, loud and getting louder.", SURE, False),  # one trait twice
+        ("He sounds sad.", SURE, False),
+        ("Somebody sounds sad.", SURE, True),
+        ("She sounds angry.", SURE, False),
+        ("She sounds sad and angry.", SURE, False),
+        ("She sounds perhaps sad.", SURE, True),
+        ("She sounds sad.", Meaning("sad", gender="female", certainty="unsure"), False),
+        ("Somewhere between sad and angry.", Meaning("sad", second="angry"), True),
+        ("Somewhere between angry and sad.", Meaning("sad", second="angry"), False),
+    ],
+)
+def test_what_agrees_with_a_meaning(text, meaning, right):
+    assert agrees(text, meaning, NOTHING, language="en") is right
+
+
+def test_a_response_and_a_prompt_have_the_same_ids_for_a_plan():
+    speech = SpeechTokens(np.array([[1, 2, 3]]))
+    plain = BUILDER.student(speech, language="en")
+    planned = BUILDER.student(speech, language="en", plan="f17 3")
+    ids = BUILDER.response("f17 3|She sounds sad.")
+    own = planned[len(plain) :]
+    assert planned[: len(plain)] == plain
+    assert tuple(ids[: len(own)]) == own
+    assert ids[len(own) :] == BUILDER.response("She sounds sad.")
+
+
+def test_plans_depend_on_the_speech():
+    rng = Random(0)
+    tokens = [SpeechTokens(np.array([[rng.randrange(16) for _ in range(9)]])) for _ in range(40)]
+    act = student_acoustic_prompt("heard", NOTHING, SpeechTokens(tokens[0].codes, LIKELY_SAD), "en")
+    plans = [plan_of(act, one, "en") for one in tokens]
+    assert plans == [plan_of(act, one, "en") for one in tokens]
+    assert len(set(plans)) >= 30
