@@ -308,7 +308,7 @@ def write_own_rows(
 
     facts = measure_all(work / "facts.jsonl", [one.path for one in heard.clips])
     folds = emotion_head.folds_of(groups_of(heard.clips), HELD_OUT_FOLDS)
-    counts, planned = Counter[str](), read_meta(model).plans
+    counts, planned = Counter[str](), checkpoint.read_meta(model).plans
 
     def rows() -> Iterator[TrainingRow]:
         for clip, own, found, fold in zip(heard.clips, tokens, facts, folds, strict=True):
