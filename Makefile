@@ -5,7 +5,7 @@ TEST := .venv-test
 # An environment is made anew where pyproject.toml is newer than its stamp.
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-all lint check docs clips census golden clean
+.PHONY: help demo test test-slow test-all lint check docs clips census golden mini clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -56,6 +56,11 @@ census: $(TEST)/.installed  ## print the package's structure in numbers (some mi
 
 golden: $(TEST)/.installed  ## store what is computed today as what tests/golden expects
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(TEST)/bin/python tests/golden/make_golden.py
+
+STAGES := encoder rows warmup kd
+mini: $(TEST)/.installed  ## train the built-in model (docs/training-mini.md); goes on where it stopped
+	for stage in $(STAGES); do $(TEST)/bin/aligncap train recipes/mini/$$stage.toml -o runs/mini/$$stage --resume || exit; done
+	$(TEST)/bin/aligncap export runs/mini/kd/model runs/mini/exported --overwrite
 
 clean:  ## remove the environments and caches
 	rm -rf $(DEMO) $(TEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

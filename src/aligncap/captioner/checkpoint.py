@@ -217,8 +217,10 @@ def _instead(folder: Path) -> str:
     return "give a folder that `aligncap train` or `aligncap export` wrote"
 
 
-MODELS: Mapping[str, Path] = MappingProxyType({"mini": BUILTIN_FOLDER})
-"""Models that come with the package."""
+MODELS: Mapping[str, Path] = MappingProxyType(
+    {name: BUILTIN_FOLDER.with_name(name) for name in (BUILTIN_FOLDER.name, "mini-1")}
+)
+"""Models that come with the package; `mini-1` is the first generation of `mini`."""
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 """How a model is called on the hub: "org/name"."""

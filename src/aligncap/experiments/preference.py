@@ -1,6 +1,6 @@
 """What preferences add to KD: KD, KD+DPO and KD+PPO on validation speakers.
 
-    python -m aligncap.experiments.preference --start runs/mini/final/model \\
+    python -m aligncap.experiments.preference --start runs/mini/kd/model \\
         --rows runs/mini/rows/rows.jsonl --facts runs/mini/features-all/facts.jsonl
 
 Each seed samples candidates of its own, which are judged by evidence and paired; DPO is trained on
