@@ -4,7 +4,7 @@ measures of captions with their confidence intervals and the SVM baseline that o
     python -m aligncap.experiments.validation --model mini --data ../shared/data/speech \
         --output docs/results/validation.md
 
-Every speaker is one that the model was never trained on (`data.splits.validation_split`).
+Every speaker is one that the model was never trained on (`data.splits.split_of`).
 
 The baseline needs no captioner: openSMILE's eGeMAPS functionals and a support vector machine,
 trained and tested on the same speakers as the captioner, corpus by corpus; the penalty is chosen by
@@ -26,13 +26,13 @@ from rich.progress import track
 
 import aligncap
 from aligncap.audio.files import load
-from aligncap.captioner.checkpoint import read_meta, write_meta
+from aligncap.captioner.checkpoint import find_model, model_fingerprint, read_meta, write_meta
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.clues.evidence import ClaimStatus, ClipKnowledge, claims_of, without_composure
 from aligncap.data.captions import write_captions
 from aligncap.data.manifest import Utterance, read_manifest, trusted_gender
-from aligncap.data.splits import validation_split
-from aligncap.errors import AlignCapError, MissingModelError
+from aligncap.data.splits import split_of
+from aligncap.errors import MissingModelError, NoSpeechError, UnknownNameError
 from aligncap.metrics.claims import macro_recall
 from aligncap.metrics.scores import (
     Floats,
@@ -290,8 +290,9 @@ def svm_answers(
     return answers
 
 
-CORPORA = ("ravdess", "emodb", "ased", "nemo", "secap")
-LABELLED = ("ravdess", "emodb", "ased", "nemo")
+LABELLED = ("ravdess", "emodb", "ased", "nemo", "emovo", "uem_es", "turev_db", "iesc")
+CORPORA = (*LABELLED, "secap")
+SPLITS = ("validation", "test")
 """Corpora with labels, on which a classifier can be trained."""
 MEASURED_TRAITS = ("pitch", "volume", "pace")
 DISTINCT_OVER = 500
@@ -404,18 +405,20 @@ def distinct_line(rows: Sequence[Captioned], language: str) -> str:
 
 
 def caption_all(model: str, utterances: Sequence[Utterance], *, language: str) -> list[Captioned]:
-    """Each utterance captioned; an utterance that cannot be is an error."""
+    """Each utterance captioned, but for those in which no speech is found; one that cannot be read is
+    an error."""
     captioner = aligncap.load(model)
     outcomes = captioner.caption_many([one.path for one in utterances], language=language)
     found = []
     for utterance, outcome in zip(utterances, outcomes, strict=True):
-        if isinstance(outcome, AlignCapError):
+        if isinstance(outcome, Caption):
+            found.append(Captioned(utterance, outcome))
+        elif not isinstance(outcome, NoSpeechError):
             raise outcome
-        found.append(Captioned(utterance, outcome))
     return found
 
 
-def card_scores(rows: Sequence[Captioned]) -> dict[str, str]:
+def card_scores(rows: Sequence[Captioned], split: str) -> dict[str, str]:
     """What the model card says: macro recalls of the emotion named in English captions."""
     scores = {}
     for corpus in LABELLED:
@@ -424,26 +427,32 @@ def card_scores(rows: Sequence[Captioned]) -> dict[str, str]:
         low, high = bootstrap_interval(truth, named)
         scores[f"macro recall of the emotion named, {corpus}"] = (
             f"{macro_recall(truth, named):.3f} [95 % interval {low:.3f}–{high:.3f}|"
-            f"{len(own)} clips of validation speakers|English captions]"
+            f"{len(own)} clips of {split} speakers|English captions]"
         )
     return scores
 
 
-def report(model: str, data: Path, cache: Path, *, rivals: bool) -> tuple[str, list[Captioned]]:
-    """The whole report as markdown, and every caption behind it."""
+def report(
+    model: str, data: Path, cache: Path, *, split: str, rivals: bool, former: str | None
+) -> tuple[str, list[Captioned]]:
+    """The whole report as markdown, and every caption behind it; of the model `former` the emotions
+    only."""
     everyone = [one for name in CORPORA for one in read_manifest(data / name / "manifest.jsonl")]
-    train, validation = validation_split(everyone)
+    train = [one for one in everyone if split_of(one) == "train"]
+    validation = [one for one in everyone if split_of(one) == split]
     english = caption_all(model, validation, language="en")
     chinese = caption_all(model, validation, language="zh")
     by_corpus = {c: [row for row in english if row.utterance.corpus == c] for c in CORPORA}
     chinese_by = {c: [row for row in chinese if row.utterance.corpus == c] for c in CORPORA}
     answers = svm_baselines(train, validation, cache) if rivals else {}
     lines = [
-        f"# {model} on validation speakers",
+        f"# {model} on {split} speakers",
         "",
         "Made by `python -m aligncap.experiments.validation`; do not edit. Signature: "
-        f"aligncap {aligncap.__version__} · split validation_split · {len(validation)} clips of "
-        "speakers never trained on · intervals by 1,000 stratified bootstrap draws, seed 0.",
+        f"aligncap {aligncap.__version__} · model {model_fingerprint(find_model(model))[:12]} · "
+        f"split {split} of data.splits · {len(validation)} clips of speakers never trained on, "
+        f"{len(validation) - len(english)} of them refused as no speech · intervals by 1,000 "
+        "stratified bootstrap draws, seed 0.",
         "",
         "## Emotion",
         "",
@@ -453,6 +462,7 @@ def report(model: str, data: Path, cache: Path, *, rivals: bool) -> tuple[str, l
         "",
         *emotion_table(chinese_by, {}, f"{model}, Chinese"),
         "",
+        *(_former_lines(former, validation, split) if former else ()),
         "## Gender",
         "",
         *gender_lines(by_corpus),
@@ -477,6 +487,18 @@ def report(model: str, data: Path, cache: Path, *, rivals: bool) -> tuple[str, l
         distinct_line(chinese, "Chinese"),
     ]
     return "\n".join(lines) + "\n", [*english, *chinese]
+
+
+def _former_lines(model: str, utterances: Sequence[Utterance], split: str) -> list[str]:
+    captions = caption_all(model, utterances, language="en")
+    by_corpus = {c: [row for row in captions if row.utterance.corpus == c] for c in LABELLED}
+    trained = ", some of whom it was trained on" if split == "test" else ", by whom it was chosen"
+    return [
+        f"The same of `{model}` on the same speakers{trained}:",
+        "",
+        *emotion_table(by_corpus, {}, model),
+        "",
+    ]
 
 
 def svm_baselines(
@@ -508,15 +530,19 @@ def main(
     captions: Annotated[Path | None, typer.Option(help="JSONL file for every caption.")] = None,
     card: Annotated[Path | None, typer.Option(help="Model folder whose card gets it.")] = None,
     rivals: Annotated[bool, typer.Option(help="Train and test the SVMs too.")] = True,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    former: Annotated[str | None, typer.Option(help="Another model, for its emotions.")] = None,
 ) -> None:
-    """Caption the validation speakers and write the table."""
-    text, rows = report(model, data, cache, rivals=rivals)
+    """Caption the speakers of a split and write the table."""
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    text, rows = report(model, data, cache, split=split, rivals=rivals, former=former)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
     print(text)
     if card is not None:
         meta = read_meta(card)
-        scores = card_scores([row for row in rows if row.caption.language == "en"])
+        scores = card_scores([row for row in rows if row.caption.language == "en"], split)
         write_meta(card, replace(meta, notes=replace(meta.notes, scores=scores)))
     if captions is not None:
         with captions.open("w", encoding="utf-8") as file:
