@@ -20,8 +20,8 @@ EXPECTED = Path(__file__).resolve().parent / "expected"
 
 
 def captions() -> Any:
-    """Text and records, with evidence, of the example clips by the first built-in model, whose encoder
-    is in float and gives the same on every processor."""
+    """Text and records, with evidence, of the example clips by the first built-in model, whose
+    encoder is in float and gives the same on every processor."""
     found = {}
     for language in ("en", "zh"):
         command = ("caption", CLIPS, "--model", "mini-1", "--language", language)

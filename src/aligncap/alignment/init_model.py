@@ -182,7 +182,7 @@ def check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
 
 @torch.no_grad()
 def codebook_of(folder: Path, source: SpeechSource) -> Tensor:
-    """The entries of a built-in encoder's first codebook after its output projection, [codes, width].
+    """The entries of a built-in encoder's first codebook, projected to its width, [codes, width].
 
     DataError where the rows were made with another tokenizer.
     """

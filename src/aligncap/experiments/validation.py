@@ -405,8 +405,8 @@ def distinct_line(rows: Sequence[Captioned], language: str) -> str:
 
 
 def caption_all(model: str, utterances: Sequence[Utterance], *, language: str) -> list[Captioned]:
-    """Each utterance captioned, but for those in which no speech is found; one that cannot be read is
-    an error."""
+    """Each utterance captioned, but for those in which no speech is found; one that cannot be
+    read is an error."""
     captioner = aligncap.load(model)
     outcomes = captioner.caption_many([one.path for one in utterances], language=language)
     found = []
