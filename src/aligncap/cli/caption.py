@@ -138,11 +138,11 @@ def caption(
     if segments or segments_as or transcript:
         if resume or baseline or per or candidates > 1:
             raise RecipeError("--segments goes without --resume, --baseline, --per, --candidates")
-        asked = SegmentOptions(
+        chosen = SegmentOptions(
             language, format, segments_as, output, overwrite, channels == "split", transcript
         )
         load = partial(_load, console, model, endpoint, served, tokenizer_weights)
-        return caption_segments(console, expanded(paths), load, asked)
+        return caption_segments(console, expanded(paths), load, chosen)
     form = format_of(output, format, RECORD_SUFFIXES)
     paths = expanded(paths)
     file = CaptionFile(output, form, resume=resume, overwrite=overwrite)
