@@ -59,6 +59,7 @@ golden: $(TEST)/.installed  ## store what is computed today as what tests/golden
 
 STAGES := encoder rows warmup kd
 mini: $(TEST)/.installed  ## train the built-in model (docs/training-mini.md); goes on where it stopped
+	$(TEST)/bin/python benchmarks/sounds.py runs/mini/sounds
 	for stage in $(STAGES); do $(TEST)/bin/aligncap train recipes/mini/$$stage.toml -o runs/mini/$$stage --resume || exit; done
 	$(TEST)/bin/aligncap export runs/mini/kd/model runs/mini/exported --overwrite
 

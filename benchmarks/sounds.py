@@ -2,12 +2,15 @@
 
 `SOUNDS` is a table of name → a function of a random generator, which gives a different sound of its
 kind each time: float64 of some seconds at 16 kHz. The kinds of `CHOSEN_BY` may be looked at when a
-detector is set; those of `HELD_OUT` are only reported.
+detector or an encoder is set; those of `HELD_OUT` are only reported.
 """
 
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 RATE_HZ = 16_000
@@ -600,3 +603,18 @@ def made(name: str, seed: int) -> NDArray[np.float32]:
     draw = np.random.default_rng([seed, sum(map(ord, name))])
     sound = SOUNDS[name](draw)
     return (sound / np.abs(sound).max() * draw.uniform(0.1, 0.9)).astype(np.float32)
+
+
+def main() -> None:
+    """Write six sounds of each kind of CHOSEN_BY as wav files into the folder that is named."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in CHOSEN_BY:
+        for seed in range(6):
+            sound = SOUNDS[kind](np.random.default_rng((seed, 7)))
+            sound = 0.5 * sound / max(1.0, np.abs(sound).max())
+            soundfile.write(folder / f"{kind.replace(' ', '-')}-{seed}.wav", sound, RATE_HZ)
+
+
+if __name__ == "__main__":
+    main()

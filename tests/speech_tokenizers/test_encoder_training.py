@@ -15,11 +15,12 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from aligncap.data.manifest import Utterance
 from aligncap.errors import DataError
 from aligncap.tokenizers import encoder_training as training
-from aligncap.tokenizers.augmentation import Views
+from aligncap.tokenizers.augmentation import Recordings, Views
 from aligncap.tokenizers.encoder import Reading, SpeechEncoder
 from aligncap.tokenizers.encoder_training import UNKNOWN, LossWeights
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
+from aligncap.values import Waveform
 from speech_tokenizers.test_encoder import SIZE
 
 RANDOM = np.random.default_rng(5)
@@ -241,6 +242,27 @@ def test_it_starts_from_whisper_whose_convolutions_stay_and_steps_are_smaller(tm
     wide = replace(SIZE, whisper_width=128)
     with pytest.raises(DataError, match="has 64 channels, not 128; set"):
         training.new_encoder(settings_of(tmp_path, start=str(whisper), model=wide))
+
+
+def test_sounds_that_no_person_makes_are_told_by_their_vectors():
+    torch.manual_seed(0)
+    model = SpeechEncoder(SIZE).eval()
+    noise = [0.1 * RANDOM.standard_normal(4800) for _ in range(12)]
+    tones = [np.sin(np.arange(4800) * RANDOM.uniform(0.2, 0.5)) / 3 for _ in range(12)]
+    clips = [np.rint(one * 32767).astype(np.int16) for one in noise]
+    starts = torch.arange(12) * 4800
+    store = Recordings(torch.from_numpy(np.concatenate(clips)), starts, torch.full((12,), 4800))
+    sounds = [Waveform(one.astype(np.float32)) for one in tones]
+    training.tell_sounds(model, store, 12, sounds)
+    novelty = []
+    with torch.no_grad():
+        for one in (*noise, *tones):
+            mel = training.as_input(torch.from_numpy(np.rint(one * 32767).astype(np.int16)))
+            encoded = model(mel, torch.ones(mel.shape[:2], dtype=torch.bool))
+            vector = model.readouts[0].pool(encoded.stages[0], encoded.mask)
+            model.distances.copy_(torch.linspace(1e6, 2e6, len(model.distances)))  # all familiar
+            novelty.append(float(model.novelty(vector)))
+    assert novelty == [0.0] * 12 + [1.0] * 12
 
 
 def plan_of(settings: training.EncoderSettings) -> dict:

@@ -97,7 +97,7 @@ def agrees(text: str, meaning: Meaning, facts: Facts, *, language: str) -> bool:
     said = Counter(clue.trait for clue in clues if clue.trait in ONCE)
     return (
         emotion_of(clues) == meaning.emotion
-        and emotions <= {meaning.emotion, meaning.second}
+        and emotions == {meaning.emotion, meaning.second or meaning.emotion}
         and (meaning.hedge == "sure" or is_hedged(text, language))
         and {clue.meaning for clue in clues if clue.trait == "gender"} <= {meaning.gender}
         and max(said.values(), default=0) <= 1

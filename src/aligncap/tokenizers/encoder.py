@@ -178,6 +178,7 @@ class SpeechEncoder(nn.Module):
 
     landmarks: Tensor
     distances: Tensor
+    lifeless: Tensor
     temperature: Tensor
     syllable_scale: Tensor
 
@@ -203,6 +204,8 @@ class SpeechEncoder(nn.Module):
         self.readouts = nn.ModuleList(Readout(config) for _ in range(config.codebooks + 1))
         self.register_buffer("landmarks", torch.zeros(config.landmarks, 2 * width))
         self.register_buffer("distances", torch.arange(QUANTILES, dtype=torch.float32))
+        # Weights of a vector and a bias: a logit of sounds that no person makes.
+        self.register_buffer("lifeless", torch.zeros(2 * width + 1))
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("syllable_scale", torch.ones(()))
 
@@ -265,13 +268,14 @@ class SpeechEncoder(nn.Module):
 
     def novelty(self, vector: Tensor) -> Tensor:
         """The share of familiar clips that are nearer to the training data than clips with these
-        vectors [batch, 2 · width], from 0 to 1, [batch]."""
+        vectors [batch, 2 · width], from 0 to 1, [batch]; 1 for what no person sounds like."""
         distance = (vector[:, None] - self.landmarks).square().mean(2).amin(1)
         below = (distance[:, None] >= self.distances).sum(1) - 1
         low = below.clamp(0, QUANTILES - 2)
         start, end = self.distances[low], self.distances[low + 1]
         share = ((distance - start) / (end - start).clamp(min=1e-6)).clamp(0, 1)
-        return (low + share) / (QUANTILES - 1)
+        lifeless = (vector * self.lifeless[:-1]).sum(1) + self.lifeless[-1] > 0
+        return torch.maximum((low + share) / (QUANTILES - 1), lifeless.to(vector))
 
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"

@@ -44,7 +44,7 @@ from aligncap.training.checkpoints import WeightAverage
 from aligncap.training.devices import first_process_first, is_first_process, processes
 from aligncap.training.loop import evaluating, every, fit
 from aligncap.training.settings import FitSettings, seed_of
-from aligncap.values import EMOTIONS, RATE_HZ, VOCALIZATIONS
+from aligncap.values import EMOTIONS, RATE_HZ, VOCALIZATIONS, Waveform
 
 UNKNOWN = -1
 """A label that a clip does not have."""
@@ -104,6 +104,8 @@ class EncoderSettings:
     """Share of clips that are read beside their speaker's baseline."""
     mild: Share = 0.5
     """Strength of the first view's variation; the second has all of it."""
+    sounds: Path | None = None
+    """Folder of wav files of what is no person (`benchmarks/sounds.py` writes some): novel."""
     temperature: float = 1.3
     """Of the emotion's probabilities, chosen on validation speakers."""
     evaluate_every: Count = 500
@@ -215,6 +217,9 @@ def train_encoder(settings: EncoderSettings, output: Path, *, resume: bool) -> M
         found = recalls() if evaluated else {}
         spoken = others.get("syllables", torch.zeros(0))
         calibrate(model, recordings, len(train), spoken, seed=settings.training.seed)
+        if settings.sounds is not None:
+            sounds = [load(path) for path in sorted(settings.sounds.glob("*.wav"))]
+            tell_sounds(model, recordings, len(train), sounds)
         model.temperature.fill_(settings.temperature)
         with first_process_first():
             if is_first_process():
@@ -513,6 +518,30 @@ def calibrate(
         if said > 2
     ]
     model.syllable_scale.fill_(float(np.median(ratios)) if ratios else 1.0)
+
+
+@torch.no_grad()
+def tell_sounds(
+    model: SpeechEncoder, recordings: Recordings, train: int, sounds: Sequence[Waveform]
+) -> None:
+    """Set the model's `lifeless`: a logistic regression of the vectors of `sounds` against those of
+    the first `train` clips, both weighing as much."""
+    from sklearn.linear_model import LogisticRegression
+
+    readout: Any = model.readouts[0]
+    device = recordings.samples.device
+    with evaluating(model):
+        encoded = [_encode_whole(model, recordings, place) for place in range(train)]
+        for one in sounds:
+            samples = torch.from_numpy(np.rint(one.samples * 32767).astype(np.int16)).to(device)
+            place = torch.zeros(1, dtype=torch.long), torch.tensor([len(samples)])
+            encoded.append(_encode_whole(model, Recordings(samples, *place), 0))
+        vectors = torch.cat([readout.pool(one.stages[0], one.mask) for one in encoded])
+    is_sound = np.arange(len(encoded)) >= train
+    fitted = LogisticRegression(C=0.1, class_weight="balanced", max_iter=500)
+    fitted.fit(vectors.float().cpu().numpy(), is_sound)
+    weights = np.append(fitted.coef_[0], fitted.intercept_)
+    model.lifeless.copy_(torch.from_numpy(weights))
 
 
 ENCODER = Trainer(EncoderSettings, plan, train_encoder)
