@@ -54,6 +54,8 @@ RUNTIMES = ("auto", "ct2", "torch")
 """What the language model runs on; "auto" takes CTranslate2 where the folder is exported."""
 
 BEAM_SIZE = 8
+PLANNED_BEAM_SIZE = 3
+"""For a model with plans: by a plan, beams differ in little."""
 
 LARGEST_BATCH = 64
 """Recordings captioned together, at most."""
@@ -468,7 +470,7 @@ def load(
     name: str | Path = "mini",
     *,
     runtime: str = "auto",
-    beam_size: int = BEAM_SIZE,
+    beam_size: int | None = None,
     threads: int | None = None,
     tokenizer_path: str | Path | None = None,
     seed: int = 0,
@@ -484,6 +486,7 @@ def load(
     on CTranslate2 (torch takes it from the decode options). Raises UnknownNameError for
     an unknown name, MissingModelError where something of the model is not on this machine,
     DataError where the speech tokenizer is not the one that the model was trained with.
+    Where `beam_size` is not given it is 8, and 3 for a model whose captions follow plans.
     """
     if runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)
@@ -492,6 +495,7 @@ def load(
         folder, runtime=runtime, threads=threads, seed=seed, endpoint=endpoint
     )
     tokenizer = _open_speech_tokenizer(folder, generator.meta, tokenizer_path)
+    beam_size = beam_size or (PLANNED_BEAM_SIZE if generator.meta.plans else BEAM_SIZE)
     return Captioner(
         generator,
         Preprocessor(tokenizer, generator.meta.limits.max_speech_s, SpeechDetector()),
