@@ -177,7 +177,8 @@ class TestBaseline:
         for decibels, level in ((4, "loud"), (0, "normal"), (-4, "quiet"), (2, None)):
             caption = made.caption(louder(usual, decibels), baseline=baseline)
             assert caption.loudness == level
-            assert (caption.pitch, caption.pace) == ("normal", "normal")
+            # The pace of this tokenizer is by syllable nuclei, which claim nothing.
+            assert (caption.pitch, caption.pace) == ("normal", None)
         record = caption.to_dict()["baseline"]
         assert (record["source"], record["clips"]) == ("3 recordings", 3)
         assert record["loudness_db"] == pytest.approx(baseline.loudness_db, abs=0.01)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aligncap.captioner.captioner import StudentInput
 from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.data.manifest import Utterance
@@ -91,12 +92,12 @@ class Obedient(FakeSampler):
 
     @property
     def meta(self) -> Any:
-        return SimpleNamespace(act_mode="measured")
+        return SimpleNamespace(act_mode="measured", plans=False)
 
     def generate(self, inputs: Any, *, language: str, options: DecodeOptions) -> Any:
         assert options.captions == 1
-        self.asked += [act for _, act in inputs]
-        said = [f"This is {act.removeprefix('Feeling ')}" for _, act in inputs]
+        self.asked += [one.act for one in inputs]
+        said = [f"This is {one.act.removeprefix('Feeling ')}" for one in inputs]
         return [(CaptionHypothesis(text, Hypothesis((1, 2), -1.0, -0.5)),) for text in said]
 
 
@@ -118,11 +119,12 @@ def test_what_was_not_heard_cannot_be_changed() -> None:
     tokens = SpeechTokens(np.zeros((1, 4), dtype=np.int64))
     options = CandidateOptions(method="claims")
     with pytest.raises(RecipeError, match="the model reads none"):
-        inputs_of((tokens, ""), "u1", "en", options)
-    assert inputs_of((tokens, ""), "u1", "en", CandidateOptions()) == [(tokens, "")]
-    asked = inputs_of((tokens, "Feeling low"), "u1", "en", options)
-    assert asked[0] == (tokens, "Feeling low")
-    assert asked == inputs_of((tokens, "Feeling low"), "u1", "en", options)
+        inputs_of(StudentInput(tokens), "u1", "en", options)
+    assert inputs_of(StudentInput(tokens), "u1", "en", CandidateOptions()) == [StudentInput(tokens)]
+    low = StudentInput(tokens, "Feeling low")
+    asked = inputs_of(low, "u1", "en", options)
+    assert asked[0] == low
+    assert asked == inputs_of(low, "u1", "en", options)
 
 
 def test_captions_with_words_that_nobody_uses_are_dropped() -> None:

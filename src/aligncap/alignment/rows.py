@@ -91,12 +91,6 @@ def training_row(
             act[language] = acoustic_prompt(gold_clues(described, facts, emotion), language)
     if not written:
         return None
-    heard = {
-        language: acoustic_prompt(
-            audible_clues(tokens.readout, facts, hearing.clue(hearing.told, language)), language
-        )
-        for language in written
-    }
     return TrainingRow(
         id=f"{utterance.id}#{view}",
         corpus=utterance.corpus or "",
@@ -105,7 +99,7 @@ def training_row(
         split=split,
         act=act,
         measured={one: student_acoustic_prompt("measured", facts, tokens, one) for one in written},
-        heard=heard,
+        heard={one: hearing.prompt(facts, tokens, one) for one in written},
         transcript=utterance.text or "",
     )
 
@@ -131,6 +125,11 @@ class Hearing:
         """The same without certainties, as models without plans know it."""
         said = HeardEmotion(label) if label else None
         return Hearing(said, HeardEmotion(self.told.first) if self.told else None, None)
+
+    def prompt(self, facts: Facts, tokens: SpeechTokens, language: str) -> str:
+        """The student's P_act of what is told."""
+        emotion = self.clue(self.told, language)
+        return acoustic_prompt(audible_clues(tokens.readout, facts, emotion), language)
 
     def clue(self, heard: HeardEmotion | None, language: str) -> Clue | None:
         """The emotion in the words of P_act."""

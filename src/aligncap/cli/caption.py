@@ -136,23 +136,22 @@ def caption(
     """Caption recordings: one sentence for each file, or for each utterance of long ones."""
     console: Console = context.obj
     if segments or segments_as or transcript:
-        if resume or baseline or per or candidates > 1:
-            raise RecipeError("--segments goes without --resume, --baseline, --per, --candidates")
-        chosen = SegmentOptions(
+        if resume or baseline or per or candidates > 1 or style != "full":
+            raise RecipeError(
+                "--segments goes without --resume, --baseline, --per, --candidates, --style"
+            )
+        wanted = SegmentOptions(
             language, format, segments_as, output, overwrite, channels == "split", transcript
         )
         load = partial(_load, console, model, endpoint, served, tokenizer_weights)
-        return caption_segments(console, expanded(paths), load, chosen)
+        return caption_segments(console, expanded(paths), load, wanted)
     form = format_of(output, format, RECORD_SUFFIXES)
     paths = expanded(paths)
     file = CaptionFile(output, form, resume=resume, overwrite=overwrite)
     recordings: Iterable[Recording] = find_recordings(paths, console)
     if file.is_there:
         recordings = list(recordings)
-        heard = [one.audio for one in recordings if isinstance(one.audio, Path)]
-        console.check_output(output, [*paths, *heard], overwrite=resume or overwrite)
-    else:
-        console.check_output(output, paths)
+    _check_output(console, output, paths, recordings if file.is_there else (), resume or overwrite)
     captioner = _load(console, model, endpoint, served, tokenizer_weights)
     asked = _asked(captioner, language=language, candidates=candidates, style=style)
     recordings, relative = with_baselines(recordings, captioner, console, files=baseline, per=per)
@@ -233,6 +232,18 @@ def _speaker_of(recording: Recording, per: str) -> str | None:
         return str(recording.audio.parent) if isinstance(recording.audio, Path) else None
     speaker = recording.columns.get("speaker")
     return None if speaker in (None, "") else str(speaker)
+
+
+def _check_output(
+    console: Console,
+    output: Path | None,
+    paths: Iterable[str],
+    recordings: Iterable[Recording],
+    overwrite: bool,
+) -> None:
+    """DataError where the output is an input, or is there already and not to be replaced."""
+    heard = [one.audio for one in recordings if isinstance(one.audio, Path)]
+    console.check_output(output, [*paths, *heard], overwrite=overwrite)
 
 
 def _asked(captioner: Any, *, style: str, **options: Any) -> dict[str, Any]:
