@@ -9,9 +9,8 @@ import json
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
@@ -37,6 +36,7 @@ from aligncap.cli.console import (
     find_recordings,
     for_terminal,
     format_of,
+    with_baselines,
 )
 from aligncap.cli.segments import (
     Channels,
@@ -47,10 +47,10 @@ from aligncap.cli.segments import (
     caption_segments,
 )
 from aligncap.errors import AlignCapError, DataError, InterruptedRunError, RecipeError
-from aligncap.storage import atomic_file, canonical_json, hash_of, printable
+from aligncap.storage import atomic_file, printable
 
 if TYPE_CHECKING:
-    from aligncap.values import Caption, Waveform
+    from aligncap.values import Caption
 
 Style = Literal["full", "short", "tts"]
 
@@ -136,10 +136,8 @@ def caption(
     """Caption recordings: one sentence for each file, or for each utterance of long ones."""
     console: Console = context.obj
     if segments or segments_as or transcript:
-        if resume or baseline or per or candidates > 1 or style != "full":
-            raise RecipeError(
-                "--segments goes without --resume, --baseline, --per, --candidates, --style"
-            )
+        others = bool(resume or baseline or per or candidates > 1)
+        _check_segments(others=others, style=style)
         wanted = SegmentOptions(
             language, format, segments_as, output, overwrite, channels == "split", transcript
         )
@@ -158,80 +156,67 @@ def caption(
     signature = ""
     if output is not None and form != "text":
         signature = _signature(captioner, asked | relative, endpoint and (served or "model"))
-    with (
-        file.opened(console, recordings, signature) as (stream, recordings),
-        Progress(console, "captioning", results_on_stdout=output is None) as bar,
-    ):
-        if bar.shown and "-" not in paths:
-            recordings = list(recordings)  # noqa: PLW2901
-            bar.add_total(len(recordings))
-        try:
-            for record in caption_records(
-                recordings, captioner, **asked, evidence=evidence or form != "text"
-            ):
-                file.count(record)
-                if "error" in record and form == "text":
-                    console.log(record["error"])
-                else:
-                    if signature:
-                        record["signature"] = signature
-                    text = format_record(record, form, evidence=evidence, colour=stream.isatty())
-                    text = text if output or form == "text" else for_terminal(text)
-                    print(text, file=stream, flush=True)
-                bar.advance()
-        except KeyboardInterrupt as stop:
-            raise InterruptedRunError(f"stopped; {file.kept()}") from stop
+    captions = partial(caption_records, captioner=captioner, **asked)
+    _write_captions(
+        *(console, file, recordings, captions),
+        signature=signature,
+        evidence=evidence,
+        output=output,
+        countable="-" not in paths,
+    )
     if file.failed and file.done > 1:
         console.log(f"{file.failed} of {file.done} files could not be captioned")
     return SOME_FAILED if file.failed else 0
 
 
-def with_baselines(
-    recordings: Iterable[Recording],
-    captioner: Any,
+def _write_captions(
     console: Console,
+    file: "CaptionFile",
+    recordings: Iterable[Recording],
+    captions: Callable[..., Iterator[Record]],
     *,
-    files: list[str] | None,
-    per: str | None,
-) -> tuple[Iterable[Recording], dict[str, str]]:
-    """The recordings, each with the baseline that it is relative to, and what a signature says of
-    that. `files` are those of one speaker; `per` is how the speakers of the recordings are told."""
-    if files and per:
-        raise RecipeError("--baseline is of one speaker, --per of each; give one of them")
-    if files:
-        found = [one.audio for one in find_recordings(files, console)]
-        usual = replace(captioner.baseline(found), source=", ".join(files))
-        numbers = {key: value for key, value in usual.to_dict().items() if key != "source"}
-        vector = usual.vector.tolist() if usual.vector is not None else None
-        signature = {"baseline": hash_of(canonical_json([numbers, vector]))[:12]}
-        return (replace(one, baseline=usual) for one in recordings), signature
-    if per in (None, "file"):
-        return recordings, {}
-    recordings = list(recordings)
-    speakers = [_speaker_of(one, str(per)) for one in recordings]
-    if not any(speakers):
-        raise RecipeError(
-            f"--per {per}: no recording has a {per}; give a manifest (.jsonl) with a column {per}"
-        )
-    with Progress(console, "measuring", kept=lambda: "nothing is captioned yet") as bar:
-        bar.add_total(len(recordings))
-
-        def heard() -> "Iterator[Path | Waveform | AlignCapError]":
-            for one in recordings:
-                yield one.audio
+    signature: str,
+    evidence: bool,
+    output: Path | None,
+    countable: bool,
+) -> None:
+    """Caption the recordings and write each record, or its error, as it is ready; `countable` says
+    whether all of them are there at once."""
+    form = file.form
+    with (
+        file.opened(console, recordings, signature) as (stream, recordings),
+        Progress(console, "captioning", results_on_stdout=output is None) as bar,
+    ):
+        if bar.shown and countable:
+            recordings = list(recordings)  # noqa: PLW2901
+            bar.add_total(len(recordings))
+        try:
+            for record in captions(recordings, evidence=evidence or form != "text"):
+                file.count(record)
+                if "error" in record and form == "text":
+                    console.log(record["error"])
+                else:
+                    kept = {"signature": signature} if signature else {}
+                    _print_record(record | kept, form, stream, evidence=evidence, output=output)
                 bar.advance()
-
-        usual_voices = captioner.baselines(heard(), speakers, kind=per)
-    paired = zip(recordings, usual_voices, strict=True)
-    return [replace(one, baseline=usual) for one, usual in paired], {"per": str(per)}
+        except KeyboardInterrupt as stop:
+            raise InterruptedRunError(f"stopped; {file.kept()}") from stop
 
 
-def _speaker_of(recording: Recording, per: str) -> str | None:
-    """What tells the speaker of a recording: a column of its manifest, or its folder."""
-    if per == "folder":
-        return str(recording.audio.parent) if isinstance(recording.audio, Path) else None
-    speaker = recording.columns.get("speaker")
-    return None if speaker in (None, "") else str(speaker)
+def _print_record(
+    record: Record, form: str, stream: Any, *, evidence: bool, output: Path | None
+) -> None:
+    text = format_record(record, form, evidence=evidence, colour=stream.isatty())
+    text = text if output or form == "text" else for_terminal(text)
+    print(text, file=stream, flush=True)
+
+
+def _check_segments(*, others: bool, style: str) -> None:
+    """RecipeError where --segments is given with what it does not take."""
+    if others or style != "full":
+        raise RecipeError(
+            "--segments goes without --resume, --baseline, --per, --candidates, --style"
+        )
 
 
 def _check_output(
@@ -344,7 +329,7 @@ class CaptionFile:
             raise DataError("--resume goes on with a file: give --output FILE.jsonl or FILE.csv")
         if resume and overwrite:
             raise RecipeError("--resume goes on with a file, --overwrite replaces it; give one")
-        self._path, self._form, self._resume = path, form, resume
+        self._path, self.form, self._resume = path, form, resume
         self.is_there = path is not None and path.is_file() and path.stat().st_size > 0
         self._replaces = overwrite and self.is_there
         self._failed: dict[Key, bool] = {}
@@ -369,7 +354,7 @@ class CaptionFile:
                     self._mend(self._path)
                     stream = stack.enter_context(_locked(self._path))
                 recordings = [one for one in recordings if self._earlier(one) is None]
-            elif self._form == "csv":
+            elif self.form == "csv":
                 print(csv_line(COLUMNS), file=stream, flush=True)
             yield stream, recordings
 
@@ -386,7 +371,7 @@ class CaptionFile:
         """Remember what the output has; returns whether some of it must go: a line torn by a kill,
         errors of these recordings."""
         torn = False
-        for _, record in _lines_of(path, self._form):
+        for _, record in _lines_of(path, self.form):
             if record is None:
                 torn = True
             else:
@@ -402,9 +387,9 @@ class CaptionFile:
     def _mend(self, path: Path) -> None:
         """Write the file anew without what must go."""
         with atomic_file(path) as file:
-            if self._form == "csv":
+            if self.form == "csv":
                 print(csv_line(COLUMNS), file=file)
-            for line, record in _lines_of(path, self._form):
+            for line, record in _lines_of(path, self.form):
                 if record is not None and _key_of(record) in self._failed:
                     print(line, file=file)
 
@@ -419,7 +404,7 @@ class CaptionFile:
             return f"{self.done} files are done"
         if self._replaces:
             return f"{self._path} is as it was"
-        resumable = "; the same command with --resume goes on" if self._form != "text" else ""
+        resumable = "; the same command with --resume goes on" if self.form != "text" else ""
         return f"{self.done} files are in {self._path}{resumable}"
 
 

@@ -16,7 +16,7 @@ import unicodedata
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,7 @@ from aligncap.errors import (
     InterruptedRunError,
     RecipeError,
 )
-from aligncap.storage import check_outputs, decoded
+from aligncap.storage import canonical_json, check_outputs, decoded, hash_of
 
 if TYPE_CHECKING:
     from aligncap.values import Baseline, Waveform
@@ -466,3 +466,51 @@ def aligned(rows: Iterable[Iterable[str]]) -> list[str]:
         + row[-1]
         for row in table
     ]
+
+
+def with_baselines(
+    recordings: Iterable[Recording],
+    captioner: Any,
+    console: Console,
+    *,
+    files: list[str] | None,
+    per: str | None,
+) -> tuple[Iterable[Recording], dict[str, str]]:
+    """The recordings, each with the baseline that it is relative to, and what a signature says of
+    that. `files` are those of one speaker; `per` is how the speakers of the recordings are told."""
+    if files and per:
+        raise RecipeError("--baseline is of one speaker, --per of each; give one of them")
+    if files:
+        found = [one.audio for one in find_recordings(files, console)]
+        usual = replace(captioner.baseline(found), source=", ".join(files))
+        numbers = {key: value for key, value in usual.to_dict().items() if key != "source"}
+        vector = usual.vector.tolist() if usual.vector is not None else None
+        signature = {"baseline": hash_of(canonical_json([numbers, vector]))[:12]}
+        return (replace(one, baseline=usual) for one in recordings), signature
+    if per in (None, "file"):
+        return recordings, {}
+    recordings = list(recordings)
+    speakers = [_speaker_of(one, str(per)) for one in recordings]
+    if not any(speakers):
+        raise RecipeError(
+            f"--per {per}: no recording has a {per}; give a manifest (.jsonl) with a column {per}"
+        )
+    with Progress(console, "measuring", kept=lambda: "nothing is captioned yet") as bar:
+        bar.add_total(len(recordings))
+
+        def heard() -> "Iterator[Path | Waveform | AlignCapError]":
+            for one in recordings:
+                yield one.audio
+                bar.advance()
+
+        usual_voices = captioner.baselines(heard(), speakers, kind=per)
+    paired = zip(recordings, usual_voices, strict=True)
+    return [replace(one, baseline=usual) for one, usual in paired], {"per": str(per)}
+
+
+def _speaker_of(recording: Recording, per: str) -> str | None:
+    """What tells the speaker of a recording: a column of its manifest, or its folder."""
+    if per == "folder":
+        return str(recording.audio.parent) if isinstance(recording.audio, Path) else None
+    speaker = recording.columns.get("speaker")
+    return None if speaker in (None, "") else str(speaker)

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 import aligncap
 from aligncap.audio.files import load
 from aligncap.captioner.captioner import Captioner
-from aligncap.captioner.choosing import rerank
 from aligncap.captioner.checkpoint import find_model, model_fingerprint
+from aligncap.captioner.choosing import rerank
 from aligncap.clues import find_clues, judge, measured_clues
 from aligncap.clues.evidence import (
     Claim,
