@@ -24,7 +24,7 @@ from aligncap.audio import load
 from aligncap.captioner.checkpoint import find_model, model_fingerprint
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import is_validation
-from aligncap.errors import AlignCapError, AudioError
+from aligncap.errors import AlignCapError, NoSpeechError
 from aligncap.storage import hash_of
 from aligncap.values import RATE_HZ, Samples, Waveform
 
@@ -139,10 +139,9 @@ def likeliest(
     """The probabilities of the emotions of each clip; None where it was refused."""
     found: list[Mapping[str, float] | None] = []
     for outcome in captioner.caption_many(waveforms, evidence=False):
-        if isinstance(outcome, AudioError):
+        if isinstance(outcome, AlignCapError) and not isinstance(outcome, NoSpeechError):
             raise outcome
-        refused = isinstance(outcome, AlignCapError) or not outcome.emotion
-        found.append(None if refused else outcome.emotion)
+        found.append(None if isinstance(outcome, AlignCapError) else outcome.emotion)
     return found
 
 
