@@ -117,12 +117,15 @@ def captions_of(model: Path) -> list[Any]:
 
 
 def candidates(store: Path) -> list[str]:
-    """Candidates of the manifest's clips by the built-in model, judged; what is printed.
+    """Candidates of the manifest's clips by the first built-in model, judged; what is printed.
 
     By beams alone: samples of CTranslate2 depend on what its threads did before.
     """
     return [
-        aligncap("prefer", "candidates", MANIFEST, "--store", store, "--count", 8),
+        aligncap(
+            *("prefer", "candidates", MANIFEST, "--store", store),
+            *("--model", "mini-1", "--count", 8),
+        ),
         aligncap("prefer", "judge", store),
     ]
 
