@@ -25,7 +25,7 @@ from aligncap.recipes import run_recipe
 from aligncap.training.pretrained import load_causal_lm, load_config, load_tokenizer
 from support.rows import SOURCE, tiny_rows
 
-MINI = MODELS["mini"]
+MINI = MODELS["mini-1"]
 Fault = Callable[[Path], object]
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 1\n"
 CODE = "from pathlib import Path\nPath({canary!r}).write_text('run')\nclass Config: ...\n"

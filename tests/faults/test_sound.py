@@ -233,7 +233,8 @@ def test_snippets_of_any_length_are_measured(made):
     source = 0.2 * noise(1) if made == "noise" else speech()[8_000:]
     for length in [*range(1, 40), *range(140, 1000, 19), 3199, 3200, 3201]:
         two = np.stack([source[:length], source[1 : length + 1]], 1)
-        for samples in (source[:length], two):
+        # One sample of two channels might as well be two of one.
+        for samples in (source[:length], two) if length > 1 else (source[:length],):
             assert measure(from_array(samples, RATE_HZ)).duration_s == length / RATE_HZ
 
 

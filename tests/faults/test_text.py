@@ -376,7 +376,7 @@ CONTROLS = "\x1b]0;title\x07 \x1b[31mred\x9b2J\rover\x7f\u202edlrow\u2066"
 def test_what_steers_a_terminal_is_escaped(aligncap: Aligncap) -> None:
     assert for_terminal("a\tb\nc 悲 é") == "a\tb\nc 悲 é"
     record = {"file": f"{CONTROLS}.wav", "duration_s": 1.0, "caption": CONTROLS, "clues": []}
-    record["candidates"] = [CONTROLS]
+    record |= {"candidates": [CONTROLS], "certainty": None, "unfamiliar": False}
     shown = [
         for_terminal(CONTROLS),
         format_record(record, "text", evidence=False, colour=False),

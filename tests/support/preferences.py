@@ -121,7 +121,7 @@ check = {rows = 3}
 PPO = DPO.replace('"dpo"', '"ppo"') + "batch = {rows = 4, captions = 2}\n"
 REWARD = DPO.replace('"dpo"', '"reward"').replace("check = {rows = 3}\n", "")
 
-QUIET = facts_of(0.9, loudness_db=-34.0)
+QUIET = facts_of(0.9, loudness_db=-40.0)
 """Facts that contradict "loud"."""
 
 
