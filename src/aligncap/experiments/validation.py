@@ -448,8 +448,9 @@ def report(
     lines = [
         f"# {model} on {split} speakers",
         "",
-        "Made by `python -m aligncap.experiments.validation`; do not edit. Signature: "
-        f"aligncap {aligncap.__version__} · model {model_fingerprint(find_model(model))[:12]} · "
+        f"Made by `python -m aligncap.experiments.validation --split {split}`; do not edit. "
+        f"Signature: aligncap {aligncap.__version__} · "
+        f"model {model_fingerprint(find_model(model))[:12]} · "
         f"split {split} of data.splits · {len(validation)} clips of speakers never trained on, "
         f"{len(validation) - len(english)} of them refused as no speech · intervals by 1,000 "
         "stratified bootstrap draws, seed 0.",
@@ -473,7 +474,7 @@ def report(
         "learnt from, fill its prompts and rank its beams: this says that captions follow the",
         "measurements, not that they are right. Witnesses from outside are in `witnesses.md`.",
         "",
-        "English captions of all validation clips:",
+        f"English captions of all {split} clips:",
         "",
         *claim_lines(english),
         "",
