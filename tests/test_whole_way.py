@@ -5,6 +5,7 @@ LLaMA and SpeechTokenizer have random weights; SpeechTokenizer has its published
 
 import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from aligncap.alignment.examples import read_rows, read_source
 from aligncap.audio import load as load_sound
-from aligncap.captioner.captioner import load
+from aligncap.captioner.captioner import StudentInput, load, open_generator
 from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta
 from aligncap.captioner.model import adapter_disabled
 from aligncap.cli.console import Console
@@ -240,7 +241,9 @@ def test_the_documented_prompt_is_the_ids_and_gives_the_caption(way, clip, repos
     said: list[str] = []
     names = {"prompt": prompt, "print": said.append}
     exec(example.replace('"merged"', repr(str(way["merged"]))), names)  # the page's own lines
-    ours = load(way["merged"], tokenizer_path=way["tokenizer"], beam_size=1).caption(clip)
+    generator = open_generator(way["merged"])
+    asked = StudentInput(tokens.encode(load_sound(clip)), "", "")  # no plan, as on the page
+    [[ours]] = generator.generate([asked], language="en", options=generator.options(1))
     assert said[0].strip() == ours.text != ""
 
 
@@ -263,7 +266,10 @@ def test_a_server_of_completions_gives_the_same_caption(way: Way, clip: Path) ->
             *("--tokenizer-weights", way["tokenizer"], "--format", "jsonl"),
         )
     sent = {tuple(asked.body["prompt"]) for asked in server.asked}
-    assert sent == {prompts_of(way, way["merged"])[clip.stem]}
+    [ids], prompt = sent, prompts_of(way, way["merged"])[clip.stem]
+    assert ids[: len(prompt)] == prompt
+    plan = load_vocabulary(way["merged"]).decode(ids[len(prompt) :])
+    assert re.fullmatch(r"f\d+ \d+\|", plan.strip())
     assert json.loads(printed)["caption"]
 
 
