@@ -15,7 +15,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from aligncap.data.manifest import Utterance
 from aligncap.errors import DataError
 from aligncap.tokenizers import encoder_training as training
-from aligncap.tokenizers.augmentation import Recordings, Views
+from aligncap.tokenizers.augmentation import Views
 from aligncap.tokenizers.encoder import Reading, SpeechEncoder
 from aligncap.tokenizers.encoder_training import UNKNOWN, LossWeights
 from aligncap.training.loop import read_log
@@ -23,7 +23,7 @@ from aligncap.training.settings import FitSettings
 from aligncap.values import Waveform
 from speech_tokenizers.test_encoder import SIZE
 
-RANDOM = np.random.default_rng(5)
+RANDOM, CPU = np.random.default_rng(5), torch.device("cpu")
 
 
 def clip(number: int = 0, **changes: object) -> Utterance:
@@ -249,11 +249,14 @@ def test_sounds_that_no_person_makes_are_told_by_their_vectors():
     model = SpeechEncoder(SIZE).eval()
     noise = [0.1 * RANDOM.standard_normal(4800) for _ in range(12)]
     tones = [np.sin(np.arange(4800) * RANDOM.uniform(0.2, 0.5)) / 3 for _ in range(12)]
-    clips = [np.rint(one * 32767).astype(np.int16) for one in noise]
-    starts = torch.arange(12) * 4800
-    store = Recordings(torch.from_numpy(np.concatenate(clips)), starts, torch.full((12,), 4800))
-    sounds = [Waveform(one.astype(np.float32)) for one in tones]
-    training.tell_sounds(model, store, 12, sounds)
+    people, sounds = (
+        training.vectors_of(
+            model,
+            training.as_recordings([Waveform(one.astype(np.float32)) for one in some], CPU),
+        )[0]
+        for some in (noise, tones)
+    )
+    training.tell_sounds(model, people, sounds)
     novelty = []
     with torch.no_grad():
         for one in (*noise, *tones):
@@ -263,6 +266,12 @@ def test_sounds_that_no_person_makes_are_told_by_their_vectors():
             model.distances.copy_(torch.linspace(1e6, 2e6, len(model.distances)))  # all familiar
             novelty.append(float(model.novelty(vector)))
     assert novelty == [0.0] * 12 + [1.0] * 12
+
+
+def test_the_scale_of_syllables_by_hand():
+    spoken, heard = torch.tensor([4, 6, 9, 2, 0]), np.array([2.0, 4.0, 9.0, 9.0, 5.0], np.float32)
+    assert training.syllable_scale(spoken, heard) == pytest.approx(1.5)  # of 2, 1.5 and 1
+    assert training.syllable_scale(spoken[3:], heard[3:]) == 1.0
 
 
 def plan_of(settings: training.EncoderSettings) -> dict:

@@ -274,7 +274,7 @@ def make_token_rows(
         rows = write_rows(path, source, (row for row in made if row is not None))
         if settings.even:
             train = [
-                (one, found)
+                (one, with_heard_pace(found, cache.get(one.id).readout))
                 for (one, split), found in zip(clips, facts, strict=True)
                 if split == "train"
             ]

@@ -432,9 +432,7 @@ class Captioner:
         inputs = [
             StudentInput(
                 one.tokens,
-                student_acoustic_prompt(
-                    self.meta.act_mode, one.facts, one.tokens, language, weighed=self.meta.plans
-                ),
+                _act(self.meta, one, language, told=heard),
                 plan_of(heard, one.tokens, language, style) if self.meta.plans else "",
             )
             for one, heard in zip(speech, told, strict=True)
@@ -457,6 +455,15 @@ class Captioner:
                 if hypotheses
                 else runtimes.empty_answer(self.meta.name)
             )
+
+
+def _act(meta: checkpoint.ModelMeta, speech: PreparedSpeech, language: str, *, told: str) -> str:
+    """P_act of the prompt; for a model with plans it may be what is `told` anyway."""
+    if meta.plans and meta.act_mode == "heard":
+        return told
+    return student_acoustic_prompt(
+        meta.act_mode, speech.facts, speech.tokens, language, weighed=meta.plans
+    )
 
 
 def _told(meta: checkpoint.ModelMeta, speech: PreparedSpeech, language: str) -> str:

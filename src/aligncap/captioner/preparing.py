@@ -91,11 +91,11 @@ class Preprocessor:
             start, end = (round(time * RATE_HZ) for time in part_s)
             part = Waveform(waveform.samples[start:end], waveform.source)
         if self.detector and not self.detector.hears_speech(part.samples):
-            self._refuse_lifeless(part)
+            tokens = self._encode_vocalization(part, baseline)
             facts = measure(part)
         else:
             facts = self._measured(part)
-        tokens = self._encode(part, baseline)
+            tokens = self._encode(part, baseline)
         facts = with_heard_pace(facts, tokens.readout)
         if baseline is not None:
             facts = relative_to(facts, baseline)
@@ -124,11 +124,14 @@ class Preprocessor:
             return measure_spoken(part, spoken)
         raise no_speech(part.source, "")
 
-    def _refuse_lifeless(self, part: Waveform) -> None:
-        """Raises NoSpeechError for what is no sound of a person: nobody coughs or laughs either."""
+    def _encode_vocalization(self, part: Waveform, baseline: Baseline | None) -> SpeechTokens:
+        """The tokens of a sound without words; NoSpeechError where it is none of a person, who may
+        cough or laugh."""
         kind = sound_kind(part.samples)
-        if kind != "silence" and is_vocalization(self.tokenizer.encode(part).readout):
-            return
+        if kind != "silence":
+            tokens = self._encode(part, baseline)
+            if is_vocalization(tokens.readout):
+                return tokens
         raise no_speech(part.source, kind)
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
@@ -216,10 +217,13 @@ def train_encoder(settings: EncoderSettings, output: Path, *, resume: bool) -> M
     with average.applied():
         found = recalls() if evaluated else {}
         spoken = others.get("syllables", torch.zeros(0))
-        calibrate(model, recordings, len(train), spoken, seed=settings.training.seed)
+        vectors, heard = vectors_of(model, recordings)
+        familiarise(model, vectors, len(train), seed=settings.training.seed)
+        model.syllable_scale.fill_(syllable_scale(spoken, heard[len(train) :]))
         if settings.sounds is not None:
-            sounds = [load(path) for path in sorted(settings.sounds.glob("*.wav"))]
-            tell_sounds(model, recordings, len(train), sounds)
+            made = [load(path) for path in sorted(settings.sounds.glob("*.wav"))]
+            sounds, _ = vectors_of(model, as_recordings(made, device))
+            tell_sounds(model, vectors[: len(train)], sounds)
         model.temperature.fill_(settings.temperature)
         with first_process_first():
             if is_first_process():
@@ -485,61 +489,69 @@ def _encode_whole(model: SpeechEncoder, recordings: Recordings, place: int) -> E
 
 
 @torch.no_grad()
-def calibrate(
-    model: SpeechEncoder, recordings: Recordings, train: int, syllables: Tensor, *, seed: int
-) -> None:
-    """Set what the model calls familiar, and the scale of its syllables.
-
-    Familiar: k-means centres of the vectors of the first `train` clips, and the quantiles of the
-    other clips' distances to the nearest. The scale is the median over the other clips of
-    `syllables`, of their transcripts, to those found. Without others the first clips stand for
-    them, and the scale stays 1.
-    """
-    from sklearn.cluster import KMeans
-
-    vectors, found = [], []
+def vectors_of(
+    model: SpeechEncoder, recordings: Recordings
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The vector of each clip, [clips, 2 · width], and how many syllables are heard, [clips]."""
+    vectors, syllables = [], []
     with evaluating(model):
         readout: Any = model.readouts[0]
         for place in range(len(recordings.starts)):
             encoded = _encode_whole(model, recordings, place)
             vectors.append(readout.pool(encoded.stages[0], encoded.mask)[0].float().cpu().numpy())
-            found.append(float(encoded.syllables))
+            syllables.append(float(encoded.syllables))
+    return np.stack(vectors), np.array(syllables, np.float32)
+
+
+def as_recordings(waveforms: Sequence[Waveform], device: torch.device) -> Recordings:
+    """Waveforms in memory as recordings on a device."""
+    samples = [np.rint(one.samples * 32767).astype(np.int16) for one in waveforms]
+    lengths = torch.tensor([len(one) for one in samples])
+    starts = lengths.cumsum(0) - lengths
+    return Recordings(
+        *(t.to(device) for t in (torch.from_numpy(np.concatenate(samples)), starts, lengths))
+    )
+
+
+@torch.no_grad()
+def familiarise(
+    model: SpeechEncoder, vectors: NDArray[np.float32], train: int, *, seed: int
+) -> None:
+    """Set what the model calls familiar: k-means centres of the first `train` clips' vectors, and
+    the quantiles of the other clips' distances to the nearest; of all, where there are no
+    others."""
+    from sklearn.cluster import KMeans
+
     count = min(model.config.landmarks, train)
     means = KMeans(count, n_init=1, max_iter=30, random_state=seed_of(seed) % 2**32)
-    centres = means.fit(np.stack(vectors[:train])).cluster_centers_
+    centres = means.fit(vectors[:train]).cluster_centers_
     centres = np.resize(centres, (model.config.landmarks, centres.shape[1])).astype(np.float32)
-    distances = [np.square(centres - one).mean(1).min() for one in vectors[train:] or vectors]
+    others = vectors[train:] if len(vectors) > train else vectors
+    distances = [np.square(centres - one).mean(1).min() for one in others]
     quantiles = np.quantile(distances, np.linspace(0, 1, QUANTILES))
     model.landmarks.copy_(torch.from_numpy(centres))
     model.distances.copy_(torch.from_numpy(quantiles))
-    ratios = [
-        said / max(one, 0.1)
-        for said, one in zip(syllables.tolist(), found[train:], strict=True)
-        if said > 2
-    ]
-    model.syllable_scale.fill_(float(np.median(ratios)) if ratios else 1.0)
+
+
+def syllable_scale(spoken: Tensor, heard: NDArray[np.float32]) -> float:
+    """The median of the syllables of transcripts, [clips], to those heard, over clips of three or
+    more; 1 where there is none."""
+    counted = spoken.numpy() > 2
+    ratios = spoken.numpy()[counted] / np.maximum(heard[counted], 0.1)
+    return float(np.median(ratios)) if len(ratios) else 1.0
 
 
 @torch.no_grad()
 def tell_sounds(
-    model: SpeechEncoder, recordings: Recordings, train: int, sounds: Sequence[Waveform]
+    model: SpeechEncoder, people: NDArray[np.float32], sounds: NDArray[np.float32]
 ) -> None:
-    """Set the model's `lifeless`: a logistic regression of the vectors of `sounds` against those of
-    the first `train` clips, both weighing as much."""
+    """Set the model's `lifeless`: a logistic regression of the vectors of sounds that no person
+    makes against those of people, both weighing as much."""
     from sklearn.linear_model import LogisticRegression
 
-    readout: Any = model.readouts[0]
-    device = recordings.samples.device
-    with evaluating(model):
-        encoded = [_encode_whole(model, recordings, place) for place in range(train)]
-        for one in sounds:
-            samples = torch.from_numpy(np.rint(one.samples * 32767).astype(np.int16)).to(device)
-            place = torch.zeros(1, dtype=torch.long), torch.tensor([len(samples)])
-            encoded.append(_encode_whole(model, Recordings(samples, *place), 0))
-        vectors = torch.cat([readout.pool(one.stages[0], one.mask) for one in encoded])
-    is_sound = np.arange(len(encoded)) >= train
+    is_sound = np.arange(len(people) + len(sounds)) >= len(people)
     fitted = LogisticRegression(C=0.1, class_weight="balanced", max_iter=500)
-    fitted.fit(vectors.float().cpu().numpy(), is_sound)
+    fitted.fit(np.concatenate((people, sounds)), is_sound)
     weights = np.append(fitted.coef_[0], fitted.intercept_)
     model.lifeless.copy_(torch.from_numpy(weights))
 
