@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from golden.surface import CLIPS, HERE, INPUTS, ROOT, aligncap, json_lines
+from support.speech_tokenizers import save_whisper
 
 RECIPES = INPUTS / "recipes"
 MANIFEST = INPUTS / "manifest.jsonl"
@@ -49,7 +50,8 @@ def stages(work: Path) -> dict[str, Any]:
 def pipeline(work: Path, encoder: Path = ENCODER) -> dict[str, Any]:
     """From recordings to a captioner and to preference rows; the models, stores and caches stay in
     `work`. Tokens are those of `encoder`."""
-    waveforms, start = f'waveforms="{work}/waveforms"', f'start="{whisper(work / "whisper")}"'
+    waveforms, start = f'waveforms="{work}/waveforms"', f'start="{work}/whisper"'
+    save_whisper(ROOT / work / "whisper")
     cache, weights = f'tokens="{work}/cache"', f'tokenizer.weights="{encoder}"'
     rows = work / "rows" / "rows.jsonl"
     found: dict[str, Any] = {
@@ -72,21 +74,6 @@ def pipeline(work: Path, encoder: Path = ENCODER) -> dict[str, Any]:
     found["printed"] = candidates(work / "store.sqlite")
     found["preferences"] = written(work / "store.sqlite", work, rows)
     return without_fingerprints(found, work)
-
-
-def whisper(folder: Path) -> Path:
-    """A small Whisper of random weights, always the same."""
-    import torch
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
-
-    torch.manual_seed(0)
-    config = WhisperConfig(
-        d_model=64, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
-        decoder_attention_heads=1, encoder_ffn_dim=256, decoder_ffn_dim=16, vocab_size=40,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-    )  # fmt: skip
-    WhisperForConditionalGeneration(config).save_pretrained(ROOT / folder)
-    return folder
 
 
 def tokens(cache: Path, encoder: Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 from scipy.spatial.distance import jensenshannon
-from transformers import WhisperConfig, WhisperForConditionalGeneration
+from transformers import WhisperForConditionalGeneration
 
 from aligncap.data.manifest import Utterance
 from aligncap.errors import DataError
@@ -22,6 +22,7 @@ from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
 from aligncap.values import Waveform
 from speech_tokenizers.test_encoder import SIZE
+from support.speech_tokenizers import save_whisper
 
 RANDOM, CPU = np.random.default_rng(5), torch.device("cpu")
 
@@ -171,15 +172,7 @@ class TestLosses:
 @pytest.fixture(scope="module")
 def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Whisper of random weights."""
-    torch.manual_seed(1)
-    config = WhisperConfig(
-        d_model=64, encoder_layers=2, decoder_layers=1, encoder_attention_heads=1,
-        decoder_attention_heads=1, encoder_ffn_dim=256, decoder_ffn_dim=32, vocab_size=60,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("whisper")
-    WhisperForConditionalGeneration(config).save_pretrained(folder)
-    return folder
+    return save_whisper(tmp_path_factory.mktemp("whisper"), layers=2, seed=1)
 
 
 def settings_of(folder: Path, **changes: object) -> training.EncoderSettings:

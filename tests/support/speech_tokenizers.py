@@ -161,3 +161,18 @@ def save_checkpoint(state: dict[str, Any], folder: Path, config: dict[str, Any])
     (folder / "config.json").write_text(json.dumps(config))
     torch.save(state, folder / "SpeechTokenizer.pt")
     return folder
+
+
+def save_whisper(folder: Path, *, layers: int = 1, seed: int = 0) -> Path:
+    """The folder of a small Whisper of random weights, always the same for a seed."""
+    import torch
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    torch.manual_seed(seed)
+    config = WhisperConfig(
+        d_model=64, encoder_layers=layers, decoder_layers=1, encoder_attention_heads=1,
+        decoder_attention_heads=1, encoder_ffn_dim=256, decoder_ffn_dim=16, vocab_size=40,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+    return folder
