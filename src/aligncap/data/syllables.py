@@ -13,8 +13,6 @@ _NUCLEI = {
 _SOFTENING = re.compile(r"i(?=[aeouąęó])")
 _SILENT = re.compile(r"(?<=[^aeiouyl])e$|(?<=[aeiouy])le$")
 
-LANGUAGES = tuple(sorted(_NUCLEI))
-
 
 def count_syllables(text: str, language: str | None) -> int | None:
     """Syllables of a text as it is read aloud; None for a language without a rule, a text without
