@@ -73,6 +73,7 @@ def test_without_a_gender_the_voice_tells_it() -> None:
 
 
 BAD = (None, 3, "nowhere.wav", b"", b"no sound", {}, {"bytes": None, "path": None}, [1.0])
+BAD += ({"bytes": 1 << 40, "path": "a.wav"}, {"bytes": [1.0], "path": "a.wav"})
 BAD += ({"array": "x", "sampling_rate": 1}, {"array": np.zeros(16000)}, {"path": 3}, object())
 
 

@@ -325,8 +325,9 @@ def waveform_of(audio: Any) -> Waveform:
     if isinstance(audio, AlignCapError):
         raise audio
     try:
-        if isinstance(audio, Mapping) and audio.get("bytes") is not None and audio.get("path"):
-            audio = {**audio, "bytes": NamedBytes(bytes(audio["bytes"]), str(audio["path"]))}
+        match audio:  # the bytes of a file; a whole number here would be a count of zeros to make
+            case {"bytes": bytes() | bytearray() | memoryview() as data, "path": str(name)} if name:
+                audio = NamedBytes(bytes(data), name)
         found = recording(audio)
         return found if isinstance(found, Waveform) else load(found)
     except (TypeError, ValueError, KeyError, OSError, RuntimeError) as error:
