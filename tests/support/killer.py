@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-DEADLINE_S = 240
+DEADLINE_S = 600
 
 Process = subprocess.Popen[str]
 
