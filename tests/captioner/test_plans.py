@@ -13,7 +13,7 @@ from aligncap.captioner.runtimes import DecodeOptions
 from aligncap.clues import emotion_of, find_clues
 from aligncap.data.grammar import Meaning, Plan, split_plan
 from aligncap.data.plans import meaning_of_prompt, plans_for, sentence_of
-from aligncap.errors import RecipeError, UnknownNameError
+from aligncap.errors import AlignCapError, RecipeError, UnknownNameError
 from aligncap.values import Facts, SpeechTokens
 from support.captioner import LoudnessTokenizer, Reciter, tiny_meta, wide_vocabulary
 
@@ -37,7 +37,7 @@ def text_after_speech(prompt: tuple[int, ...]) -> str:
 
 @pytest.mark.parametrize("style", ["full", "short", "tts"])
 def test_the_prompt_ends_with_a_plan_that_fits_what_is_heard(example_clips, style):
-    made, reciter = captioner("She is probably sad.")
+    made, reciter = captioner("They are probably sad.")
     caption = made.caption(example_clips[0], style=style)
     [[prompt]] = reciter.batches
     act = VOCABULARY.decode(prompt[: prompt.index(VOCABULARY.speech_open_id)])
@@ -64,11 +64,31 @@ def test_the_best_caption_that_agrees_with_the_record_is_taken(example_clips):
 def test_where_none_agrees_the_grammars_own_sentence_is_given(example_clips, language):
     made, reciter = captioner("She is furious.")
     caption = made.caption(example_clips[0], language=language)
-    [[prompt]] = reciter.batches
+    [prompt], *others = reciter.batches
+    assert len({prompt, *(other for [other] in others)}) == 4, "each time another plan"
     act = VOCABULARY.decode(prompt[: prompt.index(VOCABULARY.speech_open_id)]).strip()
     plan = Plan.parse(split_plan(text_after_speech(prompt).split("\n")[-1])[0])
     assert caption.text == sentence_of(meaning_of_prompt(act, language), plan, language).text
     assert emotion_of(find_clues(caption.text, language)) == "sad"
+
+
+def test_only_those_without_a_caption_that_agrees_are_asked_again(example_clips):
+    right, wrong = (Reciter(VOCABULARY, [text]) for text in ("They seem sad.", "He is furious."))
+
+    class Slow(Reciter):
+        def generate(self, prompts, options):
+            rest = wrong.generate(prompts[1:], options)
+            return [*right.generate(prompts[:1], options), *rest]
+
+    made, _ = captioner()
+    model = CaptionGenerator(made.meta, BUILDER, Slow(VOCABULARY, ()))
+    hears = Preprocessor(LoudnessTokenizer(readout=LIKELY_SAD), 30.0)
+    three = Captioner(model, hears, options=DecodeOptions(beam_size=1), workers=4)
+    sources = [*example_clips[:2], "nowhere.wav", example_clips[2]]
+    captions = list(three.caption_many(sources))
+    assert isinstance(captions.pop(2), AlignCapError)
+    assert [one.text for one in captions] == ["They seem sad."] * 3
+    assert [len(batch) for batch in wrong.batches] == [2, 1, 0]
 
 
 def test_a_model_without_plans_is_asked_as_before_and_has_one_style(example_clips):

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from aligncap.audio import Recording, SpeechDetector, recording
 from aligncap.audio.sources import held, is_recording, several
 from aligncap.captioner import checkpoint, runtimes
-from aligncap.captioner.choosing import CaptionCandidates, chosen
+from aligncap.captioner.choosing import Candidates, CaptionCandidates, chosen, settled
 from aligncap.captioner.drawing import Drawing
 from aligncap.captioner.preparing import PreparedSpeech, Preprocessor, Spoken, warn_of_part
 from aligncap.captioner.prompts import PromptBuilder, plan_of, student_acoustic_prompt
@@ -298,9 +298,9 @@ class Captioner:
         options = replace(self.options, beam_size=beams, captions=beams)
         if baseline is not None:
             sources = (Spoken(held(one), baseline) for one in sources)
-        outcomes = self.generate_many(
-            sources, rate_hz=rate_hz, language=language, options=options, style=style
-        )
+        generate = partial(self._generator_of(language, style), options=options)
+        settle = partial(settled, generate=generate, language=language)
+        outcomes = self._stream(map(held, sources), rate_hz, settle)
         return (
             one
             if isinstance(one, AlignCapError)
@@ -352,16 +352,21 @@ class Captioner:
         language: str,
         options: runtimes.DecodeOptions,
         style: str = "full",
-    ) -> Iterator[CaptionCandidates | AlignCapError]:
+    ) -> Iterator[Candidates]:
         """For each recording all captions that `options` ask for, or its error; no caption where
         nobody says words.
 
         Reads ahead and batches as `caption_many` does.
         """
+        generate = partial(self._generator_of(language, style), options=options)
+        return self._stream(map(held, sources), rate_hz, generate)
+
+    def _generator_of(self, language: str, style: str) -> "partial[Iterator[Candidates]]":
+        """`_generate` for a language and a style; an error where the model has no such."""
         if language not in self.meta.languages:
             raise UnknownNameError("caption language", language, self.meta.languages)
         self.check_style(style)
-        return self._stream(map(held, sources), rate_hz, language, options, style)
+        return partial(self._generate, language=language, style=style)
 
     def check_style(self, style: str) -> None:
         """UnknownNameError for an unknown style, RecipeError for one that is not the model's."""
@@ -377,14 +382,12 @@ class Captioner:
         self,
         sources: Iterator[object],
         rate_hz: int | None,
-        language: str,
-        options: runtimes.DecodeOptions,
-        style: str,
-    ) -> Iterator[CaptionCandidates | AlignCapError]:
+        generate: Callable[[list[PreparedSpeech | AlignCapError]], Iterable[Candidates]],
+    ) -> Iterator[Candidates]:
         prepare = partial(self._prepare, rate_hz=rate_hz)
         with closing(self._batches(sources, prepare)) as batches:
             for batch in batches:
-                yield from self._generate(batch, language, options, style)
+                yield from generate(batch)
 
     def _batches(
         self, sources: Iterator[Given], prepare: Callable[[Given], Prepared]
@@ -422,18 +425,21 @@ class Captioner:
     def _generate(
         self,
         batch: Sequence[PreparedSpeech | AlignCapError],
+        *,
         language: str,
-        options: runtimes.DecodeOptions,
         style: str,
-    ) -> Iterator[CaptionCandidates | AlignCapError]:
-        """The captions of a batch, generated together; errors are handed on in their places."""
+        options: runtimes.DecodeOptions,
+        attempt: int = 0,
+    ) -> Iterator[Candidates]:
+        """The captions of a batch, generated together; errors are handed on in their places. Each
+        `attempt` has other plans."""
         speech = [one for one in batch if isinstance(one, PreparedSpeech) and not one.vocalization]
         told = [_told(self.meta, one, language) for one in speech]
         inputs = [
             StudentInput(
                 one.tokens,
                 _act(self.meta, one, language, told=heard),
-                plan_of(heard, one.tokens, language, style) if self.meta.plans else "",
+                plan_of(heard, one.tokens, language, style, attempt) if self.meta.plans else "",
             )
             for one, heard in zip(speech, told, strict=True)
         ]

@@ -8,14 +8,16 @@ holds the captions of a model with plans to what was heard and measured.
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from aligncap.captioner.preparing import PreparedSpeech
 from aligncap.captioner.record import CaptionHypothesis
 from aligncap.clues import emotion_of, find_clues, is_hedged, judge
 from aligncap.data.grammar import Meaning, Plan
 from aligncap.data.plans import meaning_of_prompt, sentence_of
+from aligncap.errors import AlignCapError
 from aligncap.values import Facts, Verdict
 
 LOG = logging.getLogger(__name__)
@@ -66,6 +68,46 @@ class CaptionCandidates:
     plan: str = ""
     """The plan of the captions; "" for a model without plans."""
 
+    @property
+    def checked(self) -> bool:
+        """Whether a caption has to say what the record says: of a model with plans and emotions."""
+        return bool(self.plan and self.speech.tokens.readout.get("emotion"))
+
+
+Candidates = CaptionCandidates | AlignCapError
+"""What becomes of a recording."""
+
+MOST_PLANS = 4
+"""By so many plans a model tries to say what the record says."""
+
+
+def settled(
+    batch: Sequence[PreparedSpeech | AlignCapError],
+    *,
+    generate: Callable[..., Iterable[Candidates]],
+    language: str,
+) -> list[Candidates]:
+    """What `generate` makes of a batch, with captions by further plans (its `attempt` 1, 2 …)
+    where none by the first says what the record says."""
+    found = list(generate(batch))
+    for attempt in range(1, MOST_PLANS):
+        # At its place, so that each gets its own captions.
+        failed = {n: one for n, one in enumerate(found) if _fails(one, language)}
+        if not failed:
+            break
+        again = generate([one.speech for one in failed.values()], attempt=attempt)
+        for (place, one), other in zip(failed.items(), again, strict=True):
+            if isinstance(other, CaptionCandidates):
+                found[place] = replace(one, hypotheses=one.hypotheses + other.hypotheses)
+    return found
+
+
+def _fails(found: Candidates, language: str) -> TypeGuard[CaptionCandidates]:
+    if isinstance(found, AlignCapError) or not found.checked:
+        return False
+    meaning, facts = meaning_of_prompt(found.told, language), found.speech.judged_facts
+    return not any(agrees(one.text, meaning, facts, language=language) for one in found.hypotheses)
+
 
 def chosen(found: CaptionCandidates, *, language: str) -> list[CaptionHypothesis]:
     """The hypotheses, the caption first: the best that says what the record says.
@@ -75,7 +117,7 @@ def chosen(found: CaptionCandidates, *, language: str) -> list[CaptionHypothesis
     none, the caption is the paraphrase grammar's own by the same plan.
     """
     ranked = rerank(found.hypotheses, found.speech, language=language)
-    if not found.plan or not found.speech.tokens.readout.get("emotion"):
+    if not found.checked:
         return ranked
     meaning = meaning_of_prompt(found.told, language)
     for one in ranked:

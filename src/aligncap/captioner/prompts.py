@@ -73,10 +73,12 @@ def student_acoustic_prompt(
     return acoustic_prompt(audible_clues(tokens.readout, facts, heard), language)
 
 
-def plan_of(prompt: str, tokens: SpeechTokens, language: str, style: str = "full") -> str:
-    """The plan of speech after a P_act: by a hash of its tokens one of those that fit what the
-    P_act says; the same each time."""
-    number = zlib.crc32(np.ascontiguousarray(tokens.codes).tobytes())
+def plan_of(
+    prompt: str, tokens: SpeechTokens, language: str, style: str = "full", attempt: int = 0
+) -> str:
+    """The plan of speech after a P_act: by a hash of its tokens, and of the attempt, one of those
+    that fit what the P_act says; the same each time."""
+    number = zlib.crc32(np.ascontiguousarray(tokens.codes).tobytes(), attempt)
     return str(plan_for(meaning_of_prompt(prompt, language), style, language, number))
 
 
