@@ -45,6 +45,7 @@ TRAINERS = {
     "warmup": "aligncap.alignment.kd:WARMUP",
     "kd": "aligncap.alignment.kd:KD",
     "ce": "aligncap.alignment.kd:CE",
+    "joint": "aligncap.alignment.joint:JOINT",
     "dpo": "aligncap.preference.dpo:DPO",
     "reward": "aligncap.preference.reward:REWARD",
     "ppo": "aligncap.preference.ppo:PPO",

@@ -230,6 +230,11 @@ def test_the_teacher_reads_clues_and_for_p_sem_the_caption_itself() -> None:
     for example, caption in zip(sem, ROWS[0].captions["en"], strict=True):
         assert caption in read(example.prompt_ids)
         assert read(example.response_ids) == caption
+    # Table 2's row without P_act.
+    for example, both in zip(PROMPTER.teacher_examples(EN, "sem"), sem, strict=True):
+        assert read(example.prompt_ids) == read(both.prompt_ids).replace(
+            f"{ROWS[0].act['en']}\n", ""
+        )
     (spoken, _) = PROMPTER.teacher_examples(EN, "act+transcript")
     assert ROWS[0].transcript in read(spoken.prompt_ids)
     # Student and teacher are asked for the same tokens.

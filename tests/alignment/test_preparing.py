@@ -30,7 +30,7 @@ from aligncap.data.plans import meaning_of_prompt
 from aligncap.data.splits import is_validation
 from aligncap.errors import DataError, RecipeError
 from aligncap.tokenizers import open_tokenizer
-from aligncap.values import EMOTIONS, Fact, Facts, SpeechTokens
+from aligncap.values import EMOTIONS, Clue, Fact, Facts, SpeechTokens
 from support.corpora import lines
 
 CLIP = Utterance(
@@ -61,6 +61,29 @@ def row(clip: Utterance, number: int = 0):
     tokens = SpeechTokens(np.array([[1, 2, 3]]), heads)
     split = "validation" if is_validation(clip) else "train"
     return training_row(clip, facts(), tokens, view=number, split=split, captions=3, seed=0)
+
+
+def test_the_papers_clues_are_those_of_the_captions_alone() -> None:
+    """Eq. 1: what labels and signal say, and no caption does, is not in P_act."""
+    described = replace(CLIP, captions=("A sad voice.", "He is not angry, his pitch is low."))
+    tokens = SpeechTokens(np.array([[1, 2, 3]]))
+    asked = []
+
+    def parser(text: str, language: str) -> tuple[Clue, ...]:
+        asked.append((text, language))
+        return find_clues(text, language)
+
+    made = training_row(
+        described, facts(), tokens, split="train", captions=3, seed=0, parser=parser
+    )
+    words = made.act["en"].removeprefix("Feeling ").replace("and ", "").split(", ")
+    assert len(words) == 3
+    assert words[0] == "sad"
+    assert not {"angry", "slow", "quiet"} & set(words)
+    assert asked[:2] == [(text, "en") for text in described.captions]
+    # Captions written by the grammar are parsed as well, without their plans.
+    assert emotion_of(made.act["zh"]) == "sad"
+    assert not any("|" in text for text, _ in asked)
 
 
 def test_a_row_says_what_is_known():

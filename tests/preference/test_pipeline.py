@@ -12,7 +12,7 @@ from aligncap.preference.candidates import RowClipSettings, join, read_row_clips
 from aligncap.preference.examples import read_preferences
 from aligncap.preference.judges import EvidenceJudge
 from aligncap.preference.pipeline import LearnSettings
-from aligncap.preference.store import Candidate, PreferenceStore
+from aligncap.preference.store import Annotation, Candidate, PreferenceStore
 from aligncap.recipes import run_recipe
 from alignment.test_dry_run import PARTS
 from support.preferences import write_corpus
@@ -94,6 +94,39 @@ def test_a_dry_run_names_what_is_missing(corpus: Path, tmp_path: Path) -> None:
         plan_of(corpus, [f"learn.recipes={tmp_path}"], tmp_path / "run")
     with pytest.raises(UnknownNameError, match="did you mean 'ppo'"):
         LearnSettings(method="pppo")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["pairs.judges={llm=1.0}"], "the judge 'llm' needs a model"),
+        (["pairs.judges={evidnce=1.0}"], "known are evidence, llm, human"),
+        (["pairs.judges={human=1.0}", 'learn.method="ppo"'], "rewarded by evidence alone"),
+    ],
+)
+def test_judges_that_cannot_judge_are_named_before_anything_runs(corpus, tmp_path, changes, told):
+    with pytest.raises(RecipeError, match=told):
+        plan_of(corpus, changes, tmp_path / "run")
+
+
+def test_several_judges_are_averaged_and_people_are_waited_for(corpus: Path, tmp_path: Path):
+    """People's choices beside the evidence: the run waits for them, and then goes on."""
+    output = tmp_path / "run"
+    changes = ["pairs.judges={evidence=1.0,human=1.0}"]
+    with pytest.raises(DataError, match="nobody has chosen between its candidates yet"):
+        run_recipe(corpus / "prefer.toml", overrides=changes, output=output, resume=True)
+    with PreferenceStore(output / "prefer.sqlite") as store:
+        for number, (_, _, candidates) in enumerate(store.groups()):
+            own = [one.key for one in candidates if one.method != "gold"]
+            for other in own[1:]:
+                choice = Annotation(f"{number}/{other}", "somebody", own[0], other, "first")
+                store.annotations.add(choice)
+    summary = run_recipe(corpus / "prefer.toml", overrides=changes, output=output, resume=True)
+    assert summary["rounds"] == 1
+    with PreferenceStore(output / "prefer.sqlite") as store:
+        assert set(store.judge_names()) == {"evidence", "human"}
+        assert "1*(evidence" in store.pairs.latest()
+        assert "1*(human" in store.pairs.latest()
 
 
 def test_the_whole_loop_and_a_second_round(corpus: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ and each further line is one view of a clip (augmented views of a clip are rows 
      "act": {"en": "Feeling sad, low, and slow"},     P_act of its captions (Eq. 1): the teacher's
      "measured": {"en": "Feeling low and slow"},      P_act that the signal supports: the student's
      "heard": {"en": "Feeling sad, low, and slow"},   the same with the tokenizer's readout
+     "retrieved": {"en": "Feeling sad and slow"},     P_act of the clue words nearest to the speech
      "transcript": "…"}
 
 Only id, corpus and captions are required. `BucketBatchSampler` gives the samples of each batch as a
@@ -60,7 +61,7 @@ SPLITS = ("train", "validation")
 ROW_KEYS = frozenset(
     {
         *("id", "corpus", "split", "weight", "speech", "captions"),
-        *("act", "measured", "heard", "transcript"),
+        *("act", "measured", "heard", "retrieved", "transcript"),
     }
 )
 
@@ -104,7 +105,8 @@ class StudentSettings:
     """The student's prompt."""
 
     act_mode: Annotated[str, one_of(ACOUSTIC_PROMPT_SOURCES)] = "none"
-    """Where its P_act comes from: "none" (Eq. 4), "measured" or "heard" (decision 5)."""
+    """Where its P_act comes from: "none" (Eq. 4), "measured", "heard" or "retrieved" (decision
+    5)."""
     act_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of prompts without P_act, so that it can be left out when captioning."""
     speech_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -163,12 +165,14 @@ class TrainingRow:
     """P_act by language, from the signal (decision 5)."""
     heard: Mapping[str, str] = field(default_factory=dict)
     """P_act by language, from the signal and the tokenizer's readout (decision 5)."""
+    retrieved: Mapping[str, str] = field(default_factory=dict)
+    """P_act by language, from a joint speech-text space (decision 5)."""
     transcript: str = ""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise UnknownNameError(f"split ({self.id})", self.split, SPLITS)
-        for name in ("captions", "act", "measured", "heard"):
+        for name in ("captions", "act", "measured", "heard", "retrieved"):
             for language in getattr(self, name):
                 if language not in LANGUAGES:
                     raise UnknownNameError(f"language of {name} ({self.id})", language, LANGUAGES)
@@ -184,7 +188,7 @@ class TrainingRow:
 
     def acoustic_prompt(self, source: str, language: str) -> str:
         """The student's P_act from one of the `ACOUSTIC_PROMPT_SOURCES`; "" without one."""
-        prompts = {"measured": self.measured, "heard": self.heard}.get(source, {})
+        prompts: Mapping[str, str] = {} if source == "none" else getattr(self, source)
         return prompts.get(language, "")
 
 
@@ -262,6 +266,8 @@ def table_of(row: TrainingRow) -> dict[str, object]:
         "heard": dict(row.heard),
         "transcript": row.transcript,
     }
+    if row.retrieved:
+        values["retrieved"] = dict(row.retrieved)
     if row.speech is not None:
         codes = row.speech.tolist()
         values["speech"] = codes[0] if len(codes) == 1 else codes
@@ -287,6 +293,7 @@ def row_of(table: Table) -> TrainingRow:
         act=dict(table.get("act", {})),
         measured=dict(table.get("measured", {})),
         heard=dict(table.get("heard", {})),
+        retrieved=dict(table.get("retrieved", {})),
         transcript=str(table.get("transcript", "")),
     )
 
@@ -527,8 +534,8 @@ class Prompter:
         examples = []
         for place, response in zip(sample.captions, self._response_ids(sample), strict=True):
             parts = TeacherPromptParts(
-                act=row.act.get(language, ""),
-                sem=split_plan(row.captions[language][place])[1] if kind == "act+sem" else "",
+                act=row.act.get(language, "") if "act" in kind else "",
+                sem=split_plan(row.captions[language][place])[1] if "sem" in kind else "",
                 transcript=row.transcript if kind == "act+transcript" else "",
             )
             key = (language, kind, parts)

@@ -237,7 +237,7 @@ def _training_texts(rows: Iterable[TrainingRow]) -> Iterator[str]:
                 for caption in captions:
                     # Encoded one by one: no token has a part of each.
                     yield from filter(None, split_plan(caption))
-            for prompts in (row.act, row.measured, row.heard):
+            for prompts in (row.act, row.measured, row.heard, row.retrieved):
                 yield from prompts.values()
             if row.transcript:
                 yield row.transcript

@@ -61,7 +61,8 @@ class TeacherSettings:
     """The frozen text-prompted teacher (decisions 1, 2, 4)."""
 
     prompt: Annotated[str, one_of(TEACHER_PROMPTS)] = "act"
-    """Its prompt: "act", "act+sem" (the paper) or "act+transcript"."""
+    """Its prompt: "act", "act+sem" (the paper), "act+transcript", or "sem", the paper's without
+    P_act (Table 2)."""
     model: Path | None = None
     """Its model folder; `model.start` where not given, and the base itself under LoRA."""
     temperature: PositiveFloat = 1.0

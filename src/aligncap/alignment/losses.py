@@ -1,9 +1,14 @@
-"""The losses of alignment as pure functions of logits at response positions (Eq. 5, Eq. 2).
+"""The losses of alignment as pure functions: those after decoding take logits at response
+positions (Eq. 5, Eq. 2), those before decoding vectors of a joint speech-text space (§5.2).
 
-Every function takes one row of text-vocabulary logits for each response token (N of them: prompt,
-speech and padding positions are never given) and returns the mean over those tokens (decision 1).
+A function of logits takes one row of the text vocabulary for each response token (N of them:
+prompt, speech and padding positions are never given) and returns the mean over those tokens
+(decision 1).
 """
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -69,3 +74,42 @@ def caption_cross_entropy(student: Tensor, target_ids: Tensor) -> Tensor:
     a teacher.
     """
     return functional.cross_entropy(student.float(), target_ids)
+
+
+def symmetric_infonce(speech: Tensor, text: Tensor, log_scale: Tensor | float) -> Tensor:
+    """The contrastive loss of a joint speech-text space, in nats (§2, CL-Align; Radford et al.
+    2021).
+
+    `speech` [N, D] and `text` [N, D] are of unit length, row n of both belonging together; their
+    cosines are multiplied by exp(log_scale), one over the temperature. Each clip is to find its
+    text among the N, and each text its clip: the mean of the two cross-entropies. Returns a scalar.
+    """
+    scale = log_scale.exp() if isinstance(log_scale, Tensor) else math.exp(log_scale)
+    logits = scale * speech.float() @ text.float().T
+    target = torch.arange(len(logits), device=logits.device)
+    return (
+        functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
+    ) / 2
+
+
+def inject_noise(
+    vectors: Tensor, variance: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """x / |x| + N(0, variance · I), at unit length again: noise injection (§5.2, CL+NI-Align).
+
+    `vectors` [..., D] of any length except 0.
+    """
+    unit = functional.normalize(vectors, dim=-1)
+    noise = torch.randn(unit.shape, generator=generator, dtype=unit.dtype).to(unit.device)
+    return functional.normalize(unit + variance**0.5 * noise, dim=-1)
+
+
+def project_on_memory(queries: Tensor, memory: Tensor, *, temperature: float = 0.01) -> Tensor:
+    """The mean of a memory of captions by their likeness to each query, at unit length:
+    projection-based decoding (§2, §5.2, CL+Proj-Align; Kouzelis and Katsouros 2023).
+
+    `queries` [N, D] and `memory` [M, D] are of unit length; the weights are a softmax over the
+    cosines divided by `temperature`. Returns [N, D].
+    """
+    weights = (queries @ memory.T / temperature).softmax(-1)
+    return functional.normalize(weights @ memory, dim=-1)

@@ -5,12 +5,12 @@ recipes of kind "token-rows". Tokens are taken from the cache that `aligncap tok
 ones are encoded into it. Rows of captions alone may be written besides, for the warm-up.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from rich.console import Console
@@ -21,6 +21,7 @@ from aligncap.captioner import checkpoint
 from aligncap.captioner.prompts import student_acoustic_prompt
 from aligncap.captioner.vocabulary import STOP_CHARACTERS
 from aligncap.clues import (
+    PARSERS,
     HeardEmotion,
     acoustic_prompt,
     audible_clues,
@@ -29,13 +30,15 @@ from aligncap.clues import (
     detect_language,
     heard_clue,
     heard_emotion,
+    open_parser,
 )
 from aligncap.data.captions import gold_clues, write_captions
+from aligncap.data.grammar import split_plan
 from aligncap.data.manifest import Utterance, labelled, measure_all, read_manifest
 from aligncap.data.splits import split_of
 from aligncap.errors import DataError, MissingModelError
 from aligncap.prosody import with_heard_pace
-from aligncap.recipes import Count, Trainer, recipe_section
+from aligncap.recipes import Count, Trainer, one_of, recipe_section
 from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.builtin import BUILTIN_FOLDER
 from aligncap.tokenizers.cache import TokenCache
@@ -56,12 +59,15 @@ def training_row(
     captions: int,
     seed: int,
     planned: bool = True,
+    parser: Callable[[str, str], Sequence[Clue]] | None = None,
 ) -> TrainingRow | None:
     """The row of view `view` of an utterance; None where it has neither caption nor emotion.
 
     It has at most `captions` captions in each language: people's where there are any, else written
     from labels and facts, with their plans. `utterance` has the labels that are relied on
     (`data.manifest`). Without `planned` captions have no plans and state the emotion outright.
+    With a `parser` of texts in a language, P_act is what it finds in the row's captions and nothing
+    else (Eq. 1).
     """
     facts = with_heard_pace(facts, tokens.readout)
     if audible_gender(tokens.readout, facts) is None:
@@ -84,11 +90,10 @@ def training_row(
         )
         if texts:
             written[language] = tuple(with_full_stop(text) for text in texts)
-            # Clues of human captions are words of their language; the other one has the label's.
-            human = any(detect_language(text) == language for text in utterance.captions)
-            described = utterance if human else replace(utterance, captions=())
-            emotion = None if human else hearing.clue(hearing.said, language)
-            act[language] = acoustic_prompt(gold_clues(described, facts, emotion), language)
+            if parser is None:
+                act[language] = known_prompt(utterance, facts, hearing, language)
+            else:
+                act[language] = caption_prompt(written[language], language, parser)
     if not written:
         return None
     return TrainingRow(
@@ -100,8 +105,39 @@ def training_row(
         act=act,
         measured={one: student_acoustic_prompt("measured", facts, tokens, one) for one in written},
         heard={one: hearing.prompt(facts, tokens, one) for one in written},
+        retrieved=retrieved_prompts(facts, tokens, written),
         transcript=utterance.text or "",
     )
+
+
+def known_prompt(utterance: Utterance, facts: Facts, hearing: "Hearing", language: str) -> str:
+    """P_act of all that is known of a clip: labels, captions, signal."""
+    # Clues of human captions are words of their language; the other one has the label's.
+    human = any(detect_language(text) == language for text in utterance.captions)
+    described = utterance if human else replace(utterance, captions=())
+    emotion = None if human else hearing.clue(hearing.said, language)
+    return acoustic_prompt(gold_clues(described, facts, emotion), language)
+
+
+def retrieved_prompts(
+    facts: Facts, tokens: SpeechTokens, languages: Iterable[str]
+) -> dict[str, str]:
+    """P_act of the clue words nearest to the speech; none of a tokenizer without a joint space."""
+    known = languages if "clues" in tokens.readout else ()
+    return {one: student_acoustic_prompt("retrieved", facts, tokens, one) for one in known}
+
+
+def caption_prompt(
+    captions: Iterable[str], language: str, parser: Callable[[str, str], Sequence[Clue]]
+) -> str:
+    """P_act of a clip's captions as the paper has it: the clues that G_Parser finds in any of them,
+    each once (Eq. 1)."""
+    found: dict[tuple[str, str], Clue] = {}
+    for caption in captions:
+        for clue in parser(split_plan(caption)[1], language):
+            if not clue.negated:
+                found.setdefault((clue.trait, clue.meaning), clue)
+    return acoustic_prompt(list(found.values()), language)
 
 
 HEARD_SHARES = {"sure": 0.55, "likely": 0.15, "unsure": 0.12, "mixed": 0.18}
@@ -211,6 +247,14 @@ class TokenRowsSettings:
     """File that keeps measured facts from one run to the next; facts.jsonl of the run if none."""
     captions: Count = 4
     """Captions a row and language, at most."""
+    act: Literal["known", "captions"] = "known"
+    """What the teacher's P_act is of: "known", all that labels, signal and captions say; or
+    "captions", what is parsed from the row's captions alone (Eq. 1)."""
+    parser: Annotated[str, one_of(PARSERS)] = "own"
+    """act = "captions": the grammar parser, one of `clues.PARSERS`."""
+    plans: bool = True
+    """Whether written captions begin with plans and say how certain an emotion is; without, they
+    state it outright, as captions that people wrote do."""
     even: bool = False
     """Whether rows of captions alone are written to even.jsonl besides, as many of each emotion."""
     seed: int = 0
@@ -244,12 +288,15 @@ def make_token_rows(
         return {"rows": 0, "unsaid": 0}
     output.mkdir(parents=True, exist_ok=True)
     clips, chosen = split_clips(settings), settings.tokenizer
+    parser = open_parser(settings.parser) if settings.act == "captions" else None
     tokenizer = open_tokenizer(chosen.name, chosen.weights, **chosen.options)
     facts = measure_all(settings.facts or output / FACTS_FILE, [one.path for one, _ in clips])
     source = SpeechSource.of(tokenizer, options=chosen.options)
     kept = output / checkpoint.ENCODER_FOLDER
     if chosen.name == "builtin" and not kept.exists():  # a model of these rows is exported with it
         checkpoint.copy_encoder_files(chosen.weights or BUILTIN_FOLDER, kept)
+    # What lies beside an encoder and follows from its codes is not cached with them.
+    retrieved = getattr(tokenizer, "retrieved", lambda tokens: tokens)
     with TokenCache(settings.tokens, tokenizer) as cache:
         console = Console(stderr=True)
         failures = cache.fill(
@@ -264,10 +311,12 @@ def make_token_rows(
             training_row(
                 labelled(utterance),
                 found,
-                cache.get(utterance.id),
+                retrieved(cache.get(utterance.id)),
                 split=split,
                 captions=settings.captions,
                 seed=settings.seed,
+                planned=settings.plans,
+                parser=parser,
             )
             for (utterance, split), found in zip(clips, facts, strict=True)
         )

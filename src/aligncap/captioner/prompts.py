@@ -21,6 +21,7 @@ from aligncap.clues import (
     audible_intensity,
     heard_clue,
     heard_emotion,
+    retrieved_clues,
     signal_clues,
 )
 from aligncap.data.grammar import split_plan
@@ -31,12 +32,13 @@ from aligncap.values import Facts, SpeechTokens
 if TYPE_CHECKING:
     import torch
 
-ACOUSTIC_PROMPT_SOURCES = ("none", "measured", "heard")
-"""Where the student's P_act comes from (decision 5): nowhere (Eq. 4), the measured facts, or the
-facts and the speech tokenizer's readout."""
+ACOUSTIC_PROMPT_SOURCES = ("none", "measured", "heard", "retrieved")
+"""Where the student's P_act comes from (decision 5): nowhere (Eq. 4), the measured facts, the
+facts and what the speech tokenizer's heads read, or the clue words nearest in a joint space."""
 
-TEACHER_PROMPTS = ("act", "act+sem", "act+transcript")
-"""What the text teacher reads (decision 4); `act+sem` is the paper's."""
+TEACHER_PROMPTS = ("act", "act+sem", "act+transcript", "sem")
+"""What the text teacher reads (decision 4); `act+sem` is the paper's, and `sem` its row of Table 2
+without P_act."""
 
 INSTRUCTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -65,6 +67,8 @@ def student_acoustic_prompt(
         return ""
     if source == "measured":
         return acoustic_prompt(signal_clues(tokens.readout, facts), language)
+    if source == "retrieved":
+        return acoustic_prompt(retrieved_clues(tokens.readout), language)
     emotions = tokens.readout.get("emotion", {})
     heard = None
     if weighed and emotions:
@@ -126,17 +130,17 @@ class PromptBuilder:
     def teacher(
         self, parts: TeacherPromptParts, *, language: str, teacher_prompt: str
     ) -> tuple[int, ...]:
-        """bos P_act (P_sem | transcript)? P_instruct: text only.
+        """bos P_act? (P_sem | transcript)? P_instruct: text only.
 
         `teacher_prompt` is one of `TEACHER_PROMPTS`; DataError where a part that it names is empty
         (an empty P_act is allowed: not every caption has a clue).
         """
         if teacher_prompt not in TEACHER_PROMPTS:
             raise UnknownNameError("teacher prompt", teacher_prompt, TEACHER_PROMPTS)
-        ids = [self.vocabulary.bos_id, *self._text(parts.act)]
-        for kind in teacher_prompt.split("+")[1:]:
+        ids = [self.vocabulary.bos_id]
+        for kind in teacher_prompt.split("+"):
             text: str = asdict(parts)[kind]
-            if not text:
+            if not text and kind != "act":
                 raise DataError(
                     f"teacher prompt {teacher_prompt!r}: the clip has no {kind} text; "
                     "give one or choose teacher_prompt = 'act'"

@@ -21,17 +21,21 @@ from aligncap.clues.evidence import (
     judge,
     levels,
     measured_clues,
+    retrieved_clues,
     shown_gender,
     signal_clues,
 )
 from aligncap.clues.grammar import (
+    PARSERS,
     acoustic_prompt,
     detect_language,
     find_clues,
+    open_parser,
 )
 from aligncap.clues.vocabulary import clue_of, opposites
 
 __all__ = [
+    "PARSERS",
     "HeardEmotion",
     "Levels",
     "acoustic_prompt",
@@ -52,7 +56,9 @@ __all__ = [
     "judge",
     "levels",
     "measured_clues",
+    "open_parser",
     "opposites",
+    "retrieved_clues",
     "shown_gender",
     "signal_clues",
 ]

@@ -2,7 +2,7 @@
 claims with their verdicts, the one definition that the metrics and the judges share.
 
 The readout of a speech tokenizer's heads is a second source of clues: each head's weight vector
-stands for a clue word (retrieval in a joint speech-text space, decision 5).
+stands for a clue word and the likeliest is taken (an argmax, "heard" of decision 5).
 
 A claim is what a clue says whatever its word or language: a trait, a meaning, and whether it is
 denied ("not loud" is not "loud"). A caption makes each claim once. `check_by_references` holds a
@@ -40,6 +40,7 @@ from aligncap.clues.scales import (
     relative,
 )
 from aligncap.clues.vocabulary import clue_of, opposites, read_table
+from aligncap.errors import DataError
 from aligncap.prosody.heard import is_taught_pace
 from aligncap.prosody.measurement import NUCLEI_CONFIDENCE
 from aligncap.storage import canonical_json, hash_of
@@ -290,6 +291,27 @@ def audible_clues(readout: Readout, facts: Facts, emotion: Clue | None = None) -
         clues.append(clue_of("gender", gender))
     shown = (clue for clue in signal_clues(readout, facts) if clue.trait != "gender")
     return (*clues, *shown)
+
+
+RETRIEVED = 4
+"""Clue words of P_act = "retrieved", at most."""
+
+
+def retrieved_clues(readout: Readout, most: int = RETRIEVED) -> tuple[Clue, ...]:
+    """The clue words that are nearest to a clip in a joint speech-text space, one of each trait, as
+    a tokenizer with such a space reads them; DataError where it has none."""
+    cosines = readout.get("clues")
+    if not cosines:
+        raise DataError(
+            "act mode retrieved: the speech tokenizer has no clue words; name the folder `encoder` "
+            "of a run of kind 'joint' as the tokenizer's weights"
+        )
+    found: dict[str, Clue] = {}
+    for name in sorted(cosines, key=lambda one: -cosines[one]):
+        trait, _, meaning = name.partition(":")
+        if len(found) < most:
+            found.setdefault(trait, clue_of(trait, meaning))
+    return tuple(found.values())
 
 
 def _log_odds(chance: float) -> float:

@@ -9,9 +9,10 @@ and what precedes a clue negates or strengthens it. `acoustic_prompt` writes the
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 
 from aligncap.clues.vocabulary import (
     LONGEST_TEXT,
@@ -535,6 +536,22 @@ def find_clues(
     words = LEXERS[chosen](plain_text(text[:LONGEST_TEXT]))
     found = clues_in(words, chunks_of(kinds_of(words), chosen), chosen)
     return tuple(found if repeats else without_repeats(found))
+
+
+PARSERS = {
+    "own": "aligncap.clues.grammar:find_clues",
+    "nltk": "aligncap.clues.toolkit:find_clues_with_toolkit",
+}
+"""The grammar parsers (decision 6): ours, and the paper's on NLTK, by module and function."""
+
+
+def open_parser(name: str) -> Callable[[str, str], tuple[Clue, ...]]:
+    """The function of a grammar parser: a text and its language to clues. UnknownNameError."""
+    if name not in PARSERS:
+        raise UnknownNameError("grammar parser", name, PARSERS)
+    module, _, function = PARSERS[name].partition(":")
+    parser: Callable[[str, str], tuple[Clue, ...]] = getattr(import_module(module), function)
+    return parser
 
 
 def acoustic_prompt(clues: Sequence[Clue], language: str = "en") -> str:

@@ -11,17 +11,22 @@ gives the candidates of the next, and is its reference.
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, field
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
+
+from pydantic import model_validator
 
 from aligncap.alignment.examples import SPLITS, read_rows, read_source
 from aligncap.captioner.captioner import open_generator
 from aligncap.captioner.checkpoint import RUN_MODEL_FOLDER, model_fingerprint
-from aligncap.errors import RecipeError
+from aligncap.errors import DataError, RecipeError
+from aligncap.metrics.judge import DEFAULT_CACHE, JudgeSettings
 from aligncap.preference.candidates import (
     CandidateOptions,
     RowClipSettings,
@@ -32,7 +37,13 @@ from aligncap.preference.candidates import (
     read_row_clips,
 )
 from aligncap.preference.examples import preference_rows, write_preference_rows
-from aligncap.preference.judges import EvidenceJudge, EvidenceWeights, judge_all
+from aligncap.preference.judges import (
+    JUDGES,
+    EvidenceWeights,
+    JudgeOptions,
+    judge_all,
+    open_judge,
+)
 from aligncap.preference.pairs import PairOptions, pair_all, variety
 from aligncap.preference.store import PreferenceStore
 from aligncap.preference.variety import WordList
@@ -68,6 +79,20 @@ class LearnSettings:
 
 
 @recipe_section
+class ModelJudgeSettings:
+    """The language model that P_score is asked of (Fig. 5), for the judge "llm"."""
+
+    model: str
+    """Its name on the server, or a folder of this machine."""
+    url: str | None = None
+    """Of an OpenAI-compatible server; its key is read from ALIGNCAP_JUDGE_KEY."""
+    cache: Path = DEFAULT_CACHE
+    """Where its replies are kept."""
+    prompts: Path | None = None
+    """Folder of prompts in place of the built-in ones."""
+
+
+@recipe_section
 class PreferSettings:
     """A recipe of kind "prefer"."""
 
@@ -79,10 +104,27 @@ class PreferSettings:
     candidates: CandidateOptions = field(default_factory=lambda: CandidateOptions(method="claims"))
     evidence: EvidenceWeights = field(default_factory=EvidenceWeights)
     """Weights of the evidence judge."""
+    llm: ModelJudgeSettings | None = None
+    """Of the judge "llm"."""
     pairs: PairOptions = field(default_factory=lambda: PairOptions(differ=True))
-    """Judges other than evidence must have judged the store before."""
+    """Whose judgements count, by weight: "evidence", "llm" (P_score), "human"; the scores of
+    several are averaged. People choose between rounds' steps, on the page of `prefer annotate`."""
     learn: LearnSettings = field(default_factory=LearnSettings)
     rounds: Count = 1
+
+    @model_validator(mode="after")
+    def _judges_are_there(self) -> Self:
+        judges = set(self.pairs.judges)
+        for name in judges - set(JUDGES):
+            raise ValueError(f"pairs.judges names {name!r}; known are {', '.join(JUDGES)}")
+        if "llm" in judges and self.llm is None:
+            raise ValueError("the judge 'llm' needs a model: give llm.model, and llm.url")
+        if self.learn.method == "ppo" and judges != {"evidence"}:
+            raise ValueError(
+                "PPO without a reward model is rewarded by evidence alone; for other judges take "
+                "learn.method = 'reward+ppo' or 'dpo'"
+            )
+        return self
 
 
 def plan(settings: PreferSettings, output: Path) -> Mapping[str, object]:
@@ -179,7 +221,7 @@ def make_rows(
         return
     clips, source = read_row_clips(settings.data)
     folder = (settings.exported or start) if first else start
-    options, judge = settings.candidates, EvidenceJudge(settings.evidence)
+    options = settings.candidates
     writer = open_generator(folder, seed=options.seed)
     provenance = provenance_of(
         options,
@@ -201,8 +243,7 @@ def make_rows(
                 words=words,
             ):
                 pass
-        for _ in judge_all(store, judge):
-            pass
+        judge_store(settings, store, path)
         for _ in pair_all(store, settings.pairs, source=provenance):
             pass
         told = variety(store, provenance)
@@ -217,6 +258,40 @@ def make_rows(
             languages=languages,
         )
         write_preference_rows(rows, source, found)
+
+
+def judge_store(settings: PreferSettings, store: PreferenceStore, path: Path) -> None:
+    """Have each of the recipe's judges judge what it has not judged yet.
+
+    DataError where people's choices count and nobody has chosen yet: the page is served, and the
+    run goes on with the same command.
+    """
+    annotations = tuple(store.annotations.all())
+    if "human" in settings.pairs.judges and not annotations:
+        raise DataError(
+            f"{path}: nobody has chosen between its candidates yet; run: aligncap prefer annotate "
+            f"{path} --audio-root FOLDER, and then this again"
+        )
+    options = JudgeOptions(
+        weights=settings.evidence, annotations=annotations, model=_model_judge(settings.llm)
+    )
+    for name in settings.pairs.judges:
+        with closing(open_judge(name, options)) as judge:
+            for _ in judge_all(store, judge):
+                pass
+
+
+def _model_judge(settings: ModelJudgeSettings | None) -> JudgeSettings | None:
+    if settings is None:
+        return None
+    key = os.environ.get("ALIGNCAP_JUDGE_KEY", "").strip() or None
+    return JudgeSettings(
+        model=settings.model,
+        url=settings.url,
+        key=key,
+        cache=settings.cache,
+        prompts=settings.prompts,
+    )
 
 
 def known_texts(rows: Path) -> Iterator[str]:

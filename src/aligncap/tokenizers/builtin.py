@@ -25,6 +25,7 @@ from aligncap.foreign import AGAIN, check_regular, reading
 from aligncap.prosody.measurement import MELS, log_mel
 from aligncap.prosody.pitch import pitch_track
 from aligncap.storage import fingerprint_of_files, hash_of_file
+from aligncap.tokenizers.clue_retrieval import CLUES_FILE, read_clues
 from aligncap.tokenizers.emotion_head import HEAD_FILE, head_features, read_head
 from aligncap.values import (
     EMOTIONS,
@@ -276,6 +277,8 @@ class BuiltinTokenizer(ABC):
         self._path, self._session = path, session
         head = path.with_name(HEAD_FILE)
         self._head = read_head(head) if head.exists() else None
+        clues = path.with_name(CLUES_FILE)
+        self._clues = read_clues(clues) if clues.exists() else None
         metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
         self.codebook_size = int(metadata[CODEBOOK_SIZE])
         self.codebooks = int(metadata.get(CODEBOOKS, "1"))
@@ -295,8 +298,17 @@ class BuiltinTokenizer(ABC):
         """The tokens and the readout of one utterance as the encoder itself gives them."""
 
     def encode(self, waveform: Waveform) -> SpeechTokens:
-        """What is heard, with the emotions of the fitted head, where there is one."""
-        return self.corrected(self.hear(waveform))
+        """What is heard, with the emotions of the fitted head and the clue words near it, where
+        there are any."""
+        return self.retrieved(self.corrected(self.hear(waveform)))
+
+    def retrieved(self, tokens: SpeechTokens) -> SpeechTokens:
+        """The tokens with the cosine of each clue word in the readout, where a joint space is
+        beside the encoder: it follows from the codes, and is not kept with them."""
+        if self._clues is None:
+            return tokens
+        cosines = self._clues.cosines(tokens.codes)
+        return replace(tokens, readout={**tokens.readout, "clues": cosines})
 
     def corrected(self, tokens: SpeechTokens) -> SpeechTokens:
         """What was heard with the emotions of the fitted head, where there is one."""
@@ -364,8 +376,8 @@ class WhisperTokenizer(BuiltinTokenizer):
         self.corrected(self._encode(whisper_log_mel(silence), None, 1.0))
 
     def encode(self, waveform: Waveform, baseline: Vector | None = None) -> SpeechTokens:
-        """As `hear`, with the emotions of the fitted head, where there is one."""
-        return self.corrected(self.hear(waveform, baseline))
+        """As `hear`, with the emotions of the fitted head and clue words, where there are any."""
+        return self.retrieved(self.corrected(self.hear(waveform, baseline)))
 
     def hear(self, waveform: Waveform, baseline: Vector | None = None) -> SpeechTokens:
         """The tokens of one utterance, and its vector; `readout` has the probabilities of

@@ -1,0 +1,307 @@
+"""Pretrained joint spaces of official names at small random sizes, against independent forwards."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    ClapAudioConfig,
+    ClapAudioModel,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+    Wav2Vec2FeatureExtractor,
+    WavLMConfig,
+    WavLMModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+
+from aligncap.alignment import clap
+from aligncap.errors import DataError, MissingModelError
+from aligncap.values import Waveform
+
+TEXTS = ["a sad voice", "she speaks in a loud and angry voice"]
+WORDS = ["!", "<pad>", "<|endoftext|>", "<unk>", *sorted({w for t in TEXTS for w in t.split()})]
+SOUND = Waveform(
+    (0.3 * np.random.default_rng(0).standard_normal(24_000)).astype(np.float32), "noise"
+)
+AUDIO = {
+    "patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [2, 2],
+    "num_attention_heads": [2, 4], "num_hidden_layers": 2, "mlp_ratio": 2.0, "projection_dim": 12,
+}  # fmt: skip
+
+
+def save_tokenizer(folder: Path, pad: str) -> None:
+    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad).save_pretrained(folder)
+
+
+def ids_of(text: str) -> list[int]:
+    return [WORDS.index(word) for word in text.split()]
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Weights far from their initial values, so that none may be mistaken for another."""
+    generator = torch.Generator().manual_seed(len(list(model.parameters())))
+    for one in model.parameters():
+        one.data = 0.2 * torch.randn(one.shape, generator=generator) + 0.1
+    return model.eval()
+
+
+def unit(x: Tensor) -> np.ndarray:
+    return functional.normalize(x.detach(), dim=-1).numpy()
+
+
+@pytest.fixture(scope="module")
+def laion(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClapModel]:
+    folder = tmp_path_factory.mktemp("laion")
+    text = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "intermediate_size": 24, "projection_dim": 12}  # fmt: skip
+    config = ClapConfig(text_config=text, audio_config=AUDIO, projection_dim=12)
+    model = randomised(ClapModel(config))
+    model.save_pretrained(folder)
+    save_tokenizer(folder, "<pad>")
+    ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad").save_pretrained(folder)
+    return folder, model
+
+
+def test_laions_through_transformers(laion) -> None:
+    folder, model = laion
+    space = clap.open_clap(folder)
+    rows = [ids_of(text) for text in TEXTS]
+    expected = [
+        model.text_projection(model.text_model(torch.tensor([row])).pooler_output) for row in rows
+    ]
+    np.testing.assert_allclose(space.embed_texts(TEXTS), unit(torch.cat(expected)), atol=1e-5)
+    extractor = ClapFeatureExtractor.from_pretrained(folder)
+    samples = np.repeat(SOUND.samples, 1)
+    import soxr
+
+    mel = extractor(soxr.resample(samples, 16_000, 48_000), sampling_rate=48_000,
+                    return_tensors="pt")["input_features"]  # fmt: skip
+    heard = model.audio_projection(model.audio_model(mel).pooler_output)
+    np.testing.assert_allclose(space.embed_waveforms([SOUND]), unit(heard), atol=1e-5)
+    assert space.width == 12
+
+
+OFFICIAL = (
+    (r"^audio_encoder\.batch_norm\.", "bn0."),
+    (r"^audio_encoder\.", ""),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.attention\.self\.relative", ".attn.relative"),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+)
+"""The way back, from transformers' names to the official ones, in this order."""
+
+
+def official_htsat(model: ClapAudioModel) -> dict[str, Tensor]:
+    state, found = model.state_dict(), {}
+    for name, one in state.items():
+        if match := re.search(r"attention\.self\.(query|key|value)\.(weight|bias)$", name):
+            if match[1] == "query":
+                parts = [state[name.replace("query", part)] for part in ("query", "key", "value")]
+                layer = name[: match.start()].removeprefix("audio_encoder.")
+                found[f"{layer}attn.qkv.{match[2]}"] = torch.cat(parts)
+            continue
+        for pattern, instead in OFFICIAL:
+            name = re.sub(pattern, instead, name)  # noqa: PLW2901
+        found[name] = one
+    found["spectrogram_extractor.stft.conv_real.weight"] = torch.zeros(3)
+    found["tscam_conv.weight"] = torch.zeros(2)
+    return found
+
+
+def projected(x: Tensor, state: dict[str, Tensor], prefix: str) -> Tensor:
+    """The projection by its equation."""
+    first = x @ state[f"{prefix}linear1.weight"].T
+    second = (0.5 * first * (1 + torch.erf(first / 2**0.5))) @ state[f"{prefix}linear2.weight"].T
+    total = first + second
+    centred = total - total.mean(-1, keepdim=True)
+    spread = (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    scale, shift = (state[f"{prefix}layer_norm.{name}"] for name in ("weight", "bias"))
+    return scale * centred / spread + shift
+
+
+def projection_state(prefix: str, width: int, seed: int) -> dict[str, Tensor]:
+    model = clap.Projection(width, 12)
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        f"{prefix}{name}": torch.randn(one.shape, generator=generator)
+        for name, one in model.state_dict().items()
+    }
+
+
+Made = tuple[Path, dict[str, Tensor], nn.Module, nn.Module]
+
+
+@pytest.fixture(scope="module")
+def microsoft(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("msclap")
+    audio = randomised(ClapAudioModel(ClapAudioConfig(**AUDIO)))
+    text = randomised(
+        GPT2Model(GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=80))
+    )
+    text.save_pretrained(folder / "gpt2")
+    save_tokenizer(folder / "gpt2", "!")
+    state = {f"audio_encoder.base.htsat.{n}": one for n, one in official_htsat(audio).items()}
+    state |= {f"caption_encoder.base.{n}": one for n, one in text.state_dict().items()}
+    state["caption_encoder.base.h.0.attn.bias"] = torch.ones(1, 1, 80, 80)  # of older releases
+    state |= projection_state("audio_encoder.projection.", 16, 1)
+    state |= projection_state("caption_encoder.projection.", 16, 2)
+    state["logit_scale"] = torch.tensor(2.0)
+    torch.save({"model": state, "epoch": 3}, folder / "CLAP_weights_2023.pth")
+    return folder, state, audio, text
+
+
+def test_microsofts_of_official_names(microsoft: Made) -> None:
+    folder, state, audio, text = microsoft
+    space = clap.open_clap(folder)
+    ends = [text(torch.tensor([[*ids_of(one), 2]])).last_hidden_state[:, -1] for one in TEXTS]
+    expected = projected(torch.cat(ends), state, "caption_encoder.projection.")
+    np.testing.assert_allclose(space.embed_texts(TEXTS), unit(expected), atol=1e-5)
+    import soxr
+
+    # 7 s at 44.1 kHz, the recording again and again; librosa's mel bands in decibels.
+    samples = np.resize(soxr.resample(SOUND.samples, 16_000, 44_100), 7 * 44_100)
+    mel = torch.tensor(log_mel(samples, 44_100, 320, 50, 8_000))[None, None]
+    heard = projected(audio(mel).pooler_output, state, "audio_encoder.projection.")
+    np.testing.assert_allclose(space.embed_waveforms([SOUND]), unit(heard), atol=1e-5)
+
+
+def log_mel(samples: np.ndarray, rate: int, hop: int, low: float, high: float) -> np.ndarray:
+    """Slaney's mel bands of a centred, reflected spectrogram, 10 log10 of at least 1e-10."""
+
+    def mel_of(hz: np.ndarray) -> np.ndarray:
+        log = 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4)
+        return np.where(hz < 1000, hz * 3 / 200, log)
+
+    def hz_of(mel: np.ndarray) -> np.ndarray:
+        return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+    ends = mel_of(np.array([low, high]))
+    edges = hz_of(np.linspace(*ends, 66))
+    bins = np.fft.rfftfreq(1024, 1 / rate)
+    bands = [
+        np.clip(np.minimum((bins - a) / (b - a), (c - bins) / (c - b)), 0, None) * 2 / (c - a)
+        for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
+    ]
+    padded = np.pad(samples.astype(np.float64), 512, mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
+    frames = [padded[n : n + 1024] * window for n in range(0, len(samples) + 1, hop)]
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    return (10 * np.log10(np.maximum(power @ np.array(bands).T, 1e-10))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def paraspeech(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("paraspeech")
+    speech = randomised(
+        WavLMModel(
+            WavLMConfig(
+                hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+                conv_dim=(8, 8), conv_stride=(5, 4), conv_kernel=(10, 8), num_feat_extract_layers=2,
+                num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
+            )
+        )
+    )  # fmt: skip
+    text = randomised(
+        XLMRobertaModel(
+            XLMRobertaConfig(
+                vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                intermediate_size=24,
+            )
+        )
+    )  # fmt: skip
+    speech.config.save_pretrained(folder / "speech")
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder / "speech")
+    text.config.save_pretrained(folder / "text")
+    save_tokenizer(folder / "text", "<pad>")
+    state = {f"audio_branch.base.{n}": one for n, one in speech.state_dict().items()}
+    state |= {f"text_branch.base.{n}": one for n, one in text.state_dict().items()}
+    state |= projection_state("audio_projection.", 16, 1)
+    state |= projection_state("text_projection.", 16, 2)
+    state["log_logit_scale"] = torch.tensor(2.0)
+    torch.save(state, folder / "slap-combined.pth.tar")
+    return folder, state, speech, text
+
+
+def test_paraspeechclap_of_official_names(paraspeech: Made) -> None:
+    folder, state, speech, text = paraspeech
+    space = clap.open_clap(folder)
+    first = [text(torch.tensor([ids_of(one)])).last_hidden_state[:, 0] for one in TEXTS]
+    expected = projected(torch.cat(first), state, "text_projection.")
+    np.testing.assert_allclose(space.embed_texts(TEXTS), unit(expected), atol=1e-5)
+    normed = (SOUND.samples - SOUND.samples.mean()) / np.sqrt(SOUND.samples.var() + 1e-7)
+    pooled = speech(torch.tensor(normed)[None]).last_hidden_state.mean(1)
+    heard = projected(pooled, state, "audio_projection.")
+    np.testing.assert_allclose(space.embed_waveforms([SOUND]), unit(heard), atol=1e-5)
+
+
+def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: one for key, one in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda s: without(s, "caption_encoder.base.ln_f.bias"), "lacks caption_encoder.base.ln_f"),
+        (
+            lambda s: s | {"caption_encoder.base.ln_f.bias": torch.ones(3)},
+            r"shape \(3,\), not \(16",
+        ),
+        (
+            lambda s: s | {"caption_encoder.base.more": torch.ones(3)},
+            "holds caption_encoder.base.mo",
+        ),
+        (
+            lambda s: without(s, "audio_encoder.base.htsat.norm.weight"),
+            "lacks audio_encoder.base.h",
+        ),
+        (
+            lambda s: s | {"audio_encoder.projection.layer_norm.bias": torch.ones(2)},
+            r"audio_encoder.projection.layer_norm.bias has the shape \(2,\), not \(12,\)",
+        ),
+    ],
+)
+def test_the_first_weight_that_does_not_fit_is_named(
+    microsoft: Made, tmp_path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]], told
+) -> None:
+    folder, state, *_ = microsoft
+    (tmp_path / "gpt2").symlink_to(folder / "gpt2")
+    torch.save({"model": change(state)}, tmp_path / "CLAP_weights_2023.pth")
+    with pytest.raises(DataError, match=told):
+        clap.open_clap(tmp_path)
+
+
+class Harm:
+    """What runs code where it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return print, ("harm",)
+
+
+def test_nothing_is_unpickled_and_what_is_missing_is_named(tmp_path: Path, capsys) -> None:
+    with pytest.raises(MissingModelError, match="holds no CLAP; fetch one with `hf download laion"):
+        clap.open_clap(tmp_path)
+    path = tmp_path / "CLAP_weights_2023.pth"
+    torch.save({"model": Harm()}, path)
+    with pytest.raises(DataError, match=r"CLAP_weights_2023.pth: is damaged"):
+        clap.open_clap(tmp_path)
+    assert "harm" not in capsys.readouterr().out
+    torch.save({"a": torch.ones(1)}, path)
+    with pytest.raises(MissingModelError, match=r"gpt2: holds no config\.json; fetch"):
+        clap.open_clap(tmp_path)
