@@ -4,6 +4,7 @@ After Boersma (1993): single frames make octave errors, so several peaks of a fr
 autocorrelation are kept, and dynamic programming picks one each, or none.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,18 +157,39 @@ def _best_path(found: _Candidates, periodicity: Floats) -> NDArray[np.intp]:
     path = np.zeros(len(worth), np.intp)
     if len(worth) == 0:
         return path
-    octaves = np.log2(found.hertz)
-    move = _OCTAVE_JUMP_COST * np.abs(octaves[1:, None, :] - octaves[:-1, :, None])
-    move[:, 0, :] = move[:, :, 0] = _VOICING_COST
-    move[:, 0, 0] = 0.0
-    came = np.empty(worth.shape, np.intp)
-    total = worth[0]
-    choices = np.arange(worth.shape[1])
-    for frame in range(1, len(worth)):
-        ways = total[:, None] - move[frame - 1]
-        origin = came[frame] = ways.argmax(axis=0)
-        total = ways[origin, choices] + worth[frame]
-    path[-1] = total.argmax()
+    octaves = np.log2(found.hertz).T
+    move = _OCTAVE_JUMP_COST * np.abs(octaves[None, :, 1:] - octaves[:, None, :-1])
+    move[0] = move[:, 0] = _VOICING_COST
+    move[0, 0] = 0.0
+    totals = _totals(worth.T, move)
+    came = (totals[:, None, :-1] - move).argmax(axis=0).T.tolist()
+    path[-1] = at = int(totals[:, -1].argmax())
     for frame in range(len(worth) - 1, 0, -1):
-        path[frame - 1] = came[frame, path[frame]]
+        path[frame - 1] = at = came[frame - 1][at]
     return path
+
+
+def _totals(worth: Floats, move: Floats) -> NDArray[np.float64]:
+    """What the best path to each candidate is worth; as `worth`, [candidates, frames].
+
+    `move`, [candidates, candidates, frames - 1], is the cost from one to the next. Stretches of
+    frames are gone through side by side, from each candidate that they may be entered at, and
+    joined then: a loop over frames would take most of the time of the whole track.
+    """
+    size, _, steps = move.shape
+    length = max(1, math.isqrt(steps))
+    count = -(-steps // length)
+    gains = np.zeros((size, size, count * length))
+    gains[..., :steps] = worth[None, :, 1:] - move
+    step = np.moveaxis(gains.reshape(size, size, count, length), -1, 0)
+    within = np.ascontiguousarray(step)
+    for n in range(1, length):
+        within[n] = (within[n - 1][:, :, None] + within[n]).max(axis=1)
+    entered = np.empty((size, count))
+    total = worth[:, 0].astype(np.float64)
+    for number in range(count):
+        entered[:, number] = total
+        total = (total[:, None] + within[-1, ..., number]).max(axis=0)
+    later = (entered[:, None] + within).max(axis=1)
+    later = later.transpose(1, 2, 0).reshape(size, -1)[:, :steps]
+    return np.concatenate((worth[:, :1], later), axis=1)
