@@ -5,7 +5,9 @@ alarms, which `activity` does not. Whether there is speech in a sound is for the
 pauses and seconds of speech are measured by `activity`, whose steps are finer (10 ms against 32).
 """
 
+from copy import copy
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ FRAME_S = FRAME / RATE_HZ
 _CONTEXT = 64  # samples before a frame that it reads too
 _STATE = (1, 1, 128)
 _BLOCK = 1024  # frames at a time, which bounds the memory for long recordings
-_PIECE = 32 * FRAME
+_FIRST, _MORE = 32, 16  # frames at a time: what `ENOUGH_S` takes at least, then as far as needed
 _BEFORE, _AFTER = 15, 8  # frames of silence: the network starts slowly, and short words are missed
 
 SPEECH = 0.4
@@ -97,12 +99,20 @@ class SpeechDetector:
             for level, shortest_s in zip(LEVELS, SHORTEST_S, strict=True)
         )
 
+    @cached_property
+    def _after_silence(self) -> "Listener":
+        """A listener that has heard the silence that every sound is heard after."""
+        listener = self.listener()
+        listener.probabilities(np.zeros(_BEFORE * FRAME, np.float32))
+        return listener
+
     def _hears(self, samples: Samples, shortest_s: float, loud_s: float) -> bool:
-        listener, padded = self.listener(), np.pad(samples, (_BEFORE * FRAME, _AFTER * FRAME))
+        listener, padded = copy(self._after_silence), np.pad(samples, (0, _AFTER * FRAME))
         spoken = np.zeros(0, np.bool_)
-        for at in range(0, len(padded), _PIECE):
-            found = listener.probabilities(padded[at : at + _PIECE]) > SPEECH
-            spoken = np.concatenate((spoken, found if at else found[_BEFORE:]))
+        ends = range(_FIRST * FRAME, len(padded) + _MORE * FRAME, _MORE * FRAME)
+        for start, end in pairwise((0, *ends)):
+            found = listener.probabilities(padded[start:end]) > SPEECH
+            spoken = np.concatenate((spoken, found))
             # Mostly a second or two of an utterance tell.
             if _is_enough(spoken, shortest_s, ENOUGH_S):
                 return True
