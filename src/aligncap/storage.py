@@ -7,11 +7,9 @@ SHA-256 of canonical JSON, files or arrays. A cache is either a SQLite file (`Da
 by key, or a folder of memory-mapped arrays (`open_arrays`).
 """
 
-import hashlib
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import threading
 import time
@@ -171,6 +169,8 @@ def _move_folder(partial: Path, folder: Path, *, replace: bool) -> None:
 
 def _partial_path(path: Path, ending: str = "partial") -> Path:
     """A free name next to `path`; files that killed processes of this machine left are removed."""
+    import socket  # like hashlib below not needed by `--help`
+
     start, end = f".{path.name}.", f"@{socket.gethostname()}."
     own = path.with_name(f"{start}{os.getpid()}-{threading.get_native_id()}{end}{ending}")
     for left in path.parent.iterdir():
@@ -216,6 +216,8 @@ def hash_of(content: str | bytes) -> str:
 
 def hash_of_parts(parts: Iterable[str | bytes | memoryview]) -> str:
     """As `hash_of`, over parts one after another, each asked for when it is needed."""
+    import hashlib
+
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
@@ -224,6 +226,8 @@ def hash_of_parts(parts: Iterable[str | bytes | memoryview]) -> str:
 
 def hash_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes in hexadecimal, read in blocks; OSError if it cannot be read."""
+    import hashlib
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
