@@ -1,12 +1,16 @@
 """How fast captions are made, in one run on one machine.
 
     python benchmarks/caption.py [--model mini] [--trained FOLDER] [--clips FOLDER] [--output FILE]
+    python benchmarks/caption.py --pairs mini,mini-1 [--clips FOLDER] [--repeat 5] [--threads 1]
 
 Language models are compared on the same prompts with responses of one fixed length: CTranslate2 in
 int8 and in float, our torch runtime, and plain `transformers.generate`. Their weights come from a
 trained model folder, or else are random, in the size of `mini`: the length being fixed, the time
 is the same. Then a folder is captioned from file to record, and one clip from a cold process.
 Each measurement has a process of its own, so that its peak of memory is its own as well.
+
+With `--pairs` two models caption the same clips in turns, one clip at a time, by processor time, so
+that what else the machine does matters less: of a pair of times the ratio is reported.
 """
 
 import argparse
@@ -38,6 +42,9 @@ def main() -> None:
     if asked.child:
         print(json.dumps(CHILDREN[asked.child](asked)))
         return
+    if asked.pairs:
+        show_pairs(asked)
+        return
     report: dict[str, Any] = {"machine": machine(asked.threads)}
     with tempfile.TemporaryDirectory() as folder:
         if not asked.skip_language_models:
@@ -63,6 +70,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--pairs", help="two models, parted by a comma, against each other")
     parser.add_argument("--skip-language-models", action="store_true")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--child", choices=CHILDREN, help=argparse.SUPPRESS)
@@ -104,6 +112,43 @@ def measure_folder(asked: argparse.Namespace) -> dict[str, float]:
         "clips_per_s": len(captions) / taken_s,
         "peak_mb": peak_mb(),
     }
+
+
+def show_pairs(asked: argparse.Namespace) -> None:
+    """Two models in turns: their processor time a clip, and the ratio of the pairs."""
+    import aligncap
+    from aligncap.audio import load
+
+    first, second = asked.pairs.split(",")
+    captioners = [aligncap.load(name, threads=asked.threads) for name in (first, second)]
+    clips = sorted(path for path in asked.clips.rglob("*") if path.suffix in SOUNDS)
+
+    def ms(work: Callable[[Any, Path], object], captioner: Any, clip: Path) -> float:
+        started = time.process_time()
+        work(captioner, clip)
+        return 1e3 * (time.process_time() - started)
+
+    tasks: dict[str, Callable[[Any, Path], object]] = {
+        "caption": lambda captioner, clip: captioner.caption(clip),
+        "measuring and encoding": lambda captioner, clip: captioner.baseline(clip),
+    }
+    length_s = statistics.mean(load(clip).duration_s for clip in clips)
+    print(f"{len(clips)} clips of {length_s:.1f} s, {asked.repeat} passes")
+    print(f"{'processor time a clip':<26}{first:>12}{second:>12}{'ratio':>9}   quartiles")
+    for name, work in tasks.items():
+        for captioner in captioners:
+            work(captioner, clips[0])
+        times = [
+            [ms(work, one, clip) for one in captioners]
+            for _ in range(asked.repeat)
+            for clip in clips
+        ]
+        ratios = [a / b for a, b in times]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        a, b = (statistics.median(column) for column in zip(*times, strict=True))
+        print(
+            f"{name:<26}{a:>9.1f} ms{b:>9.1f} ms{middle:>9.2f}   {low:.2f}-{high:.2f}", flush=True
+        )
 
 
 SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
