@@ -1,20 +1,28 @@
 """Long recordings: where utterances are cut, whether their captions are those of the clips alone,
-and what an hour takes in memory and time.
+and what hours take in memory and time.
 
-    python benchmarks/segments.py [--data ../shared/data/speech] [--hours 1] [--seed 0]
+    python benchmarks/segments.py made [--part validation] [--recordings 5] [--first 0]
+    python benchmarks/segments.py hours 1
+    python benchmarks/segments.py hours 8
+    python benchmarks/segments.py report
 
-The recording is made of twenty clips of real people of several corpora with pauses, noise and music
-between; it is heard again and again for as many hours as asked for, streamed from a file.
+Each recording is made of twenty clips of real people of several corpora, speakers of one part of
+the split, with pauses, noise and music between. For hours, one is heard again and again, streamed
+from a file. What is measured is kept in `--work` (runs/segments), where a part that is there is not
+measured again; `report` writes docs/results/segments.md of it. `hours` logs as it goes.
 """
 
 import argparse
 import itertools
 import json
+import os
 import random
 import resource
-import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -22,65 +30,84 @@ from sounds import made
 
 from aligncap import load as load_model
 from aligncap.audio import load, speech_activity
+from aligncap.captioner.segments import Segment
+from aligncap.data.manifest import Utterance, read_manifest
+from aligncap.data.splits import split_of
 from aligncap.errors import AlignCapError
 from aligncap.prosody.measurement import pauses
-from aligncap.values import RATE_HZ, Samples
+from aligncap.values import RATE_HZ, Caption, Samples
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPORA = ("ravdess", "emodb", "nemo", "emovo", "secap", "uem_es")
 BETWEEN = ("band", "white noise", "piano melody", "rain", "strings", "")
 NEAR_S = 0.25
+WHOLE = 2560
+"""Samples that a recording is a multiple of, so that frames (512) and features (160) of each
+repetition fall where they do in the first."""
+Json = dict[str, Any]
+Span = tuple[float, float]
 
 
 def main() -> None:
-    """Print the tables."""
+    """Measure, or write the report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=("made", "hours", "report"))
+    parser.add_argument("hours", type=float, nargs="?", default=1.0)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/speech")
-    parser.add_argument("--hours", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", default="validation", choices=("train", "validation"))
+    parser.add_argument("--recordings", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/segments")
     asked = parser.parse_args()
-    captioner = load_model("mini")
-    clips = chosen(asked.data, random.Random(asked.seed))
-    sound, truth = recording(clips, np.random.default_rng(asked.seed))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "made.wav"
-        soundfile.write(path, sound, RATE_HZ)
-        found = list(captioner.segments(path))
-        alone = [str(one) for one in captioner.caption([str(clip) for clip in clips])]
-        compare(found, truth, alone)
-        if asked.hours:
-            times = round(asked.hours * 3600 / (len(sound) / RATE_HZ))
-            with soundfile.SoundFile(path, "w", RATE_HZ, 1) as file:
-                for _ in range(times):
-                    file.write(sound)
-            long(captioner, path, times * len(sound) / RATE_HZ)
+    asked.work.mkdir(parents=True, exist_ok=True)
+    if asked.what == "report":
+        report(asked.work)
+    elif asked.what == "made":
+        name = f"{asked.part}-{asked.first}-{asked.recordings}"
+        keep(asked.work / f"made-{name}.json", lambda: measure_made(asked))
+    else:
+        keep(asked.work / f"hours-{asked.hours:g}.json", lambda: measure_hours(asked))
 
 
-def chosen(data: Path, draw: random.Random) -> list[Path]:
-    """Twenty clips without long pauses, several speakers of each corpus."""
-    found: list[Path] = []
-    for number, corpus in enumerate(CORPORA):
-        rows = [json.loads(line) for line in (data / corpus / "manifest.jsonl").open("rb")]
-        draw.shuffle(rows)
-        fitting = (data / corpus / row["file"] for row in rows)
-        wanted = [20 * (n + 1) // len(CORPORA) for n in range(len(CORPORA))][number]
-        while len(found) < wanted:
-            clip = next(fitting)
-            spans = speech_activity(load(clip))
-            gaps = [b[0] - a[1] for a, b in itertools.pairwise(spans)]
-            if spans and max(gaps, default=0.0) < 0.35 and pauses(spans).span_s > 0.8:
-                found.append(clip)
+def keep(path: Path, measure: Any) -> None:
+    """Measure, unless the file is there."""
+    if not path.exists():
+        path.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
+    print(path.read_text("utf-8"))
+
+
+def machine() -> Json:
+    """What the machine is, and how much else runs on it."""
+    return {"cores": len(os.sched_getaffinity(0)), "load": [round(x, 1) for x in os.getloadavg()]}
+
+
+def chosen(data: Path, part: str, draw: random.Random) -> list[Utterance]:
+    """Twenty clips without long pauses, of speakers of a part of the split."""
+    found: list[Utterance] = []
+    for number, corpus in enumerate(CORPORA, start=1):
+        clips = [
+            one for one in read_manifest(data / corpus / "manifest.jsonl") if split_of(one) == part
+        ]
+        draw.shuffle(clips)
+        fitting = (one for one in clips if is_fitting(one))
+        found += itertools.islice(fitting, 20 * number // len(CORPORA) - len(found))
     draw.shuffle(found)
     return found
 
 
-def recording(
-    clips: list[Path], draw: np.random.Generator
-) -> tuple[Samples, list[tuple[float, float]]]:
+def is_fitting(clip: Utterance) -> bool:
+    """Whether a clip is one utterance for certain."""
+    spans = speech_activity(load(clip.path))
+    gaps = [b[0] - a[1] for a, b in itertools.pairwise(spans)]
+    return bool(spans) and max(gaps, default=0.0) < 0.35 and (pauses(spans).span_s or 0) > 0.8
+
+
+def recording(clips: Sequence[Utterance], seed: int) -> tuple[Samples, list[Span]]:
     """The clips with something between them, and when somebody speaks in each."""
+    draw = np.random.default_rng(seed)
     parts, truth, at = [np.zeros(RATE_HZ, np.float32)], [], 1.0
     for number, clip in enumerate(clips):
-        waveform = load(clip)
+        waveform = load(clip.path)
         spans = speech_activity(waveform)
         truth.append((at + spans[0][0], at + spans[-1][1]))
         pause = np.zeros(round(draw.uniform(0.6, 1.2) * RATE_HZ), np.float32)
@@ -90,45 +117,205 @@ def recording(
             # Each begins on the grid of 10 ms that features are measured on.
             parts.append(np.pad(one.astype(np.float32), (0, -len(one) % 160)))
             at += len(parts[-1]) / RATE_HZ
-    return np.concatenate(parts), truth
+    sound = np.concatenate(parts)
+    return np.pad(sound, (0, -len(sound) % WHOLE)), truth
 
 
-def compare(found: list, truth: list[tuple[float, float]], alone: list[str]) -> None:
-    """How many utterances are cut where they are, and captioned as alone."""
-    spoken = [one for one in found if one.kind == "speech"]
-    near, same, off = 0, 0, []
-    for (start, end), text in zip(truth, alone, strict=True):
-        at = [one for one in spoken if one.start_s < end and one.end_s > start]
-        if len(at) == 1:
-            away = max(abs(at[0].start_s - start), abs(at[0].end_s - end))
-            near += away <= NEAR_S
-            same += at[0].text == text
-            off.append(away)
-        else:
-            print(f"{start:.2f} to {end:.2f} s: {len(at)} utterances")
-    nobody = [one for one in spoken if not any(one.start_s < b and one.end_s > a for a, b in truth)]
-    failed = sum(isinstance(one.caption, AlignCapError) for one in spoken)
-    kinds = {kind: sum(one.kind == kind for one in found) for kind in ("silence", "music", "noise")}
-    print(f"| utterances | {len(truth)} |\n|---|---:|")
-    print(f"| cut once, both ends within {NEAR_S} s | {near} |")
-    print(f"| captioned as alone | {same} |")
-    print(f"| captioned where nobody speaks | {len(nobody)} |")
-    print(f"| without a caption | {failed} |")
-    print(f"| farthest end, median and largest | {np.median(off):.2f} s, {max(off):.2f} s |")
-    print(f"| between | {', '.join(f'{kind} {n}' for kind, n in kinds.items())} |\n", flush=True)
+def measure_made(asked: argparse.Namespace) -> Json:
+    """Utterances of made recordings beside their clips alone."""
+    captioner, rows, others = load_model("mini"), [], 0
+    path = asked.work / f"made-{os.getpid()}.wav"
+    for seed in range(asked.first, asked.first + asked.recordings):
+        clips = chosen(asked.data, asked.part, random.Random(seed))
+        sound, truth = recording(clips, seed)
+        soundfile.write(path, sound, RATE_HZ)
+        spoken = [one for one in captioner.segments(path) if one.kind == "speech"]
+        alone = captioner.caption([str(one.path) for one in clips])
+        for clip, span, caption in zip(clips, truth, alone, strict=True):
+            rows.append(
+                {"corpus": clip.corpus, "seed": seed, **beside(clip, span, spoken, caption)}
+            )
+        others += sum(not any(_meet(one, span) for span in truth) for one in spoken)
+        print(f"recording {seed}: {machine()['load']}", flush=True)
+    path.unlink()
+    return {"part": asked.part, "recordings": asked.recordings, "others": others, "rows": rows}
 
 
-def long(captioner: object, path: Path, length_s: float) -> None:
-    """Time and memory of a long file."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _meet(one: Segment, span: Span) -> bool:
+    return one.start_s < span[1] and one.end_s > span[0]
+
+
+def beside(clip: Utterance, span: Span, spoken: Sequence[Segment], alone: Caption) -> Json:
+    """What became of a clip: utterances, how far their ends are off, captions, emotions."""
+    at = [one for one in spoken if _meet(one, span)]
+    row: Json = {"found": len(at), "emotion": clip.emotion, "alone": likeliest(alone)}
+    if len(at) == 1 and not isinstance(at[0].caption, AlignCapError) and at[0].caption:
+        caption = at[0].caption
+        row |= {"start": at[0].start_s - span[0], "end": at[0].end_s - span[1]}
+        row |= {"segment": likeliest(caption), "same": caption.text == alone.text}
+    return row
+
+
+def likeliest(caption: Caption) -> str | None:
+    """The emotion with most probability; None of a sound without words."""
+    return max(caption.emotion, key=caption.emotion.__getitem__, default=None)
+
+
+def measure_hours(asked: argparse.Namespace) -> Json:
+    """Time and memory of a long file, and whether its segments are those of its piece alone."""
+    captioner = load_model("mini")
+    clips = chosen(asked.data, "train", random.Random(1))
+    sound, _ = recording(clips, 1)
+    length_s = len(sound) / RATE_HZ
+    times = round(asked.hours * 3600 / length_s)
+    path = asked.work / f"long-{asked.hours:g}.wav"
+    with soundfile.SoundFile(path, "w", RATE_HZ, 1) as file:
+        for _ in range(times):
+            file.write(sound)
+    piece = asked.work / f"piece-{asked.hours:g}.wav"
+    soundfile.write(piece, sound, RATE_HZ)
+    alone = spoken_at(captioner.segments(piece), 0.0)
+    found = followed(captioner, path, length_s, alone)
+    path.unlink()
+    piece.unlink()
+    return {"sound_s": times * length_s, **found}
+
+
+def followed(captioner: Any, path: Path, length_s: float, alone: dict[float, str]) -> Json:
+    """Go through the segments of a file that repeats a piece; log every ten minutes of it."""
     wall, cpu = time.perf_counter(), time.process_time()
-    count = sum(one.kind == "speech" for one in captioner.segments(path))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"| {length_s / 3600:.2f} h | |\n|---|---:|\n| utterances | {count} |")
-    print(f"| real-time factor, wall | {length_s / wall:.0f} |")
-    print(f"| real-time factor, processor | {length_s / cpu:.0f} |")
-    print(f"| peak memory before, after | {before:.0f} MB, {after:.0f} MB |")
+    same, count, logged, memory, loads = 0, 0, 0.0, [], []
+    for one in captioner.segments(path):
+        if one.kind == "speech":
+            count += 1
+            start = round(one.start_s % length_s, 2)
+            same += alone.get(start) == f"{one.end_s - one.start_s:.2f} {one.text}"
+        if one.end_s - logged >= 600:
+            logged = one.end_s
+            memory.append(resident_mb())
+            loads.append(os.getloadavg()[0])
+            took = time.process_time() - cpu
+            print(f"{logged / 60:.0f} min: {logged / took:.1f} x by processor time, "
+                  f"{memory[-1]:.0f} MB, load {loads[-1]:.1f}", flush=True)  # fmt: skip
+    return {
+        "utterances": count,
+        "same": same,
+        "in_piece": len(alone),
+        "wall_s": time.perf_counter() - wall,
+        "processor_s": time.process_time() - cpu,
+        "memory_mb": memory,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "load": float(np.mean(loads)) if loads else os.getloadavg()[0],
+        "cores": machine()["cores"],
+    }
+
+
+def spoken_at(found: Iterable[Segment], start_s: float) -> dict[float, str]:
+    """Length and caption of each utterance by its start."""
+    return {
+        round(one.start_s - start_s, 2): f"{one.end_s - one.start_s:.2f} {one.text}"
+        for one in found
+        if one.kind == "speech"
+    }
+
+
+def resident_mb() -> float:
+    """The memory that this process has now."""
+    pages = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def report(work: Path) -> None:
+    """Write docs/results/segments.md."""
+    lines = ["# Long recordings", "", "Written by `python benchmarks/segments.py report`.", ""]
+    lines += ["Twenty real clips of six corpora with pauses, noise and music between, streamed from a "
+              "file, by", "", "    python benchmarks/segments.py made", ""]  # fmt: skip
+    made_ones = [json.loads(one.read_text("utf-8")) for one in sorted(work.glob("made-*.json"))]
+    lines += table([made_columns(one) for one in made_ones])
+    lines += [
+        "",
+        NOTES,
+        "",
+        "One recording again and again, by `python benchmarks/segments.py hours N`.",
+        "",
+    ]
+    hours = [json.loads(one.read_text("utf-8")) for one in work.glob("hours-*.json")]
+    lines += table([hour_columns(one) for one in sorted(hours, key=lambda one: one["sound_s"])])
+    lines += ["", HOUR_NOTES, ""]
+    (ROOT / "docs/results/segments.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+NOTES = (
+    "Where a clip begins and ends is by `speech_activity` of the clip alone, in steps of 10 ms. Recall "
+    "is unweighted over the emotions of labelled clips; segments that are not cut once count as wrong. A "
+    "caption differs where an emotion's probability moves with the sound around the utterance, and "
+    "the model's wording with it."
+)
+HOUR_NOTES = (
+    "Memory is that of the process at ten minutes and at the end. Other work ran on the machine: its load is "
+    "the mean number of processes that wanted a core, and the wall clock says little where that is above the cores; "
+    "two cores to itself would make twice the factor by processor time."
+)
+
+
+def table(columns: Sequence[Json]) -> list[str]:
+    """A table with a row for each key."""
+    if not columns:
+        return ["Not measured yet."]
+    names = list(columns[0])
+    lines = ["| " + " | ".join([names[0], *(str(one[names[0]]) for one in columns)]) + " |"]
+    lines.append("|---|" + "---:|" * len(columns))
+    return lines + [
+        "| " + " | ".join([name, *(str(one[name]) for one in columns)]) + " |" for name in names[1:]
+    ]
+
+
+def made_columns(one: Json) -> Json:
+    """The figures of made recordings."""
+    rows = one["rows"]
+    cut = [row for row in rows if "start" in row]
+    off = [max(abs(row["start"]), abs(row["end"])) for row in cut]
+    near = sum(away <= NEAR_S for away in off)
+    same = sum(row.get("same", False) for row in rows)
+    return {
+        "speakers": one["part"],
+        "recordings, clips": f"{one['recordings']}, {len(rows)}",
+        f"cut once, both ends within {NEAR_S} s": f"{near} ({near / len(rows):.1%})",
+        "not cut once": len(rows) - len(cut),
+        "farthest end, median and 95th percentile": (
+            f"{np.median(off):.2f} s, {np.percentile(off, 95):.2f} s"
+        ),
+        "captioned where nobody speaks": one["others"],
+        "captioned as alone": f"{same} ({same / len(rows):.1%})",
+        "emotion as alone": f"{sum(row.get('segment') == row['alone'] for row in cut) / len(rows):.1%}",
+        "emotion recall of segments": f"{recall(rows, 'segment'):.3f}",
+        "emotion recall of the clips alone": f"{recall(rows, 'alone'):.3f}",
+    }
+
+
+def recall(rows: Sequence[Json], name: str) -> float:
+    """Unweighted average recall of the labelled emotions."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row["emotion"]:
+            right[row["emotion"]].append(row.get(name) == row["emotion"])
+    return float(np.mean([np.mean(one) for one in right.values()])) if right else float("nan")
+
+
+def hour_columns(one: Json) -> Json:
+    """The figures of a long recording."""
+    memory, sound_s = one["memory_mb"] or [one["peak_mb"]], one["sound_s"]
+    return {
+        "hours": f"{sound_s / 3600:.2f}",
+        "utterances": one["utterances"],
+        "as in the piece alone": f"{one['same'] / max(1, one['utterances']):.1%}",
+        "real-time factor by processor time": f"{sound_s / one['processor_s']:.1f}",
+        "real-time factor by the clock": f"{sound_s / one['wall_s']:.1f}",
+        "cores, load": f"{one['cores']}, {one['load']:.1f}",
+        "memory at ten minutes, at the end, peak": (
+            f"{memory[0]:.0f}, {memory[-1]:.0f}, {one['peak_mb']:.0f} MB"
+        ),
+    }
 
 
 if __name__ == "__main__":

@@ -317,6 +317,8 @@ class Caption:
     cannot tell."""
     baseline: Baseline | None = None
     """What it was judged against, where a baseline was asked for."""
+    facts: Facts | None = field(default=None, repr=False, compare=False)
+    """What was measured of the voice, each with its unit and confidence."""
 
     picture: Picture | None = field(default=None, repr=False, compare=False)
     """Draws it, where `Captioner.caption` was given a recording or a list of them."""

@@ -275,11 +275,10 @@ def _voicing_of(blocks: Iterable[tuple[Floats, Floats]]) -> tuple[Floats, Mask]:
     for correlation, _ in blocks:
         inner = correlation[:, SHORTEST_LAG:-1]
         before, after = correlation[:, SHORTEST_LAG - 1 : -2], correlation[:, SHORTEST_LAG + 1 :]
-        lag = np.arange(SHORTEST_LAG, SHORTEST_LAG + inner.shape[1])
-        cost = _OCTAVE_COST * np.log2(lag / (LAG_RATE_HZ / CEILING_HZ))
+        lag, cost = _lag_cost(inner.shape[1])
         # A peak, or every low rumble would repeat itself at the shortest period.
         is_peak = (inner > before) & (inner >= after)
-        height = np.where(is_peak, inner - cost.astype(np.float32), np.float32(-1.0))
+        height = np.where(is_peak, inner - cost, np.float32(-1.0))
         best = height.argmax(axis=1)
         at = (np.arange(len(best)), best)
         bend = np.maximum(2 * inner[at] - before[at] - after[at], 1e-9)
@@ -289,6 +288,14 @@ def _voicing_of(blocks: Iterable[tuple[Floats, Floats]]) -> tuple[Floats, Mask]:
     lag_track = np.concatenate(lags)
     steady = np.abs(np.diff(np.log2(lag_track), prepend=0.0)) < _LAG_MOVE_OCTAVES
     return lag_track, (np.concatenate(strengths) > _PERIODIC) & steady
+
+
+@cache
+def _lag_cost(count: int) -> tuple[NDArray[np.int_], Floats]:
+    """The first lags, and what each costs for being an octave or more below the highest pitch."""
+    lag = np.arange(SHORTEST_LAG, SHORTEST_LAG + count)
+    cost = _OCTAVE_COST * np.log2(lag / (LAG_RATE_HZ / CEILING_HZ))
+    return lag, cost.astype(np.float32)
 
 
 def _floor_db(levels: Floats, peak: float) -> Floats:
@@ -424,17 +431,16 @@ def sound_kind(samples: Samples) -> str:
 
     Tones repeat themselves or fill few bands; motors do, too, and count as tones.
     """
-    levels = band_levels_db(samples)
-    if level_db(Waveform(samples)) < SILENT_DB or not len(levels):
+    if level_db(Waveform(samples)) < SILENT_DB or not frame_count(samples):
         return "silence"
+    levels = band_levels_db(samples)
     total = 10 * np.log10((10 ** (levels / 10)).sum(axis=1))
     loud = total > total.max() - _LOUD_DB
     lengths = [end - start for start, end in runs(loud)]
     if loud.mean() < _SHORT_SHARE and np.median(lengths) < _SHORT_FRAMES:
         return "short sounds"
-    _, periodic = _voicing(samples)
     peaked_db = float((levels.max(axis=1) - np.median(levels, axis=1))[loud].mean())
-    is_tonal = periodic[loud].mean() > _TONAL_SHARE or peaked_db > _NARROW_DB
+    is_tonal = peaked_db > _NARROW_DB or _voicing(samples)[1][loud].mean() > _TONAL_SHARE
     return "tones or music" if is_tonal else "noise"
 
 

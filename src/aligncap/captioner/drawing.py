@@ -58,15 +58,9 @@ class Drawing:
 
     def figure(self, caption: Caption) -> Any:
         """The caption over waveform, pitch and loudness, as a figure of matplotlib."""
-        try:
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError as error:
-            raise MissingModelError(
-                "caption.plot() needs matplotlib; run: pip install 'aligncap[plots]'"
-            ) from error
+        figure = new_figure("caption.plot()", figsize=(8, 5), layout="constrained")
         curves = curves_of(self.waveform(caption))
         times_s = (np.arange(len(curves.peak)) + 0.5) * curves.step_s
-        figure = Figure(figsize=(8, 5), layout="constrained")
         wave, pitch, loudness = figure.subplots(3, 1, sharex=True)
         wave.fill_between(times_s, -curves.peak, curves.peak, color=PITCH_COLOUR, linewidth=0)
         wave.set(ylabel="waveform", ylim=(-1, 1))
@@ -76,6 +70,17 @@ class Drawing:
         loudness.plot(times_s, curves.loudness_lufs, color=PITCH_COLOUR)
         loudness.set(ylabel="loudness (LUFS)", xlabel="time (s)")
         return figure
+
+
+def new_figure(what: str, **settings: Any) -> Any:
+    """An empty figure of matplotlib; MissingModelError, naming `what` asks for it, without that."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise MissingModelError(
+            f"{what} needs matplotlib; run: pip install 'aligncap[plots]'"
+        ) from error
+    return Figure(**settings)
 
 
 def _player(waveform: Waveform) -> str:

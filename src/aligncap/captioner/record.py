@@ -120,6 +120,7 @@ def build_caption(
         second_emotion=heard.second,
         unfamiliar=_is_unfamiliar(readout),
         baseline=speech.baseline,
+        facts=speech.facts,
     )
 
 
@@ -168,4 +169,5 @@ def _wordless_caption(
         vocalization=vocalization,
         unfamiliar=_is_unfamiliar(readout),
         baseline=speech.baseline,
+        facts=speech.facts,
     )

@@ -39,10 +39,14 @@ _BEGIN, _END = 0.5, 0.35  # the probabilities at which speech begins and ends
 _FIRST_SIGN, _LATE_S = 0.1, 0.4
 _TARGET = 0.5  # the largest amplitude of late, as the detector hears it
 _FAINTEST = 0.003
+_PIECE = 128 * FRAME  # heard at a time
 _FADE = 0.5 ** (FRAME_S / 10)  # a peak counts half after ten seconds
 
 KINDS = {"silence": "silence", "tones or music": "music", "noise": "noise", "short sounds": "noise"}
 """What lies between utterances, by `sound_kind`."""
+
+MEASURED = ("pitch_hz", "loudness_lufs", "syllables_per_s")
+"""What the record of speech holds besides that of its caption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,28 @@ class Segment:
         """What stands for the segment in a subtitle: its caption, or its kind in brackets."""
         return self.caption.text if isinstance(self.caption, Caption) else f"[{self.kind}]"
 
+    @property
+    def pitch_hz(self) -> float | None:
+        """The median pitch, of speech where it can be told."""
+        return self._measured("pitch_median_hz")
+
+    @property
+    def loudness_lufs(self) -> float | None:
+        """The loudness (ITU-R BS.1770), of speech where it can be told."""
+        return self._measured("loudness_db")
+
+    @property
+    def syllables_per_s(self) -> float | None:
+        """The pace, pauses included, of speech where it can be told."""
+        return self._measured("pace_syllables_per_s")
+
+    def _measured(self, name: str) -> float | None:
+        facts = self.caption.facts if isinstance(self.caption, Caption) else None
+        return facts.value(name) if facts and name in facts.by_name else None
+
     def to_dict(self) -> dict[str, Any]:
-        """The segment as plain values; that of speech has the keys of its caption's record."""
+        """The segment as plain values; that of speech has the keys of its caption's record, and
+        what was measured."""
         record: dict[str, Any] = {"start_s": round(self.start_s, 3), "end_s": round(self.end_s, 3)}
         record["kind"] = self.kind
         if self.channel is not None:
@@ -75,6 +99,9 @@ class Segment:
             record["words"] = self.words
         if isinstance(self.caption, Caption):
             record |= self.caption.to_dict()
+            for name in MEASURED:
+                value = getattr(self, name)
+                record[name] = None if value is None else round(value, 2)
         elif self.caption is not None:
             record["error"] = str(self.caption)
         return record
@@ -148,8 +175,8 @@ def utterances(blocks: Iterable[Samples], detector: SpeechDetector) -> Iterator[
     rest = np.zeros(0, np.float32)
     for block in blocks:
         rest = np.concatenate((rest, block))
-        for at in range(0, len(rest) // FRAME * FRAME, 64 * FRAME):
-            piece = rest[at : min(at + 64 * FRAME, len(rest) // FRAME * FRAME)]
+        for at in range(0, len(rest) // FRAME * FRAME, _PIECE):
+            piece = rest[at : min(at + _PIECE, len(rest) // FRAME * FRAME)]
             yield from cutter.add(piece, ear.probabilities(piece))
         rest = rest[len(rest) // FRAME * FRAME :]
     if len(rest):

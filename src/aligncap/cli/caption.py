@@ -40,6 +40,7 @@ from aligncap.cli.console import (
 )
 from aligncap.cli.segments import (
     Channels,
+    Plot,
     SegmentOptions,
     Segments,
     SegmentsAs,
@@ -132,14 +133,16 @@ def caption(
     segments_as: SegmentsAs = None,
     channels: Channels = "mix",
     transcript: Transcript = None,
+    plot: Plot = None,
 ) -> int:
     """Caption recordings: one sentence for each file, or for each utterance of long ones."""
     console: Console = context.obj
-    if segments or segments_as or transcript:
+    if segments or segments_as or transcript or plot:
         others = bool(resume or baseline or per or candidates > 1)
         _check_segments(others=others, style=style)
         wanted = SegmentOptions(
-            language, format, segments_as, output, overwrite, channels == "split", transcript
+            *(language, format, segments_as, output, overwrite),
+            *(channels == "split", transcript, plot),
         )
         load = partial(_load, console, model, endpoint, served, tokenizer_weights)
         return caption_segments(console, expanded(paths), load, wanted)

@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
@@ -47,6 +47,14 @@ Transcript = Annotated[
         "are kept.",
     ),
 ]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw the recording with its segments: waveform, pitch, loudness, emotion over time, "
+        "captions; .png, .svg, or .html with the sound.",
+    ),
+]
 
 SUFFIXES = {
     ".srt": "srt", ".vtt": "vtt", ".textgrid": "textgrid", ".labels": "labels",
@@ -55,6 +63,7 @@ SUFFIXES = {
 COLUMNS = (
     *("file", "start_s", "end_s", "kind", "channel", "words", "caption", "emotion", "certainty"),
     *("arousal", "valence", "gender", "pitch", "loudness", "pace", "confidence", "error"),
+    *("pitch_hz", "loudness_lufs", "syllables_per_s"),
 )
 """The columns of csv; `emotion` is the likeliest."""
 
@@ -70,6 +79,7 @@ class SegmentOptions:
     overwrite: bool
     split: bool
     transcript: Path | None
+    plot: Path | None
 
     @property
     def form(self) -> str:
@@ -91,9 +101,16 @@ def caption_segments(
 
     form = asked.form
     recordings = list(find_recordings(list(paths), console))
-    if (form in FORMATS or asked.transcript) and len(recordings) != 1:
-        raise RecipeError(f"{len(recordings)} recordings: subtitles and transcripts are of one")
+    if (form in FORMATS or asked.transcript or asked.plot) and len(recordings) != 1:
+        raise RecipeError(
+            f"{len(recordings)} recordings: subtitles, transcripts and pictures are of one"
+        )
     console.check_output(asked.output, paths, overwrite=asked.overwrite)
+    if asked.plot is not None:
+        from aligncap.captioner.pictures import check_picture
+
+        check_picture(asked.plot)
+        console.check_output(asked.plot, paths, overwrite=asked.overwrite)
     lines = read_transcript(asked.transcript) if asked.transcript else ()
     captioner, failed = load(), 0
     with ExitStack() as stack:
@@ -109,8 +126,9 @@ def caption_segments(
                 if not isinstance(one.audio, Path):
                     raise RecipeError(f"{one.file}: segments are of files; give a path")
                 found = segments_of(captioner, one.audio, asked, lines)
-                for text in written(found, one.file, form):
-                    print(text if asked.output else for_terminal(text), file=stream, flush=True)
+                with drawn(found, one.audio, asked) as watched:
+                    for text in written(watched, one.file, form):
+                        print(text if asked.output else for_terminal(text), file=stream, flush=True)
             except AlignCapError as error:
                 console.log(str(error))
                 failed += 1
@@ -131,14 +149,33 @@ def segments_of(
     return heapq.merge(*found, key=lambda segment: segment.start_s)
 
 
+@contextmanager
+def drawn(
+    found: "Iterable[Segment]", path: Path, asked: SegmentOptions
+) -> "Iterator[Iterable[Segment]]":
+    """The segments to go through; their picture is written thereafter, if asked for."""
+    if asked.plot is None:
+        yield found
+        return
+    from aligncap.captioner.pictures import Picture
+
+    picture = Picture(path)
+    yield picture.watched(found)
+    with atomic_file(asked.plot, "wb") as file:
+        picture.save(file, asked.plot.suffix)
+
+
 def written(found: "Iterable[Segment]", file: str, form: str) -> Iterator[str]:
-    """The lines of a recording's segments."""
+    """The lines of a recording's segments, and of its summary in text and jsonl."""
+    from aligncap.captioner.summary import Summarizer
     from aligncap.captioner.transcripts import FORMATS, clock
 
     if form in FORMATS:
         yield from FORMATS[form](found)
         return
+    summarizer = Summarizer()
     for one in found:
+        summarizer.add(one)
         record = {"file": file, **one.to_dict()}
         if form == "jsonl":
             yield json.dumps(record, ensure_ascii=False)
@@ -148,6 +185,11 @@ def written(found: "Iterable[Segment]", file: str, form: str) -> Iterator[str]:
             where = f" {record['channel']}:" if one.channel is not None else ""
             said = f"  “{one.words}”" if one.words else ""
             yield f"{clock(one.start_s, '.')} – {clock(one.end_s, '.')}{where}  {one.text}{said}"
+    for summary in summarizer.summaries():
+        if form == "jsonl":
+            yield json.dumps({"file": file, **summary.to_dict()}, ensure_ascii=False)
+        elif form == "text":
+            yield from ("", *summary.lines())
 
 
 def _cells(record: dict[str, Any]) -> str:

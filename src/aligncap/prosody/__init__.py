@@ -1,16 +1,18 @@
 """What a signal shows of a voice: pitch, loudness, pace, voice quality, gender."""
 
-from aligncap.prosody.curves import Curves, curves_of
+from aligncap.prosody.curves import Curves, Envelope, curves_of, streamed_envelope
 from aligncap.prosody.heard import with_heard_pace
 from aligncap.prosody.measurement import measure, measure_spoken
 from aligncap.prosody.pitch import PitchTrack, pitch_track
 
 __all__ = [
     "Curves",
+    "Envelope",
     "PitchTrack",
     "curves_of",
     "measure",
     "measure_spoken",
     "pitch_track",
+    "streamed_envelope",
     "with_heard_pace",
 ]

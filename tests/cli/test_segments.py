@@ -1,0 +1,60 @@
+"""aligncap caption --segments: what is written after the segments, and pictures."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from aligncap.captioner.segments import Segment
+from aligncap.cli.console import Console
+from aligncap.cli.segments import COLUMNS, SegmentOptions, caption_segments, written
+from aligncap.values import RATE_HZ
+from support.segments import spoken
+
+FOUND = [spoken(0, 2, {"sad": 1.0}, pitch_hz=181.234), Segment(2, 3, "silence"), spoken(3, 4)]
+
+
+def test_text_and_jsonl_end_with_a_summary():
+    lines = list(written(iter(FOUND), "a.wav", "text"))
+    assert lines[3] == ""
+    assert lines[4].startswith("Summary: 00:00:04, 2 utterances of 00:00:03 together")
+    *segments, last = [json.loads(one) for one in written(iter(FOUND), "a.wav", "jsonl")]
+    assert [one["kind"] for one in segments] == ["speech", "silence", "speech"]
+    assert (segments[0]["pitch_hz"], segments[0]["loudness_lufs"]) == (181.23, -23.0)
+    assert (last["file"], last["kind"], last["utterances"]) == ("a.wav", "summary", 2)
+
+
+def test_a_table_and_subtitles_have_segments_alone():
+    rows = list(csv.DictReader(written(iter(FOUND), "a.wav", "csv"), COLUMNS))
+    assert [one["syllables_per_s"] for one in rows] == ["4.0", "", "4.0"]
+    assert "Summary" not in "".join(written(iter(FOUND), "a.wav", "srt"))
+
+
+class FakeCaptioner:
+    def segments(self, path, **_):
+        return iter(FOUND)
+
+
+def asked(**options):
+    given = {"language": "en", "format": None, "subtitles": None, "output": None}
+    given |= {"overwrite": False, "split": False, "transcript": None, "plot": None}
+    return SegmentOptions(**given | options)
+
+
+def test_a_picture_is_written_beside(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    path, plot = tmp_path / "a.wav", tmp_path / "a.svg"
+    soundfile.write(path, np.zeros(4 * RATE_HZ), RATE_HZ)
+    code = caption_segments(Console(), [str(path)], FakeCaptioner, asked(plot=plot))
+    assert code == 0
+    assert "Somebody speaks." in capsys.readouterr().out
+    assert b"Somebody speaks." in plot.read_bytes()
+
+
+def test_a_picture_of_another_kind_is_refused_before_a_model_is_opened(aligncap, clip, tmp_path):
+    aligncap("caption", clip, "--plot", tmp_path / "a.gif").refused(".png, .svg, .html")
+    (tmp_path / "a.svg").touch()
+    aligncap("caption", clip, "--plot", tmp_path / "a.svg").refused("--overwrite")
+    aligncap("caption", clip.parent, "--plot", tmp_path / "b.svg").refused("pictures are of one")
