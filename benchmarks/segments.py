@@ -228,8 +228,7 @@ def resident_mb() -> float:
 def report(work: Path) -> None:
     """Write docs/results/segments.md."""
     lines = ["# Long recordings", "", "Written by `python benchmarks/segments.py report`.", ""]
-    lines += ["Twenty real clips of six corpora with pauses, noise and music between, streamed from a "
-              "file, by", "", "    python benchmarks/segments.py made", ""]  # fmt: skip
+    lines += [INTRODUCTION, "", "    python benchmarks/segments.py made", ""]
     made_ones = [json.loads(one.read_text("utf-8")) for one in sorted(work.glob("made-*.json"))]
     lines += table([made_columns(one) for one in made_ones])
     lines += [
@@ -245,17 +244,17 @@ def report(work: Path) -> None:
     (ROOT / "docs/results/segments.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-NOTES = (
-    "Where a clip begins and ends is by `speech_activity` of the clip alone, in steps of 10 ms. Recall "
-    "is unweighted over the emotions of labelled clips; segments that are not cut once count as wrong. A "
-    "caption differs where an emotion's probability moves with the sound around the utterance, and "
-    "the model's wording with it."
-)
-HOUR_NOTES = (
-    "Memory is that of the process at ten minutes and at the end. Other work ran on the machine: its load is "
-    "the mean number of processes that wanted a core, and the wall clock says little where that is above the cores; "
-    "two cores to itself would make twice the factor by processor time."
-)
+INTRODUCTION = """\
+Twenty real clips of six corpora with pauses, noise and music between, streamed from a file, by"""
+NOTES = """\
+Where a clip begins and ends is by `speech_activity` of the clip alone, in steps of 10 ms. Recall is
+unweighted over the emotions of labelled clips; clips that are not cut once count as wrong. A
+caption differs where an emotion's probability moves with the sound around the utterance, and the
+model's wording with it."""
+HOUR_NOTES = """\
+Memory is that of the process at ten minutes, at the end, and its peak. Load is the mean number of
+processes that wanted a core while it ran: where that is above the cores, the clock says how busy
+the machine was, and the processor time says what a recording costs."""
 
 
 def table(columns: Sequence[Json]) -> list[str]:
@@ -277,6 +276,7 @@ def made_columns(one: Json) -> Json:
     off = [max(abs(row["start"]), abs(row["end"])) for row in cut]
     near = sum(away <= NEAR_S for away in off)
     same = sum(row.get("same", False) for row in rows)
+    alike = sum(row["segment"] == row["alone"] for row in cut)
     return {
         "speakers": one["part"],
         "recordings, clips": f"{one['recordings']}, {len(rows)}",
@@ -287,7 +287,7 @@ def made_columns(one: Json) -> Json:
         ),
         "captioned where nobody speaks": one["others"],
         "captioned as alone": f"{same} ({same / len(rows):.1%})",
-        "emotion as alone": f"{sum(row.get('segment') == row['alone'] for row in cut) / len(rows):.1%}",
+        "emotion as alone": f"{alike / len(rows):.1%}",
         "emotion recall of segments": f"{recall(rows, 'segment'):.3f}",
         "emotion recall of the clips alone": f"{recall(rows, 'alone'):.3f}",
     }

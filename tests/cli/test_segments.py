@@ -55,6 +55,6 @@ def test_a_picture_is_written_beside(tmp_path, capsys):
 
 def test_a_picture_of_another_kind_is_refused_before_a_model_is_opened(aligncap, clip, tmp_path):
     aligncap("caption", clip, "--plot", tmp_path / "a.gif").refused(".png, .svg, .html")
-    (tmp_path / "a.svg").touch()
+    (tmp_path / "a.svg").write_text("a picture", "utf-8")
     aligncap("caption", clip, "--plot", tmp_path / "a.svg").refused("--overwrite")
     aligncap("caption", clip.parent, "--plot", tmp_path / "b.svg").refused("pictures are of one")

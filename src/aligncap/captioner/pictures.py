@@ -126,7 +126,7 @@ class Picture:
         there = {one.name for one in font_manager.fontManager.ttflist}
         fonts = [one for one in _FONTS if one in there] or ["sans-serif"]
         # Text stays text: it can be searched, and is shown in any script that the viewer has.
-        settings = {"font.family": fonts, "svg.fonttype": "none"}
+        settings: Any = {"font.family": fonts, "svg.fonttype": "none"}
         with mpl.rc_context(settings), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             if suffix.lower() == ".html":

@@ -37,6 +37,7 @@ _HOP = round(HOP_S * RATE_HZ)
 _KIND_S = 5.0  # what lies between is named by stretches of this length
 _BEGIN, _END = 0.5, 0.35  # the probabilities at which speech begins and ends
 _FIRST_SIGN, _LATE_S = 0.1, 0.4
+_HELD = 3  # frames for which the detector goes on when speech has ended
 _TARGET = 0.5  # the largest amplitude of late, as the detector hears it
 _FAINTEST = 0.003
 _PIECE = 128 * FRAME  # heard at a time
@@ -217,7 +218,7 @@ class _Cutter:
         if left:
             self._sound = self._sound[: len(self._sound) - FRAME + left]
         if self._start is not None:
-            yield from self._utterance(self._last + 1)
+            yield from self._utterance(self._last + 1, held=_HELD)
         yield from self._between(self._next, final=True)
 
     def _look(self, probability: float) -> Iterator[Stretch]:
@@ -227,12 +228,12 @@ class _Cutter:
                 self._start, self._last = self._onset(), self._next
             return
         if self._talking and self._next - self._last > _frames(PAUSE_S):
-            yield from self._utterance(self._last + 1)
+            yield from self._utterance(self._last + 1, held=_HELD)
             self._start = self._onset()
         if self._talking:
             self._last = self._next
         if self._next - self._last >= _frames(PAUSE_S + MARGIN_S):
-            yield from self._utterance(self._last + 1)
+            yield from self._utterance(self._last + 1, held=_HELD)
         elif self._next + 1 - self._start >= _frames(LONGEST_S):
             early = self._start + _frames(LONGEST_S / 2) - self._first
             heard = np.convolve(self._heard[early : self._next - self._first], np.ones(5), "valid")
@@ -248,7 +249,7 @@ class _Cutter:
             start -= 1
         return start
 
-    def _utterance(self, stop: int) -> Iterator[Stretch]:
+    def _utterance(self, stop: int, *, held: int = 0) -> Iterator[Stretch]:
         start, self._start = self._start or 0, None
         if (stop - start) * FRAME_S < SHORTEST_S:
             return
@@ -256,7 +257,8 @@ class _Cutter:
         margin = _frames(MARGIN_S)
         samples = self._cut(max(self._done - margin, start - margin), stop + margin)
         self._done = stop
-        yield Stretch(start * FRAME_S, stop * FRAME_S, "speech", samples)
+        end = max(stop - held, start + _frames(SHORTEST_S))
+        yield Stretch(start * FRAME_S, end * FRAME_S, "speech", samples)
 
     def _between(self, stop: int, *, final: bool) -> Iterator[Stretch]:
         """What nobody speaks in, up to a frame: in stretches of `_KIND_S`, and their rest where

@@ -54,14 +54,15 @@ def _peaks(samples: Samples, points: int, each: int = 1) -> Curve:
     """The largest amplitude in every `each` steps of 10 ms."""
     amplitude = np.zeros(points * each * round(STEP_S * RATE_HZ), np.float32)
     np.abs(samples, out=amplitude[: len(samples)])
-    return amplitude.reshape(points, -1).max(axis=1).astype(np.float64)
+    return np.asarray(amplitude.reshape(points, -1).max(axis=1), np.float64)
 
 
 def _loudness(waveform: Waveform, points: int, each: int = 1) -> Curve:
     """The momentary loudness at the middle of every `each` steps of 10 ms."""
     times_s = (np.arange(points) + 0.5) * each * STEP_S
     blocks = np.maximum(block_loudness(waveform), QUIETEST_LUFS)
-    return np.interp(times_s, np.arange(len(blocks)) * HOP_S + BLOCK_S / 2, blocks)
+    centres_s = np.arange(len(blocks)) * HOP_S + BLOCK_S / 2
+    return np.asarray(np.interp(times_s, centres_s, blocks), np.float64)
 
 
 _PIECE_HOPS = 4096  # 41 s; a power of 2, so that pieces have whole points
