@@ -27,7 +27,7 @@ import aligncap
 from aligncap.audio.files import load
 from aligncap.captioner.captioner import Captioner
 from aligncap.captioner.checkpoint import find_model, model_fingerprint
-from aligncap.captioner.choosing import rerank
+from aligncap.captioner.choosing import chosen
 from aligncap.clues import find_clues, judge, measured_clues
 from aligncap.clues.evidence import (
     Claim,
@@ -162,7 +162,7 @@ def hear(
         if isinstance(outcome, AlignCapError):
             raise outcome
         if outcome.hypotheses:
-            best = rerank(outcome.hypotheses, outcome.speech, language=language)[0].text
+            best = chosen(outcome, language=language)[0].text
             text = texts.get(one.id, best)
             found.append(Heard(one, text, language, outcome.speech.judged_facts))
     return found
