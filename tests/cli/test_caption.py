@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from aligncap.cli.caption import format_record
+from aligncap.cli.outputs import format_record
 from aligncap.values import RATE_HZ
 from support.killer import Process, finish, kill, start, wait_until
 
@@ -203,6 +203,36 @@ def manifest_of(folder: Path, clips: list[Path], *speakers: str | None) -> Path:
     rows = ({"file": str(c), "speaker": s} for c, s in zip(clips, speakers, strict=True))
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+def test_every_column_of_a_manifest_comes_through(aligncap, clips, tmp_path):
+    manifest, out = tmp_path / "clips.jsonl", tmp_path / "out.csv"
+    rows = [
+        {"file": str(clips[0]), "id": "a", "speaker": "s1", "take": 3, "tags": ["x", "ü"]},
+        {"file": "absent.wav", "id": "b", "speaker": None, "emotion": "sad", "duration": 2.5},
+        {"file": str(clips[1]), "id": "c", "speaker": "s2", "text": 'He said "no", twice.'},
+    ]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    renamed = {"emotion": "manifest_emotion", "duration": "manifest_duration"}
+    expected = [{renamed.get(key, key): row[key] for key in row if key != "file"} for row in rows]
+
+    ran = aligncap("caption", manifest, "--format", "jsonl")
+    records = [json.loads(line) for line in ran.out.splitlines()]
+    assert [record | wanted for record, wanted in zip(records, expected, strict=True)] == records
+
+    assert aligncap("caption", manifest, "--output", out).code == 1
+    whole = out.read_text("utf-8")
+    found = list(csv.DictReader(io.StringIO(whole)))
+    for record, wanted in zip(found, expected, strict=True):
+        for name in ("id", "speaker", "take", "text", "manifest_emotion", "manifest_duration"):
+            assert record[name] == ("" if wanted.get(name) is None else str(wanted[name]))
+    assert json.loads(found[0]["tags"]) == ["x", "ü"]
+    assert found[0]["emotion"] == "angry=0.70; happy=0.30"
+    assert "sad" not in found[0].values()
+    # A run that was stopped goes on with the same columns.
+    out.write_text("".join(whole.splitlines(keepends=True)[:2]), "utf-8")
+    assert aligncap("caption", manifest, "--output", out, "--resume").code == 1
+    assert out.read_text("utf-8") == whole
 
 
 class TestBaselines:

@@ -2,34 +2,36 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 from aligncap.captioner.segments import Segment
-from aligncap.cli.console import Console
+from aligncap.cli.console import Console, Recording
 from aligncap.cli.segments import COLUMNS, SegmentOptions, caption_segments, written
 from aligncap.values import RATE_HZ
 from support.segments import spoken
 
+RECORDING = Recording("a.wav", Path("a.wav"))
 FOUND = [spoken(0, 2, {"sad": 1.0}, pitch_hz=181.234), Segment(2, 3, "silence"), spoken(3, 4)]
 
 
 def test_text_and_jsonl_end_with_a_summary():
-    lines = list(written(iter(FOUND), "a.wav", "text"))
+    lines = list(written(iter(FOUND), RECORDING, "text"))
     assert lines[3] == ""
     assert lines[4].startswith("Summary: 00:00:04, 2 utterances of 00:00:03 together")
-    *segments, last = [json.loads(one) for one in written(iter(FOUND), "a.wav", "jsonl")]
+    *segments, last = [json.loads(one) for one in written(iter(FOUND), RECORDING, "jsonl")]
     assert [one["kind"] for one in segments] == ["speech", "silence", "speech"]
     assert (segments[0]["pitch_hz"], segments[0]["loudness_lufs"]) == (181.23, -23.0)
     assert (last["file"], last["kind"], last["utterances"]) == ("a.wav", "summary", 2)
 
 
 def test_a_table_and_subtitles_have_segments_alone():
-    rows = list(csv.DictReader(written(iter(FOUND), "a.wav", "csv"), COLUMNS))
+    rows = list(csv.DictReader(written(iter(FOUND), RECORDING, "csv"), COLUMNS))
     assert [one["syllables_per_s"] for one in rows] == ["4.0", "", "4.0"]
-    assert "Summary" not in "".join(written(iter(FOUND), "a.wav", "srt"))
+    assert "Summary" not in "".join(written(iter(FOUND), RECORDING, "srt"))
 
 
 class FakeCaptioner:

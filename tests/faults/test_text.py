@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligncap.alignment.examples import read_rows, write_rows
-from aligncap.cli.caption import format_record
 from aligncap.cli.console import Console, for_terminal, write_any_text
 from aligncap.cli.main import main
+from aligncap.cli.outputs import format_record
 from aligncap.clues import detect_language, find_clues
 from aligncap.clues.grammar import CLAUSE, kinds_of, known_english_words
 from aligncap.clues.vocabulary import LONGEST_TEXT

@@ -8,8 +8,9 @@ from threading import Lock
 
 import numpy as np
 
-from aligncap.audio import load
+from aligncap.audio import SpeechDetector, load
 from aligncap.captioner.preparing import Spoken
+from aligncap.captioner.segments import Segment, joined, segments
 from aligncap.errors import AlignCapError, NoSpeechError
 from aligncap.metrics import judge
 from aligncap.metrics.aes import read_aes
@@ -40,6 +41,10 @@ class FakeCaptioner:
             else:
                 yield replace(self._caption(waveform, **options), baseline=baseline)
 
+    def segments(self, source: Path, **options: object) -> Iterator[Segment]:
+        """The real ones, with the captions of the fake."""
+        return joined(segments(self, source, detector=SpeechDetector(), **options))
+
     def baseline(self, recordings: Iterable[Path]) -> Baseline:
         return Baseline("test", len(list(recordings)), 190.0, -25.0, 5.0)
 
@@ -57,7 +62,7 @@ class FakeCaptioner:
         return baselines_of(measured, speakers, kind=kind)
 
     def _caption(
-        self, waveform: Waveform, language: str, candidates: int, evidence: bool
+        self, waveform: Waveform, language: str, candidates: int = 1, evidence: bool = True
     ) -> Caption:
         clue = Clue("loud", "volume", "loud", polarity=1)
         peak = float(np.abs(waveform.samples).max())

@@ -14,7 +14,7 @@ import re
 import sys
 import unicodedata
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
@@ -277,14 +277,16 @@ class Progress:
             self._bar.advance(self._task)
 
 
-NOT_KEPT = {
+FOUND = {
     *("file", "captions", "caption", "clues", "language", "emotion", "arousal", "valence"),
     *("gender", "pitch", "loudness", "pace", "confidence", "certainty", "second_emotion"),
     *("vocalization", "unfamiliar", "model", "baseline", "part_s", "candidates"),
     *("error", "signature", "duration", "duration_s", "speech_s", "facts"),
+    *("start_s", "end_s", "kind", "channel", "words", "pitch_hz", "loudness_lufs"),
+    "syllables_per_s",
 }
-"""Columns of a manifest that a record of one of its recordings leaves out: it has values of its
-own, or they are no part of what a verb found."""
+"""Names that records have for what verbs find: columns of a manifest that are called so come
+through as `manifest_NAME`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +302,17 @@ class Recording:
     """How its speaker usually sounds, where a verb was asked to go by that."""
 
     def described(self, record: Record) -> Record:
-        """A record of the recording with what its manifest says and the record has no word for."""
-        kept = {key: value for key, value in self.columns.items() if key not in NOT_KEPT}
+        """A record of the recording with the other columns of its manifest."""
+        kept = {
+            f"manifest_{key}" if key in FOUND else key: value for key, value in self.columns.items()
+        }
         return {"file": self.file, **kept, **record}
+
+
+def other_columns(recordings: Iterable[Recording], known: Collection[str]) -> list[str]:
+    """The columns of csv that the recordings' manifests have besides `known` ones."""
+    named = dict.fromkeys(name for one in recordings for name in one.described({}))
+    return [name for name in named if name not in {"file", *known}]
 
 
 def expanded(paths: Iterable[str]) -> list[str]:
@@ -442,9 +452,12 @@ def error_record(recording: Recording, error: Exception) -> Record:
 
 
 def csv_line(cells: Iterable[object]) -> str:
-    """Cells as a line of csv; None is empty."""
+    """Cells as a line of csv; None is empty, lists and tables are JSON."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(cells)
+    csv.writer(line, lineterminator="").writerow(
+        json.dumps(one, ensure_ascii=False) if isinstance(one, dict | list) else one
+        for one in cells
+    )
     return line.getvalue()
 
 

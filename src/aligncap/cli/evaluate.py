@@ -32,6 +32,7 @@ from aligncap.cli.console import (
     expanded,
     find_recordings,
     format_of,
+    other_columns,
 )
 from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.storage import atomic_file, write_atomic
@@ -401,7 +402,7 @@ def _measured_columns(recordings: Iterable[Recording]) -> list[str]:
     from aligncap.prosody import measure
     from aligncap.values import RATE_HZ, Waveform
 
-    kept = {name: None for one in recordings for name in one.described({}) if name != "file"}
+    kept = other_columns(recordings, ())
     facts = [fact.name for fact in measure(Waveform(np.zeros(RATE_HZ, np.float32)))]
     return ["file", *kept, "duration_s", "speech_s", *facts, "error"]
 

@@ -1,10 +1,7 @@
 """`aligncap caption --segments`: the utterances of long recordings, as records or subtitles."""
 
-import csv
 import heapq
-import io
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +10,16 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from aligncap.cli.console import SOME_FAILED, Console, find_recordings, for_terminal
+from aligncap.cli.console import (
+    SOME_FAILED,
+    Console,
+    Record,
+    Recording,
+    csv_line,
+    find_recordings,
+    for_terminal,
+    other_columns,
+)
 from aligncap.errors import AlignCapError, RecipeError
 from aligncap.storage import atomic_file
 
@@ -114,11 +120,12 @@ def caption_segments(
     lines = read_transcript(asked.transcript) if asked.transcript else ()
     captioner, failed = load(), 0
     with ExitStack() as stack:
-        stream: IO[Any] = sys.stdout
+        stream: IO[Any] = console.stdout
         if asked.output is not None:
             stream = stack.enter_context(atomic_file(asked.output))
+        columns = [*COLUMNS, *other_columns(recordings, COLUMNS)]
         if form == "csv":
-            csv.writer(stream, lineterminator="\n").writerow(COLUMNS)
+            print(csv_line(columns), file=stream)
         for one in recordings:
             try:
                 if isinstance(one.audio, AlignCapError):
@@ -127,7 +134,7 @@ def caption_segments(
                     raise RecipeError(f"{one.file}: segments are of files; give a path")
                 found = segments_of(captioner, one.audio, asked, lines)
                 with drawn(found, one.audio, asked) as watched:
-                    for text in written(watched, one.file, form):
+                    for text in written(watched, one, form, columns):
                         print(text if asked.output else for_terminal(text), file=stream, flush=True)
             except AlignCapError as error:
                 console.log(str(error))
@@ -165,8 +172,11 @@ def drawn(
         picture.save(file, asked.plot.suffix)
 
 
-def written(found: "Iterable[Segment]", file: str, form: str) -> Iterator[str]:
-    """The lines of a recording's segments, and of its summary in text and jsonl."""
+def written(
+    found: "Iterable[Segment]", recording: Recording, form: str, columns: Sequence[str] = COLUMNS
+) -> Iterator[str]:
+    """The lines of a recording's segments, and of its summary in text and jsonl; `columns` are
+    those of csv."""
     from aligncap.captioner.summary import Summarizer
     from aligncap.captioner.transcripts import FORMATS, clock
 
@@ -176,26 +186,23 @@ def written(found: "Iterable[Segment]", file: str, form: str) -> Iterator[str]:
     summarizer = Summarizer()
     for one in found:
         summarizer.add(one)
-        record = {"file": file, **one.to_dict()}
+        record = recording.described(one.to_dict())
         if form == "jsonl":
             yield json.dumps(record, ensure_ascii=False)
         elif form == "csv":
-            yield _cells(record)
+            yield csv_line(_cells(record, columns))
         else:
             where = f" {record['channel']}:" if one.channel is not None else ""
             said = f"  “{one.words}”" if one.words else ""
             yield f"{clock(one.start_s, '.')} – {clock(one.end_s, '.')}{where}  {one.text}{said}"
     for summary in summarizer.summaries():
         if form == "jsonl":
-            yield json.dumps({"file": file, **summary.to_dict()}, ensure_ascii=False)
+            yield json.dumps(recording.described(summary.to_dict()), ensure_ascii=False)
         elif form == "text":
             yield from ("", *summary.lines())
 
 
-def _cells(record: dict[str, Any]) -> str:
+def _cells(record: Record, columns: Sequence[str]) -> list[object]:
     emotion = record.get("emotion") or {}
     cells = {**record, "emotion": max(emotion, key=emotion.__getitem__, default="")}
-    line = io.StringIO()
-    values = ["" if cells.get(name) is None else cells[name] for name in COLUMNS]
-    csv.writer(line, lineterminator="").writerow(values)
-    return line.getvalue()
+    return [cells.get(name) for name in columns]
