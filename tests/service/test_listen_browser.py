@@ -5,18 +5,19 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import soundfile
+import srt
 
 pytest.importorskip("fastapi", reason="needs the serve extra")
 pytest.importorskip("uvicorn", reason="needs the serve extra")
 
 import aligncap
-from aligncap.audio import from_array
-from aligncap.service.timeline import timeline
+from aligncap.audio import load
+from aligncap.values import RATE_HZ
 from support.browser import open_browser, opened
 from support.served import ready, served
 
@@ -197,36 +198,65 @@ def test_what_the_microphone_hears_is_captioned(browser: "Browser", address: str
         assert 2.5 < page.evaluate("shown().duration_s") < 20
 
 
-def test_many_captions_lie_along_the_time_axis(
-    browser: "Browser", address: str, expected: dict[str, aligncap.Caption], tmp_path: Path
+@pytest.fixture(scope="module")
+def call(speech_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sentences of real people with a pause between."""
+    pause = np.zeros(2 * RATE_HZ, np.float32)
+    parts = [np.zeros(RATE_HZ, np.float32)]
+    for corpus in ("emodb", "ravdess"):
+        rows = (speech_data / corpus / "manifest.jsonl").read_text("utf-8").splitlines()
+        parts += [load(speech_data / corpus / json.loads(rows[0])["file"]).samples, pause]
+    file = tmp_path_factory.mktemp("calls") / "call.wav"
+    soundfile.write(file, np.concatenate(parts), RATE_HZ)
+    return file
+
+
+@pytest.mark.parametrize("size", [{"viewport": {"width": 1280, "height": 900}}, PHONE])
+def test_captions_lie_along_the_time_axis(
+    browser: "Browser",
+    address: str,
+    captioner: aligncap.Captioner,
+    call: Path,
+    size: dict[str, Any],
 ) -> None:
-    samples, rate_hz = soundfile.read(CLIP)
-    sound = np.concatenate([samples, np.zeros(rate_hz), samples])
-    soundfile.write(tmp_path / "call.wav", sound, rate_hz)
-    length_s, record = len(samples) / rate_hz, expected["en"].to_dict()
-    segments = [
-        {"start_s": 0.0, "end_s": length_s, "kind": "speech", **record},
-        {"start_s": length_s, "end_s": length_s + 1, "kind": "music"},
-        {"start_s": length_s + 1, "end_s": 2 * length_s + 1, **record, "emotion": None},
-    ]
-    made = timeline(from_array(sound, rate_hz), segments)
-    with opened(browser, locale="en") as (page, complaints):
-        page.route("**/v1/timeline", lambda route: route.fulfill(json=made))
-        page.goto(f"{address}/")
-        page.set_input_files("#file", tmp_path / "call.wav")
-        page.locator("#list li").first.wait_for()
+    offline = list(captioner.segments(call))
+    spoken = [one for one in offline if one.kind == "speech"]
+    length_s = soundfile.info(call).duration
+    assert len(spoken) == 2
+    with opened(browser, locale="en", **size) as (page, complaints):
+        choose(page, address, call)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["viewport"]["width"]
         shown = [one.inner_text().split(" · ")[0] for one in page.locator("#list .text").all()]
-        assert shown == [record["caption"]] * 2
-        assert "music" in page.locator("#list li").nth(1).inner_text()
-        lane, last = page.locator("#said").bounding_box(), page.locator("#said button").last
-        share = (length_s + 1) / (2 * length_s + 1)
-        box = last.bounding_box()
+        assert shown == [one.text for one in spoken]
+        assert page.locator("#list li").count() == len(offline)
+        assert "silence" in page.locator("#list li").first.inner_text()
+        lane = page.locator("#said").bounding_box()
         assert lane is not None
-        assert box is not None
-        assert (box["x"] - lane["x"]) / lane["width"] == pytest.approx(share, abs=0.01)
-        last.click()
-        while second(page) <= length_s + 1:
-            page.wait_for_timeout(20)
-        assert page.locator("#list li.now").count() == 1
-        assert page.locator("#list li").nth(2).get_attribute("class") == "card now"
-        assert complaints == []
+        blocks = page.locator("#said button:not(.silent)")
+        for one, block in zip(spoken, blocks.all(), strict=True):
+            box = block.bounding_box()
+            assert box is not None
+            share = one.start_s / length_s
+            assert (box["x"] - lane["x"]) / lane["width"] == pytest.approx(share, abs=0.01)
+            block.click()
+            assert plays(page)
+            while second(page) <= one.start_s:
+                page.wait_for_timeout(20)
+            assert page.locator("#list li.now .text").inner_text().startswith(one.text[:9])
+        # Emotions are drawn where somebody speaks.
+        drawn = page.locator("#feel path").first.get_attribute("d")
+        starts = [float(one) for one in re.findall(r"M([\d.]+),", drawn or "")]
+        assert starts == pytest.approx([one.start_s / length_s for one in spoken], abs=1e-3)
+
+        with page.expect_download() as download:
+            page.get_by_role("button", name="SRT").click()
+        cues = list(srt.parse(Path(download.value.path()).read_text("utf-8"), ignore_errors=False))
+        assert [one.content for one in cues] == [one.text for one in spoken]
+        assert [one.start.total_seconds() for one in cues] == [
+            pytest.approx(one.start_s, abs=1e-3) for one in spoken
+        ]
+        with page.expect_download() as download:
+            page.get_by_role("button", name="JSON").click()
+        found = json.loads(Path(download.value.path()).read_text("utf-8"))
+        assert found["segments"] == [one.to_dict() for one in offline]
+        only_complaint_is_the_token(complaints)

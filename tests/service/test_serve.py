@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,12 +21,19 @@ import numpy as np
 import openai
 import pytest
 import soundfile
+import srt
 
 import aligncap
+from aligncap.audio import SpeechDetector, load
 from aligncap.cli.main import main
 from aligncap.errors import AudioError
 from aligncap.service.batcher import CaptionBatcher, QueueFullError
+from aligncap.values import RATE_HZ, Caption
 from support.served import ready, served
+
+PATIENCE_S = 600.0
+"""A busy machine is no failure."""
+post, get = partial(httpx.post, timeout=PATIENCE_S), partial(httpx.get, timeout=PATIENCE_S)
 
 CLIPS = Path(__file__).resolve().parents[2] / "examples" / "clips"
 CLIP = CLIPS / "woman-slow-soft.ogg"
@@ -64,11 +73,62 @@ def test_the_openai_client_captions_in_every_format(captioner, client):
     verbose = ask(response_format="verbose_json", timestamp_granularities=["segment"])
     (segment,) = verbose.segments
     assert (verbose.text, segment.text) == (expected.text, expected.text)
-    assert (segment.start, segment.end) == (0.0, expected.duration_s)
+    assert (segment.start, segment.end) == (0.0, pytest.approx(expected.duration_s, abs=1e-3))
     assert segment.model_extra["emotion"] == expected.to_dict()["emotion"]
     events = list(ask(stream=True))
     assert [one.type for one in events] == ["transcript.text.delta", "transcript.text.done"]
     assert events[-1].text == expected.text
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory):
+    """Two clips with a pause between."""
+    return recording(tmp_path_factory.mktemp("talk") / "talk.wav", [CLIP, OTHER])
+
+
+def recording(path, clips, pause_s=1.5):
+    """The clips one after the other, a pause after each."""
+    pause = np.zeros(round(pause_s * RATE_HZ), np.float32)
+    soundfile.write(
+        path,
+        np.concatenate([one for clip in clips for one in (load(clip).samples, pause)]),
+        RATE_HZ,
+    )
+    return path
+
+
+def test_the_openai_client_is_given_the_segments_of_the_command_line(captioner, client, talk):
+    offline = list(captioner.segments(talk))
+    spoken = [one for one in offline if one.kind == "speech"]
+    assert len(spoken) == 2
+    whole = " ".join(one.text for one in spoken)
+    times = [(round(one.start_s, 3), round(one.end_s, 3)) for one in spoken]
+
+    def ask(**options):
+        return client.audio.transcriptions.create(file=talk, model="mini", **options)
+
+    verbose = ask(response_format="verbose_json")
+    assert verbose.text == ask().text == ask(response_format="text").strip() == whole
+    assert float(verbose.duration) == pytest.approx(soundfile.info(talk).duration, abs=1e-3)
+    assert [one.id for one in verbose.segments] == [0, 1]
+    for found, expected, (start, end) in zip(verbose.segments, spoken, times, strict=True):
+        assert (found.text, found.start, found.end) == (expected.text, start, end)
+        ours = expected.to_dict()
+        for name in ("emotion", "arousal", "valence", "confidence", "clues"):
+            assert found.model_extra[name] == ours[name]
+    cues = list(srt.parse(ask(response_format="srt"), ignore_errors=False))
+    assert [one.content for one in cues] == [one.text for one in spoken]
+    assert [(one.start.total_seconds(), one.end.total_seconds()) for one in cues] == times
+    blocks = ask(response_format="vtt").strip().split("\n\n")
+    assert blocks[0] == "WEBVTT"
+    assert [one.split("\n")[1] for one in blocks[1:]] == [one.text for one in spoken]
+    *deltas, last = ask(stream=True)
+    assert [one.type for one in deltas] == ["transcript.text.delta"] * 2
+    assert "".join(one.delta for one in deltas) == last.text == whole
+    zh = ask(stream=True, language="zh")
+    assert list(zh)[-1].text == "".join(
+        one.text for one in captioner.segments(talk, language="zh") if one.kind == "speech"
+    )
 
 
 def test_the_openai_client_chats_about_a_recording(captioner, client):
@@ -90,15 +150,47 @@ def test_a_record_is_that_of_the_command_line(address, capsys):
     expected = json.loads(capsys.readouterr().out)
     del expected["file"]
 
-    form = httpx.post(
+    form = post(
         f"{address}/v1/captions",
         files={"file": (CLIP.name, CLIP.read_bytes())},
         data={"candidates": "3"},
     )
     body = {"audio": base64.b64encode(CLIP.read_bytes()).decode(), "candidates": 3}
-    plain = httpx.post(f"{address}/v1/captions", json=body)
+    plain = post(f"{address}/v1/captions", json=body)
 
     assert form.json() == plain.json() == expected
+
+
+def test_a_record_has_its_segments_where_they_are_asked_for(captioner, address, talk, tmp_path):
+    def ask(file, **options):
+        form = post(
+            f"{address}/v1/captions",
+            files={"file": (file.name, file.read_bytes())},
+            data={"segments": "true", **options},
+        )
+        body = {"audio": base64.b64encode(file.read_bytes()).decode(), "segments": True, **options}
+        assert post(f"{address}/v1/captions", json=body).json() == form.json()
+        return form.json()
+
+    found = ask(talk)
+    assert found.pop("segments") == [one.to_dict() for one in captioner.segments(talk)]
+    assert found == captioner.caption(talk).to_dict()
+    found = ask(CLIP, language="zh")
+    (segment,) = found.pop("segments")
+    assert found == captioner.caption(CLIP, language="zh").to_dict()
+    end_s = pytest.approx(found["duration_s"], abs=1e-3)
+    assert segment == {"start_s": 0.0, "end_s": end_s, "kind": "speech", **found}
+    # Nothing of the whole is heard at once of what is longer than the model reads.
+    long = recording(tmp_path / "long.wav", [OTHER, CLIP] * 4)
+    assert soundfile.info(long).duration > 30
+    found, offline = ask(long), list(captioner.segments(long))
+    assert found == {
+        "duration_s": pytest.approx(soundfile.info(long).duration, abs=1e-3),
+        "language": "en",
+        "caption": " ".join(one.text for one in offline if one.kind == "speech"),
+        "model": "mini",
+        "segments": [one.to_dict() for one in offline],
+    }
 
 
 def test_a_timeline_has_the_captions_and_what_is_drawn(captioner, address):
@@ -106,7 +198,7 @@ def test_a_timeline_has_the_captions_and_what_is_drawn(captioner, address):
     end = f"{info.duration:06.3f}".replace(".", ",")
     for language in ("en", "zh"):
         expected = captioner.caption(CLIP, language=language).to_dict()
-        answer = httpx.post(
+        answer = post(
             f"{address}/v1/timeline",
             files={"file": (CLIP.name, CLIP.read_bytes())},
             data={"language": language},
@@ -125,6 +217,8 @@ def test_a_timeline_has_the_captions_and_what_is_drawn(captioner, address):
 JSON = {"Content-Type": "application/json"}
 SILENCE = io.BytesIO()
 soundfile.write(SILENCE, np.zeros(16000), 16000, format="WAV")
+LONG_SILENCE = io.BytesIO()
+soundfile.write(LONG_SILENCE, np.zeros(640_000), 16000, format="WAV")
 
 
 @pytest.mark.parametrize(
@@ -163,11 +257,17 @@ soundfile.write(SILENCE, np.zeros(16000), 16000, format="WAV")
             422,
             "s.wav: no speech",
         ),
+        (
+            "/v1/audio/transcriptions",
+            {"files": {"file": ("s.wav", LONG_SILENCE.getvalue())}, "data": {"stream": "true"}},
+            422,
+            "s.wav: no speech in it: silence",
+        ),
         ("/v1/nothing", {}, 404, "Not Found"),
     ],
 )
 def test_what_cannot_be_captioned_is_answered_in_one_line(address, path, request_, status, words):
-    answer = httpx.post(f"{address}{path}", **request_)
+    answer = post(f"{address}{path}", **request_)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (status, status)
     assert words in error["message"]
@@ -177,7 +277,7 @@ def test_what_cannot_be_captioned_is_answered_in_one_line(address, path, request
 def test_a_body_of_unknown_length_is_stopped_where_it_grows_too_large(address):
     chunks = (bytes(500_000) for _ in range(100))
     headers = {"Content-Type": "application/json"}
-    answer = httpx.post(f"{address}/v1/captions", content=chunks, headers=headers)
+    answer = post(f"{address}/v1/captions", content=chunks, headers=headers)
     assert answer.status_code == 413
 
 
@@ -186,9 +286,9 @@ def test_a_token_is_asked_for_everywhere_but_at_health(captioner):
         ready(url)
         for token in ("no", "s3cre", "s3cret"):
             headers = {"Authorization": f"Bearer {token}"}
-            status = httpx.get(f"{url}/v1/models", headers=headers).status_code
+            status = get(f"{url}/v1/models", headers=headers).status_code
             assert status == (200 if token == "s3cret" else 401)
-        assert httpx.get(f"{url}/metrics").status_code == 401
+        assert get(f"{url}/metrics").status_code == 401
 
 
 def test_health_and_requests_wait_for_the_model(captioner):
@@ -200,11 +300,11 @@ def test_health_and_requests_wait_for_the_model(captioner):
 
     with served(load) as url:
         file = {"file": CLIP.read_bytes()}
-        early = httpx.post(f"{url}/v1/captions", files=file)
-        assert httpx.get(f"{url}/health").json() == {"status": "loading model"}
+        early = post(f"{url}/v1/captions", files=file)
+        assert get(f"{url}/health").json() == {"status": "loading model"}
         assert (early.status_code, early.headers["retry-after"]) == (503, "2")
         loaded.set()
-        assert httpx.post(f"{ready(url)}/v1/captions", files=file).status_code == 200
+        assert post(f"{ready(url)}/v1/captions", files=file).status_code == 200
 
 
 def test_many_clients_get_the_captions_that_one_gets(captioner, address):
@@ -212,12 +312,12 @@ def test_many_clients_get_the_captions_that_one_gets(captioner, address):
     expected = {clip: captioner.caption(clip).text for clip in (CLIP, OTHER)}
 
     def ask(clip):
-        answer = httpx.post(f"{address}/v1/captions", files={"file": clip.read_bytes()}, timeout=60)
+        answer = post(f"{address}/v1/captions", files={"file": clip.read_bytes()})
         return answer.json()["caption"]
 
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(ask, clips)) == [expected[clip] for clip in clips]
-    metrics = httpx.get(f"{address}/metrics").text
+    metrics = get(f"{address}/metrics").text
     assert 'aligncap_requests_total{path="/v1/captions",status="200"}' in metrics
 
 
@@ -235,6 +335,93 @@ class Gate:
         self.open.wait()
         for one in given:
             yield AudioError(f"{one}: broken") if "bad" in one else f"{one} {options['language']}"
+
+
+class Teller(Gate):
+    """A captioner of recordings of any length, which it captions in batches of what is let."""
+
+    def __init__(self):
+        self.meta = SimpleNamespace(
+            name="gate", languages=("en",), limits=SimpleNamespace(max_speech_s=30.0)
+        )
+        self.detector, self.batches, self.let = SpeechDetector(), [], threading.Semaphore(0)
+
+    @contextmanager
+    def let_all(self):
+        """Lets all batches at the end, whatever has happened."""
+        try:
+            yield
+        finally:
+            self.let.release(99)
+
+    def caption_many(self, sources, **options):
+        self.batches.append(list(sources))
+        self.let.acquire()
+        for number, _ in enumerate(self.batches[-1]):
+            yield told(f"Caption {len(self.batches)}.{number}.")
+
+
+def told(text):
+    numbers = {"duration_s": 1.0, "arousal": 0.0, "valence": 0.0, "confidence": 1.0}
+    none = dict.fromkeys(("gender", "pitch", "loudness", "pace"))
+    return Caption(text=text, language="en", evidence=(), emotion={}, log_probability=0.0,
+                   model="gate", **numbers, **none)  # fmt: skip
+
+
+def until(condition):
+    while not condition():
+        time.sleep(0.002)
+
+
+def test_utterances_of_one_recording_are_captioned_with_the_clips_of_others(talk):
+    teller = Teller()
+    with (
+        served(lambda: teller, batch_wait_s=0.2) as url,
+        ThreadPoolExecutor(3) as pool,
+        teller.let_all(),
+    ):
+        ready(url)
+
+        def ask(path, file):
+            answer = post(f"{url}/v1/{path}", files={"file": file.read_bytes()})
+            return answer.json()
+
+        first = pool.submit(ask, "captions", CLIP)
+        until(lambda: teller.batches)  # the model is at work, and what comes now waits
+        along = pool.submit(ask, "audio/transcriptions", talk)
+        other = pool.submit(ask, "captions", OTHER)
+        until(lambda: "aligncap_waiting 3.0" in get(f"{url}/metrics").text)
+        teller.let.release(2)
+        texts = f"{along.result()['text']} {other.result()['caption']}".split(" Caption ")
+        assert first.result()["caption"] == "Caption 1.0."
+    assert [len(batch) for batch in teller.batches] == [1, 3]
+    assert sorted(one.removeprefix("Caption ") for one in texts) == ["2.0.", "2.1.", "2.2."]
+    kinds = sorted(type(one).__name__ for one in teller.batches[1])
+    assert kinds == ["PosixPath", "Waveform", "Waveform"]
+
+
+def test_captions_are_streamed_as_they_are_found_and_a_client_that_leaves_stops_it(tmp_path):
+    long = recording(tmp_path / "long.wav", [CLIP] * 12)
+    teller = Teller()
+    with served(lambda: teller, batch_wait_s=0.0) as url, teller.let_all():
+        ready(url)
+        request = {
+            "files": {"file": long.read_bytes()},
+            "data": {"stream": "true"},
+            "timeout": PATIENCE_S,
+        }
+        with httpx.stream("POST", f"{url}/v1/audio/transcriptions", **request) as answer:
+            teller.let.release()
+            first = next(one for one in answer.iter_lines() if one.startswith("data:"))
+            assert json.loads(first[5:]) == {
+                "type": "transcript.text.delta",
+                "delta": "Caption 1.0.",
+            }
+            until(lambda: len(teller.batches) > 1)
+            assert "aligncap_along 1.0" in get(f"{url}/metrics").text
+        until(lambda: "aligncap_along 0.0" in get(f"{url}/metrics").text)
+        seen = sum(map(len, teller.batches))
+    assert sum(map(len, teller.batches)) == seen < 12
 
 
 def test_what_waits_is_captioned_together_and_a_full_queue_refuses():
@@ -261,12 +448,12 @@ def test_a_full_queue_is_429_and_a_client_that_leaves_frees_its_place():
         ready(url)
         file = {"file": b"x"}
         with ThreadPoolExecutor(1) as pool:
-            held = pool.submit(httpx.post, f"{url}/v1/captions", files=file, timeout=60)
+            held = pool.submit(post, f"{url}/v1/captions", files=file)
             while not gate.seen:
                 time.sleep(0.001)
             with pytest.raises(httpx.ReadTimeout):  # waits in the queue, and leaves
-                httpx.post(f"{url}/v1/captions", files=file, timeout=0.3)
-            answer = httpx.post(f"{url}/v1/captions", files=file)
+                post(f"{url}/v1/captions", files=file, timeout=0.3)
+            answer = post(f"{url}/v1/captions", files=file)
             assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
             gate.open.set()
             held.result()
@@ -284,8 +471,8 @@ def test_a_line_that_is_cut_or_that_is_no_http_does_no_harm(address, caplog, cap
             line.sendall(sent)
     told = ""
     while 'status="499"' not in told:
-        told = httpx.get(f"{address}/metrics").text
-    answer = httpx.post(f"{address}/v1/captions", files={"file": CLIP.read_bytes()}, timeout=60)
+        told = get(f"{address}/metrics").text
+    answer = post(f"{address}/v1/captions", files={"file": CLIP.read_bytes()})
     assert answer.status_code == 200
     assert "Traceback" not in caplog.text + capsys.readouterr().err
 
@@ -305,9 +492,7 @@ def test_the_command_serves_until_it_is_told_to_end():
     command = [sys.executable, "-m", "aligncap", "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         address = process.stdout.readline().split()[2].removesuffix("/v1,")
-        answer = httpx.post(
-            f"{ready(address)}/v1/captions", files={"file": CLIP.read_bytes()}, timeout=60
-        )
+        answer = post(f"{ready(address)}/v1/captions", files={"file": CLIP.read_bytes()})
         process.send_signal(signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM  # after what is begun is finished
     assert answer.json()["language"] == "en"

@@ -31,6 +31,6 @@ def served(load: Callable[[], Any], **settings: Any) -> Iterator[str]:
 
 def ready(address: str) -> str:
     """The address, once its model is loaded."""
-    while httpx.get(f"{address}/health").status_code == 503:
+    while httpx.get(f"{address}/health", timeout=600).status_code == 503:
         time.sleep(0.01)
     return address

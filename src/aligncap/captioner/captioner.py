@@ -133,6 +133,11 @@ class Captioner:
         return self._generator
 
     @cached_property
+    def detector(self) -> SpeechDetector:
+        """What tells where somebody speaks."""
+        return self._preprocessor.detector or SpeechDetector()
+
+    @cached_property
     def signature(self) -> str:
         """The model's name and a hash of its files."""
         name, again = self.meta.name, self._again
@@ -332,11 +337,10 @@ class Captioner:
         captions. Memory does not grow with the length. Raises AudioError for a recording that
         cannot be read.
         """
-        detector = self._preprocessor.detector or SpeechDetector()
         found = segments(
             self,
             source,
-            detector=detector,
+            detector=self.detector,
             channel=channel,
             transcript=transcript,
             language=language,

@@ -139,19 +139,23 @@ def segments(
             if stretch.kind == "speech":
                 yield Waveform(stretch.samples, f"{source} at {stretch.start_s:.1f} s")
 
-    def segment(caption: Caption | AlignCapError | None = None) -> Segment:
-        one = waiting.popleft()
-        made = Segment(one.start_s, one.end_s, one.kind, caption, channel, one.words)
-        if isinstance(caption, NoSpeechError) and one.words is None:
-            return replace(made, kind=KINDS[sound_kind(one.samples)], caption=None)
-        return made
-
     for caption in captioner.caption_many(speech(), **options):
         while waiting[0].kind != "speech":
-            yield segment()
-        yield segment(caption)
+            yield segment_of(waiting.popleft(), channel=channel)
+        yield segment_of(waiting.popleft(), caption, channel)
     while waiting:
-        yield segment()
+        yield segment_of(waiting.popleft(), channel=channel)
+
+
+def segment_of(
+    stretch: Stretch, caption: Caption | AlignCapError | None = None, channel: int | None = None
+) -> Segment:
+    """A stretch with its caption; where nobody is heard to speak in it after all, and no words of
+    it are known, it is what lies between utterances."""
+    kind = stretch.kind
+    if isinstance(caption, NoSpeechError) and stretch.words is None:
+        kind, caption = KINDS[sound_kind(stretch.samples)], None
+    return Segment(stretch.start_s, stretch.end_s, kind, caption, channel, stretch.words)
 
 
 class _Ear:
@@ -305,20 +309,31 @@ def transcribed(blocks: Iterable[Samples], lines: Sequence[Line]) -> Iterator[St
 
 def joined(found: Iterable[Segment]) -> Iterator[Segment]:
     """Segments, neighbours of one kind without speech made one."""
-    open_one: Segment | None = None
+    joiner = Joiner()
     for one in found:
-        if (
-            open_one is not None
-            and one.kind == open_one.kind != "speech"
-            and one.start_s - open_one.end_s < GAP_S
-        ):
-            open_one = replace(open_one, end_s=one.end_s)
-            continue
-        if open_one is not None:
-            yield open_one
-        open_one = one
+        yield from joiner.add(one)
+    yield from joiner.finish()
+
+
+class Joiner:
+    """Makes one of neighbours of one kind without speech."""
+
+    def __init__(self) -> None:
+        self._open: Segment | None = None
+
+    def add(self, one: Segment) -> list[Segment]:
+        """What is complete with a segment."""
+        last = self._open
+        if last is not None and one.kind == last.kind and one.start_s - last.end_s < GAP_S:
+            self._open = replace(last, end_s=one.end_s)
+            return []
+        done = self.finish()
         if one.kind == "speech":
-            yield one
-            open_one = None
-    if open_one is not None:
-        yield open_one
+            return [*done, one]
+        self._open = one
+        return done
+
+    def finish(self) -> list[Segment]:
+        """What is left at the end."""
+        done, self._open = self._open, None
+        return [] if done is None else [done]

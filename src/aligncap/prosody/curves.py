@@ -96,6 +96,20 @@ def streamed_envelope(blocks: Iterable[Samples], *, most_points: int = MOST_POIN
     return _joined(parts)
 
 
+def curves_of_stream(blocks: Iterable[Samples], *, most_points: int = MOST_POINTS) -> Curves:
+    """As `streamed_envelope`, with the pitch; of it, a number is kept for each 10 ms."""
+    tracks = [np.zeros(0, np.float32)]
+
+    def heard() -> Iterator[Samples]:
+        for piece in _pieces(blocks):
+            tracks.append(pitch_track(Waveform(piece)).frequency_hz)
+            yield piece
+
+    found = streamed_envelope(heard(), most_points=most_points)
+    pitch_hz = _medians(np.concatenate(tracks), len(found.peak), round(found.step_s / STEP_S))
+    return Curves(found.step_s, found.peak, pitch_hz, found.loudness_lufs)
+
+
 def _pieces(blocks: Iterable[Samples]) -> Iterator[Samples]:
     size, waiting = _PIECE_HOPS * round(STEP_S * RATE_HZ), np.zeros(0, np.float32)
     for block in blocks:

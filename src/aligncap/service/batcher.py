@@ -1,9 +1,9 @@
 """The recordings of many clients, captioned together by one model in one thread."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
@@ -11,6 +11,8 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Thread
 from typing import Any
+
+from fastapi import HTTPException
 
 from aligncap.captioner.captioner import Captioner
 from aligncap.errors import AlignCapError
@@ -27,8 +29,11 @@ class Job:
     future: "Future[Caption]" = field(default_factory=Future)
 
 
-class QueueFullError(Exception):
+class QueueFullError(HTTPException):
     """More recordings wait than the server takes."""
+
+    def __init__(self) -> None:
+        super().__init__(429, "too many wait; try again", {"Retry-After": "1"})
 
 
 class CaptionBatcher:
@@ -40,6 +45,8 @@ class CaptionBatcher:
         self.captioner = captioner
         self._jobs: Queue[Job | None] = Queue(waiting)
         self._wait_s, self._largest = batch_wait_s, largest
+        self.along = 0
+        """Recordings whose utterances are being captioned."""
         self._thread = Thread(target=self._run, name="captions", daemon=True)
         self._thread.start()
 
@@ -56,6 +63,18 @@ class CaptionBatcher:
         except Full:
             raise QueueFullError from None
         return job.future
+
+    @contextmanager
+    def going_along(self) -> Iterator[None]:
+        """While utterance after utterance of a recording comes; QueueFullError where this is so of
+        as many recordings as may wait."""
+        if self.along >= self._jobs.maxsize:
+            raise QueueFullError
+        self.along += 1
+        try:
+            yield
+        finally:
+            self.along -= 1
 
     def close(self) -> None:
         """Caption what waits, then end the thread."""

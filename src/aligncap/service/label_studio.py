@@ -24,7 +24,6 @@ from fastapi import Request as Asked
 from pydantic import BaseModel
 
 from aligncap.errors import AudioError, DataError
-from aligncap.service.timeline import Segment
 from aligncap.service.web import unless_gone, upload_folder
 from aligncap.values import EMOTIONS
 
@@ -90,7 +89,7 @@ def controls_of(config: str) -> list[Control]:
     ]
 
 
-def prediction(controls: Sequence[Control], segments: Sequence[Segment]) -> list[Json]:
+def prediction(controls: Sequence[Control], segments: Sequence[Json]) -> list[Json]:
     """What Label Studio shows of the captions of a recording."""
     spoken = [one for one in segments if "caption" in one]
     found: list[Json] = []
@@ -111,7 +110,7 @@ def _entry(control: Control, value: Json) -> Json:
     return {"from_name": control.name, "to_name": control.audio, "type": kind, "value": value}
 
 
-def _value(control: Control, segments: Sequence[Segment]) -> Json:
+def _value(control: Control, segments: Sequence[Json]) -> Json:
     """What stands in a tag; nothing where none of its labels fits."""
     if control.kind == "TextArea":
         return {"text": [one["caption"] for one in segments]}
@@ -196,8 +195,8 @@ class PredictRequest(BaseModel):
     label_config: str
 
 
-Caption = Callable[[Path, str], Awaitable[list[Segment]]]
-"""Gives the captions along a file, in a language."""
+Caption = Callable[[Path, str], Awaitable[list[Json]]]
+"""Gives the records of the segments of a file, in a language."""
 
 
 def add_routes(

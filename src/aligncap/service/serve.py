@@ -1,14 +1,16 @@
 """`aligncap serve`: captions over HTTP, for the clients that people have already.
 
-    POST /v1/captions               multipart or JSON; the record that `aligncap caption` writes
-    POST /v1/audio/transcriptions   fields, formats and events of OpenAI; the text is the caption
+    POST /v1/captions               multipart or JSON; the record that `aligncap caption` writes,
+                                    with `segments` those of `aligncap caption --segments` too
+    POST /v1/audio/transcriptions   fields, formats and events of OpenAI; the text is the captions
     POST /v1/chat/completions       the last `input_audio` of the messages, captioned
     POST /v1/timeline               captions along a recording, and the curves that `/` draws
     GET  /                          the page
     /label-studio, /label-studio/zh Label Studio's machine-learning backend
     GET  /v1/models, /health, /metrics (Prometheus), /docs (OpenAPI)
 
-Requests of all clients are captioned together by one model in one thread (`CaptionBatcher`). What
+Recordings and utterances of all clients are captioned together by one model in one thread
+(`CaptionBatcher`); a longer recording is gone along in the meantime (`timeline.Along`). What
 does not fit its queue is answered 429, a body that is too large 413, one that is no audio 415 or
 422; errors have the body that OpenAI's clients read. Uploads lie on disk while they wait. A client
 that goes away gives up its place.
@@ -22,8 +24,16 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
@@ -39,13 +49,14 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
-from aligncap.audio import load
 from aligncap.captioner.captioner import Captioner
+from aligncap.captioner.segments import Segment
+from aligncap.captioner.transcripts import FORMATS
 from aligncap.service import web
-from aligncap.service.batcher import CaptionBatcher, QueueFullError
+from aligncap.service.batcher import CaptionBatcher
 from aligncap.service.label_studio import LabelStudio, add_routes
-from aligncap.service.timeline import Segment, segments_of, srt, timeline, vtt
-from aligncap.values import LANGUAGES, Caption, Waveform
+from aligncap.service.timeline import Along, between, captioned, joined_text, timeline
+from aligncap.values import LANGUAGES, Caption
 
 Json = dict[str, Any]
 
@@ -76,15 +87,19 @@ def page() -> Response:
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error as OpenAI's clients read it."""
+    body = {"error": _error(status, message)}
+    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
+
+
+def _error(status: int, message: str) -> Json:
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    error = {"message": message, "type": kind, "param": None, "code": status}
-    return JSONResponse({"error": error}, status_code=status, headers=dict(headers or {}))
+    return {"message": message, "type": kind, "param": None, "code": status}
 
 
 class Metrics:
     """What /metrics shows, of one server."""
 
-    def __init__(self, waiting: Callable[[], float]) -> None:
+    def __init__(self, waiting: Callable[[], float], along: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "aligncap_requests", "Requests by path and status", ("path", "status"),
@@ -96,8 +111,11 @@ class Metrics:
         self.audio = Counter(
             "aligncap_audio_seconds", "Seconds of recordings captioned", registry=self.registry
         )
-        gauge = Gauge("aligncap_waiting", "Recordings that wait", registry=self.registry)
-        gauge.set_function(waiting)
+        for name, told, count in (
+            ("waiting", "Recordings and utterances that wait", waiting),
+            ("along", "Recordings whose utterances are being captioned", along),
+        ):
+            Gauge(f"aligncap_{name}", told, registry=self.registry).set_function(count)
 
 
 class CaptionRequest(BaseModel):
@@ -106,6 +124,7 @@ class CaptionRequest(BaseModel):
     audio: str = Field(description="The sound file, in base64.")
     language: str = "en"
     candidates: int = Field(default=1, ge=1, le=16)
+    segments: bool = Field(default=False, description="Whether to give the segments, too.")
 
 
 class ChatRequest(BaseModel):
@@ -123,7 +142,10 @@ class CaptionServer:
         """`load` is called once the server listens; until it is done, /health says 503."""
         self._load, self.settings = load, settings
         self.batcher: CaptionBatcher | None = None
-        self.metrics = Metrics(lambda: self.batcher.waiting if self.batcher else 0)
+        self.metrics = Metrics(
+            lambda: self.batcher.waiting if self.batcher else 0,
+            lambda: self.batcher.along if self.batcher else 0,
+        )
 
     def app(self) -> FastAPI:
         """The ASGI application."""
@@ -152,7 +174,7 @@ class CaptionServer:
         for language in LANGUAGES:
             prefix = "/label-studio" + ("" if language == "en" else f"/{language}")
             add_routes(
-                *(router, prefix, language, self._segments, self.settings.label_studio),
+                *(router, prefix, language, self._records, self.settings.label_studio),
                 version=lambda: self._ready().captioner.signature,
             )
         app.include_router(router)
@@ -230,10 +252,31 @@ class CaptionServer:
     async def _record(
         self, request: Request, audio: UploadFile | bytes, asked: CaptionRequest
     ) -> Json:
+        if asked.segments:
+            with web.upload_folder() as folder:
+                file = await asyncio.to_thread(_to_disk, audio, folder)
+                return await web.unless_gone(request, self._record_along(file, asked))
         caption = await self._caption(
             request, audio, language=asked.language, candidates=asked.candidates
         )
         return caption.to_dict()
+
+    async def _record_along(self, file: Path, asked: CaptionRequest) -> Json:
+        """The record of the whole with its segments; of what is longer than the model reads, its
+        captions stand for the whole."""
+        along, segments = await self._segments(file, asked.language)
+        record = {
+            "duration_s": round(along.duration_s, 3),
+            "language": asked.language,
+            "caption": joined_text(segments, asked.language),
+            "model": self._ready().captioner.meta.name,
+        }
+        if along.is_short:
+            whole = await self._captioned(
+                file, language=asked.language, candidates=asked.candidates
+            )
+            record = whole.to_dict()
+        return {**record, "segments": [one.to_dict() for one in segments]}
 
     async def transcriptions(
         self,
@@ -246,12 +289,32 @@ class CaptionServer:
         ] = "json",
         stream: Annotated[bool, Form()] = False,
     ) -> Response:
-        """A caption in the place of a transcript; `prompt` and `temperature` have no effect."""
+        """Captions in the place of a transcript; `prompt` and `temperature` have no effect."""
         self._check_model(model)
-        caption = await self._caption(request, file, language=language or "en")
+        language = language or "en"
         if stream:
-            return StreamingResponse(_transcript_events(caption), media_type="text/event-stream")
-        return as_transcription(caption, response_format)
+            events = self._events(file, language)
+            # Until something is found, what is wrong has a status of its own.
+            first = await web.unless_gone(request, anext(events))
+            return StreamingResponse(_after(first, events), media_type="text/event-stream")
+        with web.upload_folder() as folder:
+            path = await asyncio.to_thread(_to_disk, file, folder)
+            along, segments = await web.unless_gone(request, self._segments(path, language))
+        return as_transcription(segments, language, along.duration_s, response_format)
+
+    async def _events(self, file: UploadFile, language: str) -> AsyncGenerator[str]:
+        """A delta for each caption as it is found, and the end."""
+        text = ""
+        with web.upload_folder() as folder:
+            along = self._along(await asyncio.to_thread(_to_disk, file, folder), language)
+            async with aclosing(along.segments()) as segments:
+                async for one in segments:
+                    if isinstance(one.caption, Caption):
+                        delta = (between(language) if text else "") + one.text
+                        text += delta
+                        yield _event("transcript.text.delta", delta=delta)
+            self.metrics.audio.inc(along.duration_s)
+        yield _event("transcript.text.done", text=text)
 
     async def chat(self, request: Request, asked: ChatRequest) -> Response:
         """The caption of the last recording of a conversation, as the assistant's message."""
@@ -289,12 +352,23 @@ class CaptionServer:
         """The captions along a recording, and the curves that the page draws of it."""
         with web.upload_folder() as folder:
             path = await asyncio.to_thread(_to_disk, file, folder)
-            waveform = await asyncio.to_thread(load, path)
-            segments = await web.unless_gone(request, self._segments(waveform, language))
-            return await asyncio.to_thread(timeline, waveform, segments)
+            along, segments = await web.unless_gone(request, self._segments(path, language))
+            return await asyncio.to_thread(timeline, path, segments, along.duration_s)
 
-    async def _segments(self, source: Path | Waveform, language: str) -> list[Segment]:
-        return segments_of(await self._captioned(source, language=language))
+    def _along(self, file: Path, language: str) -> Along:
+        batcher = self._ready()
+        _check_language(batcher, language)
+        return Along(batcher, file, language)
+
+    async def _segments(self, file: Path, language: str) -> tuple[Along, list[Segment]]:
+        along = self._along(file, language)
+        async with aclosing(along.segments()) as found:
+            segments = [one async for one in found]
+        self.metrics.audio.inc(along.duration_s)
+        return along, segments
+
+    async def _records(self, file: Path, language: str) -> list[Json]:
+        return [one.to_dict() for one in (await self._segments(file, language))[1]]
 
     async def _caption(
         self, request: Request, audio: UploadFile | bytes, *, language: str, candidates: int = 1
@@ -304,20 +378,19 @@ class CaptionServer:
             caption = self._captioned(file, language=language, candidates=candidates)
             return await web.unless_gone(request, caption)
 
-    async def _captioned(
-        self, source: Path | Waveform, *, language: str, candidates: int = 1
-    ) -> Caption:
+    async def _captioned(self, source: Path, *, language: str, candidates: int = 1) -> Caption:
         batcher = self._ready()
-        if language not in batcher.captioner.meta.languages:
-            known = ", ".join(batcher.captioner.meta.languages)
-            raise HTTPException(400, f"language {language!r}: must be one of {known}")
-        try:
-            future = batcher.submit(source, language=language, candidates=candidates)
-        except QueueFullError:
-            raise HTTPException(429, "too many wait; try again", {"Retry-After": "1"}) from None
+        _check_language(batcher, language)
+        future = batcher.submit(source, language=language, candidates=candidates)
         caption = await asyncio.wrap_future(future)  # cancelled, it gives up its place
         self.metrics.audio.inc(caption.duration_s)
         return caption
+
+
+def _check_language(batcher: CaptionBatcher, language: str) -> None:
+    known = batcher.captioner.meta.languages
+    if language not in known:
+        raise HTTPException(400, f"language {language!r}: must be one of {', '.join(known)}")
 
 
 CAPTIONS_BODY: Json = {
@@ -332,6 +405,7 @@ CAPTIONS_BODY: Json = {
                         "file": {"type": "string", "format": "binary"},
                         "language": {"type": "string", "default": "en"},
                         "candidates": {"type": "integer", "default": 1},
+                        "segments": {"type": "boolean", "default": False},
                     },
                 }
             },
@@ -395,42 +469,41 @@ def _audio_of(messages: Sequence[Json]) -> bytes:
     raise HTTPException(400, "no input_audio in the messages; send the recording as one")
 
 
-def as_transcription(caption: Caption, form: str) -> Response:
-    """A caption as /v1/audio/transcriptions answers in each of its formats."""
-    segments = segments_of(caption)
+def as_transcription(
+    found: Sequence[Segment], language: str, duration_s: float, form: str
+) -> Response:
+    """The captions along a recording as /v1/audio/transcriptions answers in each of its formats."""
+    segments, text = captioned(found), joined_text(found, language)
     match form:
         case "text":
-            return PlainTextResponse(f"{caption.text}\n")
-        case "srt":
-            return PlainTextResponse(srt(segments))
-        case "vtt":
-            return PlainTextResponse(vtt(segments), media_type="text/vtt")
+            return PlainTextResponse(f"{text}\n")
+        case "srt" | "vtt":
+            kind = {"srt": "text/plain", "vtt": "text/vtt"}[form]
+            return PlainTextResponse("\n".join(FORMATS[form](segments)), media_type=kind)
         case "verbose_json":
-            openai = {
-                "seek": 0, "tokens": [], "temperature": 0.0, "compression_ratio": 1.0,
-                "avg_logprob": caption.log_probability, "no_speech_prob": 0.0,
-            }  # fmt: skip
             table = {
                 "task": "transcribe",
-                "language": caption.language,
-                "duration": caption.duration_s,
-                "text": caption.text,
-                "segments": [
-                    {
-                        **{key: one[key] for key in SEGMENT_KEYS if one.get(key) is not None},
-                        "id": number,
-                        "start": one["start_s"],
-                        "end": one["end_s"],
-                        "text": one["caption"],
-                        **openai,
-                    }
-                    for number, one in enumerate(segments)
-                ],
+                "language": language,
+                "duration": round(duration_s, 3),
+                "text": text,
+                "segments": [_verbose(number, one) for number, one in enumerate(segments)],
             }
             return JSONResponse(table)
         case _:
-            usage = {"type": "duration", "seconds": round(caption.duration_s)}
-            return JSONResponse({"text": caption.text, "usage": usage})
+            usage = {"type": "duration", "seconds": round(duration_s)}
+            return JSONResponse({"text": text, "usage": usage})
+
+
+def _verbose(number: int, segment: Segment) -> Json:
+    """A segment of verbose_json: OpenAI's keys, and ours besides."""
+    assert isinstance(segment.caption, Caption)
+    record = segment.to_dict()
+    openai = {
+        "id": number, "seek": 0, "start": record["start_s"], "end": record["end_s"],
+        "text": segment.text, "tokens": [], "temperature": 0.0, "compression_ratio": 1.0,
+        "avg_logprob": segment.caption.log_probability, "no_speech_prob": 0.0,
+    }  # fmt: skip
+    return {key: record[key] for key in SEGMENT_KEYS if record.get(key) is not None} | openai
 
 
 SEGMENT_KEYS = ("emotion", "arousal", "valence", "gender", "pitch", "loudness", "pace",
@@ -439,12 +512,21 @@ SEGMENT_KEYS = ("emotion", "arousal", "valence", "gender", "pitch", "loudness", 
 """What a segment of verbose_json has beyond OpenAI's keys."""
 
 
-def _transcript_events(caption: Caption) -> Iterator[str]:
-    for event in (
-        {"type": "transcript.text.delta", "delta": caption.text},
-        {"type": "transcript.text.done", "text": caption.text},
-    ):
-        yield f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
+def _event(kind: str, **fields: str) -> str:
+    event = {"type": kind, **fields}
+    return f"event: {kind}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
+
+
+async def _after(first: str, events: AsyncGenerator[str]) -> AsyncIterator[str]:
+    """The events; what goes wrong among them is one that OpenAI's clients raise."""
+    async with aclosing(events):
+        yield first
+        try:
+            async for one in events:
+                yield one
+        except HTTPException as error:
+            told = json.dumps({"error": _error(error.status_code, str(error.detail))})
+            yield f"event: error\ndata: {told}\n\n"
 
 
 def _chat_events(answer: Json, caption: Caption) -> Iterator[str]:

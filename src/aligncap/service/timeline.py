@@ -1,30 +1,166 @@
-"""The captions along a recording with its curves, as the page draws them, and as subtitles."""
+"""The captions along a recording, found while the model captions other clients' clips too; and with
+its curves, as the page draws them."""
 
+import asyncio
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
-from aligncap.prosody import curves_of
-from aligncap.values import Caption, Waveform
+import numpy as np
+
+from aligncap.audio.streams import stream
+from aligncap.captioner.preparing import no_speech
+from aligncap.captioner.segments import Joiner, Segment, Stretch, segment_of, utterances
+from aligncap.captioner.transcripts import as_srt
+from aligncap.errors import AlignCapError
+from aligncap.prosody import curves_of_stream
+from aligncap.service.batcher import CaptionBatcher, QueueFullError
+from aligncap.values import RATE_HZ, Caption, Samples, Waveform
 
 Json = dict[str, Any]
-Segment = dict[str, Any]
-"""`start_s`, `end_s`, `kind` ("speech", "silence", "music", "noise") and, of speech, the record of
-its caption."""
+Job = Future[Caption]
+
+AHEAD = 8
+"""Stretches of one recording that wait for the model at a time."""
+AGAIN_S = 0.02
+"""Where the queue is full, a recording that is begun tries so often to go on."""
 
 
-def segments_of(caption: Caption) -> list[Segment]:
-    """A caption as the one segment of its recording."""
-    start, end = caption.part_s or (0.0, caption.duration_s)
-    return [{"start_s": start, "end_s": end, "kind": "speech", **caption.to_dict()}]
+class Along:
+    """Goes along a recording of any length, an utterance after the other.
+
+    Utterances and what lies between them are those of `Captioner.segments`; but a recording that
+    the model reads as a whole and that holds one utterance only is one segment, with the caption
+    that it has by itself.
+    """
+
+    def __init__(self, batcher: CaptionBatcher, file: Path, language: str) -> None:
+        self._batcher, self._file, self._language = batcher, file, language
+        self._begun = self._is_whole = False
+        self.duration_s = 0.0
+        """Of what was read; of all of it once the segments are found."""
+        self.is_short = False
+        """Whether the model reads it as a whole; known once a segment is found."""
+
+    async def segments(self) -> AsyncGenerator[Segment]:
+        """The segments in order and as they are found.
+
+        Raises AlignCapError where the recording cannot be read, NoSpeechError where nobody speaks
+        in it, QueueFullError where it could not be begun.
+        """
+        joiner, kinds = Joiner(), set[str]()
+        with self._batcher.going_along():
+            async with aclosing(self._each()) as found:
+                async for one in found:
+                    kinds.add(one.kind)
+                    for done in joiner.add(one):
+                        yield done
+            for done in joiner.finish():
+                yield done
+        if "speech" not in kinds:
+            raise no_speech(str(self._file), ", ".join(sorted(kinds)))
+
+    async def _each(self) -> AsyncGenerator[Segment]:
+        """The segments, neighbours not joined."""
+        stretches, reads = self._stretches(), True
+        waiting: deque[tuple[Stretch, Job | None]] = deque()
+        try:
+            while reads or waiting:
+                if not reads or len(waiting) >= AHEAD or (waiting and _is_done(waiting[0][1])):
+                    yield await self._captioned(*waiting.popleft())
+                elif found := await asyncio.to_thread(next, stretches, None):
+                    waiting.append((found[0], await self._submitted(found[1])))
+                else:
+                    reads = False
+        finally:
+            for _, job in waiting:
+                if job is not None:
+                    job.cancel()
+
+    def _stretches(self) -> Iterator[tuple[Stretch, Path | Waveform | None]]:
+        """What is cut out of the recording, each with what its caption is of, if it has one."""
+        blocks, detector = self._counted(stream(self._file)), self._batcher.captioner.detector
+        longest_s = self._batcher.captioner.meta.limits.max_speech_s
+        begun: list[Samples] = []
+        for block in blocks:
+            begun.append(block)
+            if self.duration_s > longest_s:
+                found: Iterable[Stretch] = utterances(chain(begun, blocks), detector)
+                break
+        else:
+            self.is_short = True
+            found = list(utterances(begun, detector))
+            if sum(one.kind == "speech" for one in found) < 2:
+                self._is_whole = True
+                none = np.zeros(0, np.float32)
+                yield Stretch(0.0, self.duration_s, "speech", none), self._file
+                return
+        for one in found:
+            name = f"{self._file.name} at {one.start_s:.1f} s"
+            yield one, Waveform(one.samples, name) if one.kind == "speech" else None
+
+    def _counted(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        for block in blocks:
+            self.duration_s += len(block) / RATE_HZ
+            yield block
+
+    async def _submitted(self, source: Path | Waveform | None) -> Job | None:
+        """The caption to come, where there is to be one; a place is waited for unless it is the
+        recording's first."""
+        while source is not None:
+            try:
+                job = self._batcher.submit(source, language=self._language, candidates=1)
+            except QueueFullError:
+                if not self._begun:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+            else:
+                self._begun = True
+                return job
+        return None
+
+    async def _captioned(self, stretch: Stretch, job: Job | None) -> Segment:
+        if job is None:
+            return segment_of(stretch)
+        try:
+            caption = await asyncio.wrap_future(job)  # cancelled, it gives up its place
+        except AlignCapError as error:
+            if self._is_whole:
+                raise
+            return segment_of(stretch, error)
+        return segment_of(stretch, caption)
 
 
-def timeline(waveform: Waveform, segments: Sequence[Segment]) -> Json:
+def _is_done(job: Job | None) -> bool:
+    return job is None or job.done()
+
+
+def captioned(segments: Iterable[Segment]) -> list[Segment]:
+    """Those of the segments that have a caption."""
+    return [one for one in segments if isinstance(one.caption, Caption)]
+
+
+def joined_text(segments: Iterable[Segment], language: str) -> str:
+    """The captions one after the other."""
+    return between(language).join(one.text for one in captioned(segments))
+
+
+def between(language: str) -> str:
+    """What stands between two captions."""
+    return "" if language == "zh" else " "
+
+
+def timeline(file: Path, segments: Sequence[Segment], duration_s: float) -> Json:
     """What the page draws: the segments, the curves of the recording, and its subtitles."""
-    found = curves_of(waveform)
+    found = curves_of_stream(stream(file))
     return {
-        "duration_s": round(waveform.duration_s, 3),
-        "segments": list(segments),
+        "duration_s": round(duration_s, 3),
+        "segments": [one.to_dict() for one in segments],
         "curves": {
             "step_s": found.step_s,
             "peak": [round(one, 3) for one in found.peak.tolist()],
@@ -33,29 +169,5 @@ def timeline(waveform: Waveform, segments: Sequence[Segment]) -> Json:
             ],
             "loudness_lufs": [round(one, 1) for one in found.loudness_lufs.tolist()],
         },
-        "srt": srt(segments),
+        "srt": "\n".join(as_srt(captioned(segments))),
     }
-
-
-def stamp(seconds: float, mark: str) -> str:
-    """ "00:01:02,345", the mark standing before the milliseconds."""
-    whole, ms = divmod(round(seconds * 1000), 1000)
-    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{mark}{ms:03}"
-
-
-def _cues(segments: Sequence[Segment], mark: str) -> list[str]:
-    return [
-        f"{stamp(one['start_s'], mark)} --> {stamp(one['end_s'], mark)}\n{one['caption']}\n"
-        for one in segments
-        if "caption" in one
-    ]
-
-
-def srt(segments: Sequence[Segment]) -> str:
-    """The captions as SubRip."""
-    return "\n".join(f"{number}\n{cue}" for number, cue in enumerate(_cues(segments, ","), 1))
-
-
-def vtt(segments: Sequence[Segment]) -> str:
-    """The captions as WebVTT."""
-    return "\n".join(["WEBVTT\n", *_cues(segments, ".")])
