@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aligncap.prosody import curves_of
+from aligncap.prosody import curves_of, curves_of_stream
 from aligncap.prosody.curves import QUIETEST_LUFS
 from aligncap.values import RATE_HZ, Waveform
 
@@ -48,3 +48,20 @@ def test_silence_has_no_pitch():
     found = curves_of(Waveform(np.zeros(8000, np.float32)), most_points=7)
     assert np.isnan(found.pitch_hz).all()
     assert not found.peak.any()
+
+
+@pytest.mark.parametrize("seconds", [0.5, 125.3])
+def test_a_stream_has_the_curves_of_the_whole(seconds):
+    half = round(seconds * RATE_HZ / 2)
+    sound = np.concatenate([tone(200, seconds / 2)[:half], np.zeros(half, np.float32)])
+    blocks = [sound[at : at + 70_001] for at in range(0, len(sound), 70_001)]
+    found, whole = (
+        curves_of_stream(blocks, most_points=500),
+        curves_of(Waveform(sound), most_points=500),
+    )
+    assert found.step_s == whole.step_s
+    assert np.array_equal(found.peak, whole.peak)
+    # At the edge of a piece less is known of what is beyond.
+    same = np.isclose(found.pitch_hz, whole.pitch_hz, rtol=0.01, equal_nan=True)
+    assert same.mean() > 0.99
+    assert np.mean(np.abs(found.loudness_lufs - whole.loudness_lufs) < 0.1) > 0.98

@@ -49,9 +49,11 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
+from aligncap.audio.streams import stream
 from aligncap.captioner.captioner import Captioner
 from aligncap.captioner.segments import Segment
 from aligncap.captioner.transcripts import FORMATS
+from aligncap.prosody import curves_of_stream
 from aligncap.service import web
 from aligncap.service.batcher import CaptionBatcher
 from aligncap.service.label_studio import LabelStudio, add_routes
@@ -352,8 +354,11 @@ class CaptionServer:
         """The captions along a recording, and the curves that the page draws of it."""
         with web.upload_folder() as folder:
             path = await asyncio.to_thread(_to_disk, file, folder)
-            along, segments = await web.unless_gone(request, self._segments(path, language))
-            return await asyncio.to_thread(timeline, path, segments, along.duration_s)
+            both = asyncio.gather(
+                self._segments(path, language), asyncio.to_thread(curves_of_stream, stream(path))
+            )
+            (along, segments), curves = await web.unless_gone(request, both)
+            return timeline(curves, segments, along.duration_s)
 
     def _along(self, file: Path, language: str) -> Along:
         batcher = self._ready()

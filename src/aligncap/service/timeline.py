@@ -18,7 +18,7 @@ from aligncap.captioner.preparing import no_speech
 from aligncap.captioner.segments import Joiner, Segment, Stretch, segment_of, utterances
 from aligncap.captioner.transcripts import as_srt
 from aligncap.errors import AlignCapError
-from aligncap.prosody import curves_of_stream
+from aligncap.prosody import Curves
 from aligncap.service.batcher import CaptionBatcher, QueueFullError
 from aligncap.values import RATE_HZ, Caption, Samples, Waveform
 
@@ -155,9 +155,8 @@ def between(language: str) -> str:
     return "" if language == "zh" else " "
 
 
-def timeline(file: Path, segments: Sequence[Segment], duration_s: float) -> Json:
+def timeline(found: Curves, segments: Sequence[Segment], duration_s: float) -> Json:
     """What the page draws: the segments, the curves of the recording, and its subtitles."""
-    found = curves_of_stream(stream(file))
     return {
         "duration_s": round(duration_s, 3),
         "segments": [one.to_dict() for one in segments],
