@@ -298,7 +298,7 @@ class CaptionServer:
             events = self._events(file, language)
             # Until something is found, what is wrong has a status of its own.
             first = await web.unless_gone(request, anext(events))
-            return StreamingResponse(_after(first, events), media_type="text/event-stream")
+            return web.EventStream(_after(first, events))
         with web.upload_folder() as folder:
             path = await asyncio.to_thread(_to_disk, file, folder)
             along, segments = await web.unless_gone(request, self._segments(path, language))
@@ -522,7 +522,7 @@ def _event(kind: str, **fields: str) -> str:
     return f"event: {kind}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
 
 
-async def _after(first: str, events: AsyncGenerator[str]) -> AsyncIterator[str]:
+async def _after(first: str, events: AsyncGenerator[str]) -> AsyncGenerator[str]:
     """The events; what goes wrong among them is one that OpenAI's clients raise."""
     async with aclosing(events):
         yield first

@@ -7,14 +7,14 @@ it, so that one answer brings all of it; nothing else may run in it or be shown 
 import asyncio
 import secrets
 import socket
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from fastapi import HTTPException, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligncap.errors import AudioError, DataError, NoSpeechError
@@ -110,6 +110,19 @@ async def unless_gone(request: Request, awaited: Awaitable[T]) -> T:
     finally:
         answer.cancel()
         left.cancel()
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; what gives them is closed at once where the client goes away."""
+
+    def __init__(self, events: AsyncGenerator[str]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI calls an application."""
+        async with aclosing(self._events):
+            await super().__call__(scope, receive, send)
 
 
 def listen(host: str, port: int) -> socket.socket:
