@@ -292,7 +292,7 @@ class _Course:
 
 def _values(segment: Segment, caption: Caption) -> Floats:
     pitch = segment.pitch_hz
-    values = [caption.emotion[name] for name in EMOTIONS]
+    values = [caption.emotion.get(name, 0.0) for name in EMOTIONS]
     others = (
         *(caption.arousal, caption.valence, math.log2(pitch) if pitch else None),
         *(segment.loudness_lufs, segment.syllables_per_s),

@@ -51,7 +51,7 @@ from starlette.requests import ClientDisconnect
 
 from aligncap.audio.streams import stream
 from aligncap.captioner.captioner import Captioner
-from aligncap.captioner.segments import Segment
+from aligncap.captioner.segments import MEASURED, Segment
 from aligncap.captioner.transcripts import FORMATS
 from aligncap.prosody import curves_of_stream
 from aligncap.service import web
@@ -513,7 +513,7 @@ def _verbose(number: int, segment: Segment) -> Json:
 
 SEGMENT_KEYS = ("emotion", "arousal", "valence", "gender", "pitch", "loudness", "pace",
                 "confidence", "certainty", "second_emotion", "vocalization", "unfamiliar",
-                "clues")  # fmt: skip
+                "clues", *MEASURED)  # fmt: skip
 """What a segment of verbose_json has beyond OpenAI's keys."""
 
 
