@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORPORA = ("ravdess", "emodb", "nemo", "emovo", "secap", "uem_es")
 BETWEEN = ("band", "white noise", "piano melody", "rain", "strings", "")
 NEAR_S = 0.25
+LEVELS = ("gender", "pitch", "loudness", "pace")
 WHOLE = 2560
 """Samples that a recording is a multiple of, so that frames (512) and features (160) of each
 repetition fall where they do in the first."""
@@ -153,6 +154,7 @@ def beside(clip: Utterance, span: Span, spoken: Sequence[Segment], alone: Captio
         caption = at[0].caption
         row |= {"start": at[0].start_s - span[0], "end": at[0].end_s - span[1]}
         row |= {"segment": likeliest(caption), "same": caption.text == alone.text}
+        row["levels"] = sum(getattr(caption, one) == getattr(alone, one) for one in LEVELS)
     return row
 
 
@@ -248,9 +250,11 @@ INTRODUCTION = """\
 Twenty real clips of six corpora with pauses, noise and music between, streamed from a file, by"""
 NOTES = """\
 Where a clip begins and ends is by `speech_activity` of the clip alone, in steps of 10 ms. Recall is
-unweighted over the emotions of labelled clips; clips that are not cut once count as wrong. A
-caption differs where an emotion's probability moves with the sound around the utterance, and the
-model's wording with it."""
+unweighted over the emotions of labelled clips; clips that are not cut once count as wrong. An
+utterance is captioned with 0.4 s of the sound around it, and its clip alone with all the silence
+that it has: the speech tokens differ a little, and the plan of a caption is chosen by a hash of
+them. So the words differ nearly always; what they say differs where a probability was near a
+threshold."""
 HOUR_NOTES = """\
 Memory is that of the process at ten minutes, at the end, and its peak. Load is the mean number of
 processes that wanted a core while it ran: where that is above the cores, the clock says how busy
@@ -276,6 +280,7 @@ def made_columns(one: Json) -> Json:
     off = [max(abs(row["start"]), abs(row["end"])) for row in cut]
     near = sum(away <= NEAR_S for away in off)
     same = sum(row.get("same", False) for row in rows)
+    levels = sum(row["levels"] for row in cut)
     alike = sum(row["segment"] == row["alone"] for row in cut)
     return {
         "speakers": one["part"],
@@ -286,7 +291,8 @@ def made_columns(one: Json) -> Json:
             f"{np.median(off):.2f} s, {np.percentile(off, 95):.2f} s"
         ),
         "captioned where nobody speaks": one["others"],
-        "captioned as alone": f"{same} ({same / len(rows):.1%})",
+        "captioned in the same words as alone": f"{same} ({same / len(rows):.1%})",
+        "gender, pitch, loudness, pace as alone": f"{levels / len(rows) / len(LEVELS):.1%}",
         "emotion as alone": f"{alike / len(rows):.1%}",
         "emotion recall of segments": f"{recall(rows, 'segment'):.3f}",
         "emotion recall of the clips alone": f"{recall(rows, 'alone'):.3f}",

@@ -1,68 +1,102 @@
 """How fast a corpus is annotated for text-to-speech, in one run on one machine.
 
-    python benchmarks/tts_corpus.py CLIPS [--count 5000] [--jobs 2] [--output FILE]
+    python benchmarks/tts_corpus.py CLIPS [--count 5000] [--jobs 2] [--write]
 
 CLIPS is a folder of sounds, of which `count` are taken, every so many one. They are annotated by
 `aligncap annotate` with one process and with `jobs`, from file to parquet, start of the model
 included; and dataspeech's numbers (pitch, SNR, duration of speech, rate of onsets, loudness)
-are computed by librosa and pyworld, with `jobs` processes, without captions, emotions or evidence
-(`pip install librosa pyworld`; left out where they are not there). Each has processes of its own.
+are computed by librosa and pyworld, with one process and with `jobs`, without captions, emotions or
+evidence (`pip install librosa pyworld`; left out where they are not there). Each has processes of
+its own. Beside the clock, the processor time of all processes and the machine's load are given: on
+a machine that does other work, the clock says how busy it was. `--write` writes
+docs/results/tts-benchmark.md.
 """
 
 import argparse
 import importlib.util
-import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 
+@dataclass(frozen=True)
+class Took:
+    """What a way of annotating took."""
+
+    name: str
+    wall_s: float
+    processor_s: float
+    load: float
+    """The mean number of processes that wanted a core in its last minute."""
+
+
 def main() -> None:
-    """Measure, print, and write JSON where asked to."""
+    """Measure, print, and write the page where asked to."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("clips", type=Path)
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     files = sorted(one for one in asked.clips.rglob("*") if one.suffix.lower() in SUFFIXES)
     step = max(1, len(files) // asked.count)
     files = files[::step][: asked.count]
-    report: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    ways: list[Took] = []
+
+    def measure(name: str, work: Callable[[int], None]) -> None:
+        for jobs in sorted({1, asked.jobs}):
+            ways.append(timed(f"{name}, {jobs} process{'es' * (jobs > 1)}", work, jobs))
+            print(ways[-1], flush=True)
+
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
         for number, file in enumerate(files):
             shutil.copyfile(file, corpus / f"{number:06d}{file.suffix.lower()}")
-        for jobs in (1, asked.jobs):
-            report[f"aligncap annotate --jobs {jobs}"] = annotated(corpus, folder, jobs)
+        measure("`aligncap annotate`", lambda jobs: annotate(corpus, folder, jobs))
         if importlib.util.find_spec("librosa") and importlib.util.find_spec("pyworld"):
-            report[f"librosa and pyworld, {asked.jobs} processes"] = rival(corpus, asked.jobs)
-        report["sound_s"] = sound_s(Path(folder) / f"out{asked.jobs}")
-    show(report, len(files))
-    if asked.output:
-        asked.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            rival(warming(corpus, folder), 1)  # numba compiles once, for good
+            measure("librosa and pyworld", lambda jobs: rival(corpus, jobs))
+        length_s = sound_s(Path(folder) / f"out{asked.jobs}")
+    page = page_of(ways, len(files), length_s)
+    print(page)
+    if asked.write:
+        (ROOT / "docs/results/tts-benchmark.md").write_text(page, encoding="utf-8")
 
 
-def annotated(corpus: Path, folder: str, jobs: int) -> float:
-    """Seconds that `aligncap annotate` takes, from start to parquet."""
+def timed(name: str, work: Callable[[int], None], jobs: int) -> Took:
+    """What a piece of work in processes of its own takes."""
+
+    def spent_s() -> float:
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return spent.ru_utime + spent.ru_stime
+
+    wall, processor = time.perf_counter(), spent_s()
+    work(jobs)
+    wall, processor = time.perf_counter() - wall, spent_s() - processor
+    return Took(name, wall, processor, os.getloadavg()[0])
+
+
+def annotate(corpus: Path, folder: str, jobs: int) -> None:
+    """Annotate a corpus from start to parquet."""
     out = Path(folder) / f"out{jobs}"
     command = [sys.executable, "-m", "aligncap", "annotate", str(corpus), "--out", str(out)]
-    started = time.perf_counter()
     done = subprocess.run([*command, "--jobs", str(jobs)], check=False)
     if done.returncode not in (0, 1):  # 1: some clips have an error
         raise SystemExit(f"aligncap annotate ended with {done.returncode}")
-    return time.perf_counter() - started
 
 
 def sound_s(out: Path) -> float:
@@ -73,13 +107,20 @@ def sound_s(out: Path) -> float:
     return sum(one or 0.0 for table in lengths for one in table.column("duration_s").to_pylist())
 
 
-def rival(corpus: Path, jobs: int) -> float:
-    """Seconds that the numbers alone take by librosa and pyworld."""
+def warming(corpus: Path, folder: str) -> Path:
+    """A corpus of one clip."""
+    one = Path(folder) / "one"
+    one.mkdir()
+    first = min(corpus.iterdir())
+    shutil.copyfile(first, one / first.name)
+    return one
+
+
+def rival(corpus: Path, jobs: int) -> None:
+    """The numbers alone by librosa and pyworld."""
     files = sorted(corpus.iterdir())
-    started = time.perf_counter()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         list(pool.map(numbers_of, files, chunksize=32))
-    return time.perf_counter() - started
 
 
 def numbers_of(file: Path) -> dict[str, float]:
@@ -106,18 +147,37 @@ def numbers_of(file: Path) -> dict[str, float]:
     }
 
 
-def show(report: dict[str, Any], count: int) -> None:
-    """A line for each way, and the ratio to one process."""
-    sound = report["sound_s"]
-    print(f"{count} clips, {sound / 3600:.2f} h of sound; {report['machine']}")
-    ways = {name: took for name, took in report.items() if isinstance(took, float)}
-    del ways["sound_s"]
-    first = next(iter(ways.values()))
-    for name, took in ways.items():
-        print(
-            f"{name:36} {took:8.1f} s {count / took:7.1f} clips/s "
-            f"{sound / took:6.0f} x real time {first / took:6.2f} x one process"
-        )
+def page_of(ways: Sequence[Took], count: int, length_s: float) -> str:
+    """The page of results."""
+    lines = [
+        "# Annotating a corpus for text-to-speech",
+        "",
+        f"{count} clips, {length_s / 3600:.2f} h of sound, in one run on {platform.machine()} with "
+        f"{len(os.sched_getaffinity(0))} cores, by",
+        "",
+        f"    python benchmarks/tts_corpus.py CLIPS --count {count} --write",
+        "",
+        "| | clock | clips/s | × real time | processor | × real time a core | load |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {one.name} | {one.wall_s:.0f} s | {count / one.wall_s:.1f} | "
+        f"{length_s / one.wall_s:.0f} | {one.processor_s:.0f} s | "
+        f"{length_s / one.processor_s:.0f} | {one.load:.1f} |"
+        for one in ways
+    ]
+    first, second, *_ = ways
+    lines += [
+        "",
+        f"By the clock the second row took {first.wall_s / second.wall_s:.2f} × less than the "
+        f"first, by processor time {second.processor_s / first.processor_s:.2f} × as much. "
+        "Load is the mean number of processes that wanted a core; where it is above the number of "
+        "cores, other work ran, and the clock does not say what several processes gain. The "
+        "columns of librosa and pyworld are dataspeech's numbers and loudness alone: no captions, "
+        "emotions, evidence or gender; numba had compiled before.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -106,3 +106,8 @@ def test_nothing_said_is_no_part():
     ]
     assert summarize([])[0].duration_s == 0
     assert not any(isinstance(one, float) and math.isnan(one) for one in one.to_dict().values())
+
+
+def test_times_may_be_whole_numbers():
+    (one,) = summarize(spoken(2 * at, 2 * at + 1) for at in range(10))
+    assert [part.utterances for part in one.parts] == [10]

@@ -243,7 +243,7 @@ class _Course:
     each: int = 1  # utterances in a step
 
     def add(self, segment: Segment) -> None:
-        length_s = max(segment.end_s - segment.start_s, 0.0)
+        length_s = max(float(segment.end_s - segment.start_s), 0.0)
         self.duration_s = max(self.duration_s, segment.end_s)
         self.seconds[segment.kind] = self.seconds.get(segment.kind, 0.0) + length_s
         if segment.kind != "speech":
