@@ -1,6 +1,6 @@
 """What the language of captions is like, over records of `aligncap caption … -o captions.jsonl`.
 
-    python benchmarks/language.py captions.jsonl […]
+    python benchmarks/language.py captions.jsonl […] [--sampled 100]
 
 For each language: how often the commonest opening occurs (three words, or six Chinese characters),
 how many different words there are (Chinese: characters), how often a trait is spoken of twice, how
@@ -10,13 +10,14 @@ many captions are distinct, how long they are, how many are put with reserve, an
 
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 from aligncap.clues import emotion_of, find_clues, is_hedged
 
@@ -65,9 +66,18 @@ def report(records: Sequence[dict[str, Any]], language: str) -> dict[str, Any]:
     }
 
 
-def main(paths: Sequence[str]) -> None:
-    """Print the tables, in Markdown."""
-    lines = (line for path in paths for line in Path(path).read_text("utf-8").splitlines())
+def sample(records: Sequence[dict[str, Any]], count: int) -> list[str]:
+    """Captions drawn at random (seed 0), as they are; each with the clip's file name."""
+    drawn = Random(0).sample(records, min(count, len(records)))
+    return [f"- {one['caption']} `{Path(one['id']).name}`" for one in drawn]
+
+
+def main(
+    paths: Annotated[list[Path], typer.Argument(help="Records of `aligncap caption`, jsonl.")],
+    sampled: Annotated[int, typer.Option(help="Captions to print, by language.")] = 0,
+) -> None:
+    """Print the tables, in Markdown, and captions drawn at random."""
+    lines = (line for path in paths for line in path.read_text("utf-8").splitlines())
     records = [json.loads(line) for line in lines if line.strip()]
     spoken = [one for one in records if one.get("caption") and not one.get("vocalization")]
     for language in WORD:
@@ -76,8 +86,8 @@ def main(paths: Sequence[str]) -> None:
             print(f"| {language} | |\n| --- | --- |")
             for name, value in report(own, language).items():
                 print(f"| {name} | {f'{value:.1%}' if isinstance(value, float) else value} |")
-            print()
+            print("", *sample(own, sampled), sep="\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    typer.run(main)
