@@ -169,8 +169,9 @@ def page_of(ways: Sequence[Took], count: int, length_s: float) -> str:
     first, second, *_ = ways
     lines += [
         "",
-        f"By the clock the second row took {first.wall_s / second.wall_s:.2f} × less than the "
-        f"first, by processor time {second.processor_s / first.processor_s:.2f} × as much. "
+        f"The clock of the first row over that of the second: {first.wall_s / second.wall_s:.2f}. "
+        "Processor time of the second over that of the first: "
+        f"{second.processor_s / first.processor_s:.2f}. "
         "Load is the mean number of processes that wanted a core; where it is above the number of "
         "cores, other work ran, and the clock does not say what several processes gain. The "
         "columns of librosa and pyworld are dataspeech's numbers and loudness alone: no captions, "
