@@ -2,9 +2,10 @@
 
     python benchmarks/channels.py --model mini --data ../shared/data/speech --clips 60
 
-Each clip of speakers kept back for choosing is captioned as it is and through each channel; counted
-are the clips whose likeliest emotion stays the same, and those that are refused. Telephone is G.711
-µ-law at 8 kHz between 300 and 3,400 Hz; mp3, Vorbis and Opus are libsndfile's. The expected
+Each clip of speakers kept back for choosing is heard as it is and through each channel; counted
+are the clips whose likeliest emotion stays the same, and those that are refused or taken for a
+sound without words. Telephone is G.711 µ-law at 8 kHz between 300 and 3,400 Hz; mp3, Vorbis and
+Opus are libsndfile's. The expected
 calibration error (ECE) is over ten bins of the probability of the likeliest emotion.
 """
 
@@ -20,18 +21,22 @@ import soxr
 import typer
 
 import aligncap
-from aligncap.audio import load
-from aligncap.captioner.checkpoint import find_model, model_fingerprint
+from aligncap.audio import SpeechDetector, load
+from aligncap.captioner.checkpoint import find_model, read_meta
+from aligncap.captioner.preparing import Preprocessor
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import is_validation
-from aligncap.errors import AlignCapError, NoSpeechError
+from aligncap.errors import NoSpeechError
 from aligncap.storage import hash_of
+from aligncap.tokenizers import open_tokenizer
 from aligncap.values import RATE_HZ, Samples, Waveform
 
 LABELLED = ("ravdess", "emodb", "ased", "nemo")
 TELEPHONE_HZ = 8_000
 MU = 255.0
 BINS = 10
+LEAST_CALIBRATED = 100
+"""Clips from which on the calibration error is told: of few, bins by chance are far off."""
 BABBLERS = 6
 
 
@@ -133,16 +138,24 @@ def calibration_error(probabilities: Sequence[float], right: Sequence[bool]) -> 
     return float(sum(gaps))
 
 
-def likeliest(
-    captioner: aligncap.Captioner, waveforms: Sequence[Waveform]
-) -> list[Mapping[str, float] | None]:
-    """The probabilities of the emotions of each clip; None where it was refused."""
-    found: list[Mapping[str, float] | None] = []
-    for outcome in captioner.caption_many(waveforms, evidence=False):
-        if isinstance(outcome, AlignCapError) and not isinstance(outcome, NoSpeechError):
-            raise outcome
-        found.append(None if isinstance(outcome, AlignCapError) else outcome.emotion)
-    return found
+Heard = Mapping[str, float] | None
+"""The probabilities of the emotions of a clip; None where it was refused."""
+
+
+def likeliest(preprocessor: Preprocessor, waveform: Waveform) -> Heard:
+    """What is heard of a clip before words are looked for; nothing where no words are heard."""
+    try:
+        speech = preprocessor.prepare(waveform)
+    except NoSpeechError:
+        return None
+    return None if speech.vocalization else speech.tokens.readout["emotion"]
+
+
+def remembered(file: Path | None, signature: str) -> dict[str, list[Heard]]:
+    """What an earlier run with the same signature has heard, by channel."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file and file.exists() else []
+    known = [json.loads(line) for line in lines]
+    return {one["channel"]: one["heard"] for one in known if one["signature"] == signature}
 
 
 def top(emotion: Mapping[str, float]) -> str:
@@ -168,41 +181,104 @@ def main(
     clips: Annotated[int, typer.Option(help="Clips, all corpora together.")] = 60,
     corpora: Annotated[str, typer.Option(help="Corpora, parted by commas.")] = ",".join(LABELLED),
     output: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Leave out channels with this in their names.")
+    ] = None,
+    kept: Annotated[
+        Path | None, typer.Option(help="File (.jsonl) that a run which was stopped goes on from.")
+    ] = None,
 ) -> None:
     """Print, or write, the share of clips whose emotion stays the same through each channel."""
-    captioner = aligncap.load(model)
+    folder = find_model(model)
+    tokenizer = open_tokenizer("builtin", folder)
+    longest_s = read_meta(folder).limits.max_speech_s
+    preprocessor = Preprocessor(tokenizer, longest_s, SpeechDetector())
     utterances = chosen(data, corpora.split(","), clips)
     plain = [load(one.path) for one in utterances]
-    before = likeliest(captioner, plain)
-    kept = [n for n, one in enumerate(before) if one is not None]
+    hashes = hash_of("/".join(one.id for one in utterances))[:12]
+    signature = f"{tokenizer.fingerprint[:12]}/{hashes}"
+    known = remembered(kept, signature)
+
+    def heard(name: str, send: Callable[[Samples], Samples]) -> list[Heard]:
+        if name not in known:
+            known[name] = [
+                likeliest(preprocessor, Waveform(send(one.samples), one.source)) for one in plain
+            ]
+            if kept is not None:
+                line = {"signature": signature, "channel": name, "heard": known[name]}
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+        return known[name]
+
+    before = heard("as it is", lambda samples: samples)
+    voices = [one.samples for one in plain]
+    through_all = {
+        name: heard(name, send)
+        for name, send in channels(voices).items()
+        if not any(text in name for text in without or ())
+    }
     lines = [
         "# The emotion through telephone, codecs and noise",
         "",
         "Made by `python benchmarks/channels.py`, which explains what is done; do not edit. "
-        "Signature: "
-        f"aligncap {aligncap.__version__} · model {model_fingerprint(find_model(model))[:12]} · "
-        f"{len(kept)} clips of speakers kept back ({corpora}).",
+        f"Signature: aligncap {aligncap.__version__} · encoder {signature.partition('/')[0]} · "
+        f"{sum(one is not None for one in before)} clips of speakers kept back for choosing "
+        f"({corpora}) in which speech is heard · 95 % intervals by Wilson's formula.",
         "",
-        "| channel | same emotion | refused |",
-        "| --- | ---: | ---: |",
+        *table(before, through_all),
+        "",
+        *calibration(before, utterances),
     ]
-    for name, send in channels([one.samples for one in plain]).items():
-        sent = [Waveform(send(plain[n].samples), f"{plain[n].source}, {name}") for n in kept]
-        after = likeliest(captioner, sent)
-        pairs = [(before[n], found) for n, found in zip(kept, after, strict=True)]
-        same = sum(a is not None and b is not None and top(a) == top(b) for a, b in pairs)
-        refused = sum(found is None for found in after)
-        lines.append(f"| {name} | {same / len(kept):.1%} | {refused / len(kept):.1%} |")
-        print(json.dumps([name, same, refused, len(kept)]), flush=True)
-    known = [(before[n], utterances[n].emotion) for n in kept]
-    error = calibration_error(
-        [max(e.values()) for e, _ in known if e], [top(e) == label for e, label in known if e]
-    )
-    lines += ["", f"Expected calibration error of the clips as they are: {error:.3f}."]
     text = "\n".join(lines) + "\n"
     if output is not None:
         output.write_text(text, encoding="utf-8")
     print(text)
+
+
+def table(before: Sequence[Heard], through_all: Mapping[str, Sequence[Heard]]) -> list[str]:
+    """Markdown: of the clips that are heard as they are, those that keep their emotion."""
+    lines = ["| channel | same emotion | 95 % interval | refused |", "| --- | ---: | ---: | ---: |"]
+    for name, after in through_all.items():
+        pairs = [(a, b) for a, b in zip(before, after, strict=True) if a]
+        same = sum(bool(b) and top(a) == top(b) for a, b in pairs if b)
+        refused = sum(b is None for _, b in pairs)
+        low, high = wilson(same, len(pairs))
+        lines.append(
+            f"| {name} | {same / len(pairs):.1%} | {low:.1%}–{high:.1%} "
+            f"| {refused / len(pairs):.1%} |"
+        )
+    return lines
+
+
+def wilson(part: int, whole: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    z = 1.959964
+    middle = (part + z * z / 2) / (whole + z * z)
+    reach = z / (whole + z * z) * np.sqrt(part * (whole - part) / whole + z * z / 4)
+    return float(middle - reach), float(middle + reach)
+
+
+def calibration(before: Sequence[Heard], utterances: Sequence[Utterance]) -> list[str]:
+    """Markdown: the calibration error over all clips, and of each corpus."""
+    rows = [
+        (u.corpus or "", e, top(e) == u.emotion)
+        for e, u in zip(before, utterances, strict=True)
+        if e
+    ]
+    names = ["all", *dict.fromkeys(name for name, _, _ in rows)]
+    lines = [
+        "Clips as they are:",
+        "",
+        "| corpus | clips | likeliest emotion right | calibration error |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name in names:
+        own = [(max(e.values()), right) for corpus, e, right in rows if name in ("all", corpus)]
+        error = calibration_error(*zip(*own, strict=True))
+        right = sum(hit for _, hit in own) / len(own)
+        told = f"{error:.3f}" if len(own) >= LEAST_CALIBRATED else "–"
+        lines.append(f"| {name} | {len(own)} | {right:.1%} | {told} |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The benchmark of channels: G.711's steps, powers and bands by hand, and the calibration error."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,3 +52,27 @@ def test_the_calibration_error_by_hand(channels: Any) -> None:
     chances, right = [0.9, 0.9, 0.55, 0.55], [True, False, False, False]
     assert channels.calibration_error(chances, right) == pytest.approx(0.4 / 2 + 0.55 / 2)
     assert channels.calibration_error([1.0, 1.0], [True, True]) == 0.0
+
+
+def test_a_share_has_wilsons_interval(channels: Any) -> None:
+    # Wilson (1927): none of ten lies within 0 and z² / (10 + z²).
+    assert channels.wilson(0, 10) == pytest.approx((0.0, 3.8415 / 13.8415), abs=1e-4)
+    assert channels.wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+
+
+def test_only_clips_that_are_heard_as_they_are_count(channels: Any) -> None:
+    sad, happy = {"sad": 0.9, "happy": 0.1}, {"sad": 0.2, "happy": 0.8}
+    found = channels.table([sad, sad, happy, None], {"wire": [sad, happy, None, sad]})
+    assert found[-1].startswith("| wire | 33.3% | ")
+    assert found[-1].endswith(" | 33.3% |")
+
+
+def test_a_run_goes_on_from_what_it_has_heard(channels: Any, tmp_path: Path) -> None:
+    file = tmp_path / "kept.jsonl"
+    rows = [
+        {"signature": "a", "channel": "wire", "heard": [{"sad": 1.0}, None]},
+        {"signature": "b", "channel": "string", "heard": [None, None]},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert channels.remembered(file, "a") == {"wire": [{"sad": 1.0}, None]}
+    assert channels.remembered(None, "a") == {}
