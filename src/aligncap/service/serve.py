@@ -23,6 +23,7 @@ import json
 import secrets
 import shutil
 import socket
+import threading
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -35,6 +36,7 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
@@ -352,12 +354,17 @@ class CaptionServer:
         language: Annotated[str, Form()] = "en",
     ) -> Json:
         """The captions along a recording, and the curves that the page draws of it."""
+        ended = threading.Event()
         with web.upload_folder() as folder:
             path = await asyncio.to_thread(_to_disk, file, folder)
+            sound = takewhile(lambda _: not ended.is_set(), stream(path))
             both = asyncio.gather(
-                self._segments(path, language), asyncio.to_thread(curves_of_stream, stream(path))
+                self._segments(path, language), asyncio.to_thread(curves_of_stream, sound)
             )
-            (along, segments), curves = await web.unless_gone(request, both)
+            try:
+                (along, segments), curves = await web.unless_gone(request, both)
+            finally:
+                ended.set()  # a thread is not cancelled with what waits for it
             return timeline(curves, segments, along.duration_s)
 
     def _along(self, file: Path, language: str) -> Along:
