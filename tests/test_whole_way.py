@@ -3,10 +3,8 @@
 LLaMA and SpeechTokenizer have random weights; SpeechTokenizer has its published shape.
 """
 
-import io
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,18 @@ from aligncap.audio import load as load_sound
 from aligncap.captioner.captioner import StudentInput, load, open_generator
 from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta
 from aligncap.captioner.model import adapter_disabled
-from aligncap.cli.console import Console
-from aligncap.cli.main import main
 from aligncap.preference.examples import read_preferences
 from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.cache import TokenCache
 from speech_tokenizers.conftest import official_module  # noqa: F401  # a fixture
-from support.pipeline import FEELINGS, OFFICIAL, save_llama, save_speech_tokenizer, write_recordings
+from support.pipeline import (
+    FEELINGS,
+    OFFICIAL,
+    Way,
+    save_llama,
+    save_speech_tokenizer,
+    write_recordings,
+)
 from support.server import completing, serving
 
 pytestmark = pytest.mark.slow
@@ -36,33 +39,6 @@ SMALL = (
     *("model.dtype=float32", "training.precision=float32"),
 )
 """What is changed of the paper's recipes so that they take seconds."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """The folders on the way, and what the commands printed."""
-
-    root: Path
-    recipes: Path
-    said: dict[str, str]
-
-    def run(self, *arguments: object, changes: tuple[str, ...] = (), fails: int = 0) -> str:
-        """One command; its standard output, or its standard error where it is to fail."""
-        out, err = io.StringIO(), io.StringIO()
-        line = [str(one) for one in arguments]
-        line += [part for change in changes for part in ("--set", change)]
-        code = main(line, console=Console(stdout=out, stderr=err))
-        assert code == fails, err.getvalue()
-        return (err if fails else out).getvalue()
-
-    def train(self, recipe: str, *changes: str) -> dict[str, Any]:
-        """Run a recipe of the paper; its summary."""
-        path, output = self.recipes / f"{recipe}.toml", self.root / recipe
-        found: dict[str, Any] = json.loads(self.run("train", path, "-o", output, changes=changes))
-        return found
-
-    def __getitem__(self, name: str) -> Path:
-        return self.root / name
 
 
 @pytest.fixture(scope="module")

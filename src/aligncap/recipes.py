@@ -46,6 +46,8 @@ TRAINERS = {
     "kd": "aligncap.alignment.kd:KD",
     "ce": "aligncap.alignment.kd:CE",
     "joint": "aligncap.alignment.joint:JOINT",
+    "secap": "aligncap.baselines.secap:SECAP",
+    "released": "aligncap.baselines.released:RELEASED",
     "dpo": "aligncap.preference.dpo:DPO",
     "reward": "aligncap.preference.reward:REWARD",
     "ppo": "aligncap.preference.ppo:PPO",

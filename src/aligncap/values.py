@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import wraps
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -175,8 +176,31 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechFeatures:
+    """Vectors that a frozen speech encoder made of speech; those of one key are the same."""
+
+    key: str
+    read: Callable[[], NDArray[np.float32]] = field(compare=False, repr=False)
+    """Gives the vectors, float32, shape [frames, width]: from memory, or each time from a cache."""
+
+    @classmethod
+    def of(cls, vectors: NDArray[np.float32]) -> "SpeechFeatures":
+        """Vectors in memory, by their content."""
+        return cls(sha256(np.ascontiguousarray(vectors).tobytes()).hexdigest(), lambda: vectors)
+
+    def of_frames(self, frames: NDArray[np.int64]) -> "SpeechFeatures":
+        """Those of some frames only."""
+        key = sha256(self.key.encode() + frames.tobytes()).hexdigest()
+        return SpeechFeatures(key, lambda: self.read()[frames])
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechTokens:
-    """Speech as discrete tokens: `codes` is int64, shape [codebooks, frames]."""
+    """Speech as discrete tokens: `codes` is int64, shape [codebooks, frames].
+
+    A speech encoder that gives vectors has one codebook of one entry: the codes count the frames,
+    and the vectors are `features`.
+    """
 
     codes: NDArray[np.int64]
     readout: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
@@ -184,10 +208,18 @@ class SpeechTokens:
     vector: Vector | None = None
     """The utterance as one vector, shape [D]; a speaker's mean of them is their baseline. None
     where the tokenizer takes no baseline."""
+    features: SpeechFeatures | None = None
+    """One vector a frame, of a speech encoder that gives them."""
 
     def __post_init__(self) -> None:
         if self.codes.ndim != 2 or self.codes.dtype != np.int64:
             raise DataError("speech tokens are int64 of shape [codebooks, frames]")
+
+    def of_frames(self, frames: NDArray[np.int64]) -> "SpeechTokens":
+        """Those of some frames only."""
+        features = self.features and self.features.of_frames(frames)
+        codes = np.ascontiguousarray(self.codes[:, frames])
+        return SpeechTokens(codes, self.readout, self.vector, features)
 
 
 class SpeechTokenizer(Protocol):
@@ -215,6 +247,14 @@ class SpeechTokenizer(Protocol):
 
     def encode(self, waveform: Waveform) -> SpeechTokens:
         """The tokens of one utterance."""
+
+
+class FeatureEncoder(SpeechTokenizer, Protocol):
+    """A frozen speech encoder whose tokens have `features`, with one codebook of one entry."""
+
+    @property
+    def feature_width(self) -> int:
+        """The length of a vector."""
 
 
 class SpeakerTokenizer(SpeechTokenizer, Protocol):

@@ -11,7 +11,6 @@ import pytest
 
 from aligncap.alignment.examples import (
     BatchSettings,
-    BucketBatchSampler,
     DataSettings,
     Prompter,
     Sample,
@@ -20,14 +19,17 @@ from aligncap.alignment.examples import (
     TrainingRow,
     read_rows,
     read_source,
-    sampling_probabilities,
-    stated_emotion,
-    systematic_resampling,
-    validation_samples,
     write_rows,
 )
 from aligncap.alignment.init_model import ModelSettings
 from aligncap.alignment.kd import LossSettings, TeacherSettings, WarmupSettings
+from aligncap.alignment.sampling import (
+    BucketBatchSampler,
+    sampling_probabilities,
+    stated_emotion,
+    systematic_resampling,
+    validation_samples,
+)
 from aligncap.captioner.model import AdapterSettings
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.errors import DataError, RecipeError, UnknownNameError

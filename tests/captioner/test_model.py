@@ -14,7 +14,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from aligncap.captioner.model import (
     AdapterSettings,
     CaptionModel,
-    TorchBatch,
     adapter_disabled,
     add_adapter,
     add_speech_tokens,
@@ -27,6 +26,7 @@ from aligncap.captioner.model import (
     small_llama,
     trainable_summary,
 )
+from aligncap.captioner.prefill import TorchBatch
 from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
 from aligncap.captioner.vocabulary import train_text_tokenizer
 from aligncap.errors import DataError, MissingModelError, RecipeError

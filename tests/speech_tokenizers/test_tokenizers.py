@@ -29,7 +29,11 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch):
 
 
 def test_every_name_has_its_module_and_the_part_is_imported_without_torch():
-    assert sorted(TOKENIZERS) == ["builtin", "mimi", "speechtokenizer"]
+    codes, vectors = (
+        ["builtin", "mimi", "speechtokenizer"],
+        ["builtin-features", "hubert", "log-mel"],
+    )
+    assert sorted(TOKENIZERS) == sorted(codes + vectors)
     assert all(find_spec(place.partition(":")[0]) for place in TOKENIZERS.values())
     code = "import sys, aligncap.tokenizers; print({'torch', 'soundfile'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

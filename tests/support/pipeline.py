@@ -1,6 +1,8 @@
 """What the way from a corpus to a served model needs: recordings, a LLaMA, a SpeechTokenizer."""
 
+import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import soundfile
 import torch
 
 from aligncap.audio import load
+from aligncap.cli.console import Console
+from aligncap.cli.main import main
 from aligncap.values import RATE_HZ
 from support.speech_tokenizers import CONFIG, official_state, save_checkpoint
 
@@ -88,3 +92,30 @@ def save_llama(folder: Path, *, hidden: int = 32) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@dataclass(frozen=True)
+class Way:
+    """The folders on the way, and what the commands printed."""
+
+    root: Path
+    recipes: Path
+    said: dict[str, str]
+
+    def run(self, *arguments: object, changes: tuple[str, ...] = (), fails: int = 0) -> str:
+        """One command; its standard output, or its standard error where it is to fail."""
+        out, err = io.StringIO(), io.StringIO()
+        line = [str(one) for one in arguments]
+        line += [part for change in changes for part in ("--set", change)]
+        code = main(line, console=Console(stdout=out, stderr=err))
+        assert code == fails, err.getvalue()
+        return (err if fails else out).getvalue()
+
+    def train(self, recipe: str, *changes: str) -> dict[str, Any]:
+        """Run a recipe of the folder; its summary."""
+        path, output = self.recipes / f"{recipe}.toml", self.root / recipe
+        found: dict[str, Any] = json.loads(self.run("train", path, "-o", output, changes=changes))
+        return found
+
+    def __getitem__(self, name: str) -> Path:
+        return self.root / name

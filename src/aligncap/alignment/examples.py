@@ -9,7 +9,8 @@ and each further line is one view of a clip (augmented views of a clip are rows 
 
     {"id": "clip#2", "corpus": "ravdess", "split": "train", "weight": 1.0,
      "speech": [17, 4, …],                            one list a codebook where there are several;
-                                                      left out of a row with captions only
+                                                      left out of a row with captions only;
+                                                      of vectors {"key": "9a0c…", "frames": 53}
      "captions": {"en": ["…", "…"], "zh": ["…"]},
      "act": {"en": "Feeling sad, low, and slow"},     P_act of its captions (Eq. 1): the teacher's
      "measured": {"en": "Feeling low and slow"},      P_act that the signal supports: the student's
@@ -17,8 +18,8 @@ and each further line is one view of a clip (augmented views of a clip are rows 
      "retrieved": {"en": "Feeling sad and slow"},     P_act of the clue words nearest to the speech
      "transcript": "…"}
 
-Only id, corpus and captions are required. `BucketBatchSampler` gives the samples of each batch as a
-pure function of its number and the seed; `Prompter` turns a sample into prompts and responses.
+Only id, corpus and captions are required. `sampling.BucketBatchSampler` gives the samples of each
+batch; `Prompter` turns a sample into prompts and responses.
 """
 
 import json
@@ -26,6 +27,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
@@ -43,13 +45,12 @@ from aligncap.captioner.prompts import (
     TeacherPromptParts,
     plan_of,
 )
-from aligncap.clues import emotion_of, find_clues
 from aligncap.data.grammar import split_plan
 from aligncap.errors import AlignCapError, DataError, UnknownNameError
 from aligncap.recipes import Count, Share, one_of, recipe_section
 from aligncap.storage import atomic_file, decoded
-from aligncap.training.settings import seed_of
-from aligncap.values import LANGUAGES, SpeechTokenizer, SpeechTokens
+from aligncap.tokenizers.cache import FeatureStore
+from aligncap.values import LANGUAGES, SpeechFeatures, SpeechTokenizer, SpeechTokens
 
 Parsed = TypeVar("Parsed")
 
@@ -58,6 +59,8 @@ Table = Mapping[str, Any]
 
 FORMAT = 1
 SPLITS = ("train", "validation")
+MOST_FRAMES = 1_000_000
+"""Of a clip whose speech is vectors."""
 ROW_KEYS = frozenset(
     {
         *("id", "corpus", "split", "weight", "speech", "captions"),
@@ -123,6 +126,10 @@ class SpeechSource:
     codebooks: int
     codebook_size: int
     options: Mapping[str, int] = field(default_factory=dict)
+    feature_width: int = 0
+    """The length of a vector, of a speech encoder that gives vectors; 0: it gives codes."""
+    store: str = field(default="", compare=False)
+    """The token cache that holds the vectors."""
 
     def __post_init__(self) -> None:
         if self.codebooks < 1 or self.codebook_size < 1 or not self.frame_rate_hz > 0:
@@ -134,8 +141,10 @@ class SpeechSource:
         tokenizer: SpeechTokenizer,
         *,
         options: Mapping[str, int] = MappingProxyType({}),
+        store: str = "",
     ) -> "SpeechSource":
-        """An open tokenizer as files name it, with the options it was opened with."""
+        """An open tokenizer as files name it, with the options it was opened with; `store` is the
+        cache of one that gives vectors."""
         return cls(
             name=tokenizer.name,
             fingerprint=tokenizer.fingerprint,
@@ -143,6 +152,8 @@ class SpeechSource:
             codebooks=tokenizer.codebooks,
             codebook_size=tokenizer.codebook_size,
             options=dict(options),
+            feature_width=getattr(tokenizer, "feature_width", 0),
+            store=store,
         )
 
 
@@ -168,6 +179,8 @@ class TrainingRow:
     retrieved: Mapping[str, str] = field(default_factory=dict)
     """P_act by language, from a joint speech-text space (decision 5)."""
     transcript: str = ""
+    features: SpeechFeatures | None = None
+    """The vectors of the frames, where the speech encoder gives vectors."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -185,6 +198,13 @@ class TrainingRow:
         codes = self.speech
         if codes is not None and (codes.ndim != 2 or codes.size == 0 or codes.min() < 0):
             raise DataError(f"{self.id}: speech is codes of 0 or more, [codebooks, frames]")
+
+    @property
+    def tokens(self) -> SpeechTokens:
+        """Its speech; DataError where it has none."""
+        if self.speech is None:
+            raise DataError(f"{self.id}: has no speech; the student needs speech tokens")
+        return SpeechTokens(self.speech, features=self.features)
 
     def acoustic_prompt(self, source: str, language: str) -> str:
         """The student's P_act from one of the `ACOUSTIC_PROMPT_SOURCES`; "" without one."""
@@ -208,10 +228,8 @@ def plan_of_row(row: TrainingRow, language: str) -> str:
 
 def student_input(row: TrainingRow, meta: ModelMeta, language: str) -> StudentInput:
     """A row's speech tokens, P_act and plan, as a captioner of that model takes them."""
-    assert row.speech is not None, "rows without speech are left out"
     plan = plan_of_row(row, language) if meta.plans else ""
-    act = row.acoustic_prompt(meta.act_mode, language)
-    return StudentInput(SpeechTokens(row.speech), act, plan)
+    return StudentInput(row.tokens, row.acoustic_prompt(meta.act_mode, language), plan)
 
 
 def read_source(path: Path) -> SpeechSource:
@@ -233,7 +251,7 @@ def one_source(sources: Mapping[Path, SpeechSource]) -> SpeechSource:
 
 def read_rows(path: Path) -> Iterator[TrainingRow]:
     """The rows of a file, one at a time; DataError names file and line."""
-    return read_rest(path, row_of)
+    return read_rest(path, partial(row_of, store=store_of(read_source(path))))
 
 
 def write_rows(path: Path, source: SpeechSource, rows: Iterable[TrainingRow]) -> int:
@@ -243,7 +261,15 @@ def write_rows(path: Path, source: SpeechSource, rows: Iterable[TrainingRow]) ->
 
 def head_of(kind: str, source: SpeechSource) -> Table:
     """The first line of a file of rows: their kind, and whose codes they hold."""
-    return {kind: FORMAT, "tokenizer": asdict(source)}
+    table = asdict(source)
+    if not source.feature_width:
+        table = {name: table[name] for name in table if name not in ("feature_width", "store")}
+    return {kind: FORMAT, "tokenizer": table}
+
+
+def store_of(source: SpeechSource) -> FeatureStore | None:
+    """Where the vectors of a file's rows are; None for rows of codes."""
+    return FeatureStore(Path(source.store), source.fingerprint) if source.feature_width else None
 
 
 def source_of(table: Table, kind: str) -> SpeechSource:
@@ -268,18 +294,28 @@ def table_of(row: TrainingRow) -> dict[str, object]:
     }
     if row.retrieved:
         values["retrieved"] = dict(row.retrieved)
-    if row.speech is not None:
+    if row.features is not None and row.speech is not None:
+        values["speech"] = {"key": row.features.key, "frames": row.speech.shape[1]}
+    elif row.speech is not None:
         codes = row.speech.tolist()
         values["speech"] = codes[0] if len(codes) == 1 else codes
     return values
 
 
-def row_of(table: Table) -> TrainingRow:
-    """A line of a file of training rows; an unknown key is an error."""
+def row_of(table: Table, *, store: FeatureStore | None = None) -> TrainingRow:
+    """A line of a file of training rows; an unknown key is an error. `store` has the vectors, where
+    the rows have any."""
     for key in table:
         if key not in ROW_KEYS:
             raise UnknownNameError("key of a training row", key, ROW_KEYS)
-    speech = table.get("speech")
+    speech, features = table.get("speech"), None
+    if isinstance(speech, dict):
+        if store is None:
+            raise DataError(f"{table['id']}: speech is vectors, the first line names no width")
+        frames = int(speech["frames"])
+        if not 0 < frames <= MOST_FRAMES:
+            raise DataError(f"{table['id']}: speech has {frames} frames; make the rows again")
+        features, speech = store.features(str(speech["key"])), [0] * frames
     codes = None if speech is None else np.array(speech)
     if codes is not None and codes.dtype.kind != "i":
         raise DataError(f"{table['id']}: speech must be whole numbers, as many in each codebook")
@@ -295,6 +331,7 @@ def row_of(table: Table) -> TrainingRow:
         heard=dict(table.get("heard", {})),
         retrieved=dict(table.get("retrieved", {})),
         transcript=str(table.get("transcript", "")),
+        features=features,
     )
 
 
@@ -363,129 +400,6 @@ class Sample:
     """Of everything else that is random about it; None: nothing is (validation)."""
 
 
-class BucketBatchSampler:
-    """Batches of samples of about one length, epoch by epoch.
-
-    An epoch has about as many samples as there are training rows; a row is sampled as often as its
-    weight says, to the next whole number (systematic sampling). Batches are cut from `bucket`
-    batches' worth of samples sorted by length, then shuffled.
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[TrainingRow],
-        *,
-        data: DataSettings,
-        batch: BatchSettings,
-        seed: int,
-        length_of: Callable[[Sample], int],
-    ) -> None:
-        self._rows, self._data, self._batch, self._seed = rows, data, batch, seed
-        self._length_of = length_of
-        self._probabilities = sampling_probabilities(rows, data)
-        self._per_epoch = max(1, round(np.count_nonzero(self._probabilities) / batch.rows))
-        self._epochs: dict[int, list[tuple[Sample, ...]]] = {}
-
-    def samples_at(self, number: int) -> tuple[Sample, ...]:
-        """The samples of batch `number` (from 0)."""
-        epoch, place = divmod(number, self._per_epoch)
-        if epoch not in self._epochs:
-            # One epoch is kept: training goes through them in order.
-            self._epochs = {epoch: self._batches_of(epoch)}
-        return self._epochs[epoch][place]
-
-    def _batches_of(self, epoch: int) -> list[tuple[Sample, ...]]:
-        rng = np.random.default_rng(seed_of(self._seed, 1, epoch))
-        size = self._batch.rows
-        places = systematic_resampling(self._probabilities, self._per_epoch * size, rng)
-        seeds = rng.integers(2**62, size=len(places))
-        samples = [
-            self._sample(place, int(seed))
-            for place, seed in zip(places.tolist(), seeds, strict=True)
-        ]
-        batches: list[tuple[Sample, ...]] = []
-        for start in range(0, len(samples), size * self._batch.bucket):
-            bucket = sorted(samples[start : start + size * self._batch.bucket], key=self._length_of)
-            batches += [tuple(bucket[i : i + size]) for i in range(0, len(bucket), size)]
-        return [batches[i] for i in rng.permutation(len(batches))]
-
-    def _sample(self, place: int, seed: int) -> Sample:
-        """A language of a row and some of its captions, by `seed`; fewer where it has fewer."""
-        rng, row, languages = random.Random(seed), self._rows[place], self._data.languages
-        names = sorted(set(row.captions) & set(languages))
-        (language,) = rng.choices(names, [languages[name] for name in names])
-        count = len(row.captions[language])
-        chosen = rng.sample(range(count), min(self._batch.captions, count))
-        return Sample(place, language, tuple(chosen), rng.getrandbits(62))
-
-
-def sampling_probabilities(rows: Sequence[TrainingRow], data: DataSettings) -> NDArray[np.float64]:
-    """The probability of each row, [rows]: by weight, emotions and corpora balanced as the settings
-    say.
-
-    Validation rows, and rows without a caption in a language asked for, have 0.
-    """
-    usable = [
-        row.split == "train" and any(data.languages.get(name, 0) > 0 for name in row.captions)
-        for row in rows
-    ]
-    weights = np.array([row.weight for row in rows]) * np.array(usable, dtype=float)
-    if not weights.sum() > 0:
-        raise DataError("no training row with a weight and a caption in a language asked for")
-    if data.rarity:
-        weights = reweight(weights, [str(stated_emotion(row)) for row in rows], data.rarity)
-    weights = reweight(weights, [row.corpus for row in rows], data.balance)
-    normalised: NDArray[np.float64] = weights / weights.sum()
-    return normalised
-
-
-def reweight(
-    weights: NDArray[np.float64], groups: Sequence[str], power: float
-) -> NDArray[np.float64]:
-    """Weights [rows] over the power of their group's sum: 0 leaves them, 1 makes groups equal."""
-    names, index = np.unique(groups, return_inverse=True)
-    totals = np.bincount(index, weights, minlength=len(names))
-    factors = np.where(totals > 0, np.maximum(totals, 1e-300) ** -power, 0.0)
-    reweighted: NDArray[np.float64] = weights * factors[index]
-    return reweighted
-
-
-def stated_emotion(row: TrainingRow) -> str | None:
-    """The emotion that a row's P_act names, or else its first caption; None where neither does."""
-    for texts in (row.act, {language: some[0] for language, some in row.captions.items()}):
-        for language, text in texts.items():
-            if emotion := emotion_of(find_clues(text, language)):
-                return emotion
-    return None
-
-
-def systematic_resampling(
-    probabilities: NDArray[np.float64], count: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """`count` places, each as often as its probability says ±1, in random order."""
-    order = rng.permutation(len(probabilities))
-    edges = np.cumsum(probabilities[order])
-    points = (np.arange(count) + rng.random()) / count * edges[-1]
-    found = np.searchsorted(edges, points, side="right").clip(max=len(probabilities) - 1)
-    places: NDArray[np.int64] = rng.permutation(order[found])
-    return places
-
-
-def validation_samples(
-    rows: Sequence[TrainingRow], *, limit: int, data: DataSettings, captions: int
-) -> list[Sample]:
-    """Fixed samples of the validation rows: `limit` of them, evenly spread, in each language."""
-    places = [place for place, row in enumerate(rows) if row.split == "validation"]
-    step = max(1.0, len(places) / max(1, limit))
-    chosen = [places[int(i * step)] for i in range(min(limit, len(places)))]
-    return [
-        Sample(place, language, tuple(range(min(captions, len(texts)))), None)
-        for place in chosen
-        for language, texts in sorted(rows[place].captions.items())
-        if data.languages.get(language, 0) > 0
-    ]
-
-
 @dataclass(frozen=True, slots=True)
 class Example:
     """A prompt and one response to it, as ids: an input of a frozen model."""
@@ -511,16 +425,14 @@ class Prompter:
         row has no speech.
         """
         row, rng = self._rows[sample.row], random.Random(sample.seed or 0)
-        if row.speech is None:
-            raise DataError(f"{row.id}: has no speech; the student needs speech tokens")
         dropped = sample.seed is not None and rng.random() < student.act_dropout
         act = "" if dropped else row.acoustic_prompt(student.act_mode, sample.language)
-        codes = row.speech
+        speech = row.tokens
         if sample.seed is not None and student.speech_dropout > 0:
-            frames = range(codes.shape[1])
+            frames = range(speech.codes.shape[1])
             kept = [frame for frame in frames if rng.random() >= student.speech_dropout]
-            codes = np.ascontiguousarray(codes[:, kept or [rng.randrange(len(frames))]])
-        prompt = self._builder.student(SpeechTokens(codes), language=sample.language, act=act)
+            speech = speech.of_frames(np.array(kept or [rng.randrange(len(frames))]))
+        prompt = self._builder.student(speech, language=sample.language, act=act)
         return SharedPromptRow(prompt, self._response_ids(sample))
 
     def teacher_examples(self, sample: Sample, teacher_prompt: str) -> list[Example]:

@@ -5,18 +5,25 @@ without reading a weight: what is missing is named, and what is here and does no
 training would before its first step.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 from torch import Tensor
 
 from aligncap.alignment.examples import SpeechSource, TrainingRow
 from aligncap.captioner import checkpoint
+from aligncap.captioner.connectors import (
+    Connector,
+    embedding_width,
+    load_connector,
+    open_connector,
+)
+from aligncap.captioner.encoder_decoder import caption_model, small_bart, small_bart_config
 from aligncap.captioner.model import (
     AdapterSettings,
     CaptionModel,
@@ -26,11 +33,12 @@ from aligncap.captioner.model import (
     open_backbone,
     pretrained_vocabulary,
     read_adapter_config,
+    seeded,
     set_speech_rows,
     small_config,
     small_llama,
 )
-from aligncap.captioner.prompts import PromptTemplate
+from aligncap.captioner.prompts import STUDENT_PARTS, ConnectorMeta, PromptTemplate
 from aligncap.captioner.vocabulary import Vocabulary, read_tokenizer, train_text_tokenizer
 from aligncap.data.grammar import split_plan
 from aligncap.errors import DataError, MissingModelError, RecipeError
@@ -48,8 +56,10 @@ TEXT_ONLY = "warmup"
 
 @recipe_section
 class SizeSettings:
-    """A LLaMA that is made new, with a text vocabulary of its own."""
+    """A LLaMA or BART that is made new, with a text vocabulary of its own."""
 
+    encoder_layers: NonNegativeInt = 0
+    """0: a LLaMA; else a BART, with so many layers in its encoder."""
     hidden: int = 256
     layers: int = 4
     heads: int = 4
@@ -59,6 +69,38 @@ class SizeSettings:
     text_vocabulary: int = 4096
     """Byte-level BPE tokens, trained on the rows' texts."""
 
+    @property
+    def config(self) -> Callable[..., Any]:
+        """What makes a configuration of `shape` for a vocabulary."""
+        if self.encoder_layers:
+            return small_bart_config
+        return lambda vocabulary, **sizes: small_config(vocabulary.size, **sizes)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The sizes that the kind of model has."""
+        sizes = asdict(self)
+        del sizes["text_vocabulary"]
+        if not self.encoder_layers:
+            del sizes["encoder_layers"]
+        return sizes
+
+
+@recipe_section
+class ConnectorSettings:
+    """What makes vectors of speech features, for rows that hold features."""
+
+    name: str
+    """One of `captioner.connectors.CONNECTORS`, or of an installed package."""
+    options: Mapping[str, int] = field(default_factory=dict)
+    """Its own, such as how many vectors a clip becomes."""
+    weights: Path | None = None
+    """A connector.safetensors to begin with; random ones where not given."""
+    prompt: Annotated[tuple[Annotated[str, one_of(STUDENT_PARTS)], ...], Field(min_length=1)] = (
+        STUDENT_PARTS
+    )
+    """The parts of the prompt, in order."""
+
 
 @recipe_section
 class ModelSettings:
@@ -67,7 +109,11 @@ class ModelSettings:
     start: Path | None = None
     """Model folder of an earlier stage."""
     base: str | None = None
-    """Folder or name of a pretrained causal LM."""
+    """Folder or name of a pretrained causal LM, or of a BART."""
+    connector: ConnectorSettings | None = None
+    """For rows that hold features; one that `start` has goes on."""
+    freeze: bool = False
+    """Train the connector only."""
     lora: AdapterSettings | None = None
     """Train a LoRA adapter and the new ids only; an adapter that `start` has goes on. Without it
     every weight is trained."""
@@ -93,12 +139,20 @@ class ModelSettings:
         rules = {
             "give start or base, not both": self.start is None or self.base is None,
             f"weights of {self.dtype} are too coarse to be trained whole; add a LoRA adapter, or "
-            "set training.precision instead": self.dtype == "float32" or self.lora is not None,
+            "set training.precision instead": (
+                self.dtype == "float32" or self.lora is not None or self.freeze
+            ),
             f"weights in {self.quantization} cannot be trained; add a LoRA adapter": (
-                self.quantization is None or self.lora is not None
+                self.quantization is None or self.lora is not None or self.freeze
             ),
             "a LoRA adapter needs a model to stand on: give start or base": (
                 self.lora is None or bool(self.start or self.base)
+            ),
+            "a frozen model needs a start, or a base and a connector": (
+                not self.freeze or bool(self.start or (self.base and self.connector))
+            ),
+            "a LoRA adapter is for prompts of ids; leave out lora, or connector and freeze": (
+                self.lora is None or (self.connector is None and not self.freeze)
             ),
         }
         for message, holds in rules.items():
@@ -131,19 +185,19 @@ def init_model(
             trainable=True,
         )
     elif settings.base is not None:
-        causal_lm, vocabulary = open_backbone(
-            settings.base,
-            codebook_size=source.codebook_size,
-            codebooks=source.codebooks,
-            dtype=settings.dtype,
-            quantization=settings.quantization,
-        )
-        add_speech_tokens(causal_lm, vocabulary)
-        model = CaptionModel(causal_lm, vocabulary)
+        model = _on_backbone(settings, settings.base, source, seed)
     else:
         model = _new_model(
             settings.new, rows, source, template, output / checkpoint.TOKENIZER_FILE, seed
         )
+    if settings.connector is not None and not has_connector(settings.start):
+        template = replace(template, student=settings.connector.prompt)
+        if model.connector is None:
+            model.connector = new_connector(
+                settings.connector, source.feature_width, model.hidden, seed=seed
+            )
+    if settings.freeze:
+        model.causal_lm.requires_grad_(requires_grad=False)
     if settings.attention is not None:
         model.bare.set_attn_implementation(settings.attention)
     if settings.codebook is not None:
@@ -156,10 +210,64 @@ def init_model(
                 f"{settings.lora.rank}; set model.lora.rank to go on with it"
             )
     elif settings.lora is not None:
+        if model.connector is not None:
+            raise RecipeError(f"{settings.start}: has a connector; a LoRA adapter is for ids only")
         model = add_adapter(model, settings.lora)
     if settings.gradient_checkpointing:
         checkpoint_layers(model)
     return model.train(), template
+
+
+def has_connector(start: Path | None) -> bool:
+    """Whether an earlier stage's model has a connector, which goes on."""
+    return start is not None and bool(checkpoint.read_meta(start).connector.name)
+
+
+def _on_backbone(
+    settings: ModelSettings, base: str, source: SpeechSource, seed: int
+) -> CaptionModel:
+    """A pretrained model; for speech as ids it gets rows for them, for vectors a connector."""
+    chosen, connector = settings.connector, None
+    grown = chosen is None
+    causal_lm, vocabulary = open_backbone(
+        base,
+        codebook_size=source.codebook_size,
+        codebooks=source.codebooks,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        grown=grown,
+    )
+    if chosen is None:
+        add_speech_tokens(causal_lm, vocabulary)
+    else:
+        width = embedding_width(causal_lm)
+        connector = new_connector(chosen, source.feature_width, width, seed=seed)
+    return caption_model(causal_lm, vocabulary, connector)
+
+
+def connector_meta(settings: ConnectorSettings, width: int, *, vectors: int = 0) -> ConnectorMeta:
+    """What a model folder says of a connector of features of that width.
+
+    RecipeError where the rows hold no features.
+    """
+    if not width:
+        raise RecipeError(
+            f"the connector {settings.name!r} needs rows that hold features; make them with a "
+            "tokenizer that gives vectors, such as builtin-features"
+        )
+    return ConnectorMeta(
+        name=settings.name, width=width, vectors=vectors, options=dict(settings.options)
+    )
+
+
+def new_connector(settings: ConnectorSettings, width: int, hidden: int, *, seed: int) -> Connector:
+    """A connector of features of that width to a language model's, with the recipe's weights, where
+    it names any."""
+    with seeded(seed):
+        connector = open_connector(connector_meta(settings, width), hidden)
+    if settings.weights is not None:
+        load_connector(connector, settings.weights)
+    return connector
 
 
 def check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
@@ -226,8 +334,8 @@ def _new_model(
         codebook_size=source.codebook_size,
         codebooks=source.codebooks,
     )
-    options = {k: v for k, v in asdict(sizes).items() if k != "text_vocabulary"}
-    return CaptionModel(small_llama(vocabulary, seed=seed, **options), vocabulary)
+    make = small_bart if sizes.encoder_layers else small_llama
+    return caption_model(make(vocabulary, seed=seed, **sizes.shape), vocabulary)
 
 
 def _training_texts(rows: Iterable[TrainingRow]) -> Iterator[str]:
@@ -255,9 +363,15 @@ _QWEN2_05B |= {"num_hidden_layers": 24, "num_attention_heads": 14}
 _QWEN2_15B = {"hidden_size": 1536, "intermediate_size": 8960}
 _QWEN2_15B |= {"num_hidden_layers": 28, "num_attention_heads": 12}
 
+_BART = {"d_model": 768, "encoder_layers": 6, "decoder_layers": 6}
+_BART |= {"encoder_attention_heads": 12, "decoder_attention_heads": 12}
+_BART |= {"encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072}
+
 KNOWN_BACKBONES: Mapping[str, tuple[str, int, Mapping[str, Any]]] = MappingProxyType(
     {
         "huggyllama/llama-7b": ("llama", 32000, {}),
+        "minlik/chinese-llama-7b-merged": ("llama", 49953, {"vocab_size": 49953}),
+        "facebook/bart-base": ("bart", 50265, _BART),
         "openai-community/gpt2": ("gpt2", 50257, {}),
         "openai-community/gpt2-large": (
             "gpt2", 50257, {"n_embd": 1280, "n_layer": 36, "n_head": 20}
@@ -283,6 +397,26 @@ class PlannedModel:
 
 def plan_model(settings: ModelSettings, source: SpeechSource | None) -> PlannedModel:
     """The model that a recipe trains; DataError where it goes on from one for other codes."""
+    planned = _plan_language_model(settings, source)
+    model, connector = planned.model, settings.connector
+    if model is None:
+        return planned
+    if connector is not None and model.connector is None:
+        width = WIDTH if source is None else source.feature_width
+        with torch.device("meta"):
+            model.connector = open_connector(connector_meta(connector, width), model.hidden)
+        if source is None:
+            planned = replace(planned, assumed={**planned.assumed, "feature_width": width})
+    if settings.freeze:
+        model.causal_lm.requires_grad_(requires_grad=False)
+    return planned
+
+
+WIDTH = 1024
+"""Of the features where no rows are here: HuBERT-large's."""
+
+
+def _plan_language_model(settings: ModelSettings, source: SpeechSource | None) -> PlannedModel:
     if settings.start is not None:
         if source is not None and settings.start.exists():
             check_start(settings.start, source)
@@ -291,10 +425,9 @@ def plan_model(settings: ModelSettings, source: SpeechSource | None) -> PlannedM
     assumed = {} if source else codes
     if settings.base is not None:
         return _plan_base(settings, settings.base, codes, assumed)
-    sizes = asdict(settings.new)
-    text = sizes.pop("text_vocabulary")
-    vocabulary = _sizes(text, **codes)
-    model = meta_model(small_config(vocabulary.size, **sizes), vocabulary, dtype=settings.dtype)
+    vocabulary = _sizes(settings.new.text_vocabulary, **codes)
+    config = settings.new.config(vocabulary, **settings.new.shape)
+    model = meta_model(config, vocabulary, dtype=settings.dtype)
     return PlannedModel(model, (), assumed, ("made new, with random weights",))
 
 
@@ -305,16 +438,15 @@ def meta_model(
 
     RecipeError where the kind of model has no known LoRA targets and `lora` names none.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     config = type(config).from_dict(config.to_dict())
     # Unused rows of the embedding are used before it grows, as in add_speech_tokens.
     config.vocab_size = max(config.vocab_size, vocabulary.size)
     with torch.device("meta"):
-        causal_lm = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=getattr(torch, dtype)
-        )
-        model = CaptionModel(causal_lm, vocabulary)
+        causal_lm = kind.from_config(config, dtype=getattr(torch, dtype))
+        model = caption_model(causal_lm, vocabulary)
         return add_adapter(model, lora) if lora else model
 
 
@@ -327,12 +459,16 @@ def _plan_start(settings: ModelSettings, folder: Path) -> PlannedModel:
     meta, lora = checkpoint.read_meta(folder), settings.lora
     if meta.base:
         needed.append(_needed_model(meta.base))
+    if meta.weights == "adapter":
         lora = read_adapter_config(folder / checkpoint.ADAPTER_FOLDER)
     name = meta.base or str(folder)
     config = _config_of(name)
     if config is None:
         return PlannedModel(None, needed, notes=(f"{name}: not here, so its size is unknown",))
     model = meta_model(config, checkpoint.load_vocabulary(folder, meta), lora, dtype=settings.dtype)
+    if meta.connector.name:
+        with torch.device("meta"):
+            model.connector = open_connector(meta.connector, model.hidden)
     return PlannedModel(model, needed)
 
 
@@ -344,7 +480,8 @@ def _plan_base(
     vocabulary: Any = None
     if not needed.hint:
         try:
-            vocabulary = pretrained_vocabulary(base, **codes)
+            grown = settings.connector is None
+            vocabulary = pretrained_vocabulary(base, **codes, grown=grown)
         except MissingModelError as error:
             needed = Needed(needed.what, needed.name, _hint_of(error))
     if vocabulary is None and base in KNOWN_BACKBONES:

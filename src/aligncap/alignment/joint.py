@@ -20,6 +20,7 @@ from torch import Tensor
 from aligncap.alignment import examples
 from aligncap.alignment.losses import symmetric_infonce
 from aligncap.alignment.retrieval import write_retriever
+from aligncap.alignment.sampling import BucketBatchSampler, validation_samples
 from aligncap.alignment.space import (
     LARGEST_SCALE,
     TOKENIZER_FILE,
@@ -181,7 +182,7 @@ def train_joint(settings: JointSettings, output: Path, *, resume: bool) -> Mappi
         return {"loss": symmetric_infonce(speech, text, scale), "scale": scale.exp()}
 
     every, last = settings.validation.every, settings.training.steps
-    chosen = examples.validation_samples(
+    chosen = validation_samples(
         rows, limit=settings.validation.rows, data=settings.data, captions=1
     )
     hook = loop.Hook(
@@ -218,12 +219,12 @@ def _save_encoder(settings: JointSettings, space: JointSpace, rows: Rows, out: P
         write_retriever(space, rows, encoder, out)
 
 
-def _sampler(settings: JointSettings, rows: Rows) -> examples.BucketBatchSampler:
+def _sampler(settings: JointSettings, rows: Rows) -> BucketBatchSampler:
     def length_of(sample: examples.Sample) -> int:
         codes = rows[sample.row].speech
         return 0 if codes is None else codes.shape[1]
 
-    return examples.BucketBatchSampler(
+    return BucketBatchSampler(
         rows,
         data=settings.data,
         batch=settings.batch,

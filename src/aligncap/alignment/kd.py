@@ -183,6 +183,8 @@ class CeSettings(StageSettings):
     """A recipe of kind "ce"."""
 
     student: StudentSettings = field(default_factory=StudentSettings)
+    label_smoothing: Share = 0.0
+    """Share of each target that is spread over all tokens; WavCaps' is 0.1."""
 
     def readings(self, prompter: Prompter, sample: Sample) -> Iterable[SharedPromptRow]:
         """The student's row."""
@@ -201,7 +203,7 @@ def ce_task(settings: CeSettings, trainer: StageTrainer) -> TrainingTask[Distrib
     """The student's rows, as in `kd_task`, and the captions' own likelihood."""
     return TrainingTask(
         rows_of=lambda sample: [trainer.prompter.student_row(sample, settings.student)],
-        objective=CaptionObjective(ce_weight=1.0),
+        objective=CaptionObjective(ce_weight=1.0, smoothing=settings.label_smoothing),
         targets=lambda _: None,
     )
 

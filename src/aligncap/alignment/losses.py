@@ -67,13 +67,13 @@ def kl_to_cached_teacher(
     return (total - expected - entropy).mean()
 
 
-def caption_cross_entropy(student: Tensor, target_ids: Tensor) -> Tensor:
+def caption_cross_entropy(student: Tensor, target_ids: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """-log p_student(caption token), mean over response tokens: maximum likelihood (Eq. 2).
 
     `student` [N, V] logits, `target_ids` [N]. The loss of the warm-up, and of the baseline without
-    a teacher.
+    a teacher. With label `smoothing`, that share of each target is spread over all V tokens.
     """
-    return functional.cross_entropy(student.float(), target_ids)
+    return functional.cross_entropy(student.float(), target_ids, label_smoothing=smoothing)
 
 
 def symmetric_infonce(speech: Tensor, text: Tensor, log_scale: Tensor | float) -> Tensor:

@@ -40,7 +40,7 @@ from aligncap.errors import DataError, MissingModelError
 from aligncap.prosody import with_heard_pace
 from aligncap.recipes import Count, Trainer, one_of, recipe_section
 from aligncap.tokenizers import open_tokenizer
-from aligncap.tokenizers.builtin import BUILTIN_FOLDER
+from aligncap.tokenizers.builtin import BUILTIN_FOLDER, BUILTIN_NAMES
 from aligncap.tokenizers.cache import TokenCache
 from aligncap.training import dry_run
 from aligncap.training.settings import seed_of
@@ -101,6 +101,7 @@ def training_row(
         corpus=utterance.corpus or "",
         captions=written,
         speech=tokens.codes,
+        features=tokens.features,
         split=split,
         act=act,
         measured={one: student_acoustic_prompt("measured", facts, tokens, one) for one in written},
@@ -291,13 +292,15 @@ def make_token_rows(
     parser = open_parser(settings.parser) if settings.act == "captions" else None
     tokenizer = open_tokenizer(chosen.name, chosen.weights, **chosen.options)
     facts = measure_all(settings.facts or output / FACTS_FILE, [one.path for one, _ in clips])
-    source = SpeechSource.of(tokenizer, options=chosen.options)
     kept = output / checkpoint.ENCODER_FOLDER
-    if chosen.name == "builtin" and not kept.exists():  # a model of these rows is exported with it
+    # A model of these rows is kept with the encoder.
+    if chosen.name in BUILTIN_NAMES and not kept.exists():
         checkpoint.copy_encoder_files(chosen.weights or BUILTIN_FOLDER, kept)
     # What lies beside an encoder and follows from its codes is not cached with them.
     retrieved = getattr(tokenizer, "retrieved", lambda tokens: tokens)
     with TokenCache(settings.tokens, tokenizer) as cache:
+        store = str(cache.path.absolute())
+        source = SpeechSource.of(tokenizer, options=chosen.options, store=store)
         console = Console(stderr=True)
         failures = cache.fill(
             track([one for one, _ in clips], "encoding", console=console)

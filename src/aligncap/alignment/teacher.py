@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aligncap.alignment.examples import Example
-from aligncap.captioner.model import CaptionModel, TorchBatch, adapter_disabled
-from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
+from aligncap.captioner.model import CaptionModel, adapter_disabled
+from aligncap.captioner.prefill import TorchBatch
+from aligncap.captioner.prompts import SharedPromptRow, collate, features_of, to_torch
 from aligncap.storage import hash_of_parts, open_arrays
 
 PROMPTS_PER_PASS = 32
@@ -126,8 +127,7 @@ class FrozenCache:
         counts = [rows_of(example) for example in self._place]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         rows = int(self._starts[-1])
-        ids = (ids for example in self._place for ids in (example.prompt_ids, example.response_ids))
-        digest = hash_of_parts(np.array([len(one), *one], dtype=np.int64).tobytes() for one in ids)
+        digest = hash_of_parts(chain.from_iterable(map(_parts_of, self._place)))
         self.folder, self._arrays = open_arrays(
             root,
             f"1|{described}|{digest}",
@@ -165,6 +165,14 @@ class FrozenCache:
         for start in range(0, len(groups), PROMPTS_PER_PASS):
             compute(groups[start : start + PROMPTS_PER_PASS])
         return len(missing)
+
+
+def _parts_of(example: Example) -> Iterator[str | bytes]:
+    """What an example is, to be hashed."""
+    for ids in (example.prompt_ids, example.response_ids):
+        yield np.array([len(ids), *ids], dtype=np.int64).tobytes()
+    if (features := features_of(example.prompt_ids)) is not None:
+        yield features.key
 
 
 class TeacherCache:

@@ -18,8 +18,14 @@ from pydantic import NonNegativeInt, model_validator
 from torch import Tensor, nn
 
 from aligncap.alignment import examples
-from aligncap.alignment.init_model import ModelSettings, init_model, plan_model
+from aligncap.alignment.init_model import (
+    ModelSettings,
+    connector_meta,
+    init_model,
+    plan_model,
+)
 from aligncap.alignment.losses import caption_cross_entropy, kl_to_cached_teacher
+from aligncap.alignment.sampling import BucketBatchSampler, validation_samples
 from aligncap.alignment.teacher import Distributions
 from aligncap.captioner import checkpoint, prompts
 from aligncap.captioner.model import (
@@ -32,6 +38,7 @@ from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, RecipeError
 from aligncap.recipes import Count, one_of, recipe_section
 from aligncap.storage import hash_of_file
+from aligncap.tokenizers.builtin import BUILTIN_NAMES
 from aligncap.training import dry_run, loop
 from aligncap.training.checkpoints import WeightAverage, trained
 from aligncap.training.devices import first_process_first, is_first_process
@@ -138,6 +145,8 @@ class CaptionObjective:
     ce_weight: float = 1.0
     temperature: float = 1.0
     """That of the teacher's distributions; the student's logits are divided by it too."""
+    smoothing: float = 0.0
+    """Of the captions' labels, in training only."""
 
     def training_losses(
         self, model: CaptionModel, batch: TaskBatch[Distributions | None]
@@ -166,7 +175,8 @@ class CaptionObjective:
             parts["kl"] = kl_to_cached_teacher(logits, ids, top, rest, temperature=self.temperature)
         if ce:
             captions = torch.from_numpy(batch.shared.target_ids).to(logits.device)
-            parts["ce"] = caption_cross_entropy(logits, captions)
+            smoothing = self.smoothing if model.training else 0.0
+            parts["ce"] = caption_cross_entropy(logits, captions, smoothing=smoothing)
         weights = {"kl": self.kl_weight, "ce": self.ce_weight}
         loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
         return {"loss": loss, **parts}
@@ -218,7 +228,9 @@ class StageTrainer:
             output=output,
             seed=settings.training.seed,
         )
-        builder = prompts.PromptBuilder(self.model.vocabulary, self._template)
+        builder = prompts.PromptBuilder(
+            self.model.vocabulary, self._template, vectors=self.model.vectors
+        )
         too_long = rows_too_long(settings, builder, rows, max_positions(self.model.bare))
         for line in described_too_long(too_long, rows):
             LOG.warning("%s", line)
@@ -227,9 +239,9 @@ class StageTrainer:
         self.rows = [rows[place] for place in self.places]
         self.prompter = examples.Prompter(builder, self.rows)
 
-    def sampler(self, length_of: Callable[[examples.Sample], int]) -> examples.BucketBatchSampler:
+    def sampler(self, length_of: Callable[[examples.Sample], int]) -> BucketBatchSampler:
         """The samples of each batch; batches are sorted by `length_of`."""
-        return examples.BucketBatchSampler(
+        return BucketBatchSampler(
             self.rows,
             data=self.settings.data,
             batch=self.settings.batch,
@@ -240,7 +252,7 @@ class StageTrainer:
     def validation_samples(self) -> list[examples.Sample]:
         """The samples of every validation, always the same."""
         settings = self.settings
-        return examples.validation_samples(
+        return validation_samples(
             self.rows,
             limit=settings.validation.rows,
             data=settings.data,
@@ -363,7 +375,7 @@ class StageTrainer:
         """The folder of the built-in speech tokenizer that the model hears with, to be kept with
         it: the recipe's, or the one of the rows, found beside them, in the start or shipped."""
         settings = self.settings
-        if settings.output.encoder is not None or self._source.name != "builtin":
+        if settings.output.encoder is not None or self._source.name not in BUILTIN_NAMES:
             return settings.output.encoder
         folders = [] if settings.model.start is None else [settings.model.start]
         folders += [path.parent for path in settings.data.rows]
@@ -376,11 +388,24 @@ class StageTrainer:
             str(path): checkpoint.model_fingerprint(path) for path in self.settings.models()
         }
 
+    def _connector(self, started: checkpoint.ModelMeta | None) -> prompts.ConnectorMeta:
+        if self.model.connector is None:
+            return prompts.ConnectorMeta()
+        if started is not None and started.connector.name:
+            return started.connector
+        settings = self.settings.model.connector
+        assert settings is not None
+        width = self._source.feature_width
+        return connector_meta(settings, width, vectors=self.model.vectors)
+
     def _meta(self, acoustic_prompt_source: str, described: str) -> checkpoint.ModelMeta:
         source, settings, model = self._source, self.settings, self.settings.model
         started = None if model.start is None else checkpoint.read_meta(model.start)
         base, notes = "", settings.notes
-        if model.lora is not None:
+        weights = "full" if model.lora is None else "adapter"
+        if model.freeze and (model.base or (started and started.weights == "connector")):
+            weights = "connector"  # a frozen base is not copied
+        if weights != "full":
             base = (started.base if started else "") or str(model.base or model.start)
         if started is not None and notes == checkpoint.ModelNotes():
             notes = replace(started.notes, scores={})  # the scores of the start are not its own
@@ -403,8 +428,9 @@ class StageTrainer:
             limits=settings.limits,
             act_mode=acoustic_prompt_source,
             plans=bool(started and started.plans) or any(map(examples.is_planned, self.rows)),
+            connector=self._connector(started),
             base=base,
-            weights="adapter" if model.lora else "full",
+            weights=weights,
             notes=notes,
             provenance={
                 "kind": self._kind,
@@ -502,7 +528,7 @@ def _notes_too_long(
         return []
     template = prompts.PromptTemplate() if start is None else checkpoint.read_meta(start).prompts
     rows = clips()
-    builder = prompts.PromptBuilder(captioner.vocabulary, template)
+    builder = prompts.PromptBuilder(captioner.vocabulary, template, vectors=captioner.vectors)
     return list(described_too_long(rows_too_long(settings, builder, rows, positions), rows))
 
 

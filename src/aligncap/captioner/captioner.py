@@ -559,15 +559,15 @@ def open_generator(
         language_model = runtimes.CT2Runtime(
             exported, rules, threads=threads, replicas=replicas, seed=seed
         )
-    return CaptionGenerator(meta, PromptBuilder(vocabulary, meta.prompts), language_model)
+    prompts = PromptBuilder(vocabulary, meta.prompts, vectors=meta.connector.vectors)
+    return CaptionGenerator(meta, prompts, language_model)
 
 
 def _open_torch_runtime(folder: Path, rules: runtimes.ResponseRules) -> runtimes.LanguageRuntime:
     try:
-        from aligncap.captioner.checkpoint import load_torch
         from aligncap.captioner.decoding import TorchRuntime
 
-        return TorchRuntime(load_torch(folder).causal_lm, rules)
+        return TorchRuntime(checkpoint.load_torch(folder), rules)
     except ModuleNotFoundError as error:
         raise MissingModelError(
             f"{folder}: this model needs {error.name}, which is not installed; "

@@ -4,7 +4,8 @@ aligncap.json     what the model is (`ModelMeta`), read without torch
 tokenizer.json    the text tokenizer
 README.md         the model card
 config.json, model.safetensors     all weights, or
-adapter/                           a LoRA adapter of the base that aligncap.json names
+adapter/                           a LoRA adapter of the base that aligncap.json names, or
+connector.safetensors              beside either, or beside the name of a frozen base: the connector
 encoder/          the speech tokenizer, where it is part of the model: the built-in one always
 """
 
@@ -19,7 +20,13 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from aligncap.captioner.prompts import ACOUSTIC_PROMPT_SOURCES, PromptTemplate
+from aligncap.captioner.card import model_card
+from aligncap.captioner.prompts import (
+    ACOUSTIC_PROMPT_SOURCES,
+    STUDENT_PARTS,
+    ConnectorMeta,
+    PromptTemplate,
+)
 from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary, VocabularyShape
 from aligncap.errors import (
     AlignCapError,
@@ -49,7 +56,7 @@ ADAPTER_FOLDER = "adapter"
 RUN_MODEL_FOLDER = "model"
 """Of a run of `aligncap train`: the model folder it ends with."""
 
-WEIGHTS = ("full", "adapter")
+WEIGHTS = ("full", "adapter", "connector")
 
 MOST_TOKENS = 10_000
 LONGEST_SPEECH_S = 3600.0
@@ -121,8 +128,10 @@ class ModelMeta:
     """Where P_act comes from when captioning (decision 5)."""
     plans: bool = False
     """Whether a caption is written after a plan, and P_act says how certain an emotion is."""
+    connector: ConnectorMeta = field(default_factory=ConnectorMeta)
+    """What makes vectors of speech features, in models whose prompts hold vectors."""
     weights: str = "full"
-    """"full", or "adapter": then `base` names the language model it belongs to."""
+    """"full", or "adapter" or "connector": then `base` names the language model it belongs to."""
     base: str = ""
     notes: ModelNotes = field(default_factory=ModelNotes)
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -133,7 +142,7 @@ class ModelMeta:
             raise UnknownNameError("act mode", self.act_mode, ACOUSTIC_PROMPT_SOURCES)
         if self.weights not in WEIGHTS:
             raise UnknownNameError("kind of weights", self.weights, WEIGHTS)
-        if (self.weights == "adapter") != bool(self.base):
+        if (self.weights != "full") != bool(self.base):
             raise RecipeError(f"{self.name}: an adapter names its base, full weights have none")
         if not self.languages:
             raise RecipeError(f"{self.name}: a model captions in at least one language")
@@ -146,7 +155,12 @@ def write_meta(folder: Path, meta: ModelMeta) -> None:
     """Write aligncap.json and the model card."""
     from aligncap.recipes import as_table  # it brings pydantic, which captioning does without
 
-    text = json.dumps({"format": FORMAT, **as_table(meta)}, ensure_ascii=False, indent=2)
+    table = as_table(meta)
+    if not meta.connector.name:  # what only models with vectors have
+        del table["connector"]
+    if meta.prompts.student == STUDENT_PARTS:
+        del table["prompts"]["student"]
+    text = json.dumps({"format": FORMAT, **table}, ensure_ascii=False, indent=2)
     (folder / META_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / CARD_FILE).write_text(model_card(meta), encoding="utf-8")
 
@@ -268,130 +282,34 @@ def model_fingerprint(folder: Path) -> str:
     return fingerprint_of_files({}, files)
 
 
-NO_CORPORA = "Not recorded; whoever trained it can say so in the recipe (`notes.trained_on`)."
-NO_SCORES = (
-    "None are recorded. Measure it on speech like yours before relying on it: `aligncap evaluate`."
-)
-NO_LICENCE = (
-    "None is recorded (`notes.license`). The terms of the base model, of the speech tokenizer and "
-    "of the corpora hold."
-)
-
-STAGES = {
-    "warmup": "writes captions from clues in text (warm-up); it has not learnt to hear",
-    "kd": "was taught to hear by a teacher that reads (KD-Regularization)",
-    "ce": "was taught to hear by captions alone (cross-entropy, the rival of KD)",
-    "dpo": "was taught to hear, and then which captions are preferred (PO-Regularization, DPO)",
-    "ppo": "was taught to hear, and then rewarded for its captions (RLHF, PPO)",
-}
-"""What a model that a recipe of this kind ends with has learnt."""
-
-
-def model_card(meta: ModelMeta) -> str:
-    """The card in Markdown; a section with nothing to say is left out."""
-    notes = meta.notes
-    sections = [
-        ("", notes.summary or _summary(meta)),
-        ("Use", _use(meta)),
-        ("Good for", _bullets(notes.good_for)),
-        ("Not for", _bullets(notes.not_for)),
-        ("Trained on", _bullets(notes.trained_on) or NO_CORPORA),
-        (
-            "Scores",
-            _bullets(f"{name}: {value}" for name, value in notes.scores.items()) or NO_SCORES,
-        ),
-        ("What it is", _bullets(_facts(meta))),
-        ("How it was made", _bullets(_made(meta))),
-        ("Licence", notes.license or NO_LICENCE),
-    ]
-    parts = [_front_matter(meta), f"# {meta.name}"]
-    for title, body in sections:
-        if body:
-            parts.append(f"## {title}\n\n{body}" if title else body)
-    return "\n\n".join(parts) + "\n"
-
-
-def _front_matter(meta: ModelMeta) -> str:
-    """What model hubs read of a card."""
-    languages = "".join(f"- {language}\n" for language in meta.languages)
-    return f"---\nlanguage:\n{languages}tags:\n- aligncap\n- speech-emotion-captioning\n---"
-
-
-def _summary(meta: ModelMeta) -> str:
-    learnt = STAGES.get(meta.provenance.get("kind", ""))
-    what = "A captioner of how somebody speaks, made with AlignCap"
-    return f"{what}. It {learnt}." if learnt else f"{what}."
-
-
-def _use(meta: ModelMeta) -> str:
-    heard, weights = "", ""
-    if meta.tokenizer.name != "builtin":
-        weights = " --tokenizer-weights PATH"
-        heard = (
-            f"PATH is the folder of {meta.tokenizer.name}'s weights; leave it out where they are "
-            "in `encoder/` of the model's folder.\n\n"
-        )
-    return (
-        f"Captions of how somebody speaks, in {', '.join(meta.languages)}.\n\n"
-        f"    aligncap caption speech.wav --model FOLDER{weights}\n\n{heard}"
-        "A caption can be wrong, and can name an emotion that is not there. "
-        "Read its evidence beside it."
-    )
-
-
-def _facts(meta: ModelMeta) -> Iterable[str]:
-    tokenizer, shape = meta.tokenizer, meta.vocabulary
-    yield (
-        f"speech tokenizer: {tokenizer.name} ({shape.codebooks} x {shape.codebook_size} entries, "
-        f"{tokenizer.frame_rate_hz:g} Hz, fingerprint {tokenizer.fingerprint})"
-    )
-    yield f"acoustic prompt when captioning: {meta.act_mode}"
-    limits = meta.limits
-    yield (
-        f"a caption has {limits.min_tokens} to {limits.max_tokens} tokens and ends with one "
-        f"of {limits.stop_characters}"
-    )
-    if meta.base:
-        yield f"a LoRA adapter of {meta.base}, which is not in this folder"
-
-
-def _made(meta: ModelMeta) -> Iterable[str]:
-    """Each of what is known of the making, in words where the recipe's are short for it."""
-    words = {"kind": "recipe of kind", "rows": "rows of training data", "steps": "training steps"}
-    return (f"{words.get(key, key)}: {value}" for key, value in meta.provenance.items())
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
 def save(
     folder: Path, model: "CaptionModel", meta: ModelMeta, *, encoder: Path | None = None
 ) -> ModelMeta:
     """Write a model folder and return its meta, with vocabulary, weights and base filled in.
 
-    Base + adapter writes the adapter only. `encoder` is a folder of the built-in tokenizer to
-    put beside it. The folder appears whole or not at all; one that holds something else than a
+    Base + adapter writes the adapter only; nothing of the language model is written where the
+    `meta` says that only the connector is trained. `encoder` is a folder of the built-in tokenizer
+    to put beside it. The folder appears whole or not at all; one that holds something else than a
     model of ours is not touched (DataError).
     """
+    from aligncap.captioner.connectors import save_connector
     from aligncap.captioner.model import has_adapter, save_adapter
 
     _check_target(folder)
-    adapted = has_adapter(model)
-    base = _base_name(model, meta) if adapted else ""
-    meta = replace(
-        meta,
-        vocabulary=model.vocabulary.shape,
-        weights="adapter" if adapted else "full",
-        base=base,
-    )
+    weights = "adapter" if has_adapter(model) else "full"
+    if meta.weights == "connector":
+        weights = meta.weights
+    base = "" if weights == "full" else _base_name(model, meta)
+    meta = replace(meta, vocabulary=model.vocabulary.shape, weights=weights, base=base)
     with atomic_folder(folder) as partial:
         write_meta(partial, meta)
         model.vocabulary.save(partial / TOKENIZER_FILE)
-        if base:
+        if weights == "adapter":
             save_adapter(model, partial / ADAPTER_FOLDER, base=base)
-        else:
+        elif weights == "full":
             model.causal_lm.save_pretrained(partial)
+        if model.connector is not None:
+            save_connector(model.connector, partial)
         if encoder is not None:
             copy_encoder_files(encoder, partial / ENCODER_FOLDER)
     return meta
@@ -425,13 +343,19 @@ def find_encoder(fingerprint: str, folders: Iterable[Path]) -> Path | None:
 
 def check_output(model_folder: Path, out: Path, *, marker: str, kind: str) -> None:
     """DataError where `out` is or holds the model or its base, or something else than was made
-    before.
+    before; RecipeError for a model whose prompts hold vectors, which no other program takes.
 
     `marker` is a file or folder that only such a folder has, `kind` what it is called.
     """
     if out.resolve() == model_folder.resolve():
         raise DataError(f"{out}: is the model itself; give another folder")
-    base = read_meta(model_folder).base
+    meta = read_meta(model_folder)
+    if meta.connector.name:
+        raise RecipeError(
+            f"{model_folder}: its prompts hold vectors, which {kind} cannot take; use the folder "
+            "as it is"
+        )
+    base = meta.base
     check_outputs([out], [model_folder, *([Path(base)] if base else [])], overwrite=True)
     made = (out / META_FILE).is_file() and (out / marker).exists()
     empty = out.is_dir() and not any(out.iterdir())
@@ -486,23 +410,28 @@ def load_torch(
     in most. MissingModelError where there are none, or where an adapter's base is not on this
     machine: the message says what to fetch.
     """
-    from aligncap.captioner.model import CaptionModel, add_speech_tokens, load_adapter
+    from aligncap.captioner.connectors import read_connector
+    from aligncap.captioner.encoder_decoder import caption_model
+    from aligncap.captioner.model import add_speech_tokens, load_adapter
     from aligncap.training.pretrained import load_causal_lm
 
     meta = read_meta(folder)
     vocabulary = load_vocabulary(folder, meta)
-    if meta.base:
+    if meta.weights == "adapter":
         causal_lm = load_causal_lm(meta.base, dtype=dtype, quantization=quantization)
         # A base of our own (an earlier stage) has learnt its speech rows already.
         if not (Path(meta.base) / META_FILE).is_file():
             add_speech_tokens(causal_lm, vocabulary)
         model = load_adapter(causal_lm, vocabulary, folder / ADAPTER_FOLDER, trainable=trainable)
     else:
-        if any(folder.glob("*.safetensors")):
+        if meta.base:
+            causal_lm = load_causal_lm(meta.base, dtype=dtype, quantization=quantization)
+        elif any(folder.glob("model*.safetensors")):
             causal_lm = load_causal_lm(str(folder), dtype=dtype, quantization=quantization)
         else:
             causal_lm = _load_exported(folder, vocabulary)
-        model = CaptionModel(causal_lm, vocabulary)
+        connector = read_connector(folder, meta.connector, causal_lm)
+        model = caption_model(causal_lm, vocabulary, connector)
     return (model if quantization else model.to(device)).train(trainable)
 
 

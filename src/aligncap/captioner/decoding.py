@@ -28,8 +28,14 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from aligncap.captioner import runtimes
-from aligncap.captioner.model import CACHE, attention_mask_of
+from aligncap.captioner.encoder_decoder import DecoderContinuation, EncoderDecoderModel
+from aligncap.captioner.model import CaptionModel
+from aligncap.captioner.prefill import CACHE, attention_mask_of
+from aligncap.captioner.prompts import padded_features
 from aligncap.errors import RecipeError
+
+Model = CaptionModel | PreTrainedModel
+"""A model of ours, or a causal LM alone, whose prompts are ids."""
 
 Prompts = Sequence[Sequence[int]]
 Choose = Callable[[Tensor], Tensor]
@@ -39,13 +45,13 @@ PROMPTS_AT_ONCE = 32
 
 
 class TorchRuntime:
-    """A causal LM of transformers as a `LanguageRuntime`."""
+    """A model of ours, or a causal LM of transformers, as a `LanguageRuntime`."""
 
     def __init__(
-        self, causal_lm: Any, rules: runtimes.ResponseRules, *, batch_size: int = PROMPTS_AT_ONCE
+        self, model: Any, rules: runtimes.ResponseRules, *, batch_size: int = PROMPTS_AT_ONCE
     ) -> None:
         """`batch_size` prompts are padded to one length and run together."""
-        self._model = causal_lm
+        self._model = model
         self._rules = rules
         self._batch_size = batch_size
         self._process = os.getpid()
@@ -83,7 +89,7 @@ class TorchRuntime:
 
 @torch.inference_mode()
 def search(
-    model: PreTrainedModel,
+    model: Model,
     prompts: Prompts,
     rules: runtimes.ResponseRules,
     options: runtimes.DecodeOptions,
@@ -106,8 +112,10 @@ class Continuation:
     order or several times, only changes the mask.
     """
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: Model, prompts: Sequence[Sequence[int]]) -> None:
         """Run the prompts once, padded on the left to one length; each is one text."""
+        whole = model if isinstance(model, CaptionModel) else None
+        model = model.causal_lm if isinstance(model, CaptionModel) else model
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -118,8 +126,13 @@ class Continuation:
         self._model = model
         self.cache = DynamicCache()
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        given = {"input_ids": ids.to(model.device)}
+        if whole is not None and whole.connector is not None:
+            found = padded_features(prompts).values()
+            features = (torch.from_numpy(array).to(model.device) for array in found)
+            given = {"inputs_embeds": whole.embed(given["input_ids"], *features)}
         output = self._model(
-            input_ids=ids.to(model.device),
+            **given,
             attention_mask=mask,
             position_ids=positions,
             use_cache=True,
@@ -169,6 +182,13 @@ class Continuation:
         self._length = self._length[index] + 1
 
 
+def begin(model: Model, prompts: Prompts) -> Continuation | DecoderContinuation:
+    """Each prompt as one text, still empty."""
+    if isinstance(model, EncoderDecoderModel):
+        return DecoderContinuation(model, prompts)
+    return Continuation(model, prompts)
+
+
 def response_log_probabilities(
     logits: Tensor, rules: runtimes.ResponseRules, options: runtimes.DecodeOptions, *, length: int
 ) -> Tensor:
@@ -181,7 +201,7 @@ def response_log_probabilities(
     return logits.log_softmax(dim=-1)
 
 
-def _sampler(model: PreTrainedModel, sampling: runtimes.Sampling) -> Choose:
+def _sampler(model: Model, sampling: runtimes.Sampling) -> Choose:
     generator = torch.Generator(device=model.device).manual_seed(sampling.seed)
 
     def sample(log_p: Tensor) -> Tensor:
@@ -216,14 +236,14 @@ class _Response:
 
 
 def stepwise_search(
-    model: PreTrainedModel,
+    model: Model,
     prompts: Prompts,
     rules: runtimes.ResponseRules,
     options: runtimes.DecodeOptions,
     choose: Choose,
 ) -> list[list[runtimes.Hypothesis]]:
     """Greedy search or sampling: each response grows by one chosen token a step."""
-    state = Continuation(model, prompts)
+    state = begin(model, prompts)
     stops = frozenset(rules.stop_ids)
     responses = [
         _Response(number) for number in range(len(prompts)) for _ in range(options.captions)
@@ -317,13 +337,13 @@ class BeamSearch:
 
 
 def beam_search(
-    model: PreTrainedModel,
+    model: Model,
     prompts: Sequence[Sequence[int]],
     rules: runtimes.ResponseRules,
     options: runtimes.DecodeOptions,
 ) -> list[list[runtimes.Hypothesis]]:
     """For each prompt the best `options.captions` responses, best first."""
-    state = Continuation(model, prompts)
+    state = begin(model, prompts)
     stops = frozenset(rules.stop_ids)
     searches = [BeamSearch(options, stops) for _ in prompts]
     alive = searches
@@ -374,7 +394,7 @@ class _Group:
 
 
 def diverse_beam_search(
-    model: PreTrainedModel,
+    model: Model,
     prompts: Sequence[Sequence[int]],
     rules: runtimes.ResponseRules,
     options: runtimes.DecodeOptions,
@@ -383,7 +403,7 @@ def diverse_beam_search(
 
     The best of each group is taken before the second of any.
     """
-    state = Continuation(model, prompts)
+    state = begin(model, prompts)
     stops = frozenset(rules.stop_ids)
     alike = replace(options, beam_size=options.beam_size // options.groups, groups=1, captions=1)
     found = [

@@ -5,10 +5,9 @@ Any causal LM of transformers that takes `position_ids` and a 4-D attention mask
 OPT counts positions from a 2-D mask unless it is given `position_ids`, which we always give;
 its offset of two is internal to it. Attention is sdpa or eager: flash attention has no 4-D mask.
 
-The columns of a batch that are prompt in every row run first, by themselves: they need no mask, so
-attention takes half the work, and of their last layer only keys and values are needed, the rest of
-it is not run. The vocabulary projection, which dominates a small model's cost, runs at predicting
-positions only.
+The columns of a batch that are prompt in every row run first, by themselves (`prefill`). The
+vocabulary projection, which dominates a small model's cost, runs at predicting positions only.
+Where speech is vectors, a connector makes them of features, and the model is given embeddings.
 
 With LoRA (peft) the student is base + adapter, and the teacher is the base alone (decision 2). The
 rows of new ids train along with the LoRA matrices (decision 3): without them speech would stay
@@ -18,22 +17,20 @@ a reference for preference optimisation is the merged model instead.
 
 import inspect
 import logging
-import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib.metadata import version
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import DynamicCache
 
-from aligncap.captioner.prompts import SharedPromptBatch, drop_columns, prompt_columns
+from aligncap.captioner.connectors import Connector, embed, embedding_width
+from aligncap.captioner.prefill import ResponseInputs, TorchBatch, prefill_prompts
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.foreign import AGAIN, check_tensors, read_table, reading
@@ -81,8 +78,11 @@ def family_of(causal_lm: Any) -> Family:
 def check_backbone(causal_lm: Any) -> None:
     """Make sure that a model can read shared-prompt batches.
 
-    Switches flash attention to sdpa; RecipeError where positions cannot be given.
+    Switches flash attention to sdpa; RecipeError where positions cannot be given. The decoder of an
+    encoder–decoder model reads each response by itself.
     """
+    if causal_lm.config.is_encoder_decoder:
+        return
     takes = inspect.signature(causal_lm.base_model.forward).parameters
     if "position_ids" not in takes:
         raise RecipeError(
@@ -107,26 +107,34 @@ def open_backbone(
     codebooks: int = 1,
     dtype: str = "auto",
     quantization: str | None = None,
+    grown: bool = True,
 ) -> tuple[Any, Vocabulary]:
     """A pretrained causal LM and a vocabulary of its text plus speech.
 
     `name` is a folder or a Hugging Face name; nothing is downloaded: MissingModelError says what
-    to fetch. The embedding still has the backbone's rows, see `add_speech_tokens`.
+    to fetch. The embedding still has the backbone's rows, see `add_speech_tokens`; where it is not
+    to be `grown`, the vocabulary has no text beyond them.
     """
     causal_lm = load_causal_lm(name, dtype=dtype, quantization=quantization)
-    return causal_lm, pretrained_vocabulary(name, codebook_size=codebook_size, codebooks=codebooks)
+    return causal_lm, pretrained_vocabulary(
+        name, codebook_size=codebook_size, codebooks=codebooks, grown=grown
+    )
 
 
-def pretrained_vocabulary(name: str, *, codebook_size: int, codebooks: int = 1) -> Vocabulary:
-    """The text of a pretrained model's tokenizer plus speech; MissingModelError as above."""
+def pretrained_vocabulary(
+    name: str, *, codebook_size: int, codebooks: int = 1, grown: bool = True
+) -> Vocabulary:
+    """The text of a pretrained model's tokenizer plus speech; MissingModelError as above. Where the
+    embedding is not to be `grown`, eos stands for the bos and pad that the tokenizer has not."""
     fast = load_tokenizer(name)
+    other = None if grown else fast.eos_token
     return Vocabulary.of(
         fast.backend_tokenizer,
         codebook_size=codebook_size,
         codebooks=codebooks,
-        bos=fast.bos_token,
+        bos=fast.bos_token or other,
         eos=fast.eos_token,
-        pad=fast.pad_token,
+        pad=fast.pad_token or other,
     )
 
 
@@ -211,106 +219,6 @@ def seeded(seed: int) -> Iterator[None]:
 
 LOG = logging.getLogger(__name__)
 
-TorchBatch = SharedPromptBatch[Tensor]
-
-_RELEASE = tuple(int(part) for part in version("transformers").split(".")[:2])
-
-CACHE = "cache" if _RELEASE >= (5, 24) else "past_key_values"
-"""What models of transformers call the argument that holds earlier keys and values."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseInputs:
-    """The rest of a batch to run, and the keys and values of the prompts that have run."""
-
-    batch: TorchBatch
-    cache: Any | None
-
-    def inputs(self, causal_lm: Any) -> dict[str, Any]:
-        """Keyword arguments of the model's forward."""
-        return {
-            "input_ids": self.batch.input_ids,
-            "position_ids": self.batch.position_ids,
-            "attention_mask": attention_mask_of(self.batch.attention, causal_lm),
-            CACHE: self.cache,
-            "use_cache": self.cache is not None,
-        }
-
-    def projected(self) -> tuple[Tensor, Tensor]:
-        """The positions [B, T] to project, and of each target [N] its index among them.
-
-        Each is projected once: responses share the position that predicts their first tokens.
-        """
-        index = self.batch.predict_index
-        keep = torch.zeros(self.batch.input_ids.numel(), dtype=torch.bool, device=index.device)
-        keep[index] = True
-        return keep.view_as(self.batch.input_ids), (keep.cumsum(0) - 1)[index]
-
-    def predicting(self, states: Tensor) -> Tensor:
-        """The states [N, width] of [B, T, width] that predict a target."""
-        return states.flatten(0, 1)[self.batch.predict_index]
-
-
-def prefill_prompts(causal_lm: Any, batch: TorchBatch) -> ResponseInputs:
-    """Run what is prompt in every row, with gradient where there is one; `causal_lm` is bare.
-
-    Nothing is run yet of prompts of one token, nor by a model that could not attend to it again
-    (with checkpointed layers no keys and values are kept, a sliding window may be shorter) or that
-    must not be left early (its weights are sharded over processes).
-    """
-    columns = prompt_columns(batch)
-    window = getattr(causal_lm.config, "sliding_window", None) or math.inf
-    recomputes = causal_lm.training and any(
-        getattr(module, "gradient_checkpointing", False) for module in causal_lm.modules()
-    )
-    # A tensor of torch's FSDP knows its mesh, a parameter of DeepSpeed's ZeRO-3 its number.
-    sharded = any(
-        hasattr(one, "device_mesh") or hasattr(one, "ds_id") for one in causal_lm.parameters()
-    )
-    if columns == 0 or recomputes or batch.input_ids.shape[1] > window or sharded:
-        return ResponseInputs(batch, None)
-    cache = _PromptCache(layers=causal_lm.config.num_hidden_layers)
-    with suppress(_PromptCached):
-        causal_lm.base_model(
-            input_ids=batch.input_ids[:, :columns],
-            position_ids=batch.position_ids[:, :columns],
-            use_cache=True,
-            **{CACHE: cache},
-        )
-    return ResponseInputs(drop_columns(batch, columns), cache)
-
-
-class _PromptCached(Exception):  # noqa: N818 (no error: it leaves the model early)
-    """The last layer's keys and values are cached."""
-
-
-class _PromptCache(DynamicCache):
-    """Keys and values of all layers; its first filling ends with the last layer's."""
-
-    def __init__(self, *, layers: int) -> None:
-        super().__init__()
-        self._layers = layers
-        self._filling = True
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *rest: Any, **named: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Append to a layer; `_PromptCached` where that was the last one's prompt."""
-        keys, values = super().update(key_states, value_states, layer_idx, *rest, **named)
-        if self._filling and layer_idx == self._layers - 1:
-            self._filling = False
-            raise _PromptCached
-        return keys, values
-
-
-def attention_mask_of(mask: Tensor, causal_lm: Any) -> Tensor:
-    """A boolean mask [B, 1, T, keys] in the form that the model's attention takes."""
-    if causal_lm.config._attn_implementation != "eager":
-        return mask
-    # Eager attention adds its mask; the least number, not -inf, keeps gradients finite.
-    dtype = causal_lm.dtype
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-
 
 @dataclass(frozen=True, slots=True)
 class ResponseScores:
@@ -322,20 +230,31 @@ class ResponseScores:
 
 
 class CaptionModel(nn.Module):
-    """A causal LM of transformers (bare, or with peft's adapter) over one vocabulary."""
+    """A causal LM of transformers (bare, or with peft's adapter) over one vocabulary, and the
+    connector of its speech features, where it has one."""
 
-    def __init__(self, causal_lm: Any, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, causal_lm: Any, vocabulary: Vocabulary, connector: Connector | None = None
+    ) -> None:
         super().__init__()
         self.causal_lm = causal_lm
         self.vocabulary = vocabulary
+        self.connector = connector
         check_backbone(self.bare)
         rows = self.bare.get_input_embeddings().weight.shape[0]
-        if rows < vocabulary.size:
+        # Placeholders are never embedded: a frozen model has no rows for them.
+        needed = vocabulary.size if connector is None else vocabulary.text_vocab_size
+        if rows < needed:
             raise RecipeError(
-                f"the model embeds {rows} ids, the vocabulary has {vocabulary.size}; "
+                f"the model embeds {rows} ids, the vocabulary has {needed}; "
                 "call add_speech_tokens first"
             )
         self._longest = max_positions(self.bare)
+
+    @property
+    def vectors(self) -> int:
+        """Vectors that a clip becomes; 0 where speech is ids, or one vector a frame."""
+        return self.connector.vectors if self.connector is not None else 0
 
     @property
     def bare(self) -> Any:
@@ -353,6 +272,11 @@ class CaptionModel(nn.Module):
     def width(self) -> int:
         """The length of a last hidden state."""
         return int(self.bare.get_output_embeddings().weight.shape[1])
+
+    @property
+    def hidden(self) -> int:
+        """The length of an embedding."""
+        return embedding_width(self.bare)
 
     def forward(self, batch: TorchBatch) -> Tensor:
         """`response_logits`; distributed wrappers call it."""
@@ -403,7 +327,24 @@ class CaptionModel(nn.Module):
                 f"a prompt and its response take {last + 1} positions, this model has "
                 f"{self._longest}; cut the audio, or use fewer codebooks or a LLaMA"
             )
-        return prefill_prompts(self.bare, batch)
+        return prefill_prompts(self.bare, self.embedded(batch))
+
+    def embedded(self, batch: TorchBatch) -> TorchBatch:
+        """The batch with `embeds`, of a model with a connector; gradients reach the connector."""
+        if self.connector is None:
+            return batch
+        return replace(
+            batch, embeds=self.embed(batch.input_ids, batch.features, batch.feature_lengths)
+        )
+
+    def embed(
+        self, ids: Tensor, features: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Ids [rows, T] as embeddings [rows, T, hidden], with the connector's vectors in the places
+        of placeholders; `features` and `lengths` are of the prompts that have any, in order."""
+        table, placeholder = self.bare.get_input_embeddings(), self.vocabulary.speech_base
+        assert self.connector is not None
+        return embed(table, self.connector, ids, placeholder, features, lengths)
 
 
 def target_log_probs(logits: Tensor, target_ids: Tensor) -> Tensor:
@@ -430,6 +371,7 @@ def trained_groups(model: nn.Module) -> dict[str, int]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             kinds = {"lora_": "LoRA", "trainable_tokens": "new token rows"}
+            kinds["connector."] = "connector"
             group = next((kind for mark, kind in kinds.items() if mark in name), "base weights")
             groups[group] += parameter.numel()
     return dict(groups)
@@ -498,7 +440,7 @@ def add_adapter(model: CaptionModel, settings: AdapterSettings | None = None) ->
         trainable_token_indices=rows,
     )
     with seeded(settings.seed), _quiet_peft():
-        adapted = CaptionModel(get_peft_model(causal_lm, config), model.vocabulary)
+        adapted = type(model)(get_peft_model(causal_lm, config), model.vocabulary, model.connector)
     trainable_summary(adapted)
     return adapted
 
@@ -527,7 +469,8 @@ def adapter_disabled(model: CaptionModel) -> Iterator[None]:
 def merge_adapter(model: CaptionModel) -> CaptionModel:
     """The model with its adapter folded into the base weights; the one given is used up."""
     _require_adapter(model)
-    return CaptionModel(model.causal_lm.merge_and_unload(), model.vocabulary)
+    merged = model.causal_lm.merge_and_unload()
+    return type(model)(merged, model.vocabulary, model.connector)
 
 
 def save_adapter(model: CaptionModel, folder: Path, *, base: str) -> None:

@@ -3,11 +3,15 @@
 A row of a batch is [prompt | response 1 | response 2 | … | padding]. Each response attends to the
 prompt and itself, with positions that continue from the prompt's end, so it is scored as if it
 followed the prompt alone. A response's last token predicts nothing and is not fed.
+
+Where speech is vectors (`captioner.connectors`), a prompt holds a placeholder id for each of them,
+and the features that they are made from go with it.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -27,7 +31,7 @@ from aligncap.clues import (
 from aligncap.data.grammar import split_plan
 from aligncap.data.plans import meaning_of_prompt, plan_for
 from aligncap.errors import DataError, RecipeError, UnknownNameError
-from aligncap.values import Facts, SpeechTokens
+from aligncap.values import Facts, SpeechFeatures, SpeechTokens
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +90,10 @@ def plan_of(
     return str(plan_for(meaning_of_prompt(prompt, language), style, language, number))
 
 
+STUDENT_PARTS = ("bos", "act", "open", "speech", "close", "instruction")
+"""Of the student's prompt (Eq. 4): P_act, and speech between its marks."""
+
+
 @dataclass(frozen=True)
 class PromptTemplate:
     """The texts around P_act, P_sem and the speech; saved with the model."""
@@ -94,10 +102,17 @@ class PromptTemplate:
     """P_instruct by language."""
     separator: str = "\n"
     """Ends P_act, P_sem and a transcript."""
+    student: tuple[str, ...] = STUDENT_PARTS
+    """The parts of the student's prompt, in order; one may be left out, or be there twice."""
 
     def __post_init__(self) -> None:
         if not self.instructions or not all(self.instructions.values()):
             raise RecipeError("prompt template: give an instruction for each language")
+        for part in self.student:
+            if part not in STUDENT_PARTS:
+                raise UnknownNameError("part of the student's prompt", part, STUDENT_PARTS)
+        if self.student.count("speech") != 1:
+            raise RecipeError("prompt template: the student's prompt has speech, once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +126,91 @@ class TeacherPromptParts:
     transcript: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorMeta:
+    """The connector of a model whose prompts hold speech as vectors; saved with the model."""
+
+    name: str = ""
+    """As `connectors.open_connector` takes it; "" where speech is ids."""
+    width: int = 0
+    """Of the features that it is given."""
+    vectors: int = 0
+    """That a clip becomes; 0: one for each frame."""
+    options: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.name) != (self.width > 0) or self.vectors < 0:
+            raise RecipeError(f"connector {self.name!r}: features have a width of {self.width}")
+        if {"width", "hidden"} & self.options.keys():
+            raise RecipeError("the widths of a connector are no options of it")
+
+
+class Prompt(tuple[int, ...]):
+    """The ids of a prompt; placeholders among them stand for vectors made from its features.
+
+    Prompts are equal where ids and features are. A part of one is plain ids.
+    """
+
+    features: SpeechFeatures | None
+
+    def __new__(cls, ids: Iterable[int], features: SpeechFeatures | None = None) -> "Prompt":
+        """Ids with features, or plain ones."""
+        prompt = super().__new__(cls, ids)
+        prompt.features = features
+        return prompt
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self), self.features
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, tuple) and super().__eq__(other)
+        return bool(same) and self.features == features_of(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        own = super().__hash__()
+        return own if self.features is None else hash((own, self.features))
+
+
+def features_of(prompt: object) -> SpeechFeatures | None:
+    """The features of a prompt; None for plain ids."""
+    return prompt.features if isinstance(prompt, Prompt) else None
+
+
 class PromptBuilder:
     """Builds the student's and the teacher's prompts (Eq. 2, Eq. 4) as token ids."""
 
-    def __init__(self, vocabulary: Vocabulary, template: PromptTemplate | None = None) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        template: PromptTemplate | None = None,
+        *,
+        vectors: int = 0,
+    ) -> None:
+        """`vectors` stand for speech that is features; 0: one for each frame."""
         self.vocabulary = vocabulary
         self.template = template or PromptTemplate()
+        self.vectors = vectors
 
     def student(
         self, speech: SpeechTokens, *, language: str, act: str = "", plan: str = ""
-    ) -> tuple[int, ...]:
-        """bos P_act? <speech> speech </speech> P_instruct plan?."""
-        ids = self.vocabulary
-        marked = (ids.speech_open_id, *ids.speech_ids(speech), ids.speech_close_id)
-        planned = self._plan(plan)
-        return (ids.bos_id, *self._text(act), *marked, *self._instruction(language), *planned)
+    ) -> Prompt:
+        """bos P_act? <speech> speech </speech> P_instruct plan?, or as the template says."""
+        ids, spoken = self.vocabulary, self.vocabulary.speech_ids(speech)
+        if speech.features is not None and self.vectors:
+            spoken = self.vectors * spoken[:1]
+        parts: dict[str, Sequence[int]] = {
+            "bos": (ids.bos_id,),
+            "act": self._text(act),
+            "open": (ids.speech_open_id,),
+            "speech": spoken,
+            "close": (ids.speech_close_id,),
+            "instruction": self._instruction(language),
+        }
+        found = chain(*(parts[part] for part in self.template.student), self._plan(plan))
+        return Prompt(found, speech.features)
 
     def teacher(
         self, parts: TeacherPromptParts, *, language: str, teacher_prompt: str
@@ -182,8 +267,9 @@ class SharedPromptRow:
     responses: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
-        # Lists are accepted, and kept as tuples.
-        object.__setattr__(self, "prompt_ids", tuple(self.prompt_ids))
+        # Lists are accepted, and kept as tuples; a `Prompt` is one.
+        ids = self.prompt_ids
+        object.__setattr__(self, "prompt_ids", ids if isinstance(ids, Prompt) else tuple(ids))
         object.__setattr__(self, "responses", tuple(map(tuple, self.responses)))
         if not self.prompt_ids:
             raise DataError("a row needs a prompt of at least one token (bos)")
@@ -216,6 +302,12 @@ class SharedPromptBatch(Generic[Array]):
     """[N]; the target's response, 0 … R-1 over the whole batch."""
     response_lengths: Array
     """[R]; targets of the response."""
+    features: Array | None = None
+    """[F, frames, width]; of those prompts that have any, in order, padded with zeros."""
+    feature_lengths: Array | None = None
+    """[F]; frames that are none of the padding."""
+    embeds: Array | None = None
+    """[B, T, hidden]; the ids embedded and the vectors in their places, where there are any."""
 
 
 def collate(rows: Sequence[SharedPromptRow], pad_id: int) -> SharedPromptBatch[NDArray[Any]]:
@@ -253,7 +345,20 @@ def collate(rows: Sequence[SharedPromptRow], pad_id: int) -> SharedPromptBatch[N
         target_ids=np.array([i for response in responses for i in response], dtype=np.int64),
         target_response=np.repeat(np.arange(len(responses), dtype=np.int64), lengths),
         response_lengths=lengths,
+        **padded_features([row.prompt_ids for row in rows]),
     )
+
+
+def padded_features(prompts: Iterable[Sequence[int]]) -> dict[str, NDArray[Any]]:
+    """ "features" and "feature_lengths" of a batch of prompts; nothing where none has features."""
+    found = [features.read() for one in prompts if (features := features_of(one)) is not None]
+    if not found:
+        return {}
+    lengths = np.array([len(one) for one in found], dtype=np.int64)
+    padded = np.zeros((len(found), lengths.max(), found[0].shape[1]), dtype=np.float32)
+    for number, one in enumerate(found):
+        padded[number, : len(one)] = one
+    return {"features": padded, "feature_lengths": lengths}
 
 
 def to_torch(
@@ -263,7 +368,8 @@ def to_torch(
     import torch
 
     arrays = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return SharedPromptBatch(**{k: torch.from_numpy(a).to(device) for k, a in arrays.items()})
+    there = {k: torch.from_numpy(a).to(device) for k, a in arrays.items() if a is not None}
+    return SharedPromptBatch(**there)
 
 
 def prompt_columns(batch: SharedPromptBatch[Any]) -> int:
@@ -286,5 +392,6 @@ def drop_columns(batch: SharedPromptBatch[Array], columns: int) -> SharedPromptB
         position_ids=full.position_ids[:, columns:],
         segment_ids=full.segment_ids[:, columns:],
         attention=full.attention[:, :, columns:],
+        embeds=None if full.embeds is None else full.embeds[:, columns:],
         predict_index=row * (time - columns) + column - columns,
     )

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap import foreign
+from aligncap.captioner.prompts import features_of
 from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary
 from aligncap.endpoints import COMPLETIONS, Endpoint, NoReplyError, ServerSettings
 from aligncap.errors import DataError, EndpointError, MissingModelError, RecipeError
@@ -440,6 +441,8 @@ class EndpointRuntime:
         """For each prompt up to `options.captions` different responses, best first."""
         if options.groups > 1:
             raise RecipeError("diverse beams need the torch runtime: load with runtime='torch'")
+        if any(features_of(prompt) is not None for prompt in prompts):
+            raise RecipeError("prompts that hold vectors are for no server; leave out the endpoint")
         with ThreadPoolExecutor(self._concurrency) as pool:
             return list(pool.map(lambda prompt: self._generate(prompt, options), prompts))
 

@@ -78,8 +78,9 @@ def score_run(run: Path, rows: Sequence[TrainingRow]) -> Score:
     """Greedy English captions of the rows, scored by the emotion they name."""
     model, meta = load_torch(run / "model"), read_meta(run / "model")
     rules = ResponseRules.of(model.vocabulary, meta.limits.stop_characters)
-    runtime = TorchRuntime(model.causal_lm, rules)
-    generator = CaptionGenerator(meta, PromptBuilder(model.vocabulary, meta.prompts), runtime)
+    runtime = TorchRuntime(model, rules)
+    builder = PromptBuilder(model.vocabulary, meta.prompts, vectors=model.vectors)
+    generator = CaptionGenerator(meta, builder, runtime)
     inputs = [student_input(row, meta, "en") for row in rows]
     found = generator.generate(inputs, language="en", options=DecodeOptions(beam_size=1))
     texts = [hypotheses[0].text for hypotheses in found]

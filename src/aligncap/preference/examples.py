@@ -27,6 +27,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ from aligncap.alignment.examples import (
     read_source,
     row_of,
     source_of,
+    store_of,
     table_of,
     write_lines,
 )
@@ -69,6 +71,7 @@ from aligncap.preference.store import (
     normal_form,
 )
 from aligncap.recipes import Count, recipe_section
+from aligncap.tokenizers.cache import FeatureStore
 from aligncap.training.dry_run import Needed, needed_path
 from aligncap.values import EMOTIONS, LANGUAGES, Facts
 
@@ -150,7 +153,8 @@ def read_preferences(paths: Sequence[Path]) -> tuple[list[PreferenceRow], Speech
 
 def read_preference_rows(path: Path) -> Iterator[PreferenceRow]:
     """The rows of a file, one at a time; DataError names file and line."""
-    return read_rest(path, _row_of_table)
+    store = store_of(read_head(path, lambda table: source_of(table, KIND)))
+    return read_rest(path, partial(_row_of_table, store=store))
 
 
 def write_preference_rows(path: Path, source: SpeechSource, rows: Iterable[PreferenceRow]) -> int:
@@ -158,7 +162,7 @@ def write_preference_rows(path: Path, source: SpeechSource, rows: Iterable[Prefe
     return write_lines(path, head_of(KIND, source), map(_table_of_row, rows))
 
 
-def _row_of_table(table: Table) -> PreferenceRow:
+def _row_of_table(table: Table, *, store: FeatureStore | None) -> PreferenceRow:
     for key in table:
         if key not in ROW_KEYS:
             raise UnknownNameError("key of a preference row", key, ROW_KEYS)
@@ -168,7 +172,7 @@ def _row_of_table(table: Table) -> PreferenceRow:
     clip |= {key: {language: table[key]} for key in ACTS if table.get(key)}
     clip["captions"] = {language: table["candidates"]}
     return PreferenceRow(
-        clip=row_of(clip),
+        clip=row_of(clip, store=store),
         pairs=tuple((int(chosen), int(rejected)) for chosen, rejected in table.get("pairs", ())),
         facts=None if facts is None else facts_of(facts),
         emotion=table.get("emotion"),

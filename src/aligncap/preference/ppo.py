@@ -30,9 +30,11 @@ from aligncap.alignment.init_model import ModelSettings, plan_model
 from aligncap.alignment.teacher import AdapterOffTeacher, FrozenTeacher, Teacher, batch_of
 from aligncap.alignment.trainer import StageTrainer, TaskBatch
 from aligncap.captioner.checkpoint import load_torch
-from aligncap.captioner.model import CaptionModel, TorchBatch, target_log_probs
+from aligncap.captioner.model import CaptionModel, target_log_probs
+from aligncap.captioner.prefill import TorchBatch
 from aligncap.captioner.prompts import SharedPromptRow, collate, to_torch
 from aligncap.captioner.runtimes import DecodeOptions, Sampling
+from aligncap.errors import RecipeError
 from aligncap.foreign import reading
 from aligncap.preference import examples
 from aligncap.preference.reward import (
@@ -544,6 +546,8 @@ def maximise(
     trainer = StageTrainer(settings, output, kind="ppo", data=([row.clip for row in rows], source))
     rows = [rows[place] for place in trainer.places]
     trainer.model.to(training_device())
+    if trainer.model.connector is not None:
+        raise RecipeError('PPO keeps prompts as ids, this model\'s hold vectors; use kind = "dpo"')
     reference: Teacher = AdapterOffTeacher(trainer.model)
     if examples.has_own_reference(settings):
         assert settings.model.start is not None

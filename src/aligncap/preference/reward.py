@@ -23,7 +23,8 @@ from aligncap.alignment.trainer import StageTrainer, TaskBatch, TrainingTask
 from aligncap.captioner.captioner import generate_captions
 from aligncap.captioner.checkpoint import CaptionLimits, load_torch, read_meta
 from aligncap.captioner.decoding import TorchRuntime
-from aligncap.captioner.model import CaptionModel, TorchBatch, seeded
+from aligncap.captioner.model import CaptionModel, seeded
+from aligncap.captioner.prefill import TorchBatch
 from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, to_torch
 from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
@@ -191,7 +192,9 @@ class ModelReward:
     def __init__(self, folder: Path) -> None:
         self._model, self._folder = load_reward_model(folder), folder
         meta = read_meta(folder)
-        self._builder = PromptBuilder(self._model.body.vocabulary, meta.prompts)
+        self._builder = PromptBuilder(
+            self._model.body.vocabulary, meta.prompts, vectors=meta.connector.vectors
+        )
         self._student = examples.prompt_settings(meta.act_mode)
 
     def __call__(self, row: examples.PreferenceRow, texts: Sequence[str]) -> list[float]:
@@ -323,7 +326,7 @@ class RowCaptioner:
         """For each prompt up to `options.captions` captions, best first."""
         vocabulary = self.model.vocabulary
         rules = ResponseRules.of(vocabulary, self.limits.stop_characters)
-        runtime = TorchRuntime(self.model.causal_lm, rules)
+        runtime = TorchRuntime(self.model, rules)
         return generate_captions(runtime, vocabulary, prompts, options)
 
 

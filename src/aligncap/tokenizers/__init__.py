@@ -1,7 +1,8 @@
 """Speech to discrete tokens (§3.1): the tokenizers by name.
 
-`open_tokenizer` opens SpeechTokenizer (the paper's), Mimi or the built-in tokenizer; the library
-behind a name is imported when it is opened. `cache.TokenCache` keeps the tokens of a corpus.
+`open_tokenizer` opens SpeechTokenizer (the paper's), Mimi or the built-in tokenizer, or a frozen
+encoder that gives vectors (`features`); the library behind a name is imported when it is opened.
+`cache.TokenCache` keeps the tokens of a corpus.
 """
 
 from importlib import import_module
@@ -14,6 +15,9 @@ from aligncap.values import SpeechTokenizer
 
 TOKENIZERS = {
     "builtin": "aligncap.tokenizers.builtin:open_builtin",
+    "builtin-features": "aligncap.tokenizers.features:open_builtin_features",
+    "hubert": "aligncap.tokenizers.features:open_hubert",
+    "log-mel": "aligncap.tokenizers.features:open_log_mel",
     "mimi": "aligncap.tokenizers.mimi:open_mimi",
     "speechtokenizer": "aligncap.tokenizers.speechtokenizer:open_speechtokenizer",
 }

@@ -155,6 +155,8 @@ def padded(inputs: EncoderInput) -> PaddedInput:
 ENCODER_FILE = "encoder.onnx"
 BUILTIN_FOLDER = Path(__file__).resolve().parent.parent / "models" / "mini"
 """The model that comes with the package; its encoder is the one of whoever names no other."""
+BUILTIN_NAMES = ("builtin", "builtin-features")
+"""What the built-in encoder is called among the tokenizers: by its codes, and by its vectors."""
 CODEBOOK_SIZE = "codebook_size"
 """The key of the exported encoder's metadata that says how many entries its codebook has."""
 

@@ -1,14 +1,16 @@
 """What is computed once from the sound of a corpus and kept on disk: speech tokens and samples.
 
 Tokens are in one SQLite file for each tokenizer, under the hash of their sound file, written in
-short transactions, so that a kill loses the last seconds of work only. Decoded samples, what the
-built-in encoder is trained on, are an int16 array in a folder.
+short transactions, so that a kill loses the last seconds of work only; vectors of a speech encoder
+that gives vectors are in it too, in half precision. Decoded samples, what the built-in encoder is
+trained on, are an int16 array in a folder.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from aligncap.errors import AlignCapError, DataError
 from aligncap.storage import Database, hash_of_file, printable, write_atomic
-from aligncap.values import SpeechTokenizer, SpeechTokens, Waveform
+from aligncap.values import SpeechFeatures, SpeechTokenizer, SpeechTokens, Waveform
 
 _SCHEMA = (
     "CREATE TABLE tokens (content TEXT PRIMARY KEY, codes BLOB NOT NULL, readout TEXT NOT NULL)",
@@ -25,6 +27,7 @@ _SCHEMA = (
     " modified_ns INTEGER NOT NULL, content TEXT NOT NULL)",
     "CREATE INDEX clips_by_path ON clips (path)",
 )
+_FEATURES = "CREATE TABLE features (content TEXT PRIMARY KEY, vectors BLOB NOT NULL)"
 _BY_ID = "SELECT * FROM clips WHERE id = ?"
 _FORMAT = "1"
 _FLUSH_S = 5.0
@@ -106,7 +109,9 @@ class TokenCache:
         self._dtype = np.dtype("<u2" if tokenizer.codebook_size <= 1 << 16 else "<u4")
         self._books, self._entries = tokenizer.codebooks, tokenizer.codebook_size
         self.path = Path(directory) / f"{tokenizer.name}-{tokenizer.fingerprint[:16]}.sqlite"
+        self._width: int = getattr(tokenizer, "feature_width", 0)
         self._new_tokens: dict[str, tuple[bytes, str]] = {}
+        self._new_features: dict[str, bytes] = {}
         self._new_clips: dict[str, _ClipRow] = {}
         self._database = Database(
             self.path, kind="token cache", hint="delete it, its tokens can be made anew"
@@ -119,8 +124,12 @@ class TokenCache:
             "codebook_size": str(tokenizer.codebook_size),
             "frame_rate_hz": str(tokenizer.frame_rate_hz),
         }
-        self._database.create(_SCHEMA, meta)
+        self._database.create((*_SCHEMA, *([_FEATURES] if self._width else [])), meta)
         self._database.check_meta(meta)
+
+    @cached_property
+    def _store(self) -> "FeatureStore":
+        return FeatureStore(self.path, self._tokenizer.fingerprint)
 
     def __len__(self) -> int:
         """How many clips have tokens."""
@@ -155,7 +164,10 @@ class TokenCache:
             raise DataError(
                 f"{clip}: no tokens of it in {self.path}; make them with: aligncap tokens"
             )
-        return SpeechTokens(self._unpack(row[0]), json.loads(row[1]))
+        codes, readout = self._unpack(row[0]), json.loads(row[1])
+        if not self._width:
+            return SpeechTokens(codes, readout)
+        return SpeechTokens(codes, readout, features=self._store.features(content))
 
     def fill(
         self, clips: Iterable[CorpusClip], progress: Progress | None = None
@@ -217,6 +229,9 @@ class TokenCache:
             tokens = self._tokenizer.encode(load(clip.path))
             readout = {name: dict(values) for name, values in tokens.readout.items()}
             self._new_tokens[row.content] = self._pack(tokens.codes), json.dumps(readout)
+            if tokens.features is not None:
+                vectors = tokens.features.read()
+                self._new_features[row.content] = vectors.astype("<f2").tobytes()
             frames = int(tokens.codes.shape[1])
         self._new_clips[clip.id] = row
         return frames
@@ -237,7 +252,12 @@ class TokenCache:
         with self._database.transaction() as connection:
             connection.executemany("INSERT OR IGNORE INTO tokens VALUES (?, ?, ?)", tokens)
             connection.executemany("INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?, ?)", clips)
+            for content, vectors in self._new_features.items():
+                connection.execute(
+                    "INSERT OR IGNORE INTO features VALUES (?, ?)", (content, vectors)
+                )
         self._new_tokens.clear()
+        self._new_features.clear()
         self._new_clips.clear()
 
     def _pack(self, codes: NDArray[np.int64]) -> bytes:
@@ -254,6 +274,37 @@ class TokenCache:
         if len(packed) % (self._books * self._dtype.itemsize):
             raise DataError(f"{self.path}: holds a torn record; delete it and make it anew")
         return np.frombuffer(packed, self._dtype).reshape(self._books, -1).astype(np.int64)
+
+
+class FeatureStore:
+    """The vectors of a token cache, read one clip at a time by the hash of its sound file; the
+    speech encoder need not be here. DataError where the file is not there or is of another one."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        if not path.is_file():
+            raise DataError(f"{path}: no such token cache; make the rows again, which fills it")
+        self._database = Database(
+            path, kind="token cache", hint="delete it, its tokens can be made anew"
+        )
+        self._database.check_meta({"format": _FORMAT, "fingerprint": fingerprint})
+        self._path = path
+
+    def features(self, content: str) -> SpeechFeatures:
+        """The vectors of a clip, read when they are asked for."""
+        return SpeechFeatures(content, partial(self._read, content))
+
+    def _read(self, content: str) -> NDArray[np.float32]:
+        query = (
+            "SELECT vectors, length(codes) FROM features JOIN tokens USING (content) "
+            "WHERE content = ?"
+        )
+        row = self._database.row(query, (content,))
+        if not row or not row[1]:
+            raise DataError(
+                f"{self._path}: holds no vectors of {content[:12]}; make the rows again"
+            )
+        # One code of two bytes is counted for each frame.
+        return np.frombuffer(row[0], "<f2").reshape(row[1] // 2, -1).astype(np.float32)
 
 
 def tokenize_manifest(

@@ -22,18 +22,20 @@ QUANTIZATIONS = ("nf4",)
 
 
 def load_causal_lm(name: str, *, dtype: str = "auto", quantization: str | None = None) -> Any:
-    """A causal LM from a folder or the local Hugging Face cache, safetensors only.
+    """A causal LM, or an encoder–decoder model, from a folder or the local Hugging Face cache,
+    safetensors only.
 
     With `quantization` "nf4" its matrices are quantised to 4 bits as they are loaded, on this
     process's GPU. MissingModelError says what to fetch, or what 4 bits need.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     more = {} if quantization is None else _quantization(name, dtype)
     config = load_config(name)
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with reading(Path(name), hint=AGAIN):
         try:
-            found: Any = AutoModelForCausalLM.from_pretrained(
+            found: Any = kind.from_pretrained(
                 _checked_folder(name),
                 config=config,
                 local_files_only=True,
