@@ -203,8 +203,8 @@ def test_it_is_evaluated_as_ours(way: Way) -> None:
 def test_what_does_not_fit_is_one_line(way: Way, tmp_path: Path) -> None:
     """A connector that is not known, its weights, rows without vectors."""
     wrong = {
-        'model.connector.name="starts"': "connector 'starts'",
-        "model.connector.options={outer=3}": "option of the ends connector 'outer'",
+        'model.connector.name="starts"': "connector called 'starts'",
+        "model.connector.options={outer=3}": "option of the ends connector called 'outer'",
     }
     for change, told in wrong.items():
         line = ("train", way.recipes / "toy.toml", "-o", tmp_path / "wrong")

@@ -78,7 +78,7 @@ def test_the_table_of_the_paper_has_a_test_for_all_code() -> None:
 def test_every_decision_is_in_the_list() -> None:
     listed = (DOCS / "decisions" / "README.md").read_text("utf-8")
     pages = [page.name for page in (DOCS / "decisions").glob("[0-9]*.md")]
-    assert len(pages) == 13
+    assert len(pages) == 14
     assert [name for name in pages if f"({name})" not in listed] == []
 
 

@@ -46,6 +46,8 @@ TRAINERS = {
     "kd": "aligncap.alignment.kd:KD",
     "ce": "aligncap.alignment.kd:CE",
     "joint": "aligncap.alignment.joint:JOINT",
+    "text-rows": "aligncap.alignment.text_rows:TEXT_ROWS",
+    "alignment": "aligncap.alignment.alignments:ALIGNMENT",
     "secap": "aligncap.baselines.secap:SECAP",
     "released": "aligncap.baselines.released:RELEASED",
     "dpo": "aligncap.preference.dpo:DPO",

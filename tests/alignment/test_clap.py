@@ -1,24 +1,17 @@
 """Pretrained joint spaces of official names at small random sizes, against independent forwards."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
-    ClapAudioConfig,
-    ClapAudioModel,
     ClapConfig,
     ClapFeatureExtractor,
     ClapModel,
-    GPT2Config,
-    GPT2Model,
-    PreTrainedTokenizerFast,
     Wav2Vec2FeatureExtractor,
     WavLMConfig,
     WavLMModel,
@@ -28,35 +21,20 @@ from transformers import (
 
 from aligncap.alignment import clap
 from aligncap.errors import DataError, MissingModelError
-from aligncap.values import Waveform
-
-TEXTS = ["a sad voice", "she speaks in a loud and angry voice"]
-WORDS = ["!", "<pad>", "<|endoftext|>", "<unk>", *sorted({w for t in TEXTS for w in t.split()})]
-SOUND = Waveform(
-    (0.3 * np.random.default_rng(0).standard_normal(24_000)).astype(np.float32), "noise"
+from support.clap import (
+    AUDIO,
+    SOUND,
+    TEXTS,
+    WORDS,
+    microsoft_clap,
+    projection_state,
+    randomised,
+    save_tokenizer,
 )
-AUDIO = {
-    "patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [2, 2],
-    "num_attention_heads": [2, 4], "num_hidden_layers": 2, "mlp_ratio": 2.0, "projection_dim": 12,
-}  # fmt: skip
-
-
-def save_tokenizer(folder: Path, pad: str) -> None:
-    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad).save_pretrained(folder)
 
 
 def ids_of(text: str) -> list[int]:
     return [WORDS.index(word) for word in text.split()]
-
-
-def randomised(model: nn.Module) -> nn.Module:
-    """Weights far from their initial values, so that none may be mistaken for another."""
-    generator = torch.Generator().manual_seed(len(list(model.parameters())))
-    for one in model.parameters():
-        one.data = 0.2 * torch.randn(one.shape, generator=generator) + 0.1
-    return model.eval()
 
 
 def unit(x: Tensor) -> np.ndarray:
@@ -95,36 +73,6 @@ def test_laions_through_transformers(laion) -> None:
     assert space.width == 12
 
 
-OFFICIAL = (
-    (r"^audio_encoder\.batch_norm\.", "bn0."),
-    (r"^audio_encoder\.", ""),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.attention\.self\.relative", ".attn.relative"),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
-)
-"""The way back, from transformers' names to the official ones, in this order."""
-
-
-def official_htsat(model: ClapAudioModel) -> dict[str, Tensor]:
-    state, found = model.state_dict(), {}
-    for name, one in state.items():
-        if match := re.search(r"attention\.self\.(query|key|value)\.(weight|bias)$", name):
-            if match[1] == "query":
-                parts = [state[name.replace("query", part)] for part in ("query", "key", "value")]
-                layer = name[: match.start()].removeprefix("audio_encoder.")
-                found[f"{layer}attn.qkv.{match[2]}"] = torch.cat(parts)
-            continue
-        for pattern, instead in OFFICIAL:
-            name = re.sub(pattern, instead, name)  # noqa: PLW2901
-        found[name] = one
-    found["spectrogram_extractor.stft.conv_real.weight"] = torch.zeros(3)
-    found["tscam_conv.weight"] = torch.zeros(2)
-    return found
-
-
 def projected(x: Tensor, state: dict[str, Tensor], prefix: str) -> Tensor:
     """The projection by its equation."""
     first = x @ state[f"{prefix}linear1.weight"].T
@@ -136,35 +84,13 @@ def projected(x: Tensor, state: dict[str, Tensor], prefix: str) -> Tensor:
     return scale * centred / spread + shift
 
 
-def projection_state(prefix: str, width: int, seed: int) -> dict[str, Tensor]:
-    model = clap.Projection(width, 12)
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        f"{prefix}{name}": torch.randn(one.shape, generator=generator)
-        for name, one in model.state_dict().items()
-    }
-
-
 Made = tuple[Path, dict[str, Tensor], nn.Module, nn.Module]
 
 
 @pytest.fixture(scope="module")
 def microsoft(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("msclap")
-    audio = randomised(ClapAudioModel(ClapAudioConfig(**AUDIO)))
-    text = randomised(
-        GPT2Model(GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=80))
-    )
-    text.save_pretrained(folder / "gpt2")
-    save_tokenizer(folder / "gpt2", "!")
-    state = {f"audio_encoder.base.htsat.{n}": one for n, one in official_htsat(audio).items()}
-    state |= {f"caption_encoder.base.{n}": one for n, one in text.state_dict().items()}
-    state["caption_encoder.base.h.0.attn.bias"] = torch.ones(1, 1, 80, 80)  # of older releases
-    state |= projection_state("audio_encoder.projection.", 16, 1)
-    state |= projection_state("caption_encoder.projection.", 16, 2)
-    state["logit_scale"] = torch.tensor(2.0)
-    torch.save({"model": state, "epoch": 3}, folder / "CLAP_weights_2023.pth")
-    return folder, state, audio, text
+    return (folder, *microsoft_clap(folder))
 
 
 def test_microsofts_of_official_names(microsoft: Made) -> None:

@@ -111,17 +111,17 @@ class LaionClap(ClapSpace):
         super().__init__(folder)
         config = load_config(str(folder))  # what it names is checked, too
         with reading(folder, hint=HINT):
-            found, loaded = ClapModel.from_pretrained(
+            read: Any = ClapModel.from_pretrained
+            model, loaded = read(
                 folder, config=config, local_files_only=True, use_safetensors=True,
                 output_loading_info=True,
             )  # fmt: skip
             for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
                 if loaded[kind]:
                     raise ValueError(f"{kind.replace('_', ' ')} {min(map(str, loaded[kind]))}")
-            self.model: Any = found.eval()
-            self.extractor: Any = AutoFeatureExtractor.from_pretrained(
-                folder, local_files_only=True
-            )
+            self.model: Any = model.eval()
+            extractor: Any = AutoFeatureExtractor
+            self.extractor: Any = extractor.from_pretrained(folder, local_files_only=True)
         self.tokenizer: Any = load_tokenizer(str(folder))
         self.width = int(config.projection_dim)
 
@@ -151,7 +151,7 @@ class MicrosoftClap(ClapSpace):
         # Masks of attention, which older releases kept among the weights.
         own = {name: one for name, one in own.items() if not _GPT2_MASK.search(name)}
         load_fitting(path, self.text, own, "caption_encoder.base.")
-        self.width = int(state["audio_encoder.projection.linear1.weight"].shape[0])
+        self.width = _joint_width(path, state, "audio_encoder.projection.linear1.weight")
         self.projections = {
             name: _projection(path, state, f"{name}.projection.", width, self.width)
             for name, width in (
@@ -176,11 +176,13 @@ class MicrosoftClap(ClapSpace):
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
         states = self.text(input_ids=padded, attention_mask=mask).last_hidden_state
         last = padded.ne(0).sum(1) - 1
-        return self.projections["caption_encoder"](states[torch.arange(len(rows)), last])
+        return _projected(
+            self.projections["caption_encoder"], states[torch.arange(len(rows)), last]
+        )
 
     def _sound(self, waveform: Waveform) -> Tensor:
         found = self.audio(**_features(self.extractor, waveform))
-        return self.projections["audio_encoder"](found.pooler_output)
+        return _projected(self.projections["audio_encoder"], found.pooler_output)
 
 
 class ParaSpeechClap(ClapSpace):
@@ -197,9 +199,10 @@ class ParaSpeechClap(ClapSpace):
         granite = "ibm-granite/granite-embedding-278m-multilingual"
         text = _config_in(folder / "text", fetch.format(granite, "text"))
         speech.layerdrop = 0.0
-        self.speech: Any = AutoModel.from_config(speech)
-        self.text: Any = AutoModel.from_config(text)
-        self.width = int(state["audio_projection.linear1.weight"].shape[0])
+        make: Any = AutoModel.from_config
+        self.speech: Any = make(speech)
+        self.text: Any = make(text)
+        self.width = _joint_width(path, state, "audio_projection.linear1.weight")
         load_fitting(path, self.speech, part_of(state, "audio_branch.base."), "audio_branch.base.")
         load_fitting(path, self.text, part_of(state, "text_branch.base."), "text_branch.base.")
         self.speech_projection, self.text_projection = (
@@ -208,18 +211,19 @@ class ParaSpeechClap(ClapSpace):
         )
         self.tokenizer = load_tokenizer(str(folder / "text"))
         with reading(folder / "speech", hint=HINT):
-            self.extractor: Any = AutoFeatureExtractor.from_pretrained(
+            extractor: Any = AutoFeatureExtractor
+            self.extractor: Any = extractor.from_pretrained(
                 folder / "speech", local_files_only=True
             )
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         found = self.text(**_tokens(self.tokenizer, texts)).last_hidden_state
-        return self.text_projection(found[:, 0])
+        return _projected(self.text_projection, found[:, 0])
 
     def _sound(self, waveform: Waveform) -> Tensor:
         given = self.extractor(waveform.samples, sampling_rate=RATE_HZ, return_tensors="pt")
         found = self.speech(given["input_values"]).last_hidden_state
-        return self.speech_projection(found.mean(1))
+        return _projected(self.speech_projection, found.mean(1))
 
 
 LAYOUTS: tuple[tuple[str, Callable[[Path], ClapSpace]], ...] = (
@@ -334,7 +338,8 @@ def htsat_of(path: Path, state: Mapping[str, Tensor], prefix: str) -> Any:
 
     own = part_of(state, prefix)
     try:
-        depths, heads = [], []
+        depths: list[int] = []
+        heads: list[int] = []
         while f"layers.{len(depths)}.blocks.0.norm1.weight" in own:
             layer = f"layers.{len(depths)}.blocks."
             depths.append(len({n.split(".")[3] for n in own if n.startswith(layer)}))
@@ -394,6 +399,17 @@ def _features(extractor: Any, waveform: Waveform) -> Mapping[str, Tensor]:
     samples: Samples = samples_at(waveform, extractor.sampling_rate)[: extractor.nb_max_samples]
     given = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
     return {name: given[name] for name in ("input_features", "is_longer")}
+
+
+def _projected(projection: Projection, x: Tensor) -> Tensor:
+    found: Tensor = projection(x)
+    return found
+
+
+def _joint_width(path: Path, state: Mapping[str, Tensor], name: str) -> int:
+    if name not in state:
+        raise DataError(f"{path}: lacks {name}; {HINT}")
+    return int(state[name].shape[0])
 
 
 def _pooled(output: Any) -> Tensor:

@@ -26,16 +26,18 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, model_validator
 
+from aligncap.alignment.losses import inject_noise
 from aligncap.captioner.captioner import StudentInput
 from aligncap.captioner.checkpoint import ModelMeta
 from aligncap.captioner.prompts import (
@@ -114,6 +116,9 @@ class StudentSettings:
     """Share of prompts without P_act, so that it can be left out when captioning."""
     speech_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of speech frames that are left out, sampled anew each time."""
+    noise: NonNegativeFloat = 0.0
+    """Of rows that hold vectors: the variance of Gaussian noise on each, of unit length before and
+    after, drawn anew each time (§5.2, noise injection)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,6 +413,14 @@ class Example:
     response_ids: tuple[int, ...]
 
 
+def with_noise(speech: SpeechTokens, variance: float, seed: int) -> SpeechTokens:
+    """Speech whose vectors have noise of a variance, by `losses.inject_noise`."""
+    assert speech.features is not None
+    generator = torch.Generator().manual_seed(seed)
+    vectors = inject_noise(torch.from_numpy(speech.features.read()), variance, generator)
+    return replace(speech, features=SpeechFeatures.of(vectors.numpy()))
+
+
 class Prompter:
     """Builds prompts and responses for samples of one list of rows."""
 
@@ -432,6 +445,8 @@ class Prompter:
             frames = range(speech.codes.shape[1])
             kept = [frame for frame in frames if rng.random() >= student.speech_dropout]
             speech = speech.of_frames(np.array(kept or [rng.randrange(len(frames))]))
+        if sample.seed is not None and student.noise > 0 and speech.features is not None:
+            speech = with_noise(speech, student.noise, rng.getrandbits(62))
         prompt = self._builder.student(speech, language=sample.language, act=act)
         return SharedPromptRow(prompt, self._response_ids(sample))
 

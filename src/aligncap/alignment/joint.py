@@ -20,7 +20,7 @@ from torch import Tensor
 from aligncap.alignment import examples
 from aligncap.alignment.losses import symmetric_infonce
 from aligncap.alignment.retrieval import write_retriever
-from aligncap.alignment.sampling import BucketBatchSampler, validation_samples
+from aligncap.alignment.sampling import BucketBatchSampler, stated_emotion, validation_samples
 from aligncap.alignment.space import (
     LARGEST_SCALE,
     TOKENIZER_FILE,
@@ -126,7 +126,8 @@ def codes_of(
     assert codes is not None, "rows without speech are left out"
     if sample.seed is None or not frame_dropout:
         return codes
-    kept = np.random.default_rng(sample.seed).random(codes.shape[1]) >= frame_dropout
+    drawn = np.random.default_rng(sample.seed).random(codes.shape[1])
+    kept: NDArray[np.bool_] = np.asarray(drawn >= frame_dropout)
     return codes[:, kept] if kept.any() else codes
 
 
@@ -248,7 +249,7 @@ def validated(
              for n in range(0, len(samples), size)]  # fmt: skip
     total = sum(float(symmetric_infonce(*pair, scale)) * len(pair[0]) for pair in parts)
     nearest = (speech @ text.T).argmax(1)
-    emotions = [examples.stated_emotion(row) for row in given]
+    emotions = [stated_emotion(row) for row in given]
     told = [(one, emotions[place]) for one, place in zip(emotions, nearest, strict=True) if one]
     return {
         "validation_loss": total / len(samples),

@@ -69,33 +69,31 @@ def training_row(
     With a `parser` of texts in a language, P_act is what it finds in the row's captions and nothing
     else (Eq. 1).
     """
-    facts = with_heard_pace(facts, tokens.readout)
+    facts, seed = with_heard_pace(facts, tokens.readout), seed_of(seed, view)
     if audible_gender(tokens.readout, facts) is None:
         utterance = replace(utterance, gender=None)  # or the student learns to guess
     drawn = planned and split == "train"
-    hearing = hearing_of(utterance, tokens.readout, drawn=drawn, seed=seed_of(seed, view))
+    hearing = hearing_of(utterance, tokens.readout, drawn=drawn, seed=seed)
     hearing = hearing if planned else hearing.outright(utterance.emotion)
     written: dict[str, tuple[str, ...]] = {}
-    act: dict[str, str] = {}
     for language in LANGUAGES:
         texts = write_captions(
             utterance,
             facts,
             language=language,
             count=captions,
-            seed=seed_of(seed, view),
+            seed=seed,
             heard=hearing.said,
             intensity=hearing.intensity,
             planned=planned,
         )
         if texts:
-            written[language] = tuple(with_full_stop(text) for text in texts)
-            if parser is None:
-                act[language] = known_prompt(utterance, facts, hearing, language)
-            else:
-                act[language] = caption_prompt(written[language], language, parser)
+            written[language] = tuple(map(with_full_stop, texts))
     if not written:
         return None
+    act = {one: known_prompt(utterance, facts, hearing, one) for one in written}
+    if parser is not None:
+        act = {one: caption_prompt(texts, one, parser) for one, texts in written.items()}
     return TrainingRow(
         id=f"{utterance.id}#{view}",
         corpus=utterance.corpus or "",
@@ -301,15 +299,7 @@ def make_token_rows(
     with TokenCache(settings.tokens, tokenizer) as cache:
         store = str(cache.path.absolute())
         source = SpeechSource.of(tokenizer, options=chosen.options, store=store)
-        console = Console(stderr=True)
-        failures = cache.fill(
-            track([one for one, _ in clips], "encoding", console=console)
-        ).failures
-        if failures:
-            raise DataError(
-                f"{len(failures)} of {len(clips)} clips have no tokens, the first is "
-                f"{failures[0].id}: {failures[0].reason}"
-            )
+        _encode(cache, [one for one, _ in clips])
         made = (
             training_row(
                 labelled(utterance),
@@ -339,6 +329,16 @@ def make_token_rows(
             "learn; write captions beside the clips (docs/corpora.md)"
         )
     return {"rows": rows, "unsaid": len(clips) - rows}
+
+
+def _encode(cache: TokenCache, clips: Sequence[Utterance]) -> None:
+    """Fill the cache; DataError where a clip cannot be encoded."""
+    failures = cache.fill(track(clips, "encoding", console=Console(stderr=True))).failures
+    if failures:
+        raise DataError(
+            f"{len(failures)} of {len(clips)} clips have no tokens, the first is "
+            f"{failures[0].id}: {failures[0].reason}"
+        )
 
 
 def split_clips(settings: TokenRowsSettings) -> list[tuple[Utterance, str]]:

@@ -377,8 +377,9 @@ class StageTrainer:
         settings = self.settings
         if settings.output.encoder is not None or self._source.name not in BUILTIN_NAMES:
             return settings.output.encoder
-        folders = [] if settings.model.start is None else [settings.model.start]
-        folders += [path.parent for path in settings.data.rows]
+        # The rows' own first: clue words may lie beside it.
+        folders = [path.parent for path in settings.data.rows]
+        folders += [] if settings.model.start is None else [settings.model.start]
         return checkpoint.find_encoder(self._source.fingerprint, folders)
 
     def _inputs(self) -> dict[str, str]:

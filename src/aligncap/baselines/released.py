@@ -20,8 +20,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aligncap.baselines.htsat_bart import HtsatConnector
+from aligncap.baselines.noaudiocap import PrefixMapper
 from aligncap.baselines.secap import QFormerConnector
 from aligncap.captioner import checkpoint
+from aligncap.captioner.checkpoint import CaptionLimits, ModelNotes
 from aligncap.captioner.connectors import Connector
 from aligncap.captioner.encoder_decoder import caption_model
 from aligncap.captioner.model import pretrained_vocabulary
@@ -78,6 +80,8 @@ HINTS = {
     "--local-dir models/secap`) and name it as `checkpoint`",
     "htsat-bart": "fetch the captioning checkpoint of XinhaoMei/WavCaps "
     "(HTSAT-BART, in its README) into models/htsat-bart and name it as `checkpoint`",
+    "noaudiocap": "fetch it with `hf download microsoft/msclap clapcap_weights_2023.pth "
+    "--local-dir models/clapcap` and name it as `checkpoint`",
 }
 """What to fetch, and where it goes."""
 
@@ -94,15 +98,16 @@ class ReleasedSettings:
     """Folder or name of the language model, for its configuration and tokenizer; its weights are
     in the checkpoint."""
     encoder: Path | None = None
-    """SECap: folder with HuBERT's config.json and preprocessor_config.json."""
+    """SECap: folder with HuBERT's config.json and preprocessor_config.json; NoAudioCap: folder of
+    Microsoft's CLAP (`alignment.clap`)."""
     heads: Count = 12
-    """Of each layer of the Q-Former, or of HTSAT's first."""
+    """Of each layer of the Q-Former or the mapper, or of HTSAT's first."""
     name: str = "released"
     languages: Annotated[tuple[str, ...], Field(min_length=1)] = ("zh",)
     instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
     """P_instruct by language, as it was in training."""
-    limits: checkpoint.CaptionLimits = field(default_factory=checkpoint.CaptionLimits)
-    notes: checkpoint.ModelNotes = field(default_factory=checkpoint.ModelNotes)
+    limits: CaptionLimits = field(default_factory=CaptionLimits)
+    notes: ModelNotes = field(default_factory=ModelNotes)
 
 
 def read_state(path: Path, *, hint: str) -> Any:
@@ -279,9 +284,48 @@ def htsat_bart_parts(settings: ReleasedSettings, output: Path) -> Parts:
     return Parts(connector, meta, language_model, "log-mel", ("speech",))
 
 
+MAPPER_NAMES: Names = ((r"^", "clap_project."),)
+GPT_NAMES: Names = ((r"^", "gpt.transformer."),)
+CLAPCAP_UNUSED = re.compile(r"clap\.|gpt\..*\.attn\.(masked_)?bias$|gpt\.lm_head\.weight$")
+"""Of Microsoft's captioner: its CLAP, which is frozen and read from its own file, masks, and the
+projection that is GPT-2's embedding again."""
+
+
+def noaudiocap_parts(settings: ReleasedSettings, output: Path) -> Parts:
+    """NoAudioCap's architecture as Microsoft's `clapcap` has it; CLAP goes to `output`/encoder."""
+    from transformers import GPT2LMHeadModel
+
+    if settings.encoder is None:
+        raise RecipeError("system 'noaudiocap' hears with CLAP: name the folder of Microsoft's")
+    state = read_state(settings.checkpoint, hint=HINTS["noaudiocap"])
+    state = state.get("model", state) if isinstance(state, dict) else state
+    release = Release(settings.checkpoint, state)
+    vectors, hidden = release.shape("clap_project.prefix_const")
+    _, width = release.shape("clap_project.linear.weight")
+    named = re.compile(r"clap_project\.transformer\.layers\.(\d+)\.")
+    layers = [int(match[1]) for name in release.state if (match := named.match(name))]
+    options = {
+        "vectors": vectors,
+        "layers": 1 + max(layers, default=0),
+        "heads": settings.heads,
+    }
+    connector = PrefixMapper(width, hidden, **options)
+    release.fill(connector, MAPPER_NAMES)
+    language_model = GPT2LMHeadModel(load_config(settings.language_model))
+    release.fill(language_model.transformer, GPT_NAMES)
+    language_model.tie_weights()
+    release.finish(CLAPCAP_UNUSED)
+    encoder = output / checkpoint.ENCODER_FOLDER
+    if not encoder.exists():
+        shutil.copytree(settings.encoder, encoder)
+    meta = ConnectorMeta(name="mapper", width=width, vectors=vectors, options=options)
+    return Parts(connector, meta, language_model, "joint", ("speech",))
+
+
 SYSTEMS: Mapping[str, Callable[[ReleasedSettings, Path], Parts]] = {
     "secap": secap_parts,
     "htsat-bart": htsat_bart_parts,
+    "noaudiocap": noaudiocap_parts,
 }
 
 
@@ -323,6 +367,9 @@ def plan_released(settings: ReleasedSettings, _: Path) -> Mapping[str, object]:
     return plan_table(list(_needed(settings)), notes=["nothing is trained"])
 
 
+CLAP_HINT = "fetch it with `hf download microsoft/msclap CLAP_weights_2023.pth --local-dir FOLDER`"
+
+
 def _needed(settings: ReleasedSettings) -> Iterator[Needed]:
     yield needed_path("checkpoint", settings.checkpoint, hint=HINTS[settings.system])
     try:
@@ -332,7 +379,9 @@ def _needed(settings: ReleasedSettings) -> Iterator[Needed]:
         hint = str(error).rpartition("; ")[2]
     yield Needed("language model's configuration and tokenizer", settings.language_model, hint)
     if settings.encoder is not None:
-        yield needed_path("HuBERT's configuration", settings.encoder, hint=_encoder_hint())
+        secap = settings.system == "secap"
+        what, hint = ("HuBERT's configuration", _encoder_hint()) if secap else ("CLAP", CLAP_HINT)
+        yield needed_path(what, settings.encoder, hint=hint)
 
 
 RELEASED = Trainer(ReleasedSettings, plan_released, read_released)

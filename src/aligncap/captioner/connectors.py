@@ -29,6 +29,7 @@ from aligncap.training.pretrained import check_finite
 CONNECTORS: Mapping[str, str] = {
     "htsat": "aligncap.baselines.htsat_bart:HtsatConnector",
     "linear": "aligncap.captioner.connectors:LinearConnector",
+    "mapper": "aligncap.baselines.noaudiocap:PrefixMapper",
     "qformer": "aligncap.baselines.secap:QFormerConnector",
 }
 """Name → module and class of a `Connector`."""

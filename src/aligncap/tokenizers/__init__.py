@@ -16,6 +16,7 @@ from aligncap.values import SpeechTokenizer
 TOKENIZERS = {
     "builtin": "aligncap.tokenizers.builtin:open_builtin",
     "builtin-features": "aligncap.tokenizers.features:open_builtin_features",
+    "joint": "aligncap.alignment.joint_features:open_joint",
     "hubert": "aligncap.tokenizers.features:open_hubert",
     "log-mel": "aligncap.tokenizers.features:open_log_mel",
     "mimi": "aligncap.tokenizers.mimi:open_mimi",

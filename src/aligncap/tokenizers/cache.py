@@ -198,6 +198,21 @@ class TokenCache:
             self._flush()
         return TokenizeSummary(**counts, failures=tuple(failures))
 
+    def put(self, tokens: SpeechTokens) -> SpeechTokens:
+        """Keep vectors that were made of no sound file, by their content; returns the tokens as
+        `get` would."""
+        assert tokens.features is not None
+        key = tokens.features.key
+        self._keep(key, tokens)
+        return SpeechTokens(tokens.codes, tokens.readout, features=self._store.features(key))
+
+    def _keep(self, content: str, tokens: SpeechTokens) -> None:
+        readout = {name: dict(values) for name, values in tokens.readout.items()}
+        self._new_tokens[content] = self._pack(tokens.codes), json.dumps(readout)
+        if tokens.features is not None:
+            vectors = tokens.features.read()
+            self._new_features[content] = vectors.astype("<f2").tobytes()
+
     def close(self) -> None:
         """Write what is left and close the file."""
         self._flush()
@@ -227,11 +242,7 @@ class TokenCache:
             from aligncap.audio import load
 
             tokens = self._tokenizer.encode(load(clip.path))
-            readout = {name: dict(values) for name, values in tokens.readout.items()}
-            self._new_tokens[row.content] = self._pack(tokens.codes), json.dumps(readout)
-            if tokens.features is not None:
-                vectors = tokens.features.read()
-                self._new_features[row.content] = vectors.astype("<f2").tobytes()
+            self._keep(row.content, tokens)
             frames = int(tokens.codes.shape[1])
         self._new_clips[clip.id] = row
         return frames
