@@ -1,21 +1,16 @@
 """A captioning system whose prompts hold vectors, added by a test in one file, on all the ways that
-ours goes: training, captions, candidates, pairs, DPO, evaluation."""
+ours goes: training, captions, candidates, pairs, DPO."""
 
 import json
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from aligncap.alignment.examples import read_rows, read_source
-from aligncap.captioner.captioner import StudentInput, load
+from aligncap.captioner.captioner import load
 from aligncap.captioner.checkpoint import load_torch, read_meta
-from aligncap.errors import DataError
 from aligncap.preference.examples import read_preferences
 from support.pipeline import Way, write_recordings
 from support.rows import trace
@@ -187,41 +182,3 @@ def test_candidates_and_pairs_carry_the_vectors_and_dpo_moves_the_connector(way:
         for one, other in zip(before.parameters(), after.parameters(), strict=True)
     ]
     assert min(moved) > 0
-
-
-def test_it_is_evaluated_as_ours(way: Way) -> None:
-    clips = sorted(way["mine"].glob("*.wav"))
-    said = way.run("caption", *clips, "--model", way["toy-po"] / "model", "--format", "jsonl")
-    (way["said.jsonl"]).write_text(said, "utf-8")
-    told = [{"id": one.stem, "captions": [one.with_suffix(".txt").read_text()]} for one in clips]
-    references = way["references.jsonl"]
-    references.write_text("".join(f"{json.dumps(one)}\n" for one in told), "utf-8")
-    asked = ("--hypotheses", way["said.jsonl"], "--references", references, "--metrics", "rouge-l")
-    assert "rouge-l" in way.run("evaluate", *asked, "--draws", 20, "--format", "json")
-
-
-def test_what_does_not_fit_is_one_line(way: Way, tmp_path: Path) -> None:
-    """A connector that is not known, its weights, rows without vectors."""
-    wrong = {
-        'model.connector.name="starts"': "connector called 'starts'",
-        "model.connector.options={outer=3}": "option of the ends connector called 'outer'",
-    }
-    for change, told in wrong.items():
-        line = ("train", way.recipes / "toy.toml", "-o", tmp_path / "wrong")
-        said = way.run(*line, changes=(change,), fails=2)
-        assert said.count("\n") == 1
-        assert told in said
-    broken = tmp_path / "broken"
-    shutil.copytree(way["toy"] / "model", broken)
-    state = load_file(broken / "connector.safetensors")
-    save_file({**state, "norm.bias": torch.zeros(3)}, broken / "connector.safetensors")
-    with pytest.raises(DataError, match=r"norm\.bias has the shape \(3,\), not"):
-        load_torch(broken)
-
-
-def test_a_prompt_of_vectors_without_features_is_refused(way: Way) -> None:
-    generator = load(way["toy"] / "model").generator
-    row = next(read_rows(way["rows"] / "rows.jsonl"))
-    bare = StudentInput(replace(row.tokens, features=None))
-    with pytest.raises(DataError, match="brings no features"):
-        generator.generate([bare], language="en", options=generator.options())
