@@ -109,25 +109,30 @@ def main(
             f"| {before:.3f} | {after:.3f} | {times[-1]:.0f} s |"
         )
         print(lines[-1], flush=True)
-    text = "\n".join(
+        if output is not None:
+            text = page(f"Finetuning {model} to {corpus}", plain.fingerprint, lines, gains)
+            output.write_text(text, encoding="utf-8")
+
+
+def page(title: str, fingerprint: str, lines: Sequence[str], gains: Sequence[float]) -> str:
+    """The table as markdown."""
+    spread = f", {min(gains):+.3f} to {max(gains):+.3f}" if len(gains) > 1 else ""
+    return "\n".join(
         [
-            f"# Finetuning {model} to {corpus}",
+            f"# {title}",
             "",
             "Made by `python benchmarks/finetune.py`, which explains what is done; do not edit. "
-            f"Signature: aligncap {aligncap.__version__} · encoder {plain.fingerprint[:12]}.",
+            f"Signature: aligncap {aligncap.__version__} · encoder {fingerprint[:12]}.",
             "",
             "| seed | clips learnt from, speakers | clips heard, speakers | before | after "
             "| processor time |",
             "| --- | --- | --- | ---: | ---: | ---: |",
             *lines,
             "",
-            f"Gain {statistics.mean(gains):+.3f}, standard deviation over seeds "
-            f"{statistics.stdev(gains) if seeds > 1 else 0.0:.3f}.",
+            f"Mean gain over {len(gains)} seeds: {statistics.mean(gains):+.3f}{spread}.",
+            "",
         ]
     )
-    if output is not None:
-        output.write_text(text + "\n", encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":
