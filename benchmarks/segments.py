@@ -206,7 +206,7 @@ def followed(captioner: Any, path: Path, length_s: float, alone: dict[float, str
         "wall_s": time.perf_counter() - wall,
         "processor_s": time.process_time() - cpu,
         "memory_mb": memory,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         "load": float(np.mean(loads)) if loads else os.getloadavg()[0],
         "cores": machine()["cores"],
     }
@@ -258,7 +258,9 @@ threshold."""
 HOUR_NOTES = """\
 Memory is that of the process at ten minutes, at the end, and its peak. Load is the mean number of
 processes that wanted a core while it ran: where that is above the cores, the clock says how busy
-the machine was, and the processor time says what a recording costs."""
+the machine was, and the processor time says what a recording costs. The detector remembers what it
+heard before: at the beginning of the piece alone that is nothing, of a repetition the end of the
+last one."""
 
 
 def table(columns: Sequence[Json]) -> list[str]:
