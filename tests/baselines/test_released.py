@@ -198,7 +198,8 @@ def test_secap_reads_and_agrees_with_its_equations(secap, tmp_path, example_clip
         said = embed(torch.tensor([*bos, *instruction, *response[:-1]]))
         whole = torch.cat([embed(bos), qformer_by_hand(state, heard), said])
         expected = llama(inputs_embeds=whole[None]).logits[0, -len(response) :]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    # Another order of sums in single precision: 2.4e-5 of these weights, at most.
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-5)
     assert load(Path(made["model"])).caption(clip).text is not None
 
 
