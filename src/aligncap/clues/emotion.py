@@ -132,7 +132,7 @@ _HEDGES = {
     "en": re.compile(
         r"\b(probabl[ey]|probability|likel(?:y|ihood)|presumably|apparently|seemingly|seems?"
         r"|appears?|perhaps|possibly|maybe|conceivably|may|might|could|must|either|if anything"
-        r"|hard to (?:be sure|tell|say)|sounds like|guess|impression|as far as|as though"
+        r"|hard to (?:be sure|tell|say)|sounds like|guess|impression|as far as|as though|chances"
         r"|would take|or|half|part|both|between|mix|mixture|hints?|suggests?)\b"
     ),
     "zh": re.compile(
