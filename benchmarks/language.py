@@ -69,7 +69,7 @@ def report(records: Sequence[dict[str, Any]], language: str) -> dict[str, Any]:
 def sample(records: Sequence[dict[str, Any]], count: int) -> list[str]:
     """Captions drawn at random (seed 0), as they are; each with the clip's file name."""
     drawn = Random(0).sample(records, min(count, len(records)))
-    return [f"- {one['caption']} `{Path(one['id']).name}`" for one in drawn]
+    return [f"- {one['caption']} `{Path(one['file']).name}`" for one in drawn]
 
 
 def main(
@@ -80,6 +80,11 @@ def main(
     lines = (line for path in paths for line in path.read_text("utf-8").splitlines())
     records = [json.loads(line) for line in lines if line.strip()]
     spoken = [one for one in records if one.get("caption") and not one.get("vocalization")]
+    if sampled:
+        signatures = sorted({str(one.get("signature", "unsigned")) for one in spoken})
+        print("# What captions are like\n")
+        print("Made by `python benchmarks/language.py`; do not edit. Captions are unedited, drawn")
+        print(f"at random (seed 0). Signatures: {', '.join(signatures)}.\n")
     for language in WORD:
         own = [one for one in spoken if one.get("language") == language]
         if own:
