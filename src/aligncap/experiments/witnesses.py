@@ -430,7 +430,7 @@ def report(
 
 _TOLD = (
     "",
-    "`validation.md` counts claims that the package's own measurements contradict. Those also",
+    "`test.md` counts claims that the package's own measurements contradict. Those also",
     "wrote the captions that a model learnt from, fill its prompts and rank its beams: that number",
     "says that captions follow the measurements, not that the measurements are right. Here the",
     "witnesses are Praat (pitch, movement of the intensity), pyloudnorm (loudness), transcripts",
