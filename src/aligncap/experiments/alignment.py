@@ -25,6 +25,7 @@ from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.clues import emotion_of, find_clues
 from aligncap.errors import DataError
+from aligncap.experiments import write_page
 from aligncap.metrics.claims import macro_recall
 from aligncap.recipes import run_recipe
 from aligncap.training.loop import read_log
@@ -149,21 +150,14 @@ def main(
             folder = runs / f"{steps}-steps"
             run = train_arm(name, recipes=recipes, runs=folder, seed=seed, overrides=own)
             scores[name].append(score_run(run, kept))
-    text = "\n".join(
-        [
-            "# Alignment: KD against cross-entropy, teacher prompts against each other",
-            "",
-            "Made by `python -m aligncap.experiments.alignment`; do not edit. Signature: aligncap "
-            f"{aligncap.__version__} · {steps} steps · {seeds} seeds, mean ± sd · greedy English "
-            f"captions of {len(kept)} validation rows · overrides {change or 'none'}.",
-            "",
-            *table(scores),
-            "",
-        ]
+    write_page(
+        output,
+        "Alignment: KD against cross-entropy, teacher prompts against each other",
+        "Made by `python -m aligncap.experiments.alignment`; do not edit. Signature: aligncap "
+        f"{aligncap.__version__} · {steps} steps · {seeds} seeds, mean ± sd · greedy English "
+        f"captions of {len(kept)} validation rows · overrides {change or 'none'}.",
+        table(scores),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":

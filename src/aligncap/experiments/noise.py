@@ -17,6 +17,7 @@ import typer
 
 import aligncap
 from aligncap.errors import DataError
+from aligncap.experiments import write_page
 from aligncap.recipes import run_recipe
 from aligncap.storage import hash_of_file
 from aligncap.training.loop import read_log
@@ -68,21 +69,14 @@ def main(
             ]
             run_recipe(recipe, overrides=changes, output=run, resume=True)
             losses.append(validation_of(run))
-    text = "\n".join(
-        [
-            "# Noise on captions' vectors",
-            "",
-            "Made by `python -m aligncap.experiments.noise`; do not edit. Signature: aligncap "
-            f"{aligncap.__version__} · {recipe} · {seeds} seeds, mean ± sd · rows "
-            f"{hash_of_file(rows)[:12]} · overrides {change or 'none'}.",
-            "",
-            *sweep_table(found),
-            "",
-        ]
+    write_page(
+        output,
+        "Noise on captions' vectors",
+        "Made by `python -m aligncap.experiments.noise`; do not edit. Signature: aligncap "
+        f"{aligncap.__version__} · {recipe} · {seeds} seeds, mean ± sd · rows "
+        f"{hash_of_file(rows)[:12]} · overrides {change or 'none'}.",
+        sweep_table(found),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import typer
 import aligncap
 from aligncap.clues import detect_language, open_parser
 from aligncap.data.manifest import read_manifest
+from aligncap.experiments import write_page
 from aligncap.values import LANGUAGES, Clue
 
 Parser = Callable[[str, str], Sequence[Clue]]
@@ -86,21 +87,14 @@ def main(
     texts = [text for path in manifests for one in read_manifest(path) for text in one.captions]
     found = compare(texts, open_parser("own"), open_parser("nltk"))
     names = ", ".join(path.parent.name for path in manifests)
-    text = "\n".join(
-        [
-            "# The paper's grammar parser beside ours",
-            "",
-            "Made by `python -m aligncap.experiments.parsers`; do not edit. Signature: aligncap "
-            f"{aligncap.__version__} · captions of {names}, each once · clues by trait and meaning,"
-            " denied ones left out.",
-            "",
-            *comparison_table(found),
-            "",
-        ]
+    write_page(
+        output,
+        "The paper's grammar parser beside ours",
+        "Made by `python -m aligncap.experiments.parsers`; do not edit. Signature: aligncap "
+        f"{aligncap.__version__} · captions of {names}, each once · clues by trait and meaning,"
+        " denied ones left out.",
+        comparison_table(found),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":

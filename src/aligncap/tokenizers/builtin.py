@@ -468,12 +468,9 @@ def fingerprint_of(encoder: Path) -> str:
     return fingerprint_of_files({}, [encoder, head]) if head.exists() else hash_of_file(encoder)
 
 
-def open_builtin(path: str | Path | None = None, *, threads: int = 1) -> BuiltinTokenizer:
-    """The built-in tokenizer from a folder with encoder.onnx, or from that file itself; that of
-    the model that comes with the package where none is given.
-
-    Raises MissingModelError where there is none.
-    """
+def encoder_file(path: str | Path | None) -> Path:
+    """The encoder.onnx of a folder, or that file itself; that of the model that comes with the
+    package where no path is given. MissingModelError where there is none."""
     file = Path(path) if path is not None else BUILTIN_FOLDER
     if file.is_dir():
         file = file / ENCODER_FILE
@@ -482,4 +479,13 @@ def open_builtin(path: str | Path | None = None, *, threads: int = 1) -> Builtin
             f"{file}: no such speech encoder; give the folder of an exported model, or train one: "
             "aligncap train recipes/mini/encoder.toml"
         )
-    return _open_session(file, threads)
+    return file
+
+
+def open_builtin(path: str | Path | None = None, *, threads: int = 1) -> BuiltinTokenizer:
+    """The built-in tokenizer from a folder with encoder.onnx, or from that file itself; that of
+    the model that comes with the package where none is given.
+
+    Raises MissingModelError where there is none.
+    """
+    return _open_session(encoder_file(path), threads)

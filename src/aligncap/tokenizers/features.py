@@ -16,10 +16,9 @@ from aligncap.errors import MissingModelError
 from aligncap.foreign import AGAIN, check_tensors, read_table, reading, refuse_code
 from aligncap.storage import fingerprint_of_folder
 from aligncap.tokenizers.builtin import (
-    BUILTIN_FOLDER,
-    ENCODER_FILE,
     SHORTEST_SAMPLES,
     check_onnx,
+    encoder_file,
     open_builtin,
     whisper_log_mel,
 )
@@ -110,15 +109,7 @@ def open_builtin_features(path: str | Path | None = None, *, threads: int = 1) -
 
     Raises MissingModelError where there is none, DataError for the first generation's encoder.
     """
-    file = Path(path) if path is not None else BUILTIN_FOLDER
-    if file.is_dir():
-        file = file / ENCODER_FILE
-    if not file.is_file():
-        raise MissingModelError(
-            f"{file}: no such speech encoder; give the folder of an exported model, or train one: "
-            "aligncap train recipes/mini/encoder.toml"
-        )
-    return BuiltinFeatures(file, threads)
+    return BuiltinFeatures(encoder_file(path), threads)
 
 
 class HubertFeatures:
