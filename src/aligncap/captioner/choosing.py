@@ -90,15 +90,16 @@ def settled(
     """What `generate` makes of a batch, with captions by further plans (its `attempt` 1, 2 …)
     where none by the first says what the record says."""
     found = list(generate(batch))
+    # By their places in the batch.
+    failed = {n: one for n, one in enumerate(found) if _fails(one, language)}
     for attempt in range(1, MOST_PLANS):
-        # At its place, so that each gets its own captions.
-        failed = {n: one for n, one in enumerate(found) if _fails(one, language)}
         if not failed:
             break
         again = generate([one.speech for one in failed.values()], attempt=attempt)
         for (place, one), other in zip(failed.items(), again, strict=True):
             if isinstance(other, CaptionCandidates):
                 found[place] = replace(one, hypotheses=one.hypotheses + other.hypotheses)
+        failed = {n: now for n in failed if _fails(now := found[n], language)}
     return found
 
 
