@@ -403,16 +403,13 @@ def difference(
             for weights in resampled(len(clips), draws=draws, seed=seed)
         ]
     )
-    low, high = _bounds(deltas, len(clips), system.scale)
-    defined = deltas[~np.isnan(deltas)]
-    # Twice the share on the smaller side of 0, the sample itself counted as a resample.
-    smaller = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    low, high = bounds(deltas, len(clips), system.scale)
     return Difference(
         metric.name,
         system.scale * (system.value - baseline.value),
         low,
         high,
-        min(1.0, 2 * (smaller + 1) / (len(defined) + 1)),
+        two_sided(deltas),
         signature(metric, clips, boot=draws, seed=seed),
     )
 
@@ -453,7 +450,7 @@ def interval(
     clips = len(statistics.per_clip)
     blocks = resampled(clips, draws=draws, seed=seed)
     values = [statistics.value_of(weights @ statistics.per_clip) for weights in blocks]
-    return _bounds(np.concatenate(values) if values else np.empty(0), clips, scale)
+    return bounds(np.concatenate(values) if values else np.empty(0), clips, scale)
 
 
 def resampled(clips: int, *, draws: int, seed: int) -> Iterator[Floats]:
@@ -486,13 +483,25 @@ def signature_text(name: str) -> str:
     return "_".join(name.replace("|", "_").split())
 
 
-def _bounds(values: Floats, clips: int, scale: float) -> tuple[float | None, float | None]:
+def bounds(
+    values: Floats, clips: int, scale: float = 1.0, *, tail: float | None = None
+) -> tuple[float | None, float | None]:
+    """The 95 % interval, times `scale`, of the values that resamples of so many clips have; `tail`
+    is what to leave out on each side, `expanded_tail` where it is None."""
     defined = values[~np.isnan(values)]
     if clips < 2 or not len(defined) or len(defined) < MIN_DEFINED * len(values):
         return None, None
-    tail = expanded_tail(clips)
+    tail = expanded_tail(clips) if tail is None else tail
     low, high = np.quantile(defined, [tail, 1 - tail])
     return scale * float(low), scale * float(high)
+
+
+def two_sided(values: Floats) -> float:
+    """The p-value of 0: twice the share of resampled values on its smaller side."""
+    defined = values[~np.isnan(values)]
+    # The sample itself is counted as a resample.
+    smaller = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    return min(1.0, 2 * (smaller + 1) / (len(defined) + 1))
 
 
 def expanded_tail(clips: int) -> float:
