@@ -13,7 +13,9 @@ from aligncap.errors import AlignCapError
 from aligncap.recipes import TRAINERS, read_section, run_recipe
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
-RECIPES = sorted(FOLDER.rglob("*.toml"))
+SCALES = sorted((FOLDER / "reproduce").glob("*.toml"))
+"""What is compared (`experiments.comparison`): no recipes."""
+RECIPES = sorted({*FOLDER.rglob("*.toml")} - {*SCALES})
 
 
 def identity(path: Path) -> str:

@@ -109,6 +109,11 @@ def training_row(
     )
 
 
+def without_speech(row: TrainingRow) -> TrainingRow:
+    """The captions of a row, their clues, and nothing else that was made of its speech."""
+    return replace(row, speech=None, features=None, measured={}, heard={}, retrieved={})
+
+
 def known_prompt(utterance: Utterance, facts: Facts, hearing: "Hearing", language: str) -> str:
     """P_act of all that is known of a clip: labels, captions, signal."""
     # Clues of human captions are words of their language; the other one has the label's.
@@ -254,6 +259,9 @@ class TokenRowsSettings:
     plans: bool = True
     """Whether written captions begin with plans and say how certain an emotion is; without, they
     state it outright, as captions that people wrote do."""
+    paired: bool = True
+    """Whether rows hold the speech that their captions are of; without, they are captions alone,
+    such as those of a corpus whose speech is not to be learnt from."""
     even: bool = False
     """Whether rows of captions alone are written to even.jsonl besides, as many of each emotion."""
     seed: int = 0
@@ -313,7 +321,8 @@ def make_token_rows(
             )
             for (utterance, split), found in zip(clips, facts, strict=True)
         )
-        rows = write_rows(path, source, (row for row in made if row is not None))
+        found = (row for row in made if row is not None)
+        rows = write_rows(path, source, found if settings.paired else map(without_speech, found))
         if settings.even:
             train = [
                 (one, with_heard_pace(found, cache.get(one.id).readout))

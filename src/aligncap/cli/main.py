@@ -19,6 +19,7 @@ from aligncap.cli.annotate import annotate
 from aligncap.cli.caption import caption
 from aligncap.cli.console import Console, WarningHandler, write_any_text
 from aligncap.cli.evaluate import clues, evaluate, measure
+from aligncap.cli.reproduce import reproduce
 from aligncap.cli.serve import mcp, serve
 from aligncap.errors import AlignCapError, InterruptedRunError
 
@@ -69,6 +70,7 @@ for _verb in (
     train.merge,
     train.export,
     evaluate,
+    reproduce,
     annotate,
     serve,
     mcp,
