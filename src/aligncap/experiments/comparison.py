@@ -135,10 +135,20 @@ class Arm:
 class Item:
     """A table or figure: every arm on every test."""
 
-    arms: Annotated[tuple[str, ...], Field(min_length=1)]
+    arms: tuple[str, ...] = ()
     tests: Annotated[tuple[str, ...], Field(min_length=1)]
+    without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Table 2: an arm, and those that lack a part of it, which are shown as differences to it."""
+    ours: str | None = None
+    """The arm that is compared with the best system of others."""
     note: str = ""
     """What a reader has to know; it stands under the table."""
+
+    @property
+    def all_arms(self) -> tuple[str, ...]:
+        """The arms, each once, and those that they are compared with."""
+        lesser = [arm for whole, own in self.without.items() for arm in (whole, *own)]
+        return tuple(dict.fromkeys((*self.arms, *lesser)))
 
 
 @recipe_section
@@ -157,7 +167,8 @@ class Scale:
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         for item in self.items.values():
-            _check("arm", item.arms, self.arms)
+            ours = (item.ours,) if item.ours else ()
+            _check("arm", (*item.all_arms, *ours), self.arms)
             _check("test", item.tests, self.tests)
         for test in self.tests.values():
             _check("corpus", (*test.train, *test.texts, test.test), self.corpora)
@@ -234,7 +245,7 @@ def runs_of_item(scale: Scale, item: str, seed: int) -> Iterator[Run]:
     if item not in scale.items:
         raise UnknownNameError("table or figure of this scale", item, scale.items)
     for test in scale.items[item].tests:
-        for arm in scale.items[item].arms:
+        for arm in scale.items[item].all_arms:
             yield Run(arm, scale.arms[arm], test, scale.tests[test], seed)
 
 
