@@ -1,11 +1,14 @@
 """`aligncap reproduce`: the paper's tables and figures, with what has to be trained for them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aligncap.cli.console import SOME_FAILED, Console
+
+if TYPE_CHECKING:
+    from aligncap.experiments.reproduce import Options
 
 DATA = Path("../shared/data/speech")
 
@@ -60,4 +63,15 @@ def reproduce(
             f"{done} of {len(tasks)} runs are finished in {out}, trainings have their checkpoints"
         )
         raise InterruptedRunError(f"stopped; {kept}; the same command goes on") from stop
+    _write(console, options, f"aligncap reproduce {{}} --scale {scale} --seeds {options.seeds}")
     return SOME_FAILED if reproduction.failed else 0
+
+
+def _write(console: Console, options: "Options", command: str) -> None:
+    """Write what the runs that are there show, and say where."""
+    from aligncap.experiments.runs import read_runs
+    from aligncap.experiments.tables import write_tables
+
+    runs = read_runs(options.out)
+    for page in write_tables(options.scale, options.items, runs, options.out, command=command):
+        console.print(page.read_text("utf-8"), f"written: {page}")

@@ -149,9 +149,7 @@ def _row(name: str, runs: Sequence[StoredRun], paper: Mapping[str, str]) -> Row:
     cells = {}
     for metric in METRICS:
         found = estimate(metric, runs) if runs else None
-        cells[metric] = (
-            Cell(found.value, found.low, found.high, found.sd) if found else Cell(None)
-        )
+        cells[metric] = Cell(found.value, found.low, found.high, found.sd) if found else Cell(None)
     return Row(name, cells, paper, *_cost(runs))
 
 
@@ -173,9 +171,9 @@ def _difference(
     cells = {}
     for metric in METRICS:
         means = {
-            other: found
+            other: mean
             for other, own in others.items()
-            if own and (found := estimate(metric, own, draws=0).value) is not None
+            if own and (mean := estimate(metric, own, draws=0).value) is not None
         }
         if not runs or not means:
             cells[metric] = Cell(None)
@@ -280,8 +278,8 @@ def markdown(table: Table) -> str:
         lines += [f"| {' | '.join(line(section, row))} |" for row in section.rows]
         lines.append("")
     lines += [
-        "Means over seeds with 95 % intervals over clips and seeds; differences are paired, by clip "
-        "and seed. Steps and processor seconds are of all stages of a run, shared ones too.",
+        "Means over seeds with 95 % intervals over clips and seeds; differences are paired, by "
+        "clip and seed. Steps and processor seconds are of all stages of a run, shared ones too.",
         "",
     ]
     lines += [f"- {note}" for note in table.notes]
@@ -382,11 +380,12 @@ FORMATS = {"md": markdown, "csv": as_csv, "json": as_json, "tex": latex}
 def write_tables(
     scale: Scale, items: Sequence[str], runs: Sequence[StoredRun], out: Path, *, command: str
 ) -> list[Path]:
-    """Write the tables among the items in every format; returns their pages in Markdown."""
+    """Write the tables among the items in every format; returns their pages in Markdown. The
+    command has "{}" in the place of the item."""
     pages = []
     for item in items:
         if item.startswith("table"):
-            table = make_table(scale, item, runs, command=command)
+            table = make_table(scale, item, runs, command=command.format(item))
             for suffix, written in FORMATS.items():
                 write_atomic(out / TABLES_FOLDER / f"{item}.{suffix}", written(table))
             pages.append(out / TABLES_FOLDER / f"{item}.md")
