@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aligncap.prosody import curves_of, curves_of_stream
+from aligncap.prosody import curves_along, curves_of
 from aligncap.prosody.curves import QUIETEST_LUFS
 from aligncap.values import RATE_HZ, Waveform
 
@@ -51,17 +51,31 @@ def test_silence_has_no_pitch():
 
 
 @pytest.mark.parametrize("seconds", [0.5, 125.3])
-def test_a_stream_has_the_curves_of_the_whole(seconds):
+def test_a_stream_has_the_curves_of_the_whole_stretch_by_stretch(seconds):
     half = round(seconds * RATE_HZ / 2)
     sound = np.concatenate([tone(200, seconds / 2)[:half], np.zeros(half, np.float32)])
     blocks = [sound[at : at + 70_001] for at in range(0, len(sound), 70_001)]
-    found = curves_of_stream(blocks, most_points=500)
+    stretches = list(curves_along(blocks, seconds, most_points=500))
+    assert len(stretches) == -(-len(sound) // 655_360)  # of 40.96 s each
+    (step_s,) = {one.step_s for one in stretches}
+    found = {
+        name: np.concatenate([getattr(one, name) for one in stretches])
+        for name in ("peak", "pitch_hz", "loudness_lufs")
+    }
     # As many points of the whole as give the same step.
-    whole = curves_of(Waveform(sound), most_points=-(-len(sound) // round(found.step_s * RATE_HZ)))
-    assert whole.step_s == pytest.approx(found.step_s)
-    assert len(found.peak) <= 500
-    assert np.array_equal(found.peak, whole.peak)
+    whole = curves_of(Waveform(sound), most_points=-(-len(sound) // round(step_s * RATE_HZ)))
+    assert whole.step_s == pytest.approx(step_s)
+    assert {len(one) for one in found.values()} == {len(whole.peak)}
+    assert len(whole.peak) <= 500
+    assert np.array_equal(found["peak"], whole.peak)
     # At the edge of a piece less is known of what is beyond.
-    same = np.isclose(found.pitch_hz, whole.pitch_hz, rtol=0.01, equal_nan=True)
+    same = np.isclose(found["pitch_hz"], whole.pitch_hz, rtol=0.01, equal_nan=True)
     assert same.mean() > 0.98
-    assert np.mean(np.abs(found.loudness_lufs - whole.loudness_lufs) < 0.5) > 0.97
+    assert np.mean(np.abs(found["loudness_lufs"] - whole.loudness_lufs) < 0.5) > 0.97
+
+
+def test_a_stream_that_is_longer_than_expected_has_more_points():
+    sound = tone(150, 90.0)
+    counts = [len(one.peak) for one in curves_along([sound], 1.0, most_points=100)]
+    assert counts == [4096, 4096, 808]
+    assert list(curves_along([], 1.0)) == []

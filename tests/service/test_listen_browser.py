@@ -4,10 +4,12 @@ import json
 import re
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -20,7 +22,7 @@ import aligncap
 from aligncap.audio import load
 from aligncap.values import RATE_HZ
 from support.browser import open_browser, opened
-from support.served import ready, served
+from support.served import Teller, ready, served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -66,7 +68,7 @@ def choose(page: "Page", address: str, file: Path) -> None:
     page.set_input_files("#file", file)
     page.locator("#secret").fill(TOKEN)
     page.keyboard.press("Enter")
-    page.locator("#list li").first.wait_for()
+    page.locator("#status", has_text=re.compile("^(Captioned|描述完毕)$")).wait_for()
 
 
 def starts(page: "Page", act: Callable[[], None]) -> None:
@@ -269,3 +271,82 @@ def test_captions_lie_along_the_time_axis(
         found = json.loads(Path(download.value.path()).read_text("utf-8"))
         assert found["segments"] == [one.to_dict() for one in offline]
         only_complaint_is_the_token(complaints)
+
+
+@pytest.mark.parametrize("size", [{"viewport": {"width": 1280, "height": 900}}, PHONE])
+def test_captions_appear_as_they_are_found_and_can_be_stopped_by_keyboard(
+    browser: "Browser", tmp_path: Path, size: dict[str, Any]
+) -> None:
+    pause = np.zeros(RATE_HZ, np.float32)
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.concatenate([load(CLIP).samples, pause] * 12), RATE_HZ)
+    length_s, teller = soundfile.info(long).duration, Teller()
+    with (
+        served(lambda: teller, batch_wait_s=0.0) as address,
+        teller.let_all(),
+        opened(browser, locale="en", **size) as (page, complaints),
+    ):
+        page.goto(f"{ready(address)}/")
+        page.set_input_files("#file", long)
+        # The waveform is there before anything is captioned.
+        page.locator("#wave path[d^='M0,0L']").wait_for(state="attached")
+        assert page.locator("#list li").count() == 0
+        assert page.locator("#along").get_attribute("value") is None
+        for number in (1, 2):
+            teller.let.release()
+            page.locator("#list .text", has_text=f"Caption {number}.0.").wait_for()
+            share = last_s = -1.0
+            while share != pytest.approx(last_s / length_s, abs=1e-3):  # drawn a little later
+                share, last_s = page.evaluate("[at('along').value, shown().segments.at(-1).end_s]")
+            assert 0 < share < 0.99
+            assert page.locator("#rest").is_visible()
+        page.locator("#said button:not(.silent)").first.focus()
+        starts(page, partial(page.keyboard.press, "Enter"))  # it plays meanwhile
+        page.get_by_role("button", name="Pause").click()
+        page.locator("#stop").focus()
+        page.keyboard.press("Enter")
+        page.locator("#status", has_text="Stopped").wait_for()
+        assert page.locator("#working").is_hidden()
+        assert page.evaluate("document.activeElement.id") == "play"
+        while "aligncap_along 0.0" not in httpx.get(f"{address}/metrics").text:
+            page.wait_for_timeout(20)  # the server goes on with others
+        kept = page.locator("#list .text").count()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="SRT").click()
+        cues = list(srt.parse(Path(download.value.path()).read_text("utf-8"), ignore_errors=False))
+        assert 2 <= len(cues) == kept < 12
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["viewport"]["width"]
+        # What was stopped can be begun again, and comes to its end.
+        teller.let.release(99)
+        page.get_by_role("button", name="English").click()
+        page.locator("#status", has_text="Captioned").wait_for()
+        blocks = page.locator("#said button:not(.silent)")
+        assert page.locator("#list .text").count() == blocks.count() == 12
+        assert page.locator("#rest").is_hidden()
+        assert complaints == []
+
+
+def test_what_cannot_be_begun_is_asked_for_again(browser: "Browser") -> None:
+    teller = Teller()
+    with (
+        served(lambda: teller, waiting=1, batch_wait_s=0.0) as address,
+        ThreadPoolExecutor(2) as pool,
+        teller.let_all(),
+        opened(browser, locale="en") as (page, _),
+    ):
+        ready(address)
+        file = {"file": CLIP.read_bytes()}
+        ask = partial(httpx.post, f"{address}/v1/captions", files=file, timeout=600)
+        for waiting in ("0.0", "1.0"):  # one at work, one that fills the queue
+            pool.submit(ask)
+            while (
+                not teller.batches
+                or f"aligncap_waiting {waiting}" not in httpx.get(f"{address}/metrics").text
+            ):
+                page.wait_for_timeout(20)
+        page.goto(f"{address}/")
+        page.set_input_files("#file", CLIP)
+        page.locator("#status", has_text="Many wait").wait_for()
+        teller.let.release(99)
+        page.locator("#status", has_text="Captioned").wait_for()
+        assert page.locator("#list .text").count() == 1

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,12 +23,12 @@ import soundfile
 import srt
 
 import aligncap
-from aligncap.audio import SpeechDetector, load
+from aligncap.audio import load
 from aligncap.cli.main import main
 from aligncap.errors import AudioError
 from aligncap.service.batcher import CaptionBatcher, QueueFullError
-from aligncap.values import RATE_HZ, Caption
-from support.served import ready, served
+from aligncap.values import RATE_HZ
+from support.served import Teller, ready, served
 
 PATIENCE_S = 600.0
 """A busy machine is no failure."""
@@ -145,6 +144,29 @@ def test_the_openai_client_chats_about_a_recording(captioner, client):
     assert [one.id for one in client.models.list()] == ["mini"]
 
 
+def test_the_openai_client_is_told_of_all_of_a_long_recording(captioner, client, tmp_path, capsys):
+    long = recording(tmp_path / "long.wav", [OTHER, CLIP] * 4)
+    main(["caption", str(long), "--segments"])
+    expected = capsys.readouterr().out
+    assert expected.count(" – ") > 8
+    data = base64.b64encode(long.read_bytes()).decode()
+    audio = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    messages = [{"role": "user", "content": [audio]}]
+
+    answer = client.chat.completions.create(model="mini", messages=messages)
+    chunks = client.chat.completions.create(model="mini", messages=messages, stream=True)
+    zh = client.chat.completions.create(
+        model="mini", messages=messages, extra_body={"language": "zh"}
+    )
+
+    assert f"{answer.choices[0].message.content}\n" == expected
+    pieces = [one.choices[0].delta.content or "" for one in chunks]
+    assert len(pieces) > 8
+    assert f"{''.join(pieces)}\n" == expected
+    first = next(one for one in captioner.segments(long, language="zh") if one.kind == "speech")
+    assert first.text in zh.choices[0].message.content
+
+
 def test_a_record_is_that_of_the_command_line(address, capsys):
     main(["caption", str(CLIP), "--format", "jsonl", "--candidates", "3"])
     expected = json.loads(capsys.readouterr().out)
@@ -193,25 +215,32 @@ def test_a_record_has_its_segments_where_they_are_asked_for(captioner, address, 
     }
 
 
-def test_a_timeline_has_the_captions_and_what_is_drawn(captioner, address):
-    info = soundfile.info(CLIP)
-    end = f"{info.duration:06.3f}".replace(".", ",")
+def events_of(lines):
+    """The data of server-sent events."""
+    return (json.loads(one[5:]) for one in lines if one.startswith("data:"))
+
+
+def test_a_timeline_has_the_captions_and_what_is_drawn(captioner, address, talk):
+    def ask(file, **fields):
+        files = {"file": (file.name, file.read_bytes())}
+        answer = post(f"{address}/v1/timeline", files=files, data=fields)
+        first, *found, last = events_of(answer.text.splitlines())
+        length_s = pytest.approx(soundfile.info(file).duration, abs=1e-3)
+        assert first == {"type": "timeline.begun", "duration_s": length_s}
+        assert last == {"type": "timeline.done", "duration_s": length_s}
+        (curves,) = (one for one in found if one["type"] == "timeline.curves")
+        return [one["segment"] for one in found if one["type"] == "timeline.segment"], curves
+
     for language in ("en", "zh"):
         expected = captioner.caption(CLIP, language=language).to_dict()
-        answer = post(
-            f"{address}/v1/timeline",
-            files={"file": (CLIP.name, CLIP.read_bytes())},
-            data={"language": language},
-        ).json()
-        (segment,) = answer["segments"]
-        end_s = pytest.approx(info.duration, abs=1e-3)
+        (segment,), curves = ask(CLIP, language=language)
+        end_s = pytest.approx(expected["duration_s"], abs=1e-3)
         assert segment == segment | expected | {"start_s": 0.0, "end_s": end_s, "kind": "speech"}
-        assert answer["srt"] == f"1\n00:00:00,000 --> 00:00:{end}\n{expected['caption']}\n"
-    curves = answer["curves"]
     points = {len(curves[name]) for name in ("peak", "pitch_hz", "loudness_lufs")}
-    assert points == {math.ceil(answer["duration_s"] / curves["step_s"])}
+    assert points == {math.ceil(expected["duration_s"] / curves["step_s"])}
     voiced = [one for one in curves["pitch_hz"] if one is not None]
     assert 150 < np.median(voiced) < 230
+    assert ask(talk)[0] == [one.to_dict() for one in captioner.segments(talk)]
 
 
 JSON = {"Content-Type": "application/json"}
@@ -252,12 +281,6 @@ soundfile.write(LONG_SILENCE, np.zeros(640_000), 16000, format="WAV")
         ),
         ("/v1/timeline", {"files": {"file": ("a.wav", b"no sound")}}, 422, "a.wav: "),
         (
-            "/v1/timeline",
-            {"files": {"file": ("s.wav", SILENCE.getvalue())}},
-            422,
-            "s.wav: no speech",
-        ),
-        (
             "/v1/audio/transcriptions",
             {"files": {"file": ("s.wav", LONG_SILENCE.getvalue())}, "data": {"stream": "true"}},
             422,
@@ -272,6 +295,14 @@ def test_what_cannot_be_captioned_is_answered_in_one_line(address, path, request
     assert (answer.status_code, error["code"]) == (status, status)
     assert words in error["message"]
     assert "\n" not in error["message"]
+
+
+def test_what_goes_wrong_in_a_stream_is_its_last_event(address):
+    files = {"file": ("s.wav", SILENCE.getvalue())}
+    answer = post(f"{address}/v1/timeline", files=files)
+    *_, last = events_of(answer.text.splitlines())
+    assert last["error"]["code"] == 422
+    assert last["error"]["message"].startswith("s.wav: no speech")
 
 
 def test_a_body_of_unknown_length_is_stopped_where_it_grows_too_large(address):
@@ -337,37 +368,6 @@ class Gate:
             yield AudioError(f"{one}: broken") if "bad" in one else f"{one} {options['language']}"
 
 
-class Teller(Gate):
-    """A captioner of recordings of any length, which it captions in batches of what is let."""
-
-    def __init__(self):
-        self.meta = SimpleNamespace(
-            name="gate", languages=("en",), limits=SimpleNamespace(max_speech_s=30.0)
-        )
-        self.detector, self.batches, self.let = SpeechDetector(), [], threading.Semaphore(0)
-
-    @contextmanager
-    def let_all(self):
-        """Lets all batches at the end, whatever has happened."""
-        try:
-            yield
-        finally:
-            self.let.release(99)
-
-    def caption_many(self, sources, **options):
-        self.batches.append(list(sources))
-        self.let.acquire()
-        for number, _ in enumerate(self.batches[-1]):
-            yield told(f"Caption {len(self.batches)}.{number}.")
-
-
-def told(text):
-    numbers = {"duration_s": 1.0, "arousal": 0.0, "valence": 0.0, "confidence": 1.0}
-    none = dict.fromkeys(("gender", "pitch", "loudness", "pace"))
-    return Caption(text=text, language="en", evidence=(), emotion={}, log_probability=0.0,
-                   model="gate", **numbers, **none)  # fmt: skip
-
-
 def until(condition):
     while not condition():
         time.sleep(0.002)
@@ -413,11 +413,8 @@ def test_captions_are_streamed_as_they_are_found_and_a_client_that_leaves_stops_
         teller.let.release()
         with httpx.stream("POST", f"{url}/v1/audio/transcriptions", **request) as answer:
             lines = answer.iter_lines()  # where it goes, the line is cut
-            first = next(one for one in lines if one.startswith("data:"))
-            assert json.loads(first[5:]) == {
-                "type": "transcript.text.delta",
-                "delta": "Caption 1.0.",
-            }
+            first = next(events_of(lines))
+            assert first == {"type": "transcript.text.delta", "delta": "Caption 1.0."}
             until(lambda: len(teller.batches) > 1)
             assert "aligncap_along 1.0" in get(f"{url}/metrics").text
         until(lambda: "aligncap_along 0.0" in get(f"{url}/metrics").text)

@@ -78,7 +78,7 @@ def read_header(path: str | Path) -> tuple[float, int]:
     file = Path(path)
     if kind := foreign_kind(file):
         track = media.track(file, kind)
-        length_s = track.length_s or load(file).duration_s
+        length_s = track.length_s or sum(map(len, media.blocks(file, kind))) / track.rate_hz
         return length_s, track.rate_hz
     length_s, rate_hz = 0.0, RATE_HZ
     with damage_told(file):

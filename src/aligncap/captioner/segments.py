@@ -16,7 +16,7 @@ from aligncap.audio import SpeechDetector, sound_kind
 from aligncap.audio.activity import HOP_S
 from aligncap.audio.detector import FRAME, FRAME_S, Floats
 from aligncap.audio.streams import stream
-from aligncap.captioner.transcripts import Line
+from aligncap.captioner.transcripts import Line, clock
 from aligncap.errors import AlignCapError, NoSpeechError
 from aligncap.values import RATE_HZ, Caption, Samples, Waveform
 
@@ -69,6 +69,15 @@ class Segment:
     def text(self) -> str:
         """What stands for the segment in a subtitle: its caption, or its kind in brackets."""
         return self.caption.text if isinstance(self.caption, Caption) else f"[{self.kind}]"
+
+    @property
+    def line(self) -> str:
+        """Its times, its channel if there are several, its text and its words, as
+        `aligncap caption --segments` prints them."""
+        where = "" if self.channel is None else f" {self.channel + 1}:"
+        said = f"  “{self.words}”" if self.words else ""
+        times = f"{clock(self.start_s, '.')} – {clock(self.end_s, '.')}"
+        return f"{times}{where}  {self.text}{said}"
 
     @property
     def pitch_hz(self) -> float | None:

@@ -178,7 +178,7 @@ def written(
     """The lines of a recording's segments, and of its summary in text and jsonl; `columns` are
     those of csv."""
     from aligncap.captioner.summary import Summarizer
-    from aligncap.captioner.transcripts import FORMATS, clock
+    from aligncap.captioner.transcripts import FORMATS
 
     if form in FORMATS:
         yield from FORMATS[form](found)
@@ -192,9 +192,7 @@ def written(
         elif form == "csv":
             yield csv_line(_cells(record, columns))
         else:
-            where = f" {record['channel']}:" if one.channel is not None else ""
-            said = f"  “{one.words}”" if one.words else ""
-            yield f"{clock(one.start_s, '.')} – {clock(one.end_s, '.')}{where}  {one.text}{said}"
+            yield one.line
     for summary in summarizer.summaries():
         if form == "jsonl":
             yield json.dumps(recording.described(summary.to_dict()), ensure_ascii=False)

@@ -1,6 +1,6 @@
 """What a signal shows of a voice: pitch, loudness, pace, voice quality, gender."""
 
-from aligncap.prosody.curves import Curves, Envelope, curves_of, curves_of_stream, streamed_envelope
+from aligncap.prosody.curves import Curves, Envelope, curves_along, curves_of, streamed_envelope
 from aligncap.prosody.heard import with_heard_pace
 from aligncap.prosody.measurement import measure, measure_spoken
 from aligncap.prosody.pitch import PitchTrack, pitch_track
@@ -9,8 +9,8 @@ __all__ = [
     "Curves",
     "Envelope",
     "PitchTrack",
+    "curves_along",
     "curves_of",
-    "curves_of_stream",
     "measure",
     "measure_spoken",
     "pitch_track",

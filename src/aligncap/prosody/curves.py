@@ -96,18 +96,21 @@ def streamed_envelope(blocks: Iterable[Samples], *, most_points: int = MOST_POIN
     return _joined(parts)
 
 
-def curves_of_stream(blocks: Iterable[Samples], *, most_points: int = MOST_POINTS) -> Curves:
-    """As `streamed_envelope`, with the pitch; of it, a number is kept for each 10 ms."""
-    tracks = [np.zeros(0, np.float32)]
+def curves_along(
+    blocks: Iterable[Samples], duration_s: float, *, most_points: int = MOST_POINTS
+) -> Iterator[Curves]:
+    """The curves of 16 kHz sound that comes in blocks, a stretch of about 40 s after the other.
 
-    def heard() -> Iterator[Samples]:
-        for piece in _pieces(blocks):
-            tracks.append(pitch_track(Waveform(piece)).frequency_hz)
-            yield piece
-
-    found = streamed_envelope(heard(), most_points=most_points)
-    pitch_hz = _medians(np.concatenate(tracks), len(found.peak), round(found.step_s / STEP_S))
-    return Curves(found.step_s, found.peak, pitch_hz, found.loudness_lufs)
+    `duration_s`, what is expected to come, decides the step: with it, all stretches together have
+    at most `most_points` points up to a recording of many hours. Memory does not grow.
+    """
+    each = 1
+    while each < _PIECE_HOPS and duration_s > most_points * each * STEP_S:
+        each *= 2
+    for piece in _pieces(blocks):
+        found = _piece_envelope(piece).merged(each)
+        pitch_hz = _medians(pitch_track(Waveform(piece)).frequency_hz, len(found.peak), each)
+        yield Curves(found.step_s, found.peak, pitch_hz, found.loudness_lufs)
 
 
 def _pieces(blocks: Iterable[Samples]) -> Iterator[Samples]:

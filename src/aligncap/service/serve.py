@@ -4,7 +4,7 @@
                                     with `segments` those of `aligncap caption --segments` too
     POST /v1/audio/transcriptions   fields, formats and events of OpenAI; the text is the captions
     POST /v1/chat/completions       the last `input_audio` of the messages, captioned
-    POST /v1/timeline               captions along a recording, and the curves that `/` draws
+    POST /v1/timeline               events for `/`: curves and captions of a recording, as found
     GET  /                          the page
     /label-studio, /label-studio/zh Label Studio's machine-learning backend
     GET  /v1/models, /health, /metrics (Prometheus), /docs (OpenAPI)
@@ -18,25 +18,13 @@ that goes away gives up its place.
 
 import asyncio
 import base64
-import binascii
-import json
 import secrets
 import shutil
 import socket
-import threading
 import time
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
@@ -44,22 +32,31 @@ import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, File, Form, HTTPException, Request, Response
 from fastapi import UploadFile as FastUpload
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
-from aligncap.audio.streams import stream
+from aligncap.audio.files import read_header
 from aligncap.captioner.captioner import Captioner
-from aligncap.captioner.segments import MEASURED, Segment
-from aligncap.captioner.transcripts import FORMATS
-from aligncap.prosody import curves_of_stream
+from aligncap.captioner.segments import Segment
+from aligncap.captioner.summary import Summarizer
 from aligncap.service import web
 from aligncap.service.batcher import CaptionBatcher
 from aligncap.service.label_studio import LabelStudio, add_routes
-from aligncap.service.timeline import Along, between, captioned, joined_text, timeline
+from aligncap.service.openai_api import (
+    ChatAnswer,
+    ChatRequest,
+    as_transcription,
+    audio_of,
+    ending_in_error,
+    error_response,
+    event,
+    from_base64,
+)
+from aligncap.service.timeline import Along, between, drawn, joined_text, merged
 from aligncap.values import LANGUAGES, Caption
 
 Json = dict[str, Any]
@@ -87,17 +84,6 @@ class ServerSettings:
 def page() -> Response:
     """The page of `pages/listen.html`."""
     return web.page("listen")
-
-
-def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as OpenAI's clients read it."""
-    body = {"error": _error(status, message)}
-    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
-
-
-def _error(status: int, message: str) -> Json:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return {"message": message, "type": kind, "param": None, "code": status}
 
 
 class Metrics:
@@ -129,14 +115,6 @@ class CaptionRequest(BaseModel):
     language: str = "en"
     candidates: int = Field(default=1, ge=1, le=16)
     segments: bool = Field(default=False, description="Whether to give the segments, too.")
-
-
-class ChatRequest(BaseModel):
-    """The part of a chat request that counts here; everything else is passed over."""
-
-    model: str | None = None
-    messages: list[Json]
-    stream: bool = False
 
 
 class CaptionServer:
@@ -174,7 +152,7 @@ class CaptionServer:
         router.add_api_route(
             "/v1/chat/completions", self.chat, methods=["POST"], response_model=None
         )
-        router.add_api_route("/v1/timeline", self.timeline, methods=["POST"])
+        router.add_api_route("/v1/timeline", self.timeline, methods=["POST"], response_model=None)
         for language in LANGUAGES:
             prefix = "/label-studio" + ("" if language == "en" else f"/{language}")
             add_routes(
@@ -240,7 +218,7 @@ class CaptionServer:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
             asked = _validated(CaptionRequest.model_validate_json, await request.body())
-            audio: UploadFile | bytes = _from_base64(asked.audio)
+            audio: UploadFile | bytes = from_base64(asked.audio)
             return await self._record(request, audio, asked)
         if kind != "multipart/form-data":
             given = kind or "no content type"
@@ -297,45 +275,81 @@ class CaptionServer:
         self._check_model(model)
         language = language or "en"
         if stream:
-            events = self._events(file, language)
-            # Until something is found, what is wrong has a status of its own.
-            first = await web.unless_gone(request, anext(events))
-            return web.EventStream(_after(first, events))
+            return await _streamed(request, self._deltas(file, language))
         with web.upload_folder() as folder:
             path = await asyncio.to_thread(_to_disk, file, folder)
             along, segments = await web.unless_gone(request, self._segments(path, language))
         return as_transcription(segments, language, along.duration_s, response_format)
 
-    async def _events(self, file: UploadFile, language: str) -> AsyncGenerator[str]:
+    async def _deltas(self, file: UploadFile, language: str) -> AsyncGenerator[str]:
         """A delta for each caption as it is found, and the end."""
         text = ""
         with web.upload_folder() as folder:
             along = self._along(await asyncio.to_thread(_to_disk, file, folder), language)
-            async with aclosing(along.segments()) as segments:
+            async with aclosing(self._counted(along)) as segments:
                 async for one in segments:
                     if isinstance(one.caption, Caption):
                         delta = (between(language) if text else "") + one.text
                         text += delta
-                        yield _event("transcript.text.delta", delta=delta)
-            self.metrics.audio.inc(along.duration_s)
-        yield _event("transcript.text.done", text=text)
+                        yield event("transcript.text.delta", delta=delta)
+        yield event("transcript.text.done", text=text)
+
+    async def timeline(
+        self,
+        request: Request,
+        file: Annotated[FastUpload, File()],
+        language: Annotated[str, Form()] = "en",
+    ) -> Response:
+        """What the page draws, as server-sent events: how long the recording is, stretches of its
+        curves, its segments as they are found, the end."""
+        return await _streamed(request, self._drawn(file, language))
+
+    async def _drawn(self, file: UploadFile, language: str) -> AsyncGenerator[str]:
+        with web.upload_folder() as folder:
+            path = await asyncio.to_thread(_to_disk, file, folder)
+            along = self._along(path, language)
+            duration_s, _ = await asyncio.to_thread(read_header, path)
+            yield event("timeline.begun", duration_s=round(duration_s, 3))
+            segments = (
+                event("timeline.segment", segment=one.to_dict())
+                async for one in self._counted(along)
+            )
+            curves = (event("timeline.curves", **one) async for one in drawn(path, duration_s))
+            async with aclosing(merged(segments, curves)) as events:
+                async for one in events:
+                    yield one
+        yield event("timeline.done", duration_s=round(along.duration_s, 3))
 
     async def chat(self, request: Request, asked: ChatRequest) -> Response:
-        """The caption of the last recording of a conversation, as the assistant's message."""
+        """The caption of the last recording of a conversation, as the assistant's message; of one
+        that is longer than the model reads, the captions of its segments and a summary."""
         self._check_model(asked.model)
-        caption = await self._caption(request, _audio_of(asked.messages), language="en")
-        answer: Json = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": caption.model,
-        }
+        answer = ChatAnswer(self._ready().captioner.meta.name)
+        texts = self._texts(audio_of(asked.messages), asked.language)
         if asked.stream:
-            return StreamingResponse(_chat_events(answer, caption), media_type="text/event-stream")
-        message = {"role": "assistant", "content": caption.text}
-        usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return JSONResponse({**answer, "choices": [choice], "usage": usage})
+            return await _streamed(request, answer.streamed(texts))
+
+        async def whole() -> str:
+            async with aclosing(texts):
+                return "".join([one async for one in texts])
+
+        return JSONResponse(answer.whole(await web.unless_gone(request, whole())))
+
+    async def _texts(self, audio: bytes, language: str) -> AsyncGenerator[str]:
+        """What is said of a recording, piece by piece."""
+        with web.upload_folder() as folder:
+            file = await asyncio.to_thread(_to_disk, audio, folder)
+            along, summarizer = self._along(file, language), Summarizer()
+            duration_s, _ = await asyncio.to_thread(read_header, file)
+            if duration_s <= along.longest_s:
+                yield (await self._captioned(file, language=language)).text
+                return
+            async with aclosing(self._counted(along)) as segments:
+                async for one in segments:
+                    summarizer.add(one)
+                    yield f"{one.line}\n"
+        for summary in summarizer.summaries():
+            yield "\n" + "\n".join(summary.lines())
 
     def _ready(self) -> CaptionBatcher:
         if self.batcher is None:
@@ -347,26 +361,6 @@ class CaptionServer:
         if name not in (None, served):
             raise HTTPException(404, f"no model {name!r} here; name {served!r}")
 
-    async def timeline(
-        self,
-        request: Request,
-        file: Annotated[FastUpload, File()],
-        language: Annotated[str, Form()] = "en",
-    ) -> Json:
-        """The captions along a recording, and the curves that the page draws of it."""
-        ended = threading.Event()
-        with web.upload_folder() as folder:
-            path = await asyncio.to_thread(_to_disk, file, folder)
-            sound = takewhile(lambda _: not ended.is_set(), stream(path))
-            both = asyncio.gather(
-                self._segments(path, language), asyncio.to_thread(curves_of_stream, sound)
-            )
-            try:
-                (along, segments), curves = await web.unless_gone(request, both)
-            finally:
-                ended.set()  # a thread is not cancelled with what waits for it
-            return timeline(curves, segments, along.duration_s)
-
     def _along(self, file: Path, language: str) -> Along:
         batcher = self._ready()
         _check_language(batcher, language)
@@ -374,10 +368,15 @@ class CaptionServer:
 
     async def _segments(self, file: Path, language: str) -> tuple[Along, list[Segment]]:
         along = self._along(file, language)
+        async with aclosing(self._counted(along)) as found:
+            return along, [one async for one in found]
+
+    async def _counted(self, along: Along) -> AsyncGenerator[Segment]:
+        """The segments; at their end the seconds are counted."""
         async with aclosing(along.segments()) as found:
-            segments = [one async for one in found]
+            async for one in found:
+                yield one
         self.metrics.audio.inc(along.duration_s)
-        return along, segments
 
     async def _records(self, file: Path, language: str) -> list[Json]:
         return [one.to_dict() for one in (await self._segments(file, language))[1]]
@@ -403,6 +402,19 @@ def _check_language(batcher: CaptionBatcher, language: str) -> None:
     known = batcher.captioner.meta.languages
     if language not in known:
         raise HTTPException(400, f"language {language!r}: must be one of {', '.join(known)}")
+
+
+async def _streamed(request: Request, events: AsyncGenerator[str]) -> Response:
+    """The events; until the first is there, what is wrong has a status of its own."""
+    first = await web.unless_gone(request, anext(events))
+
+    async def all_() -> AsyncGenerator[str]:
+        yield first
+        async with aclosing(ending_in_error(events)) as others:
+            async for one in others:
+                yield one
+
+    return web.EventStream(all_())
 
 
 CAPTIONS_BODY: Json = {
@@ -456,97 +468,6 @@ def _validated(parse: Callable[[Any], CaptionRequest], given: object) -> Caption
         return parse(given)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-
-
-def _from_base64(text: str) -> bytes:
-    _, _, data = text.partition(",") if text.startswith("data:") else ("", "", text)
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        raise HTTPException(422, "the audio is not base64") from None
-
-
-def _audio_of(messages: Sequence[Json]) -> bytes:
-    """The last recording of a conversation; HTTPException where there is none."""
-    for message in reversed(messages):
-        content = message.get("content")
-        for part in reversed(content if isinstance(content, list) else []):
-            match part:
-                case {"input_audio": {"data": str(data)}}:
-                    return _from_base64(data)
-                case {"audio_url": {"url": str(url)} | str(url)}:
-                    if not url.startswith("data:"):
-                        raise HTTPException(400, "audio_url: send the recording as a data: URL")
-                    return _from_base64(url)
-    raise HTTPException(400, "no input_audio in the messages; send the recording as one")
-
-
-def as_transcription(
-    found: Sequence[Segment], language: str, duration_s: float, form: str
-) -> Response:
-    """The captions along a recording as /v1/audio/transcriptions answers in each of its formats."""
-    segments, text = captioned(found), joined_text(found, language)
-    match form:
-        case "text":
-            return PlainTextResponse(f"{text}\n")
-        case "srt" | "vtt":
-            kind = {"srt": "text/plain", "vtt": "text/vtt"}[form]
-            return PlainTextResponse("\n".join(FORMATS[form](segments)), media_type=kind)
-        case "verbose_json":
-            table = {
-                "task": "transcribe",
-                "language": language,
-                "duration": round(duration_s, 3),
-                "text": text,
-                "segments": [_verbose(number, one) for number, one in enumerate(segments)],
-            }
-            return JSONResponse(table)
-        case _:
-            usage = {"type": "duration", "seconds": round(duration_s)}
-            return JSONResponse({"text": text, "usage": usage})
-
-
-def _verbose(number: int, segment: Segment) -> Json:
-    """A segment of verbose_json: OpenAI's keys, and ours besides."""
-    assert isinstance(segment.caption, Caption)
-    record = segment.to_dict()
-    openai = {
-        "id": number, "seek": 0, "start": record["start_s"], "end": record["end_s"],
-        "text": segment.text, "tokens": [], "temperature": 0.0, "compression_ratio": 1.0,
-        "avg_logprob": segment.caption.log_probability, "no_speech_prob": 0.0,
-    }  # fmt: skip
-    return {key: record[key] for key in SEGMENT_KEYS if record.get(key) is not None} | openai
-
-
-SEGMENT_KEYS = ("emotion", "arousal", "valence", "gender", "pitch", "loudness", "pace",
-                "confidence", "certainty", "second_emotion", "vocalization", "unfamiliar",
-                "clues", *MEASURED)  # fmt: skip
-"""What a segment of verbose_json has beyond OpenAI's keys."""
-
-
-def _event(kind: str, **fields: str) -> str:
-    event = {"type": kind, **fields}
-    return f"event: {kind}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
-
-
-async def _after(first: str, events: AsyncGenerator[str]) -> AsyncGenerator[str]:
-    """The events; what goes wrong among them is one that OpenAI's clients raise."""
-    async with aclosing(events):
-        yield first
-        try:
-            async for one in events:
-                yield one
-        except HTTPException as error:
-            told = json.dumps({"error": _error(error.status_code, str(error.detail))})
-            yield f"event: error\ndata: {told}\n\n"
-
-
-def _chat_events(answer: Json, caption: Caption) -> Iterator[str]:
-    chunk = {**answer, "object": "chat.completion.chunk"}
-    for delta, reason in (({"role": "assistant", "content": caption.text}, None), ({}, "stop")):
-        choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        yield f"data: {json.dumps({**chunk, 'choices': [choice]}, ensure_ascii=False)}\n\n"
-    yield "data: [DONE]\n\n"
 
 
 def _http_error(_: Request, error: Exception) -> Response:

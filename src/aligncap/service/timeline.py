@@ -1,26 +1,27 @@
-"""The captions along a recording, found while the model captions other clients' clips too; and with
-its curves, as the page draws them."""
+"""The captions along a recording, found while the model captions other clients' clips too; and its
+curves, as the page draws them."""
 
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from aligncap.audio.streams import stream
 from aligncap.captioner.preparing import no_speech
 from aligncap.captioner.segments import Joiner, Segment, Stretch, segment_of, utterances
-from aligncap.captioner.transcripts import as_srt
 from aligncap.errors import AlignCapError
-from aligncap.prosody import Curves
+from aligncap.prosody import curves_along
 from aligncap.service.batcher import CaptionBatcher, QueueFullError
 from aligncap.values import RATE_HZ, Caption, Samples, Waveform
+
+T = TypeVar("T")
 
 Json = dict[str, Any]
 Job = Future[Caption]
@@ -42,6 +43,8 @@ class Along:
     def __init__(self, batcher: CaptionBatcher, file: Path, language: str) -> None:
         self._batcher, self._file, self._language = batcher, file, language
         self._begun = self._is_whole = False
+        self.longest_s = batcher.captioner.meta.limits.max_speech_s
+        """What the model reads as a whole."""
         self.duration_s = 0.0
         """Of what was read; of all of it once the segments are found."""
         self.is_short = False
@@ -85,11 +88,10 @@ class Along:
     def _stretches(self) -> Iterator[tuple[Stretch, Path | Waveform | None]]:
         """What is cut out of the recording, each with what its caption is of, if it has one."""
         blocks, detector = self._counted(stream(self._file)), self._batcher.captioner.detector
-        longest_s = self._batcher.captioner.meta.limits.max_speech_s
         begun: list[Samples] = []
         for block in blocks:
             begun.append(block)
-            if self.duration_s > longest_s:
+            if self.duration_s > self.longest_s:
                 found: Iterable[Stretch] = utterances(chain(begun, blocks), detector)
                 break
         else:
@@ -155,18 +157,35 @@ def between(language: str) -> str:
     return "" if language == "zh" else " "
 
 
-def timeline(found: Curves, segments: Sequence[Segment], duration_s: float) -> Json:
-    """What the page draws: the segments, the curves of the recording, and its subtitles."""
-    return {
-        "duration_s": round(duration_s, 3),
-        "segments": [one.to_dict() for one in segments],
-        "curves": {
-            "step_s": found.step_s,
-            "peak": [round(one, 3) for one in found.peak.tolist()],
+async def drawn(file: Path, duration_s: float) -> AsyncGenerator[Json]:
+    """The curves of a recording of about that length as the page draws them, stretch by stretch."""
+    found = curves_along(stream(file), duration_s)
+    while (one := await asyncio.to_thread(next, found, None)) is not None:
+        yield {
+            "step_s": one.step_s,
+            "peak": [round(value, 3) for value in one.peak.tolist()],
             "pitch_hz": [
-                None if math.isnan(one) else round(one, 1) for one in found.pitch_hz.tolist()
+                None if math.isnan(value) else round(value, 1) for value in one.pitch_hz.tolist()
             ],
-            "loudness_lufs": [round(one, 1) for one in found.loudness_lufs.tolist()],
-        },
-        "srt": "\n".join(as_srt(captioned(segments))),
-    }
+            "loudness_lufs": [round(value, 1) for value in one.loudness_lufs.tolist()],
+        }
+
+
+async def merged(*sources: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """What each of several gives, as it comes; where one fails, its error."""
+    waiting = {asyncio.ensure_future(anext(one)): one for one in sources}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                source = waiting.pop(task)
+                with suppress(StopAsyncIteration):
+                    found = task.result()
+                    waiting[asyncio.ensure_future(anext(source))] = source
+                    yield found
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for one in sources:
+            await one.aclose()
