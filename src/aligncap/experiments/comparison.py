@@ -13,6 +13,9 @@ each table and figure. `aligncap reproduce` reads it from recipes/reproduce/<sca
     train = ["ravdess", "emodb"]
     test = "emodb"
 
+    [reads]                           what a recipe of rows reads, if not the training corpora
+    captions = "texts"
+
     [arms.secap]                      what is trained: a recipe, and what is changed of its stages
     title = "SECap"
     recipe = "recipes/reproduce/small/secap.toml"
@@ -49,6 +52,8 @@ ITEMS = (
 
 PROTOCOLS = ("in-domain", "zero-shot", "cross-corpus")
 """Decision 7. "zero-shot": of the tested corpus captions alone are trained on."""
+
+CorporaOf = Literal["train", "texts", "apart"]
 
 SPLITS = ("train", "validation", "test")
 
@@ -88,6 +93,8 @@ class Test:
     """Corpora of which pairs of speech and captions are trained on."""
     texts: tuple[str, ...] = ()
     """Corpora of which captions alone are trained on besides."""
+    apart: tuple[str, ...] = ()
+    """Corpora that a joint space which met none of these pairs is trained on."""
     test: str
     paper: str = ""
     """The paper's numbers that stand beside these: a part of a table of its ("EMOSEC")."""
@@ -159,6 +166,8 @@ class Scale:
     seeds: Count = 3
     beam_size: Count = 4
     """Of the captions that are scored."""
+    reads: Mapping[str, CorporaOf] = field(default_factory=dict)
+    """Recipes of rows that read other corpora of a test than those it trains on."""
     corpora: Mapping[str, Corpus]
     tests: Mapping[str, Test]
     arms: Mapping[str, Arm]
@@ -171,7 +180,7 @@ class Scale:
             _check("arm", (*item.all_arms, *ours), self.arms)
             _check("test", item.tests, self.tests)
         for test in self.tests.values():
-            _check("corpus", (*test.train, *test.texts, test.test), self.corpora)
+            _check("corpus", (*test.train, *test.texts, *test.apart, test.test), self.corpora)
         return self
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aligncap.errors import RecipeError
-from aligncap.experiments.comparison import Run, Scale
+from aligncap.experiments.comparison import Corpus, Run, Scale
 from aligncap.preference.pipeline import METHODS
 from aligncap.recipes import apply_override, read_toml
 from aligncap.storage import canonical_json, hash_of, hash_of_file
@@ -83,13 +83,15 @@ class Planner:
         """The stage that gives a run's model, with all that it needs."""
         stage = self._stage(run.arm.recipe, run)
         if stage is None:
-            raise RecipeError(f"{run.arm.recipe}: holds captions alone and is no captioner")
+            raise RecipeError(
+                f"{run.arm.recipe}: reads corpora that the test {run.test_name} does not name"
+            )
         return stage
 
     def inputs_hash(self, run: Run) -> str:
         """A hash of the manifests that a run is trained and tested on."""
         test = run.test
-        names = dict.fromkeys((*test.train, *test.texts, test.test))
+        names = dict.fromkeys((*test.train, *test.texts, *test.apart, test.test))
         files = [file for name in names for part in ("train", "validation", "test")
                  for file in self._scale.corpora[name].files(part)]  # fmt: skip
         return hash_of("|".join(self._hash(file) for file in dict.fromkeys(files)))[:12]
@@ -103,7 +105,7 @@ class Planner:
         return self._hashes[path]
 
     def _stage(self, recipe: Path, run: Run) -> Stage | None:
-        """The stage of a recipe; None for rows of captions alone where there are to be none."""
+        """The stage of a recipe; None for rows of corpora that the test does not name."""
         key = (str(recipe), run.arm_name, run.test_name, str(run.seed))
         if key not in self._stages:
             self._stages[key] = self._make(recipe, run)
@@ -114,11 +116,12 @@ class Planner:
         changes = list(run.arm.changes.get(recipe.stem, ()))
         for change in changes:
             apply_override(table, change)
-        kind, paired = str(table.get("kind")), bool(table.get("paired", True))
-        if not paired and not run.test.texts:
+        kind, corpora = str(table.get("kind")), self._corpora(recipe, run)
+        if not corpora:
             return None
         needs: dict[str, Stage] = {}
-        inputs = self._inputs(recipe, table, run, needs)
+        language = self._scale.corpora[run.test.test].language
+        inputs = [*in_language(table, language), *self._inputs(recipe, table, run, needs)]
         seeds = [f"{name}={run.seed}" for name in SEEDED.get(kind, ())]
         parts: list[object] = [kind, table, seeds]
         if kind == "prefer":
@@ -127,17 +130,21 @@ class Planner:
                 own = [*table["learn"].get(learnt, ()), *own, f"training.seed={run.seed}"]
                 seeds.append(f"learn.{learnt}={json.dumps(own)}")
                 parts.append([read_toml(other), own])
-        manifests, read = self._manifests(kind, run, paired=paired)
-        parts += [one.key for one in needs.values()]
+        manifests, read = self._manifests(kind, corpora)
+        parts += [one.key for one in needs.values()] + in_language(table, language)
         key = hash_of(canonical_json([*parts, *map(self._hash, read)]))[:12]
         overrides = (*changes, *inputs, *manifests, *seeds)
         folder = self._out / SHARED / f"{recipe.stem}-{key}"
         return Stage(recipe, kind, overrides, key, folder, tuple(needs.values()))
 
-    def _manifests(self, kind: str, run: Run, *, paired: bool) -> tuple[list[str], list[str]]:
+    def _corpora(self, recipe: Path, run: Run) -> list[Corpus]:
+        """What a recipe reads if it reads manifests."""
+        test, asked = run.test, self._scale.reads.get(recipe.stem, "train")
+        names = {"train": test.train, "texts": test.texts, "apart": test.apart}[asked]
+        return [self._scale.corpora[name] for name in names]
+
+    def _manifests(self, kind: str, corpora: Sequence[Corpus]) -> tuple[list[str], list[str]]:
         """The overrides that name the manifests a stage of this kind reads, and the files."""
-        names = run.test.train if paired else run.test.texts
-        corpora = [self._scale.corpora[name] for name in names]
         train = [file for one in corpora for file in one.files("train")]
         chosen = [file for one in corpora if not one.manifests for file in one.validation]
         if kind == "token-rows":
@@ -172,7 +179,7 @@ class Planner:
             kept = [path for path in made if path is not None]
             if not kept:
                 raise RecipeError(
-                    f"{recipe}: {key} has captions alone, and {run.test_name} has none"
+                    f"{recipe}: {key} is of corpora that the test {run.test_name} does not name"
                 )
             found.append(f"{key}={json.dumps(kept[0] if isinstance(value, str) else kept)}")
         return found
@@ -196,6 +203,14 @@ class Planner:
 
 GIVEN_BY_PREFER = ("data.rows", "model.start", "reward.model")
 """What a round of preferences gives the recipes that it learns with."""
+
+
+def in_language(table: Mapping[str, Any], language: str) -> list[str]:
+    """The override that has captions of one language alone, for a recipe that names languages."""
+    named = table["data"].get("languages") if isinstance(table.get("data"), Mapping) else None
+    if isinstance(named, Mapping):
+        return [f"data.languages={{{language} = 1.0}}"]
+    return [f'data.languages=["{language}"]'] if named else []
 
 
 def learn_recipes(table: Mapping[str, Any]) -> dict[str, Path]:
