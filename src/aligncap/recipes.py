@@ -42,6 +42,7 @@ T = TypeVar("T")
 TRAINERS = {
     "encoder": "aligncap.tokenizers.encoder_training:ENCODER",
     "token-rows": "aligncap.alignment.rows:TOKEN_ROWS",
+    "codebook": "aligncap.alignment.codebook:CODEBOOK",
     "warmup": "aligncap.alignment.kd:WARMUP",
     "kd": "aligncap.alignment.kd:KD",
     "ce": "aligncap.alignment.kd:CE",

@@ -46,6 +46,7 @@ from aligncap.recipes import one_of, recipe_section
 from aligncap.storage import write_atomic
 from aligncap.tokenizers.builtin import open_builtin
 from aligncap.tokenizers.encoder import load_encoder
+from aligncap.tokenizers.frozen import open_frozen_codes
 from aligncap.training.devices import first_process_first
 from aligncap.training.dry_run import Needed, needed_path
 from aligncap.training.pretrained import QUANTIZATIONS, load_config
@@ -184,6 +185,7 @@ def init_model(
             quantization=settings.quantization,
             trainable=True,
         )
+        model = for_codes(model, source, seed=seed)
     elif settings.base is not None:
         model = _on_backbone(settings, settings.base, source, seed)
     else:
@@ -275,10 +277,8 @@ def check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
     those of the rows."""
     meta = checkpoint.read_meta(folder)
     sizes = meta.vocabulary.codebooks, meta.vocabulary.codebook_size
-    same = meta.tokenizer.fingerprint == source.fingerprint
-    if sizes != (source.codebooks, source.codebook_size) or not (
-        same or meta.provenance.get("kind") == TEXT_ONLY
-    ):
+    known = meta.provenance.get("kind") == TEXT_ONLY
+    if not known and meta.tokenizer.fingerprint != source.fingerprint:
         raise DataError(
             f"{folder}: is for speech tokens of {meta.tokenizer.name} "
             f"({meta.tokenizer.fingerprint[:12]}, {sizes[0]} x {sizes[1]}), the rows hold those of "
@@ -288,17 +288,34 @@ def check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
     return meta.prompts
 
 
+def for_codes(model: CaptionModel, source: SpeechSource, *, seed: int) -> CaptionModel:
+    """A model of text alone, whose speech tokens nothing was learnt of, for as many as the rows'
+    tokenizer has; another model comes back as it is."""
+    shape = model.vocabulary.shape
+    sizes = source.codebooks, source.codebook_size
+    if (shape.codebooks, shape.codebook_size) == sizes or model.connector is not None:
+        return model
+    vocabulary = model.vocabulary.with_codes(*sizes)
+    add_speech_tokens(model.causal_lm, vocabulary, seed=seed)
+    return caption_model(model.causal_lm, vocabulary)
+
+
 @torch.no_grad()
 def codebook_of(folder: Path, source: SpeechSource) -> Tensor:
-    """The entries of a built-in encoder's first codebook, projected to its width, [codes, width].
+    """The entries of the rows' tokenizer, [codes, width]: of a frozen encoder's codebooks, or of
+    the built-in encoder's first, projected to its width.
 
     DataError where the rows were made with another tokenizer.
     """
-    if open_builtin(folder).fingerprint != source.fingerprint:
+    frozen = open_frozen_codes(folder) if source.name == "frozen-codes" else None
+    opened = frozen or open_builtin(folder)
+    if opened.fingerprint != source.fingerprint:
         raise DataError(
             f"{folder}: is not the {source.name} ({source.fingerprint[:12]}) of the rows; name the "
             "encoder they were made with"
         )
+    if frozen is not None:
+        return torch.from_numpy(frozen.entries).flatten(0, 1)
     encoder: Any = load_encoder(folder)
     vectors: Tensor = encoder.leave[0](encoder.codebooks[0].entries)
     return vectors

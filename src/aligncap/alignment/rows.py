@@ -302,6 +302,8 @@ def make_token_rows(
     # A model of these rows is kept with the encoder.
     if chosen.name in BUILTIN_NAMES and not kept.exists():
         checkpoint.copy_encoder_files(chosen.weights or BUILTIN_FOLDER, kept)
+    elif keep := getattr(tokenizer, "keep", None):
+        keep(kept)
     # What lies beside an encoder and follows from its codes is not cached with them.
     retrieved = getattr(tokenizer, "retrieved", lambda tokens: tokens)
     with TokenCache(settings.tokens, tokenizer) as cache:

@@ -31,6 +31,7 @@ from aligncap.captioner.checkpoint import ENCODER_FOLDER, copy_encoder_files, fi
 from aligncap.data.grammar import split_plan
 from aligncap.errors import DataError
 from aligncap.recipes import Trainer, recipe_section
+from aligncap.tokenizers import KEPT
 from aligncap.tokenizers.cache import TokenCache
 from aligncap.tokenizers.features import feature_tokens
 from aligncap.training import dry_run
@@ -121,10 +122,10 @@ def make_text_rows(
 
 
 def _copy_tokenizer(settings: TextRowsSettings, space: JointSpace, encoder: Path) -> None:
-    """Put the built-in speech tokenizer of a space beside it, so that a model has all it needs."""
+    """Put the speech tokenizer of a space beside it, so that a model has all it needs."""
     source = space.shape.source
     folders = [settings.space, *(path.parent for path in settings.rows)]
-    found = find_encoder(source.fingerprint, folders) if source.name == "builtin" else None
+    found = find_encoder(source.fingerprint, folders) if source.name in KEPT else None
     if found is not None and not (encoder / ENCODER_FOLDER).exists():
         copy_encoder_files(found, encoder / ENCODER_FOLDER)
 

@@ -38,7 +38,7 @@ from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.errors import DataError, RecipeError
 from aligncap.recipes import Count, one_of, recipe_section
 from aligncap.storage import hash_of_file
-from aligncap.tokenizers.builtin import BUILTIN_NAMES
+from aligncap.tokenizers import KEPT
 from aligncap.training import dry_run, loop
 from aligncap.training.checkpoints import WeightAverage, trained
 from aligncap.training.devices import first_process_first, is_first_process
@@ -372,10 +372,11 @@ class StageTrainer:
         return {"model": str(folder), "trained": described, **last, **found}
 
     def _encoder(self) -> Path | None:
-        """The folder of the built-in speech tokenizer that the model hears with, to be kept with
-        it: the recipe's, or the one of the rows, found beside them, in the start or shipped."""
+        """The folder of the speech tokenizer that the model hears with, where it is one that is
+        kept with it: the recipe's, or the one of the rows, found beside them, in the start or
+        shipped."""
         settings = self.settings
-        if settings.output.encoder is not None or self._source.name not in BUILTIN_NAMES:
+        if settings.output.encoder is not None or self._source.name not in KEPT:
             return settings.output.encoder
         # The rows' own first: clue words may lie beside it.
         folders = [path.parent for path in settings.data.rows]

@@ -315,6 +315,9 @@ def save(
     return meta
 
 
+FROZEN_FILE = "encoder.safetensors"
+"""Of a frozen encoder's folder."""
+
 ENCODER_FILES = "encoder.*"
 """Of the built-in speech tokenizer, where it lies beside something else."""
 
@@ -331,12 +334,20 @@ def copy_encoder_files(folder: Path, out: Path) -> None:
 
 
 def find_encoder(fingerprint: str, folders: Iterable[Path]) -> Path | None:
-    """The first folder with the built-in speech tokenizer of a fingerprint, among the folders
-    given, their `encoder`, and the models that come with the package."""
+    """The first folder with the speech tokenizer of a fingerprint, the built-in one or a frozen
+    one, among the folders given, their `encoder`, and the models that come with the package."""
     for folder in (*folders, *MODELS.values()):
         for place in (folder / ENCODER_FOLDER, folder):
             file = place / ENCODER_FILE
-            if file.is_file() and fingerprint_of(file) == fingerprint:
+            if file.is_file():
+                found = [fingerprint_of(file)]
+            elif (place / FROZEN_FILE).is_file():
+                from aligncap.tokenizers.frozen import fingerprints_of  # needs torch
+
+                found = fingerprints_of(place)
+            else:
+                continue
+            if fingerprint in found:
                 return place
     return None
 

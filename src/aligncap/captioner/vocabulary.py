@@ -12,7 +12,7 @@ scratch.
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -151,6 +151,11 @@ class Vocabulary:
     def load(cls, path: Path, shape: VocabularyShape) -> "Vocabulary":
         """The vocabulary over a saved tokenizer.json; DataError where it cannot be read."""
         return cls(read_tokenizer(path), shape)
+
+    def with_codes(self, codebooks: int, codebook_size: int) -> "Vocabulary":
+        """The same text with the codes of another speech tokenizer."""
+        shape = replace(self.shape, codebooks=codebooks, codebook_size=codebook_size)
+        return Vocabulary(self._tokenizer, shape)
 
     def save(self, path: Path) -> None:
         """Write tokenizer.json (text only; the rest is in `shape`)."""

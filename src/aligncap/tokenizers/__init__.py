@@ -16,6 +16,8 @@ from aligncap.values import SpeechTokenizer
 TOKENIZERS = {
     "builtin": "aligncap.tokenizers.builtin:open_builtin",
     "builtin-features": "aligncap.tokenizers.features:open_builtin_features",
+    "frozen-codes": "aligncap.tokenizers.frozen:open_frozen_codes",
+    "frozen-features": "aligncap.tokenizers.frozen:open_frozen_features",
     "joint": "aligncap.alignment.joint_features:open_joint",
     "hubert": "aligncap.tokenizers.features:open_hubert",
     "log-mel": "aligncap.tokenizers.features:open_log_mel",
@@ -23,6 +25,9 @@ TOKENIZERS = {
     "speechtokenizer": "aligncap.tokenizers.speechtokenizer:open_speechtokenizer",
 }
 """Name → module and its function (path, **options) -> SpeechTokenizer."""
+
+KEPT = ("builtin", "builtin-features", "frozen-codes", "frozen-features")
+"""Tokenizers that are kept in the folder of a model that hears with them, and beside its rows."""
 
 
 def open_tokenizer(name: str, path: str | Path | None = None, **options: Any) -> SpeechTokenizer:
