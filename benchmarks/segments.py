@@ -30,7 +30,8 @@ from sounds import made
 
 from aligncap import load as load_model
 from aligncap.audio import load, speech_activity
-from aligncap.captioner.segments import Segment
+from aligncap.audio.streams import stream
+from aligncap.captioner.segments import Segment, utterances
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import split_of
 from aligncap.errors import AlignCapError
@@ -122,24 +123,75 @@ def recording(clips: Sequence[Utterance], seed: int) -> tuple[Samples, list[Span
     return np.pad(sound, (0, -len(sound) % WHOLE)), truth
 
 
+def in_two_channels(sound: Samples, truth: Sequence[Span]) -> Samples:
+    """The clips by turns in one channel and the other, each with what follows it; [time, 2]."""
+    both = np.zeros((len(sound), 2), np.float32)
+    starts = [0, *(round((start - 0.3) * RATE_HZ) for start, _ in truth[1:]), len(sound)]
+    for number, (start, stop) in enumerate(itertools.pairwise(starts)):
+        both[start:stop, number % 2] = sound[start:stop]
+    return both
+
+
 def measure_made(asked: argparse.Namespace) -> Json:
     """Utterances of made recordings beside their clips alone."""
-    captioner, rows, others = load_model("mini"), [], 0
+    captioner, others = load_model("mini"), 0
+    rows: list[Json] = []
+    cuts: list[bool] = []
+    apart: list[bool] = []
+    apart_others = 0
     path = asked.work / f"made-{os.getpid()}.wav"
     for seed in range(asked.first, asked.first + asked.recordings):
         clips = chosen(asked.data, asked.part, random.Random(seed))
         sound, truth = recording(clips, seed)
         soundfile.write(path, sound, RATE_HZ)
         spoken = [one for one in captioner.segments(path) if one.kind == "speech"]
+        cuts += same_as_cut(captioner, path, spoken)
         alone = captioner.caption([str(one.path) for one in clips])
         for clip, span, caption in zip(clips, truth, alone, strict=True):
             rows.append(
                 {"corpus": clip.corpus, "seed": seed, **beside(clip, span, spoken, caption)}
             )
         others += sum(not any(_meet(one, span) for span in truth) for one in spoken)
+        soundfile.write(path, in_two_channels(sound, truth), RATE_HZ)
+        for channel in (0, 1):
+            spoken = [
+                one for one in captioner.segments(path, channel=channel) if one.kind == "speech"
+            ]
+            own = truth[channel::2]
+            apart += [near(span, [one for one in spoken if _meet(one, span)]) for span in own]
+            apart_others += sum(not any(_meet(one, span) for span in own) for one in spoken)
         print(f"recording {seed}: {machine()['load']}", flush=True)
     path.unlink()
-    return {"part": asked.part, "recordings": asked.recordings, "others": others, "rows": rows}
+    made_of = {"part": asked.part, "recordings": asked.recordings, "others": others}
+    channels = {"apart": apart, "apart_others": apart_others}
+    return {**made_of, **channels, "cuts": cuts, "rows": rows}
+
+
+def same_as_cut(captioner: Any, path: Path, spoken: Sequence[Segment]) -> list[bool]:
+    """Of each utterance, whether a file that holds the very same cut and is captioned by itself
+    has its caption, in text and in all else of the record."""
+    at = {one.start_s: one.caption for one in spoken}
+    file, same = path.with_suffix(".cut.wav"), []
+    for cut in utterances(stream(path), captioner.detector):
+        if cut.kind == "speech":
+            soundfile.write(file, cut.samples, RATE_HZ, subtype="FLOAT")
+            (alone,) = captioner.caption_many([file])
+            same.append(record(alone) == record(at.get(cut.start_s)))
+    file.unlink()
+    return same
+
+
+def record(caption: Caption | AlignCapError | None) -> Json:
+    """What is said of an utterance; nothing where nobody speaks in it after all."""
+    return caption.to_dict() if isinstance(caption, Caption) else {}
+
+
+def near(span: Span, at: Sequence[Segment]) -> bool:
+    """Whether one utterance alone is there, with both ends where they are."""
+    return len(at) == 1 and all(
+        abs(there - truly) <= NEAR_S
+        for there, truly in zip((at[0].start_s, at[0].end_s), span, strict=True)
+    )
 
 
 def _meet(one: Segment, span: Span) -> bool:
@@ -250,8 +302,10 @@ INTRODUCTION = """\
 Twenty real clips of six corpora with pauses, noise and music between, streamed from a file, by"""
 NOTES = """\
 Where a clip begins and ends is by `speech_activity` of the clip alone, in steps of 10 ms. Recall is
-unweighted over the emotions of labelled clips; clips that are not cut once count as wrong. An
-utterance is captioned with 0.4 s of the sound around it, and its clip alone with all the silence
+unweighted over the emotions of labelled clips; clips that are not cut once count as wrong. In two
+channels the clips lie by turns, each with what follows it. An
+utterance has the caption that a file with the very same samples has by itself, in whatever batch;
+it is captioned with 0.4 s of the sound around it, and its clip alone with all the silence
 that it has: the speech tokens differ a little, and the plan of a caption is chosen by a hash of
 them. So the words differ nearly always; what they say differs where a probability was near a
 threshold."""
@@ -280,22 +334,32 @@ def made_columns(one: Json) -> Json:
     rows = one["rows"]
     cut = [row for row in rows if "start" in row]
     off = [max(abs(row["start"]), abs(row["end"])) for row in cut]
-    near = sum(away <= NEAR_S for away in off)
+    close = sum(away <= NEAR_S for away in off)
+    apart = one["apart"]
     same = sum(row.get("same", False) for row in rows)
     levels = sum(row["levels"] for row in cut)
     alike = sum(row["segment"] == row["alone"] for row in cut)
     return {
         "speakers": one["part"],
         "recordings, clips": f"{one['recordings']}, {len(rows)}",
-        f"cut once, both ends within {NEAR_S} s": f"{near} ({near / len(rows):.1%})",
+        f"cut once, both ends within {NEAR_S} s": f"{close} ({close / len(rows):.1%})",
         "not cut once": len(rows) - len(cut),
         "farthest end, median and 95th percentile": (
             f"{np.median(off):.2f} s, {np.percentile(off, 95):.2f} s"
         ),
         "captioned where nobody speaks": one["others"],
-        "captioned in the same words as alone": f"{same} ({same / len(rows):.1%})",
-        "gender, pitch, loudness, pace as alone": f"{levels / len(rows) / len(LEVELS):.1%}",
-        "emotion as alone": f"{alike / len(rows):.1%}",
+        f"two channels, split: cut once, both ends within {NEAR_S} s": (
+            f"{sum(apart)} ({sum(apart) / len(apart):.1%})"
+        ),
+        "two channels, split: captioned where nobody speaks": one["apart_others"],
+        "utterances with the record of the same cut as a file": (
+            f"{sum(one['cuts'])} of {len(one['cuts'])}"
+        ),
+        "captioned in the same words as the clip alone": f"{same} ({same / len(rows):.1%})",
+        "gender, pitch, loudness, pace as of the clip alone": (
+            f"{levels / len(rows) / len(LEVELS):.1%}"
+        ),
+        "emotion as of the clip alone": f"{alike / len(rows):.1%}",
         "emotion recall of segments": f"{recall(rows, 'segment'):.3f}",
         "emotion recall of the clips alone": f"{recall(rows, 'alone'):.3f}",
     }

@@ -9,6 +9,7 @@ import parselmouth
 import pytest
 import soundfile
 
+import aligncap
 from aligncap.audio import SpeechDetector, load
 from aligncap.audio.streams import channel_count, stream
 from aligncap.captioner.segments import GAP_S, Segment, joined, transcribed, utterances
@@ -49,6 +50,26 @@ def test_utterances_are_where_somebody_speaks_whatever_the_blocks(talk):
     edges = [edge for one in found[0] for edge in (one.start_s, one.end_s)]
     assert edges == sorted(edges)
     assert {"silence", "noise"} <= {one.kind for one in found[0]}
+
+
+def test_a_segment_has_the_caption_of_the_same_cut_as_a_file_in_any_batch(tmp_path, example_clips):
+    pause = np.zeros(20_000, np.float32)
+    clips = [load(one).samples for one in example_clips[:3]]
+    clips[1] = clips[1] + np.float32(0.05)  # an offset, which is removed of a file
+    path = tmp_path / "talk.wav"
+    sound = np.concatenate([part for clip in clips for part in (clip, pause)])
+    soundfile.write(path, sound, RATE_HZ, subtype="FLOAT")
+    captioner = aligncap.load("mini")
+    found = [one for one in captioner.segments(path) if one.kind == "speech"]
+    cuts = []
+    for number, one in enumerate(utterances(stream(path), captioner.detector)):
+        if one.kind == "speech":
+            cuts.append(tmp_path / f"{number}.wav")
+            soundfile.write(cuts[-1], one.samples, RATE_HZ, subtype="FLOAT")
+    assert len(cuts) == len(found) >= len(clips)
+    expected = [one.caption.to_dict() for one in found]
+    assert [one.to_dict() for one in captioner.caption(cuts)] == expected
+    assert [captioner.caption(one).to_dict() for one in reversed(cuts)] == expected[::-1]
 
 
 def test_a_long_speech_is_cut(example_clips):

@@ -138,6 +138,18 @@ def test_bad_rows_of_every_kind_are_rows(tmp_path: Path) -> None:
     assert any("not JSON" in error for error in errors.values())
 
 
+def test_sound_of_films_and_telephones_is_in_the_corpus_too(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder", 1)
+    (folder / "call.m4a").write_bytes(b"no sound")
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "a.tar", "w") as tar:
+        tar.add(folder / "call.m4a", "call.m4a")
+    for corpus, names in ((folder, ["call", "clip0"]), (tmp_path / "tars", ["call"])):
+        rows = [row for shard in open_corpus(corpus, 9).shards for row in shard.read()]
+        assert [row["id"] for row in rows] == names
+        assert isinstance(rows[0]["audio"], str | dict)
+
+
 def test_a_tar_that_is_cut_short_says_so_in_its_last_row(tmp_path: Path) -> None:
     folder = write_tars(tmp_path / "in")
     tar = folder / "000001.tar"

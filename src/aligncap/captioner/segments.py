@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aligncap.audio import SpeechDetector, sound_kind
+from aligncap.audio import SpeechDetector, from_array, sound_kind
 from aligncap.audio.activity import HOP_S
 from aligncap.audio.detector import FRAME, FRAME_S, Floats
 from aligncap.audio.streams import stream
@@ -127,6 +127,11 @@ class Stretch:
     samples: Samples
     words: str | None = None
 
+    def waveform(self, source: object) -> Waveform:
+        """What its caption is made of: the samples as a file of them would be read."""
+        heard = from_array(self.samples, RATE_HZ)
+        return Waveform(heard.samples, f"{source} at {self.start_s:.1f} s")
+
 
 def segments(
     captioner: "Captioner",
@@ -146,7 +151,7 @@ def segments(
         for stretch in found:
             waiting.append(stretch)
             if stretch.kind == "speech":
-                yield Waveform(stretch.samples, f"{source} at {stretch.start_s:.1f} s")
+                yield stretch.waveform(source)
 
     for caption in captioner.caption_many(speech(), **options):
         while waiting[0].kind != "speech":

@@ -102,10 +102,11 @@ class Corpus:
     """The part that an utterance is counted in."""
 
 
-_SOUNDS = AUDIO_SUFFIXES | MEDIA_SUFFIXES | VIDEO_SUFFIXES
+SOUNDS = AUDIO_SUFFIXES | MEDIA_SUFFIXES | VIDEO_SUFFIXES
+"""Suffixes of recordings, films among them."""
 
 
-def sound_files(folder: Path, *, suffixes: Iterable[str] = _SOUNDS) -> Iterator[Path]:
+def sound_files(folder: Path, *, suffixes: Iterable[str] = SOUNDS) -> Iterator[Path]:
     """Every recording below a folder, folder by folder and sorted in each; links are followed.
 
     Hidden files are passed over. Names of one folder at a time are held. Raises DataError where

@@ -103,8 +103,7 @@ class Along:
                 yield Stretch(0.0, self.duration_s, "speech", none), self._file
                 return
         for one in found:
-            name = f"{self._file.name} at {one.start_s:.1f} s"
-            yield one, Waveform(one.samples, name) if one.kind == "speech" else None
+            yield one, one.waveform(self._file.name) if one.kind == "speech" else None
 
     def _counted(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
         for block in blocks:

@@ -46,6 +46,8 @@ from aligncap.tts.tables import (
 )
 
 WORK_FOLDER = ".annotate"
+NAMES = {"corpus": "corpus or --shard-rows", "shards": "corpus or --shard-rows"}
+"""What a plan's entries are on the command line, where they are called otherwise."""
 OFTEN = 16
 """Rows after which progress is told."""
 
@@ -132,8 +134,8 @@ class AnnotateRun:
             for name, value in made.items():
                 if found.get(name) != value:
                     raise DataError(
-                        f"{self.out}: was begun with another {name}; give what it was begun with, "
-                        "--overwrite, or another --out"
+                        f"{self.out}: was begun with another {NAMES.get(name, name)}; "
+                        "give what it was begun with, --overwrite, or another --out"
                     )
             return
         if self.out.exists() and any(one.name != WORK_FOLDER for one in self.out.iterdir()):

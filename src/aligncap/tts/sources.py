@@ -16,8 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from aligncap.audio.containers import AUDIO_SUFFIXES
-from aligncap.data.layouts import sound_files
+from aligncap.data.layouts import SOUNDS, sound_files
 from aligncap.data.manifest import read_each_row
 from aligncap.errors import DataError
 from aligncap.foreign import reading
@@ -93,7 +92,7 @@ def _of_folder(folder: Path, shard_rows: int) -> Corpus:
     for name in ("metadata.jsonl", "metadata.csv", "manifest.jsonl"):
         if (folder / name).is_file():
             return _of_rows(folder, _manifest_rows(folder / name), shard_rows)
-    files = list(sound_files(folder, suffixes=AUDIO_SUFFIXES))
+    files = list(sound_files(folder))
     if not files:
         raise DataError(f"{folder}: has no sound, parquet, arrow or tar file; give a corpus")
     return _of_rows(folder, (_file_row(file, folder) for file in files), shard_rows)
@@ -321,7 +320,7 @@ def _sample(tar: Path, key: str, parts: Mapping[str, bytes]) -> Row:
     audio: Any = None
     for ending, data in parts.items():
         kind = ending.rpartition(".")[2].lower()
-        if f".{kind}" in AUDIO_SUFFIXES:
+        if f".{kind}" in SOUNDS:
             audio = {"bytes": data, "path": f"{key}.{ending}"}
         else:
             row |= _field(ending, kind, data)
