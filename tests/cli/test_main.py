@@ -9,8 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import aligncap as package
+from aligncap.cli.main import VERBS, app, opened
 
 
 def test_the_page_of_the_command_line_is_up_to_date(repository: Path) -> None:
@@ -20,6 +22,12 @@ def test_the_page_of_the_command_line_is_up_to_date(repository: Path) -> None:
     command = [sys.executable, "docs/make_docs.py", "--check"]
     ran = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert ran.returncode == 0, f"docs/cli.md is stale: make docs\n{ran.stdout}{ran.stderr}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_page_of_all_verbs_says_of_each_what_its_own_does(verb: str) -> None:
+    stand_in = get_command(app).commands[verb]
+    assert stand_in.get_short_help_str(64) == opened(verb).get_short_help_str(64)
 
 
 def test_a_reader_that_goes_away_leaves_no_traceback(repository: Path) -> None:

@@ -17,7 +17,6 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TextIO
@@ -32,7 +31,6 @@ from aligncap.errors import (
     InterruptedRunError,
     RecipeError,
 )
-from aligncap.storage import canonical_json, check_outputs, decoded, hash_of
 
 if TYPE_CHECKING:
     from aligncap.values import Baseline, Waveform
@@ -139,6 +137,8 @@ class Console:
     ) -> None:
         """`check_outputs` for one output file; without one, for standard output as redirected,
         which must not be an input either. The input "-" is standard input."""
+        from aligncap.storage import check_outputs
+
         if output is not None and output.is_dir():
             raise DataError(f"{output}: is a folder; name a file")
         sources = [_file_of(self.stdin) if str(one) == "-" else Path(one) for one in inputs]
@@ -152,6 +152,8 @@ class Console:
 
     def lines_of_stdin(self) -> Iterator[str]:
         """The lines of standard input that hold something; DataError where they are not UTF-8."""
+        from aligncap.storage import decoded
+
         for number, line in enumerate(self.stdin.buffer, start=1):
             if text := decoded(line, f"stdin:{number}", "text").strip():
                 yield text
@@ -178,6 +180,8 @@ class Console:
 
 def _is_of(name: str, host: str, port: int | None) -> bool:
     """Whether an entry of no_proxy names a host: "*", a domain, a host with its port, a network."""
+    from ipaddress import ip_address, ip_network
+
     with suppress(ValueError):  # no network, or no address
         return ip_address(host) in ip_network(name, strict=False)
     domain = name.removeprefix("*").removeprefix(".")
@@ -387,6 +391,8 @@ def _of_folder(folder: str) -> Iterator[Recording]:
 def _of_manifest(manifest: Path) -> Iterator[Recording]:
     """The recordings of a manifest, each with its other columns; a broken line is an error in its
     place."""
+    from aligncap.storage import decoded
+
     with manifest.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -498,6 +504,8 @@ def with_baselines(
         usual = replace(captioner.baseline(found), source=", ".join(files))
         numbers = {key: value for key, value in usual.to_dict().items() if key != "source"}
         vector = usual.vector.tolist() if usual.vector is not None else None
+        from aligncap.storage import canonical_json, hash_of
+
         signature = {"baseline": hash_of(canonical_json([numbers, vector]))[:12]}
         return (replace(one, baseline=usual) for one in recordings), signature
     if per in (None, "file"):

@@ -4,23 +4,21 @@ Exit code: 0 all went well, 1 some file could not be used, 2 the command could n
 130 stopped by Ctrl-C.
 
 The verbs are functions whose parameters are the options of the command line and whose result is
-the exit code. Each imports what it needs when it is called, so that `--help` is quick.
+the exit code. A verb's module is imported when the verb is asked for, and imports what it needs
+when it is called, so that `--help` is quick.
 """
 
 import logging
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from aligncap import __version__
-from aligncap.cli import prefer, train
-from aligncap.cli.annotate import annotate
-from aligncap.cli.caption import caption
 from aligncap.cli.console import Console, WarningHandler, write_any_text
-from aligncap.cli.evaluate import clues, evaluate, measure
-from aligncap.cli.reproduce import reproduce
-from aligncap.cli.serve import mcp, serve
 from aligncap.errors import AlignCapError, InterruptedRunError
 
 COULD_NOT = 2
@@ -47,37 +45,109 @@ EXTRA_OF = {
 """Which extra brings a library that the base install does not have."""
 
 
+VERBS = {
+    "caption": (
+        "caption:caption",
+        "Caption recordings: one sentence for each file, or for each utterance of long ones.",
+    ),
+    "measure": (
+        "evaluate:measure",
+        "Measure pitch, loudness, pace and voice quality; needs no model.",
+    ),
+    "clues": (
+        "evaluate:clues",
+        "Find the emotional clues of a caption: what it says of the voice.",
+    ),
+    "train": ("train:train", "Train what a recipe describes (needs the train extra)."),
+    "finetune": (
+        "train:finetune",
+        "Adapt a model to clips of your own with labels or captions, and say what it gained.",
+    ),
+    "tokens": ("train:tokens", "Turn the speech of a manifest into tokens, once, for training."),
+    "merge": (
+        "train:merge",
+        "Merge a trained model for transformers and vLLM (needs the train extra).",
+    ),
+    "export": (
+        "train:export",
+        "Make a model that captions without torch from a trained one (needs the train extra).",
+    ),
+    "evaluate": (
+        "evaluate:evaluate",
+        "Score captions against references, each number with its interval and signature.",
+    ),
+    "reproduce": (
+        "reproduce:reproduce",
+        "Make tables and figures of the paper: train, caption, score what is missing "
+        "(needs the train extra).",
+    ),
+    "annotate": (
+        "annotate:annotate",
+        "Annotate a corpus for text-to-speech: captions, numbers, texts (needs the tts extra).",
+    ),
+    "serve": (
+        "serve:serve",
+        "Serve captions to HTTP clients, OpenAI's among them (needs the serve extra).",
+    ),
+    "mcp": (
+        "serve:mcp",
+        "Caption and measure as tools of an MCP client, over stdio (needs the mcp extra).",
+    ),
+    "corpus": (
+        "train:corpus",
+        "Corpora as shipped, to manifests: prepare, split, and look for faults.",
+    ),
+    "prefer": (
+        "prefer:app",
+        "Prefer captions: candidates, judges, pairs, and people's choices, in one store.",
+    ),
+}
+"""Where each verb is below `aligncap.cli`, and how its help begins."""
+
+PLAIN: dict[str, Any] = {
+    "add_completion": False,
+    "rich_markup_mode": None,  # plain help: twice as quick, and it reads the same in a pipe
+    "pretty_exceptions_enable": False,
+}
+
+
+class _Verbs(TyperGroup):
+    """Opens a verb when it is asked for; until then a stand-in has its name and short help."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, opened(str(name)), rest
+
+
+def opened(name: str) -> Any:
+    """The command of a verb, or the group of several."""
+    module, _, function = VERBS[name][0].partition(":")
+    verb = getattr(import_module(f"aligncap.cli.{module}"), function)
+    if not isinstance(verb, typer.Typer):
+        alone = typer.Typer(**PLAIN)
+        alone.command(name)(verb)
+        verb = alone
+    return get_command(verb)
+
+
 def _exit(code: int, **_: bool) -> None:
     raise typer.Exit(code)
 
 
+def _stand_in() -> None:
+    """Never called."""
+
+
 app = typer.Typer(
     name="aligncap",
+    cls=_Verbs,
     no_args_is_help=True,
-    add_completion=False,
     result_callback=_exit,
-    rich_markup_mode=None,  # plain help: twice as quick, and it reads the same in a pipe
-    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    **PLAIN,
 )
-for _verb in (
-    caption,
-    measure,
-    clues,
-    train.train,
-    train.finetune,
-    train.tokens,
-    train.merge,
-    train.export,
-    evaluate,
-    reproduce,
-    annotate,
-    serve,
-    mcp,
-):
-    app.command()(_verb)
-app.add_typer(train.corpus, name="corpus")
-app.add_typer(prefer.app, name="prefer")
+for _name, (_, _help) in VERBS.items():
+    app.command(_name, help=_help)(_stand_in)
 
 
 def _print_version(value: bool) -> None:

@@ -36,6 +36,8 @@ Out = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write (.js
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
     help="Prefer captions: candidates, judges, pairs, and people's choices, in one store.",
 )
 

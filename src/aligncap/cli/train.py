@@ -245,6 +245,8 @@ Subset = Annotated[
 
 corpus = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
     help="Corpora as shipped, to manifests: prepare, split, and look for faults.",
 )
 
