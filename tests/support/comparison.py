@@ -1,7 +1,10 @@
 """A comparison in miniature: two arms of seconds each, on pieces of recordings."""
 
+import io
 from pathlib import Path
 
+from aligncap.cli.console import Console
+from aligncap.cli.main import main
 from support.pipeline import write_recordings
 
 RECIPES = {
@@ -37,10 +40,10 @@ heads = 2
 text_vocabulary = 320
 
 [training]
-steps = 20
+steps = 12
 learning_rate = 1e-2
 warmup_steps = 2
-log_every = 10
+log_every = 4
 
 [limits]
 max_tokens = 12
@@ -59,11 +62,11 @@ languages = {en = 1.0}
 start = "runs/tiny/lm/model"
 
 [training]
-steps = 30
+steps = 14
 learning_rate = 1e-2
 warmup_steps = 2
 save_every = 5
-log_every = 10
+log_every = 4
 
 [output]
 name = "tiny-kd"
@@ -85,11 +88,11 @@ heads = 2
 text_vocabulary = 320
 
 [training]
-steps = 30
+steps = 14
 learning_rate = 1e-2
 warmup_steps = 2
 save_every = 5
-log_every = 10
+log_every = 4
 
 [limits]
 max_tokens = 12
@@ -132,8 +135,10 @@ tests = ["mine"]
 
 
 def write_comparison(root: Path, clips: list[Path]) -> Path:
-    """Write recordings to `root`/recordings, recipes and the scale; returns the scale's file."""
-    write_recordings(root / "recordings", clips)
+    """Write a corpus to `root`/data/mine, recipes and the scale; returns the scale's file."""
+    recordings = write_recordings(root / "recordings", clips)
+    corpus = root / "data" / "mine"
+    assert main(["corpus", "folder", str(recordings), "-o", str(corpus), "--split", "random"]) == 0
     recipes = root / "recipes" / "tiny"
     recipes.mkdir(parents=True)
     for name, text in RECIPES.items():
@@ -141,3 +146,18 @@ def write_comparison(root: Path, clips: list[Path]) -> Path:
     scale = root / "tiny.toml"
     scale.write_text(SCALE.format(recipes=recipes), "utf-8")
     return scale
+
+
+def reproduce(root: Path, *more: object, out: str = "out") -> str:
+    """`aligncap reproduce` in a folder of `write_comparison`; what it printed, errors as well."""
+    printed = io.StringIO()
+    code = main(arguments(root, *more, out=out), console=Console(stdout=printed, stderr=printed))
+    assert code == 0, printed.getvalue()
+    return printed.getvalue()
+
+
+def arguments(root: Path, *more: object, out: str = "out") -> list[str]:
+    """Those of that command, for table 1 unless more say another."""
+    items = [str(one) for one in more] or ["table1"]
+    options = ["--scale", root / "tiny.toml", "--data", root / "data", "--out", root / out]
+    return ["reproduce", *items, *map(str, options)]

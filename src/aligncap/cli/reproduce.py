@@ -1,14 +1,25 @@
 """`aligncap reproduce`: the paper's tables and figures, with what has to be trained for them."""
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aligncap.cli.console import SOME_FAILED, Console
+from aligncap.cli.evaluate import (
+    JarFolder,
+    JudgeCache,
+    JudgeModel,
+    JudgePrompts,
+    JudgeUrl,
+    judge_settings,
+)
 
 if TYPE_CHECKING:
-    from aligncap.experiments.reproduce import Options
+    from aligncap.experiments.reproduce import Options, Reproduction, Task
+    from aligncap.metrics.judge import JudgeSettings
 
 DATA = Path("../shared/data/speech")
 
@@ -36,35 +47,66 @@ def reproduce(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, in what time and memory.")
     ] = False,
+    jars: JarFolder = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_cache: JudgeCache = None,
+    judge_prompts: JudgePrompts = None,
 ) -> int:
     """Make tables and figures of the paper: train, caption, score what is missing (needs the train
     extra).
 
-    What is done is not done again. A run that was stopped goes on with the same command.
+    What is done is not done again, and a run that was stopped goes on with the same command. Given
+    several times at once, with one --out, the work is shared.
     """
-    from aligncap.errors import InterruptedRunError
     from aligncap.experiments import comparison, forecast
     from aligncap.experiments.reproduce import Options, Reproduction
+    from aligncap.metrics.scores import MetricOptions
 
     console: Console = context.obj
     asked = comparison.read_scale(scale, system or ())
-    items = tuple(asked.items) if "all" in what else tuple(dict.fromkeys(what))
-    options = Options(scale=asked, items=items, data=data, out=out, seeds=seeds or asked.seeds)
+    options = Options(
+        scale=asked,
+        items=tuple(asked.items) if "all" in what else tuple(dict.fromkeys(what)),
+        data=data,
+        out=out,
+        seeds=seeds or asked.seeds,
+        metrics=MetricOptions(jars=jars),
+    )
     reproduction = Reproduction(options)
     tasks = reproduction.tasks()
     console.print(*forecast.describe(reproduction, tasks))
-    if dry_run:
-        return 0
-    try:
-        reproduction.work(tasks, console.log)
-    except KeyboardInterrupt as stop:
-        done = sum(task.finished for task in tasks)
-        kept = (
-            f"{done} of {len(tasks)} runs are finished in {out}, trainings have their checkpoints"
-        )
-        raise InterruptedRunError(f"stopped; {kept}; the same command goes on") from stop
-    _write(console, options, f"aligncap reproduce {{}} --scale {scale} --seeds {options.seeds}")
+    if not dry_run:
+        judge = judge_settings(console, judge_model, judge_url, judge_cache, judge_prompts)
+        _work(console, reproduction, tasks, judge)
+        _write(console, options, f"aligncap reproduce {{}} --scale {scale} --seeds {options.seeds}")
     return SOME_FAILED if reproduction.failed else 0
+
+
+def _work(
+    console: Console,
+    reproduction: "Reproduction",
+    tasks: "list[Task]",
+    judge: "JudgeSettings | None",
+) -> None:
+    """Make what is missing, and say after each run what is left."""
+    from aligncap.errors import InterruptedRunError
+    from aligncap.experiments import forecast
+    from aligncap.experiments.runs import read_runs
+    from aligncap.metrics.judge import open_judge_client
+
+    options, out = reproduction.options, reproduction.options.out
+    with ExitStack() as stack:
+        if judge is not None:
+            client = stack.enter_context(open_judge_client(judge))
+            metrics = replace(options.metrics, judge=client)
+            reproduction.options = replace(options, metrics=metrics)
+        try:
+            reproduction.work(tasks, console.log, lambda _: console.log(forecast.left(tasks, out)))
+            reproduction.score_again(read_runs(out), console.log)
+        except KeyboardInterrupt as stop:
+            kept = f"{forecast.left(tasks, out)}, and trainings have their checkpoints"
+            raise InterruptedRunError(f"stopped; {kept}; the same command goes on") from stop
 
 
 def _write(console: Console, options: "Options", command: str) -> None:

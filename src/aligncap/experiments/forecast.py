@@ -2,14 +2,20 @@
 that are missing."""
 
 import json
+import math
 import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aligncap.errors import AlignCapError
 from aligncap.experiments.reproduce import Reproduction, Task
+from aligncap.experiments.runs import read_runs
 from aligncap.experiments.stages import DONE_FILE, SHARED, Stage
 from aligncap.recipes import run_recipe
 
@@ -24,6 +30,9 @@ class Forecast:
     disk_bytes: int | None
     steps: int
     seconds: float | None
+    """Of earlier stages of the recipe in the same folder, else by arithmetic."""
+    counted: bool
+    """Whether it is by arithmetic."""
     missing: tuple[str, ...]
     """What is not on this machine, each with what to do."""
 
@@ -35,7 +44,8 @@ def forecast(stage: Stage, times: Mapping[str, float]) -> Forecast:
             stage.recipe, overrides=stage.overrides, output=stage.folder, dry_run=True
         )
     except AlignCapError as error:
-        return Forecast(stage, None, None, None, 0, times.get(str(stage.recipe)), (str(error),))
+        known = times.get(str(stage.recipe))
+        return Forecast(stage, None, None, None, 0, known, False, (str(error),))
     plan, settings = described["plan"], described["settings"]
     own = [str(one.folder) for one in stage.in_order()]
     missing = tuple(
@@ -43,6 +53,8 @@ def forecast(stage: Stage, times: Mapping[str, float]) -> Forecast:
         for one in plan["loads"]
         if not one["present"] and not any(one["name"].startswith(folder) for folder in own)
     )
+    known = times.get(str(stage.recipe))
+    counted = None if known is not None else seconds_by_arithmetic(described)
     total = {key: (plan[key] or {}).get("total") for key in ("parameters", "memory_bytes")}
     return Forecast(
         stage,
@@ -50,9 +62,38 @@ def forecast(stage: Stage, times: Mapping[str, float]) -> Forecast:
         total["memory_bytes"],
         (plan["disk_bytes"] or {}).get("total"),
         settings.get("training", {}).get("steps", 0),
-        times.get(str(stage.recipe)),
+        counted if known is None else known,
+        known is None,
         missing,
     )
+
+
+SAMPLE_TOKENS = 100
+"""Of a prompt of speech and a caption, about."""
+
+
+def seconds_by_arithmetic(described: Any) -> float | None:
+    """Six operations a parameter and token, at the speed of this processor; None for what takes no
+    steps, or where the parameters are not known."""
+    settings, parameters = described["settings"], described["plan"]["parameters"]
+    if parameters is None or "training" not in settings:
+        return None
+    training, batch = settings["training"], settings.get("batch", {})
+    samples = batch.get("rows", 16) * batch.get("captions", 1) * training.get("accumulation", 1)
+    operations = 6.0 * parameters["total"] * samples * SAMPLE_TOKENS * training["steps"]
+    return float(operations / processor_speed())
+
+
+@cache
+def processor_speed() -> float:
+    """Operations a second of a matrix product, as fast as this processor does it now."""
+    size, best = 512, math.inf
+    matrix = np.ones((size, size), np.float32)
+    for _ in range(5):
+        begun = time.perf_counter()
+        matrix @ matrix
+        best = min(best, time.perf_counter() - begun)
+    return 2.0 * size**3 / best
 
 
 def known_times(out: Path) -> dict[str, float]:
@@ -80,6 +121,7 @@ def describe(reproduction: Reproduction, tasks: Sequence[Task]) -> Iterator[str]
         one = forecast(own[0], times)
         missing |= dict.fromkeys(one.missing)
         took = "time not known" if one.seconds is None else f"about {clock(one.seconds)} each"
+        took += " by arithmetic" if one.counted and one.seconds is not None else ""
         size = "" if one.parameters is None else f"{one.parameters:,} parameters, "
         memory = "" if one.memory_bytes is None else f"{one.memory_bytes / 1e9:.2f} GB, "
         steps = f"{one.steps:,} steps, " if one.steps else ""
@@ -94,6 +136,21 @@ def describe(reproduction: Reproduction, tasks: Sequence[Task]) -> Iterator[str]
         yield f"missing: {line}"
     for reason, names in reproduction.cannot().items():
         yield f"cannot be planned: {len(names)} runs, such as {names[0]}: {reason}"
+
+
+def left(tasks: Sequence[Task], out: Path) -> str:
+    """How many runs are finished, and how long the others take by those that were made before."""
+    waiting = [task for task in tasks if not task.finished]
+    times, tests = known_times(out), list[float]()
+    for run in read_runs(out):
+        tests.append(run.test_seconds)
+    stages = {stage.key: stage for task in waiting for stage in task.stage.in_order()}
+    unmade = [times.get(str(one.recipe)) for one in stages.values() if one.done is None]
+    seconds = sum(one or 0.0 for one in unmade)
+    seconds += len(waiting) * (statistics.median(tests) if tests else 0.0)
+    more = f", and {unmade.count(None)} stages of unknown time" if None in unmade else ""
+    finished = len(tasks) - len(waiting)
+    return f"{finished} of {len(tasks)} runs finished; about {clock(seconds)} left{more}"
 
 
 def clock(seconds: float) -> str:

@@ -111,18 +111,20 @@ class Reproduction:
                         found.setdefault(stage.key, stage)
         return list(found.values())
 
-    def work(self, tasks: Sequence[Task], told: Told) -> None:
+    def work(self, tasks: Sequence[Task], told: Told, finished: Callable[[Task], None]) -> None:
         """Make what is missing. A run that cannot be made is told of, and the others go on.
 
-        A run that another process is making is waited for at the end.
+        `finished` is called after each run. One that another process is making is waited for at the
+        end.
         """
         waiting = [task for task in tasks if not task.finished]
         while waiting:
             left = []
-            for number, task in enumerate(waiting, start=1):
-                told(f"{number} of {len(waiting)} runs that are left: {task.run.name}")
+            for task in waiting:
                 try:
-                    if not self._make(task, told):
+                    if self._make(task, told):
+                        finished(task)
+                    else:
                         left.append(task)
                 except AlignCapError as error:
                     self.failed[task.run.name] = error
@@ -140,13 +142,13 @@ class Reproduction:
             return True
         with lock(task.folder.parent.parent / RUNNING / f"{task.run.name}.lock") as ours:
             if ours and not task.finished:
-                told(f"captions by {task.stage.folder}")
+                told(f"captions: {task.run.name}")
                 self._test(task)
         return ours
 
     def _test(self, task: Task) -> None:
         """Caption and score; the run's folder is there afterwards."""
-        options, test = self.options, task.run.test
+        options, test, begun = self.options, task.run.test, time.monotonic()
         corpus = options.scale.corpora[test.test]
         clips, done = self.clips_of(test.test), task.stage.done
         assert done is not None
@@ -154,15 +156,24 @@ class Reproduction:
         partial = options.out / RUNNING / task.run.name
         rows = list(self._captioned(model, clips, corpus.language, partial))
         metrics = replace(options.metrics, language=corpus.language)
+        seconds = time.monotonic() - begun
         with atomic_folder(task.folder) as folder:
             stored.write_captions(folder, rows)
             scored = [stored.scored_clip(row) for row in rows]
             stored.write_scores(folder, scored, metrics)
-            table = self._described(task, model, len(rows))
+            table = {**self._described(task, model, len(rows)), "test_seconds": round(seconds, 1)}
             write_atomic(folder / stored.RUN_FILE, json.dumps(table, indent=1) + "\n")
         for file in partial.glob("*"):
             file.unlink()
         partial.rmdir()
+
+    def score_again(self, runs: Sequence[stored.StoredRun], told: Told) -> None:
+        """Score stored runs whose metrics could not be given when they were made, and now can."""
+        for run in runs:
+            metrics = replace(self.options.metrics, language=run.language)
+            if any(not stored.why_not(stored.METRICS[name], metrics) for name in run.unscored):
+                told(f"scores: {run.name}")
+                stored.write_scores(run.folder, run.clips, metrics)
 
     def clips_of(self, corpus: str) -> list[Utterance]:
         """The tested clips of a corpus."""

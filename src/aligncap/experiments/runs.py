@@ -56,6 +56,9 @@ MARKS = ("aes_c", "aes_s")
 """Those that are marks out of ten, not x 100."""
 
 
+NOTHING = "nothing that it counts is in these clips"
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A finished run."""
@@ -79,6 +82,12 @@ class StoredRun:
     def clips(self) -> list[ScoredClip]:
         """The captions with their references, as metrics take them."""
         return list(map(scored_clip, self.captions))
+
+    @property
+    def unscored(self) -> list[str]:
+        """The metrics that could not be given for want of something."""
+        found = self.scores["reasons"].items()
+        return [name for name, reason in found if reason != NOTHING]
 
     @cached_property
     def scores(self) -> Mapping[str, Any]:
@@ -158,7 +167,7 @@ def write_scores(folder: Path, clips: Sequence[ScoredClip], options: MetricOptio
         value = statistics.scale * statistics.value
         totals[key] = None if math.isnan(value) else round(value, 6)
         if math.isnan(value):
-            reasons[key] = "nothing that it counts is in these clips"
+            reasons[key] = NOTHING
         for row, one in zip(by_clip, statistics.clip_values, strict=True):
             row[key] = None if math.isnan(one) else round(statistics.scale * float(one), 6)
     write_atomic(folder / CLIPS_FILE, "".join(json.dumps(row) + "\n" for row in by_clip))
