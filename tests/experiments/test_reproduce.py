@@ -107,9 +107,7 @@ def test_a_finished_table_is_made_again_without_training(made: Path) -> None:
     assert "2 runs, 2 finished; 0 trainings and preparations left" in said
     assert {file: file.read_bytes() for file in (made / "out/tables").iterdir()} == written
     assert {
-        file: file.stat().st_mtime_ns
-        for file in (made / "out/shared").rglob("*")
-        if file in stages
+        file: file.stat().st_mtime_ns for file in (made / "out/shared").rglob("*") if file in stages
     } == stages
 
 

@@ -31,7 +31,12 @@ from aligncap.alignment.space import (
     space_fingerprint,
 )
 from aligncap.alignment.trainer import read_training_rows
-from aligncap.captioner.checkpoint import ENCODER_FOLDER, RUN_MODEL_FOLDER, find_encoder
+from aligncap.captioner.checkpoint import (
+    ENCODER_FOLDER,
+    RUN_MODEL_FOLDER,
+    copy_encoder_files,
+    find_encoder,
+)
 from aligncap.captioner.model import seeded
 from aligncap.captioner.vocabulary import read_tokenizer, train_text_tokenizer
 from aligncap.clues import acoustic_prompt, find_clues
@@ -39,6 +44,7 @@ from aligncap.data.grammar import split_plan
 from aligncap.errors import DataError
 from aligncap.recipes import Count, Share, Trainer, recipe_section
 from aligncap.storage import hash_of_file, write_atomic
+from aligncap.tokenizers import KEPT
 from aligncap.training import dry_run, loop
 from aligncap.training.checkpoints import WeightAverage
 from aligncap.training.devices import first_process_first, is_first_process
@@ -212,12 +218,16 @@ def train_joint(settings: JointSettings, output: Path, *, resume: bool) -> Mappi
 
 
 def _save_encoder(settings: JointSettings, space: JointSpace, rows: Rows, out: Path) -> None:
-    """Put the built-in encoder of the rows, where they are of one, beside the clue words."""
+    """Put the tokenizer of the rows beside the space, the built-in one with the clue words."""
     source = space.shape.source
     folders = [path.parent for path in settings.data.rows]
-    encoder = find_encoder(source.fingerprint, folders) if source.name == "builtin" else None
-    if encoder is not None and not out.exists():
+    encoder = find_encoder(source.fingerprint, folders) if source.name in KEPT else None
+    if encoder is None or out.exists():
+        return
+    if source.name == "builtin":
         write_retriever(space, rows, encoder, out)
+    else:
+        copy_encoder_files(encoder, out)
 
 
 def _sampler(settings: JointSettings, rows: Rows) -> BucketBatchSampler:
