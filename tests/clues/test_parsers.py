@@ -1,10 +1,15 @@
 """The paper's grammar parser by name, with tags and lemmas handed in."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from aligncap.clues import PARSERS, acoustic_prompt, find_clues, open_parser
 from aligncap.clues.toolkit import find_clues_with_toolkit
-from aligncap.errors import UnknownNameError
+from aligncap.errors import DataError, UnknownNameError
+from aligncap.experiments.parsers import captions_of, compare
+from aligncap.values import Clue
 
 TAGS = {"She": "PRP", "speaks": "VBZ", "sadly": "RB", "sad": "JJ", "slowly": "RB", "and": "CC",
         "in": "IN", "a": "DT", "happier": "JJR", "voice": "NN", "angry": "JJ", "anger": "NN",
@@ -52,3 +57,25 @@ def test_parsers_are_opened_by_name() -> None:
         open_parser("nlkt")
     with pytest.raises(UnknownNameError, match="caption language"):
         find_clues_with_toolkit("A sad voice.", "de")
+
+
+def test_the_comparison_counts_by_hand(tmp_path: Path) -> None:
+    first, second = tmp_path / "manifest.jsonl", tmp_path / "prompts.jsonl"
+    first.write_text('{"id": "a", "captions": ["It is not sad.", "A loud, sad voice."]}\n')
+    second.write_text('{"caption": "A loud, sad voice."}\n{"style_prompt": "他很悲伤。"}\n')
+    texts = [text for path in (first, second) for text in captions_of(path)]
+    assert texts == ["It is not sad.", "A loud, sad voice.", "A loud, sad voice.", "他很悲伤。"]
+
+    def deaf(text: str, language: str) -> list[Clue]:
+        """No volume is found, and no denial is seen."""
+        found = find_clues(text, language)
+        return [replace(one, negated=False) for one in found if one.trait != "volume"]
+
+    found = compare(texts, find_clues, deaf, ["en"])
+    assert list(found) == ["en"]
+    one = found["en"]
+    assert (one.captions, one.alike) == (2, 0)
+    assert (one.both, one.ours, one.other) == ({"emotion": 1}, {"volume": 1}, {"emotion": 1})
+    second.write_text("no JSON\n")
+    with pytest.raises(DataError, match="line 1"):
+        list(captions_of(second))

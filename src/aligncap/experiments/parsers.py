@@ -1,13 +1,15 @@
 """The paper's grammar parser beside ours, on the captions of manifests (decision 6).
 
-    python -m aligncap.experiments.parsers ../shared/data/speech/secap/manifest.jsonl
+    python -m aligncap.experiments.parsers ../shared/data/speech/secap/manifest.jsonl \\
+        ../shared/data/captions/*.jsonl
 
-Of each caption both parsers' clues are compared by what they say, trait and meaning: a clue that
+A file is a manifest, or has a caption a line under one of the names `CAPTION_KEYS`. Of each caption both parsers' clues are compared by what they say, trait and meaning: a clue that
 ours finds denied, or says of another head, the other finds as it stands. Numbers only are written.
 """
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +18,11 @@ import typer
 
 import aligncap
 from aligncap.clues import detect_language, open_parser
-from aligncap.data.manifest import read_manifest
 from aligncap.experiments import write_page
+from aligncap.foreign import reading
 from aligncap.values import LANGUAGES, Clue
+
+CAPTION_KEYS = ("captions", "caption", "style_prompt")
 
 Parser = Callable[[str, str], Sequence[Clue]]
 
@@ -48,13 +52,25 @@ class Comparison:
         self.other.update(trait for trait, _ in second - first)
 
 
-def compare(texts: Iterable[str], own: Parser, other: Parser) -> dict[str, Comparison]:
+def compare(
+    texts: Iterable[str], own: Parser, other: Parser, languages: Sequence[str] = LANGUAGES
+) -> dict[str, Comparison]:
     """The parsers' clues of each different text, by language."""
-    found = {language: Comparison() for language in LANGUAGES}
+    found = {language: Comparison() for language in languages}
     for text in dict.fromkeys(texts):
-        language = detect_language(text)
-        found[language].add(own(text, language), other(text, language))
+        if (language := detect_language(text)) in found:
+            found[language].add(own(text, language), other(text, language))
     return {language: one for language, one in found.items() if one.captions}
+
+
+def captions_of(path: Path) -> Iterator[str]:
+    """The captions of a file of JSON lines; DataError where a line is none."""
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        with reading(path, hint=f"line {number} is no JSON"):
+            table = json.loads(line)
+            for key in CAPTION_KEYS:
+                found = table.get(key, ())
+                yield from (found,) if isinstance(found, str) else found
 
 
 def comparison_table(found: dict[str, Comparison]) -> list[str]:
@@ -78,15 +94,19 @@ def comparison_table(found: dict[str, Comparison]) -> list[str]:
 
 
 def main(
-    manifests: Annotated[list[Path], typer.Argument(help="Manifests with people's captions.")],
+    files: Annotated[list[Path], typer.Argument(help="Manifests, or files of captions.")],
+    language: Annotated[list[str] | None, typer.Option(help="Of the captions; all.")] = None,
     output: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path(
         "docs/results/parsers.md"
     ),
 ) -> None:
     """Compare the parsers and write the table."""
-    texts = [text for path in manifests for one in read_manifest(path) for text in one.captions]
-    found = compare(texts, open_parser("own"), open_parser("nltk"))
-    names = ", ".join(path.parent.name for path in manifests)
+    texts = [text for path in files for text in captions_of(path)]
+    parsers = open_parser("own"), open_parser("nltk")
+    found = compare(texts, *parsers, language or LANGUAGES)
+    names = ", ".join(
+        path.parent.name if path.stem == "manifest" else path.stem for path in files
+    )
     write_page(
         output,
         "The paper's grammar parser beside ours",
