@@ -297,15 +297,19 @@ _GPT2_MASK = re.compile(r"\.attn\.(masked_)?bias$")
 
 
 HTSAT_NAMES = (
-    (r"^bn0\.", "batch_norm."),
-    (r"\.attn\.relative_position_bias_table", ".attention.self.relative_position_bias_table"),
-    (r"\.attn\.proj\.", ".attention.output.dense."),
-    (r"\.norm1\.", ".layernorm_before."),
-    (r"\.norm2\.", ".layernorm_after."),
-    (r"\.mlp\.fc1\.", ".intermediate.dense."),
-    (r"\.mlp\.fc2\.", ".output.dense."),
+    ("bn0.", "batch_norm."),
+    (".attn.proj.", ".attention.output.dense."),
+    (".attn.", ".attention.self."),
+    (".norm1.", ".layernorm_before."),
+    (".norm2.", ".layernorm_after."),
+    (".mlp.fc1.", ".intermediate.dense."),
+    (".mlp.fc2.", ".output.dense."),
 )
-"""Names of HTSAT's official checkpoints, and transformers' for the same."""
+"""Parts of names in HTSAT's official checkpoints, and in transformers' for the same, to be replaced
+in this order, either way."""
+
+HTSAT_SPLIT = ("query", "key", "value")
+"""What lies on one another in the checkpoints, as "qkv"."""
 
 HTSAT_UNUSED = re.compile(
     r"^(spectrogram_extractor|logmel_extractor|head|tscam_conv|spec_augmenter)\."
@@ -321,11 +325,11 @@ def htsat_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, one in state.items():
         if HTSAT_UNUSED.search(name):
             continue
-        for pattern, own in HTSAT_NAMES:
-            name = re.sub(pattern, own, name)  # noqa: PLW2901
-        if ".attn.qkv." in name:
-            for part, chunk in zip(("query", "key", "value"), one.chunk(3), strict=True):
-                found[name.replace(".attn.qkv.", f".attention.self.{part}.")] = chunk
+        for official, own in HTSAT_NAMES:
+            name = name.replace(official, own)  # noqa: PLW2901
+        if ".qkv." in name:
+            for part, chunk in zip(HTSAT_SPLIT, one.chunk(3), strict=True):
+                found[name.replace(".qkv.", f".{part}.")] = chunk
         else:
             found[name] = one
     return found

@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from aligncap.alignment import clap
 from aligncap.baselines.htsat_bart import HtsatConnector
 from aligncap.baselines.noaudiocap import PrefixMapper
 from aligncap.baselines.secap import QFormerConnector
@@ -58,16 +59,8 @@ SECAP_UNUSED = re.compile(
 
 HTSAT_NAMES: Names = (
     (r"^htsat\.audio_encoder\.", "encoder.audio_enc."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.self\.", ".attn."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
-    (r"\.batch_norm\.", ".bn0."),
+    *((re.escape(own), official) for official, own in clap.HTSAT_NAMES),
 )
-HTSAT_PARTS = ("query", "key", "value")
-"""What lies on one another in the checkpoint, as "qkv"."""
 BART_NAMES: Names = ((r"^", "decoder."),)
 HTSAT_UNUSED = re.compile(
     r"encoder\.audio_enc\.(tscam_conv|head|audio_feats_extractor|spectrogram_extractor"
@@ -273,7 +266,7 @@ def htsat_bart_parts(settings: ReleasedSettings, output: Path) -> Parts:
     (width,) = release.shape(f"{place}bn0.weight")
     hidden, _ = release.shape("enc_to_dec_proj.weight")
     connector = HtsatConnector(width, hidden, **options)
-    release.fill(connector, HTSAT_NAMES, split=HTSAT_PARTS)
+    release.fill(connector, HTSAT_NAMES, split=clap.HTSAT_SPLIT)
     config = load_config(settings.language_model)
     language_model: Any = AutoModelForSeq2SeqLM.from_config(config)  # type: ignore[no-untyped-call]
     # BART was trained to write bos first.

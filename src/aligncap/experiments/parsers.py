@@ -104,9 +104,7 @@ def main(
     texts = [text for path in files for text in captions_of(path)]
     parsers = open_parser("own"), open_parser("nltk")
     found = compare(texts, *parsers, language or LANGUAGES)
-    names = ", ".join(
-        path.parent.name if path.stem == "manifest" else path.stem for path in files
-    )
+    names = ", ".join(path.parent.name if path.stem == "manifest" else path.stem for path in files)
     write_page(
         output,
         "The paper's grammar parser beside ours",

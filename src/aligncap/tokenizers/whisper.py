@@ -173,7 +173,7 @@ def _from_transformers(source: str, layers: int) -> dict[str, Tensor]:
     from transformers import WhisperModel
 
     try:
-        encoder = WhisperModel.from_pretrained(source).get_encoder()
+        encoder = WhisperModel.from_pretrained(source, local_files_only=True).get_encoder()
     except OSError as error:
         raise MissingModelError(
             f"{source}: no such Whisper here; run: hf download openai/whisper-tiny, or give a "
