@@ -3,8 +3,9 @@
     python -m aligncap.experiments.parsers ../shared/data/speech/secap/manifest.jsonl \\
         ../shared/data/captions/*.jsonl
 
-A file is a manifest, or has a caption a line under one of the names `CAPTION_KEYS`. Of each caption both parsers' clues are compared by what they say, trait and meaning: a clue that
-ours finds denied, or says of another head, the other finds as it stands. Numbers only are written.
+A file is a manifest, or has a caption a line under one of the names `CAPTION_KEYS`. Of each caption
+both parsers' clues are compared by what they say, trait and meaning: a clue that ours finds denied,
+or says of another head, the other finds as it stands. Numbers only are written.
 """
 
 import json
