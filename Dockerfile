@@ -1,6 +1,6 @@
 # A server of captions: docker build -t aligncap . && docker run -p 8000:8000 -e ALIGNCAP_TOKEN=… aligncap
 FROM python:3.12-slim AS build
-COPY pyproject.toml README.md LICENSE /source/
+COPY pyproject.toml README.md LICENSE NOTICE /source/
 COPY src /source/src
 RUN python -m venv /opt/aligncap \
  && /opt/aligncap/bin/pip install --no-cache-dir '/source[serve,media]' \

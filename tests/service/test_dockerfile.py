@@ -1,11 +1,15 @@
 """The Dockerfile, line by line: there is no docker where the tests run."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
+import httpx
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the serve extra")
@@ -65,3 +69,52 @@ def test_its_health_check_tells_a_server_that_loads_from_one_that_serves():
     with served(Loaded) as address:
         while check(address) != 0:
             pass
+
+
+@pytest.mark.slow
+def test_its_steps_make_an_environment_that_serves(tmp_path):
+    """Each command as it stands, in folders of the test's; what others wrote is not fetched but
+    that of the tests' environment."""
+    pytest.importorskip("hatchling")
+    for name in of("COPY")[0].split()[:-1]:
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(
+        ROOT / "src",
+        tmp_path / "src",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    home = tmp_path / "opt"
+    environment = {**os.environ, "PATH": f"{home / 'bin'}:{os.environ['PATH']}"}
+    del environment["PYTHONPATH"]
+
+    def run(command: str) -> None:
+        here = command.replace("/opt/aligncap", str(home)).replace("/source", str(tmp_path))
+        subprocess.run(["sh", "-ec", here], env=environment, check=True)
+
+    made, installed, *others = of("RUN")[0].split(" && ")
+    run(made.replace("python", sys.executable, 1))
+    (site,) = home.glob("lib/python*/site-packages")
+    (site / "tests.pth").write_text(sysconfig.get_path("purelib"))
+    run(installed.replace(" install", " install --no-deps --no-build-isolation --quiet"))
+    for one in others:
+        run(one)
+    assert (site / "aligncap" / "models" / "mini").is_dir()
+    assert list(site.glob("aligncap-*.dist-info/licenses/NOTICE"))
+
+    command = [*json.loads(of("ENTRYPOINT")[0]), *json.loads(of("CMD")[0])]
+    with subprocess.Popen(
+        [*command, "--open", "--port", "0"],
+        **{"stdout": subprocess.PIPE, "text": True, "env": environment, "cwd": tmp_path / "opt"},
+    ) as server:
+        address = "http://127.0.0.1:" + re.findall(r":(\d+)/v1", server.stdout.readline())[0]
+        check = json.loads(of("HEALTHCHECK")[0].partition("CMD ")[2])
+        check[-1] = check[-1].replace("http://127.0.0.1:8000", address)
+        while subprocess.run(check, env=environment, capture_output=True).returncode:
+            assert server.poll() is None
+        clip = ROOT / "examples" / "clips" / "woman-slow-soft.ogg"
+        file = {"file": clip.read_bytes()}
+        answer = httpx.post(f"{address}/v1/captions", files=file, timeout=600)
+        page = httpx.get(address).text
+        server.terminate()
+    assert answer.json()["language"] == "en"
+    assert "</html>" in page
