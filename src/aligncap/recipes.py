@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 TRAINERS = {
     "encoder": "aligncap.tokenizers.encoder_training:ENCODER",
+    "readout": "aligncap.tokenizers.readout_training:READOUT",
     "token-rows": "aligncap.alignment.rows:TOKEN_ROWS",
     "codebook": "aligncap.alignment.codebook:CODEBOOK",
     "warmup": "aligncap.alignment.kd:WARMUP",

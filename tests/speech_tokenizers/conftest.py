@@ -14,6 +14,7 @@ from support.speech_tokenizers import (
     official_model,
     official_state,
     save_checkpoint,
+    save_whisper,
 )
 
 
@@ -74,3 +75,9 @@ def mimi_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mimi")
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Whisper of random weights."""
+    return save_whisper(tmp_path_factory.mktemp("whisper"), layers=2, seed=1)

@@ -1,5 +1,6 @@
 """The built-in encoder's network: tokens, padding, codebooks, readouts, and its exported form."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from aligncap.tokenizers.encoder import (
     load_encoder,
     save_encoder,
 )
+from aligncap.tokenizers.statistics import distribution
 
 SIZE = EncoderConfig(whisper_width=64, layers=1, width=32, heads=2, codebook_size=16,
                      code_width=8, hidden=16, landmarks=3)  # fmt: skip
@@ -104,9 +106,8 @@ class TestCodebook:
 @torch.no_grad()
 def test_each_codebook_reduces_what_is_left():
     model, inputs = encoder(), (mel(400), ones(400))
-    x, _ = model._contextual(*inputs)
-    flat = torch.nn.functional.layer_norm(model.enter(x), (8,))[0]
     encoded = model(*inputs)
+    flat = torch.nn.functional.layer_norm(model.enter(encoded.stages[0]), (8,))[0]
     first, second = (
         book.entries[codes] for book, codes in zip(model.codebooks, encoded.codes[0], strict=True)
     )
@@ -172,7 +173,8 @@ def test_novelty_is_a_share_of_familiar_clips():
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpeechEncoder, Path]:
     """A random encoder, and the folder it was saved in; exporting takes some seconds."""
-    folder, model = tmp_path_factory.mktemp("encoder"), encoder()
+    folder = tmp_path_factory.mktemp("encoder")
+    model = encoder(replace(SIZE, statistics_layers=1))
     model.temperature.fill_(1.7)
     model.syllable_scale.fill_(1.2)
     save_encoder(folder, model)
@@ -191,14 +193,21 @@ def test_onnx_gives_nearly_what_torch_gives(saved, frames):
     found = dict(zip(OUTPUTS, values, strict=True))
     with torch.no_grad():
         encoded = model(clip, ones(frames))
-        vector = model.readouts[0].pool(encoded.stages[0], encoded.mask)
-        reading = model.readouts[0](vector, baseline, torch.ones(1))
+        pooled = model.readouts[0].pool(encoded.stages[0], encoded.mask)
+        reading = model.readouts[0](pooled, baseline[:, :64], torch.ones(1))
+        layer = model.pretrained[0](encoded.start, ones(frames)[:, ::2])
+        statistics = distribution(layer, clip, ones(frames))
+        second = model.statistics(statistics, baseline[:, 64:], torch.ones(1))
+        vector = torch.cat((pooled, statistics), 1)
     assert found["codes"].shape == (1, frames // 8)
     same = (found["codes"] == encoded.codes[0, :1].numpy()).mean()
     assert same >= 0.7  # matrices are int8
     cosine = torch.nn.functional.cosine_similarity(torch.from_numpy(found["vector"]), vector)
     assert cosine.min() > 0.99
-    emotion = (reading.emotion / 1.7).softmax(1).numpy()
+    # Both readouts as factors, one of them with an exponent.
+    factors = second.softmax(1) * reading.emotion.softmax(1) ** model.statistics.share
+    emotion = (factors ** (1 / 1.7)).numpy()
+    emotion /= emotion.sum()
     np.testing.assert_allclose(found["emotion"], emotion, atol=0.1)
     np.testing.assert_allclose(found["arousal"], reading.arousal.numpy(), atol=0.1)
     np.testing.assert_allclose(found["syllables"], 1.2 * encoded.syllables.numpy(), rtol=0.1)

@@ -22,7 +22,6 @@ from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
 from aligncap.values import Waveform
 from speech_tokenizers.test_encoder import SIZE
-from support.speech_tokenizers import save_whisper
 
 RANDOM, CPU = np.random.default_rng(5), torch.device("cpu")
 
@@ -169,12 +168,6 @@ class TestLosses:
         assert float(found["loss"]) == pytest.approx(float(total), rel=1e-4)
 
 
-@pytest.fixture(scope="module")
-def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Whisper of random weights."""
-    return save_whisper(tmp_path_factory.mktemp("whisper"), layers=2, seed=1)
-
-
 def settings_of(folder: Path, **changes: object) -> training.EncoderSettings:
     plain = {
         "data": (folder / "manifest.jsonl",), "waveforms": folder / "waveforms",
@@ -280,7 +273,7 @@ def test_a_run_is_what_was_planned_and_no_kept_speaker_is_in_it(tmp_path):
     memory = found["memory_bytes"]
     assert memory["total"] == sum(value for key, value in memory.items() if key != "total")
     assert found["disk_bytes"]["waveforms"] == 8 * 4800 * 2
-    train, evaluated = training.read_clips(settings)
+    train, evaluated = training.read_clips(settings.data, settings.hold_out)
     assert {one.speaker for one in train} == {"s0"}
     assert {one.speaker for one in evaluated} == {"s3", "ravdess_05"}
     store = training.store_waveforms(settings.waveforms, [one.path for one in train], training.load)

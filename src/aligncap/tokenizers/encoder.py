@@ -6,8 +6,9 @@ vectors a second, passes one more transformer layer, and is quantised by residua
 (Zeghidour et al. 2021) that are learnt with the emotion loss. A readout pools the vectors of a clip
 and predicts emotion, gender, vocalisation and arousal: one reads the continuous vectors, and one
 each what the first, the first two … codebooks keep, so that the tokens must carry how something is
-said. A readout also takes a speaker's baseline: the mean vector of other clips of the speaker. On
-disk it is config.json, model.safetensors and an ONNX form.
+said. A second readout of emotion (`statistics`) reads the lower layers as they came. Readouts also
+take a speaker's baseline: the mean vector of other clips of the speaker. On disk it is config.json,
+model.safetensors and an ONNX form.
 """
 
 import json
@@ -27,11 +28,14 @@ from aligncap.errors import MissingModelError
 from aligncap.foreign import AGAIN, check_tensors, read_table, reading
 from aligncap.tokenizers import builtin
 from aligncap.tokenizers.builtin import LONGEST_FRAMES, WHISPER_MELS
+from aligncap.tokenizers.statistics import (
+    StatisticsReadout,
+    distribution,
+    pooled,
+    width_of,
+)
 from aligncap.tokenizers.whisper import WhisperLayer, WhisperLayers
 from aligncap.values import EMOTIONS, VOCALIZATIONS
-
-POOLED = builtin.FRAMES_A_TOKEN // 2
-"""Vectors of Whisper, 50 a second, that are averaged to one."""
 
 QUANTILES = 33
 """Distances to the training data that are kept, evenly spaced among those of familiar clips."""
@@ -67,6 +71,9 @@ class EncoderConfig:
     landmarks: int = 64
     """Points that stand for the training data when novelty is judged."""
     dropout: float = 0.1
+    statistics_layers: int = 0
+    """Whisper's layers as they came, whose outputs' statistics a second readout reads; 0: none."""
+    statistics_hidden: int = 256
 
 
 class Codebook(nn.Module):
@@ -161,6 +168,8 @@ class Readout(nn.Module):
 class Encoded(NamedTuple):
     """The vectors of a batch of clips before any readout."""
 
+    start: Tensor
+    """After the convolutions, [batch, frames / 2, Whisper's width]."""
     stages: tuple[Tensor, ...]
     """Continuous, then after one, two … codebooks, each [batch, tokens, width]."""
     mask: Tensor
@@ -202,6 +211,11 @@ class SpeechEncoder(nn.Module):
         )
         self.leave = nn.ModuleList(nn.Linear(config.code_width, width) for _ in levels)
         self.readouts = nn.ModuleList(Readout(config) for _ in range(config.codebooks + 1))
+        layers = config.statistics_layers
+        self.pretrained = nn.ModuleList(WhisperLayer(wide, wide // 64) for _ in range(layers))
+        self.statistics = (
+            StatisticsReadout(width_of(layers, wide), config.statistics_hidden) if layers else None
+        )
         self.register_buffer("landmarks", torch.zeros(config.landmarks, 2 * width))
         self.register_buffer("distances", torch.arange(QUANTILES, dtype=torch.float32))
         # Weights of a vector and a bias: a logit of sounds that no person makes.
@@ -211,32 +225,38 @@ class SpeechEncoder(nn.Module):
 
     @property
     def vector_width(self) -> int:
-        """Numbers in a clip's vector."""
-        return 2 * self.config.width
+        """Numbers in a clip's vector: what the first readout pools, and what the second reads."""
+        return 2 * self.config.width + width_of(
+            self.config.statistics_layers, self.config.whisper_width
+        )
 
     def forward(self, mel: Tensor, mask: Tensor) -> Encoded:
         """Encode a batch: `mel` [batch, frames, 80] and `mask` [batch, frames] (True for the clip);
         what is left of less than a token is cut off."""
-        x, kept = self._contextual(mel, mask)
+        halves = mask[:, ::2]
+        layers = self.whisper(mel, halves)
+        x, kept = self._contextual(layers, halves)
         stages, codes, commitment = self._quantise(x, kept)
         steps = functional.softplus(self.rate(x)[..., 0]) * kept
-        return Encoded((x, *stages), kept, codes, commitment, steps.sum(1))
+        return Encoded(layers[0], (x, *stages), kept, codes, commitment, steps.sum(1))
 
-    def _contextual(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """[batch, tokens, width] and the tokens' mask, 12.5 a second."""
-        halves = mask[:, ::2]
+    def statistics_of(self, start: Tensor, mel: Tensor, mask: Tensor) -> Tensor:
+        """What the second readout reads of a batch, [batch, `width_of`]: of `start` (after the
+        convolutions) the layers as they came are made; `mel` and `mask` as in `forward`."""
+        halves, outputs = mask[:, ::2], []
+        for layer in self.pretrained:
+            start = layer(start, halves)
+            outputs.append(start)
+        return distribution(torch.cat(outputs, 2), mel, mask)
+
+    def _contextual(self, layers: Sequence[Tensor], halves: Tensor) -> tuple[Tensor, Tensor]:
+        """[batch, tokens, width] and the tokens' mask, 12.5 a second, of Whisper's outputs."""
         weights = self.mix.softmax(0)
-        layers = self.whisper(mel, halves)
         x = sum(
             (weights[n] * norm(layers[n]) for n, norm in enumerate(self.norms)),
-            torch.zeros((), device=mel.device),
+            torch.zeros((), device=halves.device),
         )
-        tokens = halves.shape[1] // POOLED
-        whole = halves[:, : tokens * POOLED]
-        parts = whole.unflatten(1, (tokens, POOLED))  # type: ignore[no-untyped-call]
-        x = (x[:, : tokens * POOLED].unflatten(1, (tokens, POOLED)) * parts[..., None]).sum(2)
-        x = x / parts.sum(2).clamp(min=1)[..., None]
-        kept = parts.any(2)
+        x, kept = pooled(x, halves)
         x = self.dropout(self.narrow_norm(self.narrow(self.dropout(x))))
         return self.norm(self.top(x, kept)).float(), kept
 
@@ -314,19 +334,27 @@ class _Exported(nn.Module):
 
     def forward(self, mel: Tensor, baseline: Tensor, based: Tensor) -> Sequence[Tensor]:
         encoder = self.encoder
-        encoded = encoder(mel, torch.ones(mel.shape[:2], dtype=torch.bool))
+        mask = torch.ones(mel.shape[:2], dtype=torch.bool)
+        encoded = encoder(mel, mask)
         readout: Any = encoder.readouts[0]
-        vector = readout.pool(encoded.stages[0], encoded.mask)
-        found = readout(vector, baseline, based)
+        pool = readout.pool(encoded.stages[0], encoded.mask)
+        own = pool.shape[1]
+        found = readout(pool, baseline[:, :own], based)
+        vector, emotion = pool, found.emotion
+        if encoder.statistics is not None:
+            statistics = encoder.statistics_of(encoded.start, mel, mask)
+            vector = torch.cat((pool, statistics), 1)
+            logits = encoder.statistics(statistics, baseline[:, own:], based)
+            emotion = encoder.statistics.joined(logits, emotion)
         return (
             encoded.codes[0, : encoder.config.exported],
-            (found.emotion / encoder.temperature).softmax(1),
+            (emotion / encoder.temperature).softmax(1),
             found.female.sigmoid(),
             found.vocalization.softmax(1),
             found.arousal,
             encoded.syllables * encoder.syllable_scale,
             vector,
-            encoder.novelty(vector),
+            encoder.novelty(pool),
         )
 
 

@@ -9,7 +9,7 @@ held to the syllables of the transcript. Batches depend on their number only.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
@@ -129,7 +129,7 @@ def plan(settings: EncoderSettings, output: Path) -> Mapping[str, object]:
     del output
     train: list[Utterance] | None = None
     if all(path.exists() for path in settings.data):
-        train, _ = read_clips(settings)
+        train, _ = read_clips(settings.data, settings.hold_out)
         Sampler(train, settings)
     note = "a manifest is not here, so it is not known how many clips there are"
     if train is not None:
@@ -163,13 +163,14 @@ def _waveform_bytes(clips: Iterable[Utterance]) -> int | None:
     return round(2 * RATE_HZ * sum(known)) if len(known) == len(lengths) else None
 
 
-def read_clips(settings: EncoderSettings) -> tuple[list[Utterance], list[Utterance]]:
-    """The clips to train on, and those to evaluate on: validation speakers and what is held out."""
-    train, validation = validation_split(
-        one for path in settings.data for one in read_manifest(path)
-    )
-    held = [one for one in train if {one.corpus, one.speaker} & set(settings.hold_out)]
-    kept = [one for one in train if not {one.corpus, one.speaker} & set(settings.hold_out)]
+def read_clips(
+    data: Iterable[Path], hold_out: Collection[str]
+) -> tuple[list[Utterance], list[Utterance]]:
+    """The clips of manifests to train on, and those to evaluate on: validation speakers and what is
+    held out."""
+    train, validation = validation_split(one for path in data for one in read_manifest(path))
+    held = [one for one in train if {one.corpus, one.speaker} & set(hold_out)]
+    kept = [one for one in train if not {one.corpus, one.speaker} & set(hold_out)]
     if not kept:
         raise DataError("no clip is left to train on; shorten hold_out or list another manifest")
     return kept, [*validation, *held]
@@ -178,7 +179,7 @@ def read_clips(settings: EncoderSettings) -> tuple[list[Utterance], list[Utteran
 def train_encoder(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Train the encoder; the averaged weights go to `output`/encoder. Returns macro recalls on the
     validation speakers and what is held out, where there are any."""
-    train, evaluated = read_clips(settings)
+    train, evaluated = read_clips(settings.data, settings.hold_out)
     labels, others = labels_of(train), labels_of(evaluated)
     sampler = Sampler(train, settings)
     everyone = [*train, *evaluated]
@@ -486,6 +487,12 @@ def _encode_whole(model: SpeechEncoder, recordings: Recordings, place: int) -> E
     mel = as_input(samples)
     encoded: Encoded = model(mel, torch.ones(mel.shape[:2], dtype=torch.bool, device=mel.device))
     return encoded
+
+
+@torch.no_grad()
+def read_whole(model: SpeechEncoder, recordings: Recordings, place: int) -> Reading:
+    """The continuous readout of a clip as it is."""
+    return model.read(_encode_whole(model, recordings, place))
 
 
 @torch.no_grad()

@@ -69,12 +69,16 @@ class WhisperLayers(nn.Module):
     def forward(self, mel: Tensor, mask: Tensor) -> list[Tensor]:
         """`mel` [batch, frames, 80], `mask` [batch, ⌈frames / 2⌉] → after the convolutions and
         after each layer, [batch, ⌈frames / 2⌉, width]."""
-        x = functional.gelu(self.first(mel.transpose(1, 2)))
-        x = functional.gelu(self.second(x)).transpose(1, 2)
-        outputs = [x + self.positions[: x.shape[1]]]
+        outputs = [self.convolved(mel)]
         for layer in self.layers:
             outputs.append(layer(outputs[-1], mask))
         return outputs
+
+    def convolved(self, mel: Tensor) -> Tensor:
+        """What the first layer gets of `mel` [batch, frames, 80], [batch, ⌈frames / 2⌉, width]."""
+        x = functional.gelu(self.first(mel.transpose(1, 2)))
+        x = functional.gelu(self.second(x)).transpose(1, 2)
+        return x + self.positions[: x.shape[1]]
 
 
 def load_whisper(source: str | Path, layers: int) -> WhisperLayers:

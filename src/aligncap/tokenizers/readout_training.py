@@ -1,0 +1,396 @@
+"""Training of the encoder's second readout of emotion (`statistics`): recipes of kind "readout".
+
+What the readout reads of every clip, as it is and varied (`augmentation`), is computed once by a
+pretrained Whisper's lower layers, and kept. The readout then learns in minutes on a CPU: corpora
+are drawn by their shares, clips are mixed with each other (Zhang et al. 2018), and most are
+read beside a baseline too, the mean of some of the speaker's other clips, now and then of neutral
+ones alone. Batches depend on their number only.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from aligncap.audio.files import load
+from aligncap.data.manifest import Utterance
+from aligncap.errors import DataError
+from aligncap.metrics.claims import macro_recall
+from aligncap.recipes import Count, Share, Trainer, recipe_section
+from aligncap.storage import hash_of, hash_of_file
+from aligncap.tokenizers.augmentation import Augmentation, Recordings, vary
+from aligncap.tokenizers.builtin import SHORTEST_SAMPLES, WHISPER_HOP
+from aligncap.tokenizers.cache import store_waveforms
+from aligncap.tokenizers.encoder import SpeechEncoder, load_encoder, save_encoder
+from aligncap.tokenizers.encoder_training import on_device, read_clips, read_whole
+from aligncap.tokenizers.statistics import StatisticsReadout
+from aligncap.tokenizers.whisper import load_whisper
+from aligncap.training import dry_run
+from aligncap.training.loop import fit
+from aligncap.training.settings import FitSettings, seed_of
+from aligncap.values import EMOTIONS, RATE_HZ
+
+Floats = NDArray[np.float32]
+
+AS_THEY_ARE = Augmentation(
+    speed_share=0, tempo_share=0, response=0, room=0, telephone=0, low_pass=0, noise=0, level=0,
+    floor=0, padding=0, masks=0,
+)  # fmt: skip
+_TOGETHER, _CHUNK = 8, 512
+"""Clips of one pass through Whisper, and of one file."""
+
+
+@recipe_section
+class ReadoutSettings:
+    """A recipe that trains the encoder's second readout."""
+
+    encoder: Path
+    """Folder of a trained encoder."""
+    data: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Manifests."""
+    shares: Mapping[str, float]
+    """How often each corpus is sampled, by name, relative to the others."""
+    waveforms: Path
+    """Folder that keeps the decoded samples of all clips from one run to the next."""
+    start: str = "openai/whisper-tiny"
+    """The Whisper whose layers are read: a name on the hub, a folder of transformers or of
+    CTranslate2. Its convolutions must be those that the encoder started from."""
+    hold_out: tuple[str, ...] = ()
+    """Corpora or speakers left out of training, by name, and evaluated as validation speakers."""
+    layers: Count = 2
+    copies: tuple[Augmentation, ...] = (Augmentation(),)
+    """How each training clip is varied; one copy of it for each, beside the clip as it is."""
+    longest_s: float = 10.0
+    """Longer clips are cut."""
+    batch_size: Count = 256
+    baselines: Share = 0.9
+    """Share of clips that are read beside their speaker's baseline too."""
+    neutral: Share = 0.25
+    """Of these, the share whose baseline is made of neutral clips alone."""
+    mixup: float = 0.4
+    """Both parameters of the Beta distribution by which two clips are mixed."""
+    label_smoothing: float = 0.1
+    share: float = 0.4
+    """What the encoder's own readout counts beside this one."""
+    temperature: float = 1.0
+    """Of the joined probabilities, chosen on validation speakers."""
+    training: FitSettings
+
+
+def plan(settings: ReadoutSettings, output: Path) -> Mapping[str, object]:
+    """The plan of a dry run."""
+    del output
+    notes = ["what the readout reads is computed once, about 20 clips a second on a core"]
+    return dry_run.plan_table(
+        [
+            dry_run.needed_path(
+                "encoder", settings.encoder, hint="aligncap train recipes/mini/encoder.toml"
+            ),
+            *(
+                dry_run.needed_path("manifest", path, hint=dry_run.MANIFEST_HINT)
+                for path in settings.data
+            ),
+            dry_run.Needed("pretrained Whisper", settings.start),
+        ],
+        notes=notes,
+    )
+
+
+def train_readout(settings: ReadoutSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
+    """Train the readout; the encoder with it goes to `output`/encoder. Returns macro recalls on the
+    validation speakers and what is held out, with and without a baseline."""
+    train, evaluated = (
+        [one for one in part if one.emotion is not None]
+        for part in read_clips(settings.data, settings.hold_out)
+    )
+    everyone = [*train, *evaluated]
+    store = store_waveforms(settings.waveforms, [one.path for one in everyone], load)
+    recordings = on_device(store, torch.device("cpu"))
+    encoder = _with_readout(load_encoder(settings.encoder), settings)
+    kept = _kept_in(output, everyone, settings)
+    clean = statistics_of(encoder, recordings, len(everyone), AS_THEY_ARE, settings, kept, 0)
+    copies = [
+        statistics_of(encoder, recordings, len(train), one, settings, kept, number)
+        for number, one in enumerate(settings.copies, 1)
+    ]
+    torch.manual_seed(settings.training.seed)
+    readout = encoder.statistics
+    assert readout is not None
+    readout.share.fill_(settings.share)
+    batches = ReadoutBatches(train, [clean, *copies], settings)
+    normalise(readout, clean[: len(train)], batches.weights, [one.speaker for one in train])
+
+    def step(batch: ReadoutBatch) -> Mapping[str, Tensor]:
+        return {"loss": readout_loss(readout, batch)}
+
+    inputs = {str(path): hash_of_file(path) for path in settings.data}
+    fit(readout, step, batches, settings.training, output, resume=resume, inputs=inputs)
+    encoder.temperature.fill_(settings.temperature)
+    save_encoder(output / "encoder", encoder.eval())
+    if not evaluated:
+        return {}
+    places = range(len(train), len(everyone))
+    others = torch.cat([read_whole(encoder, recordings, place).emotion for place in places])
+    return recalls(readout, clean[len(train) :], others, evaluated)
+
+
+def _with_readout(encoder: SpeechEncoder, settings: ReadoutSettings) -> SpeechEncoder:
+    """The encoder with Whisper's layers as they came, and with a new readout of them."""
+    whisper = load_whisper(settings.start, settings.layers)
+    if not torch.equal(whisper.second.weight, encoder.whisper.second.weight):
+        raise DataError(
+            f"{settings.start}: is not the Whisper that {settings.encoder} started from; set start "
+            "to that one"
+        )
+    found = SpeechEncoder(replace(encoder.config, statistics_layers=settings.layers))
+    own = {
+        name: value
+        for name, value in encoder.state_dict().items()
+        if not name.startswith(("pretrained.", "statistics."))
+    }
+    layers = {f"pretrained.{name}": value for name, value in whisper.layers.state_dict().items()}
+    found.load_state_dict({**found.state_dict(), **own, **layers})
+    return found.eval()
+
+
+def _kept_in(output: Path, clips: Sequence[Utterance], settings: ReadoutSettings) -> Path:
+    """The folder of what is computed once, named by all that it depends on."""
+    table = {
+        "clips": [str(one.path) for one in clips], "start": settings.start,
+        "layers": settings.layers, "longest_s": settings.longest_s,
+        "copies": [asdict(one) for one in settings.copies], "seed": settings.training.seed,
+    }  # fmt: skip
+    return output / f"statistics-{hash_of(repr(table))[:12]}"
+
+
+@torch.inference_mode()
+def statistics_of(
+    encoder: SpeechEncoder,
+    recordings: Recordings,
+    count: int,
+    augmentation: Augmentation,
+    settings: ReadoutSettings,
+    folder: Path,
+    number: int,
+) -> Floats:
+    """What the readout reads of the first `count` recordings under a variation, whose `number`
+    seeds it, [count, width]; what lies in `folder` already is not computed again."""
+    from rich.console import Console
+    from rich.progress import track
+
+    folder.mkdir(parents=True, exist_ok=True)
+    order = recordings.lengths[:count].argsort(stable=True)
+    found: Floats | None = None
+    chunks = torch.split(order, _CHUNK)
+    for place, chunk in enumerate(
+        track(chunks, f"statistics, copy {number}", console=Console(stderr=True))
+    ):
+        file = folder / f"{number}-{place:04}.npy"
+        if not file.exists():
+            torch.manual_seed(seed_of(settings.training.seed, number, place))
+            parts = [
+                _of_some(encoder, recordings, some, augmentation, settings.longest_s)
+                for some in torch.split(chunk, _TOGETHER)
+            ]
+            unfinished = file.with_suffix(".part.npy")
+            np.save(unfinished, torch.cat(parts).numpy())
+            unfinished.replace(file)
+        values = np.load(file, allow_pickle=False)
+        found = np.zeros((count, values.shape[1]), np.float32) if found is None else found
+        found[chunk.numpy()] = values
+    assert found is not None
+    return found
+
+
+def _of_some(
+    encoder: SpeechEncoder,
+    recordings: Recordings,
+    places: Tensor,
+    augmentation: Augmentation,
+    longest_s: float,
+) -> Tensor:
+    """The statistics of a few recordings of similar length."""
+    longest = min(int(recordings.lengths[places].max()), round(longest_s * RATE_HZ))
+    samples = -(-max(longest, SHORTEST_SAMPLES) // WHISPER_HOP) * WHISPER_HOP
+    views = vary(recordings, places, samples, augmentation, 1.0)
+    start = encoder.whisper.convolved(views.mel)
+    return encoder.statistics_of(start, views.mel, views.mask)
+
+
+class ReadoutBatch(NamedTuple):
+    """Some clips as the readout reads them."""
+
+    statistics: Tensor
+    """[batch, features]"""
+    baseline: Tensor
+    """[batch, features]; zeros where there is none."""
+    based: Tensor
+    """1 where there is a baseline, [batch]."""
+    emotion: Tensor
+    """Shares of the emotions, [batch, 8]."""
+    partner: Tensor
+    """The clip of the batch that each is mixed with, [batch]; with a baseline or without, as it."""
+    portion: Tensor
+    """Of the clip itself in the mixture, [batch]."""
+
+
+class ReadoutBatches:
+    """The batches of a training, by their number."""
+
+    def __init__(
+        self, clips: Sequence[Utterance], copies: Sequence[Floats], settings: ReadoutSettings
+    ) -> None:
+        """`copies` are the statistics of the clips as they are, [clips or more, features], and of
+        each variation. DataError for a corpus without a share."""
+        self._copies, self._settings = copies, settings
+        self._emotions = np.array([EMOTIONS.index(str(one.emotion)) for one in clips])
+        self.weights = sampling_weights(clips, settings.shares)
+        speakers: dict[str, list[int]] = defaultdict(list)
+        for place, one in enumerate(clips):
+            if one.speaker is not None:
+                speakers[one.speaker].append(place)
+        found = {name: np.array(places) for name, places in speakers.items()}
+        self._mates = [found.get(one.speaker or "", np.array([], int)) for one in clips]
+        # The clip as it is is drawn twice as often as each of its copies.
+        shares = np.array([2.0] + [1.0] * (len(copies) - 1))
+        self._copy_shares = shares / shares.sum()
+
+    def __call__(self, number: int) -> ReadoutBatch:
+        """Batch `number`."""
+        settings = self._settings
+        random = np.random.default_rng((settings.training.seed, 23, number))
+        size = settings.batch_size
+        chosen = random.choice(len(self.weights), size, p=self.weights)
+        copies = random.choice(len(self._copies), size, p=self._copy_shares)
+        statistics = np.stack(
+            [self._copies[copy][clip] for copy, clip in zip(copies, chosen, strict=True)]
+        )
+        baseline, based = np.zeros_like(statistics), np.zeros(size, np.float32)
+        for place, (copy, clip) in enumerate(zip(copies, chosen, strict=True)):
+            others = self._baseline_of(clip, random)
+            if len(others):
+                baseline[place], based[place] = self._copies[copy][others].mean(axis=0), 1
+        smoothing = settings.label_smoothing
+        emotion = (1 - smoothing) * np.eye(len(EMOTIONS))[self._emotions[chosen]]
+        emotion = np.asarray(emotion + smoothing / len(EMOTIONS), np.float32)
+        partner = np.arange(size)
+        for kind in (0, 1):
+            alike = np.flatnonzero(based == kind)
+            partner[alike] = random.permutation(alike)
+        portion = random.beta(settings.mixup, settings.mixup, size).astype(np.float32)
+        arrays = (statistics, baseline, based, emotion, partner, portion)
+        return ReadoutBatch(*map(torch.from_numpy, arrays))
+
+    def _baseline_of(self, clip: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """Some of the speaker's other clips, from two to all; none where they are few, or for a
+        share of clips."""
+        mates = self._mates[clip]
+        mates = mates[mates != clip]
+        none: NDArray[np.int64] = mates[:0]
+        if random.random() >= self._settings.baselines or len(mates) < 3:
+            return none
+        neutral = mates[self._emotions[mates] == EMOTIONS.index("neutral")]
+        if random.random() < self._settings.neutral and len(neutral) > 1:
+            mates = neutral
+        count = min(len(mates), int(3 ** random.uniform(0.6, 4)))
+        drawn: NDArray[np.int64] = random.choice(mates, count, replace=False)
+        return drawn
+
+
+def sampling_weights(
+    clips: Sequence[Utterance], shares: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """How likely each clip is drawn, [clips]: corpora by their shares, and a clip of it with the
+    inverse root of how many the corpus has of its emotion. DataError for one without a share."""
+    missing = {one.corpus or "" for one in clips} - set(shares)
+    if missing:
+        raise DataError(f"corpus {min(missing)!r} has no share; add it to [shares] of the recipe")
+    sizes = Counter((one.corpus, one.emotion) for one in clips)
+    weights = np.array([sizes[one.corpus, one.emotion] ** -0.5 for one in clips])
+    totals: dict[str | None, float] = defaultdict(float)
+    for one, weight in zip(clips, weights, strict=True):
+        totals[one.corpus] += weight
+    own = np.array([shares[one.corpus or ""] / totals[one.corpus] for one in clips])
+    found: NDArray[np.float64] = weights * own / (weights * own).sum()
+    return found
+
+
+@torch.no_grad()
+def normalise(
+    readout: StatisticsReadout,
+    clips: Floats,
+    weights: NDArray[np.float64],
+    speakers: Sequence[str | None],
+) -> None:
+    """Set what the readout normalises by: mean and deviation of the clips' statistics
+    [clips, features] by their weights, and the mean deviation within speakers of eight clips or
+    more."""
+    centre = weights @ clips
+    spread = np.sqrt(weights @ np.square(clips - centre)) + 1e-4
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, speaker in enumerate(speakers):
+        if speaker is not None:
+            places[speaker].append(place)
+    variances = [clips[own].var(axis=0) for own in places.values() if len(own) >= 8]
+    within = np.sqrt(np.mean(variances, axis=0)) if variances else spread
+    for buffer, values in (
+        (readout.centre, centre),
+        (readout.spread, spread),
+        (readout.within, np.maximum(within, 1e-3 * spread)),
+    ):
+        buffer.copy_(torch.from_numpy(np.asarray(values, np.float32)))
+
+
+def readout_loss(readout: StatisticsReadout, batch: ReadoutBatch) -> Tensor:
+    """Mean cross-entropy, in nats, of mixtures of clips: of all without a baseline, and of those
+    that have one also beside it; a scalar."""
+    portion = batch.portion[:, None]
+    features = readout.features(batch.statistics, batch.baseline)
+    mixed = portion * features + (1 - portion) * features[batch.partner]
+    emotion = portion * batch.emotion + (1 - portion) * batch.emotion[batch.partner]
+    known = batch.based.bool()
+    return functional.cross_entropy(
+        torch.cat((
+            readout.read(mixed, torch.zeros_like(batch.based)),
+            readout.read(mixed[known], batch.based[known]),
+        )),
+        torch.cat((emotion, emotion[known])),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def recalls(
+    readout: StatisticsReadout, clips: Floats, others: Tensor, utterances: Sequence[Utterance]
+) -> dict[str, float]:
+    """Macro recall by corpus of the joined readouts, alone ("recall_…") and beside the mean of the
+    speaker's other clips ("recall_…_per_speaker")."""
+    statistics = torch.from_numpy(clips)
+    speakers = np.array([one.speaker or f"\0{one.id}" for one in utterances])
+    baseline, based = torch.zeros_like(statistics), torch.zeros(len(clips))
+    for speaker in set(speakers.tolist()):
+        own = np.flatnonzero(speakers == speaker)
+        if len(own) > 3:
+            rest = (statistics[own].sum(0) - statistics[own]) / (len(own) - 1)
+            baseline[own], based[own] = rest, 1
+    readout.eval()
+    found: dict[str, float] = {}
+    for name, known in (("", torch.zeros_like(based)), ("_per_speaker", based)):
+        named = readout.joined(readout(statistics, baseline, known), others).argmax(1)
+        for corpus in sorted({one.corpus or "" for one in utterances}):
+            places = [n for n, one in enumerate(utterances) if (one.corpus or "") == corpus]
+            labels = [str(utterances[n].emotion) for n in places]
+            found[f"recall_{corpus}{name}"] = macro_recall(
+                labels, [EMOTIONS[int(named[n])] for n in places]
+            )
+    return found
+
+
+READOUT = Trainer(ReadoutSettings, plan, train_readout)

@@ -1,0 +1,106 @@
+"""A second readout of emotion: how the vectors of Whisper's own lower layers are distributed over a
+clip.
+
+Layers that are fine-tuned get to know the corpora they are tuned on; layers as they came know none.
+Of the outputs of the lowest, mean and deviation over the time in which somebody speaks are taken.
+A network of one hidden layer reads them, and another, where a speaker's baseline is known (the mean
+of the same over other clips), reads them beside their distance from it. The logits are joined to
+those of the encoder's own readout.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from aligncap.tokenizers.builtin import FRAMES_A_TOKEN
+from aligncap.values import EMOTIONS
+
+POOLED = FRAMES_A_TOKEN // 2
+"""Vectors of Whisper, 50 a second, that are averaged to one."""
+
+QUIETEST = 1e-3
+"""Power of a span of 80 ms, over that of the loudest, below which nobody speaks in it: −30 dB."""
+
+_FARTHEST = 6.0
+"""Deviations from the mean at which a number is cut."""
+
+
+def width_of(layers: int, width: int) -> int:
+    """Numbers in the statistics of so many layers of this width."""
+    return 2 * layers * width
+
+
+def pooled(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The means of four vectors each of [batch, time, width], over those within the clip by `mask`
+    [batch, time]: [batch, time / 4, width], and which hold any of the clip; a rest is cut off."""
+    spans = mask.shape[1] // POOLED
+    parts = mask[:, : spans * POOLED].unflatten(1, (spans, POOLED))  # type: ignore[no-untyped-call]
+    x = vectors[:, : spans * POOLED].unflatten(1, (spans, POOLED))  # type: ignore[no-untyped-call]
+    x = (x * parts[..., None]).sum(2) / parts.sum(2).clamp(min=1)[..., None]
+    return x, parts.any(2)
+
+
+def distribution(vectors: Tensor, mel: Tensor, mask: Tensor) -> Tensor:
+    """Mean and deviation of `vectors` [batch, frames / 2, width] over the spans of 80 ms in which
+    the clip is not more than 30 dB below its loudest; `mel` [batch, frames, 80] is Whisper's
+    spectrogram, `mask` [batch, frames] True within the clip. [batch, 2 · width]."""
+    spans = mel.shape[1] // FRAMES_A_TOKEN
+    halves = mask[:, ::2][:, : spans * POOLED]
+    x, kept = pooled(vectors[:, : spans * POOLED], halves)
+    power = (10 ** (4 * mel[:, : spans * FRAMES_A_TOKEN] - 4)).sum(2)
+    power = power.unflatten(1, (spans, FRAMES_A_TOKEN)).mean(2) * kept  # type: ignore[no-untyped-call]
+    spoken = (power > QUIETEST * power.amax(1, keepdim=True)).to(x)
+    share = (spoken / spoken.sum(1, keepdim=True).clamp(min=1))[..., None]
+    mean = (x * share).sum(1)
+    deviation = ((x - mean[:, None]).square() * share).sum(1).clamp(min=1e-12).sqrt()
+    return torch.cat((mean, deviation), 1)
+
+
+class StatisticsReadout(nn.Module):
+    """Predicts emotion from a clip's statistics and a speaker's baseline."""
+
+    centre: Tensor
+    spread: Tensor
+    within: Tensor
+    share: Tensor
+
+    def __init__(self, features: int, hidden: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        # Of the clips trained on: mean and deviation, and the deviation within a speaker.
+        self.register_buffer("centre", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.register_buffer("within", torch.ones(features))
+        self.register_buffer("share", torch.ones(()))
+        self.alone = _network(features, hidden, dropout)
+        self.against = _network(2 * features, hidden, dropout)
+
+    def features(self, statistics: Tensor, baseline: Tensor) -> Tensor:
+        """What is read of `statistics` and `baseline` [batch, features], [batch, 2 · features]:
+        normalised, and as their distance from the baseline."""
+        own = (statistics - self.centre) / self.spread
+        relative = (statistics - baseline) / self.within
+        return torch.cat((own, relative), 1).clamp(-_FARTHEST, _FARTHEST)
+
+    def read(self, features: Tensor, based: Tensor) -> Tensor:
+        """The logits of emotions, [batch, 8], of what `features` gives, where `based` [batch] is 1
+        by the network that reads the baseline."""
+        own, _ = features.chunk(2, 1)
+        known = based[:, None]
+        logits: Tensor = known * self.against(features) + (1 - known) * self.alone(own)
+        return logits
+
+    def forward(self, statistics: Tensor, baseline: Tensor, based: Tensor) -> Tensor:
+        """The logits of emotions, [batch, 8]; arguments as those of `features` and `read`."""
+        return self.read(self.features(statistics, baseline), based)
+
+    def joined(self, logits: Tensor, others: Tensor) -> Tensor:
+        """The logits of emotions by this readout and by the encoder's own, [batch, 8] each; the
+        other counts for `share` of this."""
+        return logits.log_softmax(1) + self.share * others.log_softmax(1)
+
+
+def _network(features: int, hidden: int, dropout: float) -> nn.Module:
+    """From features to the logits of emotions."""
+    return nn.Sequential(
+        nn.Dropout(0.6 * dropout), nn.Linear(features, hidden), nn.LayerNorm(hidden), nn.SiLU(),
+        nn.Dropout(dropout), nn.Linear(hidden, len(EMOTIONS)),
+    )  # fmt: skip
