@@ -3,11 +3,19 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from aligncap.captioner.checkpoint import load_torch, load_vocabulary, read_meta, save
+from aligncap.captioner.checkpoint import (
+    load_torch,
+    load_vocabulary,
+    model_fingerprint,
+    read_meta,
+    save,
+    write_meta,
+)
 from aligncap.captioner.model import CaptionModel, add_adapter
 from aligncap.captioner.prompts import collate, to_torch
 from aligncap.errors import DataError, MissingModelError, RecipeError, UnknownNameError
@@ -162,3 +170,17 @@ def test_meta_and_vocabulary_are_read_without_torch(model, tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert out.split() == ["tiny", str(load_vocabulary(tmp_path).size), "False"]
+
+
+def test_scores_in_the_notes_leave_the_fingerprint_as_it_was(tmp_path):
+    meta = tiny_meta()
+    write_meta(tmp_path, meta)
+    (tmp_path / "weights.bin").write_bytes(b"1")
+    before = model_fingerprint(tmp_path)
+    write_meta(tmp_path, replace(meta, notes=replace(meta.notes, scores={"recall": "0.7"})))
+    assert read_meta(tmp_path).notes.scores == {"recall": "0.7"}
+    assert model_fingerprint(tmp_path) == before
+    write_meta(tmp_path, replace(meta, notes=replace(meta.notes, license="another")))
+    assert model_fingerprint(tmp_path) != before
+    (tmp_path / "weights.bin").write_bytes(b"2")
+    assert model_fingerprint(tmp_path) != before

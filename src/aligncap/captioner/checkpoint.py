@@ -36,7 +36,13 @@ from aligncap.errors import (
     UnknownNameError,
 )
 from aligncap.foreign import AGAIN, read_table, reading, refuse_code
-from aligncap.storage import atomic_folder, check_outputs, fingerprint_of_files
+from aligncap.storage import (
+    atomic_folder,
+    canonical_json,
+    check_outputs,
+    hash_of,
+    hash_of_file,
+)
 from aligncap.tokenizers.builtin import BUILTIN_FOLDER, ENCODER_FILE, fingerprint_of
 
 if TYPE_CHECKING:
@@ -273,13 +279,27 @@ def find_model(name: str | Path) -> Path:
 
 
 def model_fingerprint(folder: Path) -> str:
-    """A hash of a model folder's files, its card and licence left out."""
+    """A hash of a model folder's files; its card, its licence and the scores in its notes are left
+    out, so that a model whose scores are written down stays the one that they are of."""
     files = [
         file
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.suffix != ".md" and not file.name.startswith("LICENSE")
     ]
-    return fingerprint_of_files({}, files)
+    hashes = [
+        _hash_without_scores(file) if file == folder / META_FILE else hash_of_file(file)
+        for file in files
+    ]
+    return hash_of(canonical_json([{}, hashes]))
+
+
+def _hash_without_scores(meta: Path) -> str:
+    """The hash that aligncap.json has before scores are written into it."""
+    table = read_table(meta, hint=AGAIN)
+    if not table.get("notes", {}).get("scores"):
+        return hash_of_file(meta)
+    table["notes"]["scores"] = {}
+    return hash_of(json.dumps(table, ensure_ascii=False, indent=2) + "\n")
 
 
 def save(
