@@ -19,6 +19,7 @@ from aligncap.captioner.model import (
     add_speech_tokens,
     family_of,
     load_adapter,
+    max_positions,
     merge_adapter,
     open_backbone,
     save_adapter,
@@ -233,6 +234,16 @@ def test_a_small_llama_depends_on_its_seed_alone():
     assert all(map(torch.equal, first.parameters(), second.parameters()))
     with pytest.raises(RecipeError, match="heads"):
         small_llama(VOCABULARY, hidden=30, heads=4)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_a_small_model_of_another_family_has_the_sizes_that_are_asked_for(family: str) -> None:
+    made = small_llama(VOCABULARY, family=family, hidden=16, layers=3, heads=2, max_positions=40)
+    assert made.config.model_type == family
+    assert (made.config.num_hidden_layers, made.config.num_attention_heads) == (3, 2)
+    assert made.get_input_embeddings().weight.shape == (VOCABULARY.size, 16)
+    assert made.config.eos_token_id == VOCABULARY.eos_id
+    assert max_positions(made) == 40
 
 
 def test_the_summary_counts_what_trains():

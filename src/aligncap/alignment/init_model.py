@@ -25,6 +25,7 @@ from aligncap.captioner.connectors import (
 )
 from aligncap.captioner.encoder_decoder import caption_model, small_bart, small_bart_config
 from aligncap.captioner.model import (
+    NEW_FAMILIES,
     AdapterSettings,
     CaptionModel,
     add_adapter,
@@ -57,10 +58,12 @@ TEXT_ONLY = "warmup"
 
 @recipe_section
 class SizeSettings:
-    """A LLaMA or BART that is made new, with a text vocabulary of its own."""
+    """A language model that is made new, with a text vocabulary of its own."""
 
+    family: Annotated[str, one_of(NEW_FAMILIES)] = "llama"
+    """"llama", "gpt2" or "opt" (Table 4)."""
     encoder_layers: NonNegativeInt = 0
-    """0: a LLaMA; else a BART, with so many layers in its encoder."""
+    """0: a decoder of `family`; else a BART, with so many layers in its encoder."""
     hidden: int = 256
     layers: int = 4
     heads: int = 4
@@ -82,8 +85,7 @@ class SizeSettings:
         """The sizes that the kind of model has."""
         sizes = asdict(self)
         del sizes["text_vocabulary"]
-        if not self.encoder_layers:
-            del sizes["encoder_layers"]
+        del sizes["family" if self.encoder_layers else "encoder_layers"]
         return sizes
 
 
@@ -340,7 +342,7 @@ def _new_model(
     tokenizer_file: Path,
     seed: int,
 ) -> CaptionModel:
-    """A LLaMA with random weights, and a text tokenizer that is trained where the file is not."""
+    """A model with random weights, and a text tokenizer that is trained where the file is not."""
     with first_process_first():
         if not tokenizer_file.exists():
             texts = [*template.instructions.values(), *dict.fromkeys(_training_texts(rows))]

@@ -19,7 +19,7 @@ import inspect
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,20 +166,32 @@ def add_speech_tokens(causal_lm: Any, vocabulary: Vocabulary, *, seed: int = 0) 
         config.pad_token_id = vocabulary.pad_id
 
 
-def small_llama(vocabulary: Vocabulary, *, seed: int = 0, **sizes: Any) -> Any:
-    """A LLaMA of `small_config` sizes with random weights, to be trained from scratch."""
-    from transformers import LlamaForCausalLM
+NEW_FAMILIES: Mapping[str, str] = {
+    "llama": "LlamaForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
+    "opt": "OPTForCausalLM",
+}
+"""Families that a model can be made new of, and transformers' class."""
 
-    config = small_config(vocabulary.size, **sizes)
+
+def small_llama(
+    vocabulary: Vocabulary, *, seed: int = 0, family: str = "llama", **sizes: Any
+) -> Any:
+    """A LLaMA, or a model of another family, of `small_config` sizes with random weights, to be
+    trained from scratch."""
+    import transformers
+
+    config = small_config(vocabulary.size, family=family, **sizes)
     for role in ("bos", "eos", "pad"):
         setattr(config, f"{role}_token_id", getattr(vocabulary, f"{role}_id"))
     with seeded(seed):
-        return LlamaForCausalLM(config)
+        return getattr(transformers, NEW_FAMILIES[family])(config)
 
 
 def small_config(
     rows: int,
     *,
+    family: str = "llama",
     hidden: int = 256,
     layers: int = 6,
     heads: int = 4,
@@ -188,14 +200,46 @@ def small_config(
     tied: bool = True,
     dropout: float = 0.0,
 ) -> Any:
-    """The configuration of a LLaMA over an embedding of `rows` ids.
+    """The configuration of a LLaMA, or of a model of another family, over an embedding of `rows`
+    ids.
 
-    `intermediate` is 8/3 of `hidden` where not given; `dropout` is that of the attention weights.
+    `intermediate` is 8/3 of `hidden` where not given, of the other families 4 times; `dropout` is
+    that of the attention weights.
     """
-    from transformers import LlamaConfig
+    from transformers import GPT2Config, LlamaConfig, OPTConfig
 
     if hidden % heads or (hidden // heads) % 2:
         raise RecipeError(f"hidden {hidden} over {heads} heads: each head needs an even width")
+    # Theirs are ids of their own vocabularies.
+    unnamed: dict[str, Any] = {f"{role}_token_id": None for role in ("bos", "eos", "pad")}
+    if family == "gpt2":
+        return GPT2Config(
+            vocab_size=rows,
+            n_embd=hidden,
+            n_layer=layers,
+            n_head=heads,
+            n_inner=intermediate,
+            n_positions=max_positions,
+            tie_word_embeddings=tied,
+            attn_pdrop=dropout,
+            **unnamed,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+        )
+    if family == "opt":
+        return OPTConfig(
+            vocab_size=rows,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            ffn_dim=intermediate or 4 * hidden,
+            word_embed_proj_dim=hidden,
+            max_position_embeddings=max_positions,
+            tie_word_embeddings=tied,
+            attention_dropout=dropout,
+            dropout=0.0,
+            **unnamed,
+        )
     return LlamaConfig(
         vocab_size=rows,
         hidden_size=hidden,

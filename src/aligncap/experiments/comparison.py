@@ -148,6 +148,9 @@ class Item:
     """Table 2: an arm, and those that lack a part of it, which are shown as differences to it."""
     ours: str | None = None
     """The arm that is compared with the best system of others."""
+    paper: str = ""
+    """The part of the paper's table whose numbers stand beside those of every test; a test may name
+    its own."""
     note: str = ""
     """What a reader has to know; it stands under the table."""
 

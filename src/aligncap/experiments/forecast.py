@@ -27,7 +27,6 @@ class Forecast:
     stage: Stage
     parameters: int | None
     memory_bytes: int | None
-    disk_bytes: int | None
     steps: int
     seconds: float | None
     """Of earlier stages of the recipe in the same folder, else by arithmetic."""
@@ -38,49 +37,46 @@ class Forecast:
 
 
 def forecast(stage: Stage, times: Mapping[str, float]) -> Forecast:
-    """The dry run of a stage. `times` are seconds by recipe, as far as any are known."""
+    """The dry run of a stage. `times` are seconds by recipe, as far as any are known.
+
+    What begins with the model of a stage that is not made is taken to be as large as that.
+    """
+    known = times.get(str(stage.recipe))
     try:
         described: Any = run_recipe(
             stage.recipe, overrides=stage.overrides, output=stage.folder, dry_run=True
         )
     except AlignCapError as error:
-        known = times.get(str(stage.recipe))
-        return Forecast(stage, None, None, None, 0, known, False, (str(error),))
+        return Forecast(stage, None, None, 0, known, False, (str(error),))
     plan, settings = described["plan"], described["settings"]
+    sizes = [(plan[key] or {}).get("total") for key in ("parameters", "memory_bytes")]
+    if sizes[0] is None and stage.kind not in ("token-rows", "text-rows", "codebook"):
+        starts = [forecast(one, times) for one in stage.needs if one.done is None]
+        found = [(one.parameters, one.memory_bytes) for one in starts if one.parameters]
+        sizes = list(found[-1]) if found else sizes
     own = [str(one.folder) for one in stage.in_order()]
     missing = tuple(
         f"{one['name']}: {one['cure']}"
         for one in plan["loads"]
         if not one["present"] and not any(one["name"].startswith(folder) for folder in own)
     )
-    known = times.get(str(stage.recipe))
-    counted = None if known is not None else seconds_by_arithmetic(described)
-    total = {key: (plan[key] or {}).get("total") for key in ("parameters", "memory_bytes")}
-    return Forecast(
-        stage,
-        total["parameters"],
-        total["memory_bytes"],
-        (plan["disk_bytes"] or {}).get("total"),
-        settings.get("training", {}).get("steps", 0),
-        counted if known is None else known,
-        known is None,
-        missing,
-    )
+    seconds = seconds_by_arithmetic(settings, sizes[0]) if known is None else known
+    steps = settings.get("training", {}).get("steps", 0)
+    return Forecast(stage, sizes[0], sizes[1], steps, seconds, known is None, missing)
 
 
 SAMPLE_TOKENS = 100
 """Of a prompt of speech and a caption, about."""
 
 
-def seconds_by_arithmetic(described: Any) -> float | None:
+def seconds_by_arithmetic(settings: Mapping[str, Any], parameters: int | None) -> float | None:
     """Six operations a parameter and token, at the speed of this processor; None for what takes no
     steps, or where the parameters are not known."""
-    settings, parameters = described["settings"], described["plan"]["parameters"]
     if parameters is None or "training" not in settings:
         return None
     training, batch = settings["training"], settings.get("batch", {})
     samples = batch.get("rows", 16) * batch.get("captions", 1) * training.get("accumulation", 1)
-    operations = 6.0 * parameters["total"] * samples * SAMPLE_TOKENS * training["steps"]
+    operations = 6.0 * parameters * samples * SAMPLE_TOKENS * training["steps"]
     return float(operations / processor_speed())
 
 
@@ -154,8 +150,10 @@ def left(tasks: Sequence[Task], out: Path) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A time as people say it: "40 s", "12 min", "3 h 20 min"."""
+    """A time as people say it: "40 s", "12 min", "3 h 20 min", "12 days"."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if minutes > 72 * 60:
+        return f"{minutes / 60 / 24:,.0f} days"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

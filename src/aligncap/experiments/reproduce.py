@@ -80,6 +80,7 @@ class Reproduction:
         self.options = options
         self._planner = Planner(options.scale, options.data, options.out)
         self._clips: dict[str, list[Utterance]] = {}
+        self._broken: dict[str, AlignCapError] = {}
         self.failed: dict[str, AlignCapError] = {}
         """By the names of runs: why they cannot be made."""
 
@@ -136,8 +137,14 @@ class Reproduction:
     def _make(self, task: Task, told: Told) -> bool:
         """Whether a run is finished; not if another process is at it."""
         for stage in task.stage.in_order():
-            if stage.done is None and not make_stage(stage, told):
-                return False
+            if stage.key in self._broken:
+                raise self._broken[stage.key]
+            try:
+                if stage.done is None and not make_stage(stage, told):
+                    return False
+            except AlignCapError as error:
+                self._broken[stage.key] = error
+                raise
         if task.finished:
             return True
         with lock(task.folder.parent.parent / RUNNING / f"{task.run.name}.lock") as ours:

@@ -99,9 +99,8 @@ class Planner:
     def _hash(self, file: str) -> str:
         path = self._data / file
         if path not in self._hashes:
-            if not path.is_file():
-                raise RecipeError(f"{path}: no such manifest; --data is the folder of the corpora")
-            self._hashes[path] = hash_of_file(path)
+            # A dry run says what a machine would need that has the corpora.
+            self._hashes[path] = hash_of_file(path) if path.is_file() else f"{file} is not here"
         return self._hashes[path]
 
     def _stage(self, recipe: Path, run: Run) -> Stage | None:
@@ -240,7 +239,7 @@ def recipe_of(path: str, user: Path) -> tuple[Path, Path]:
     roots = [one for one in user.parents if one.name == "recipes"][:1]
     for root in (*roots, Path("recipes")):
         for length in range(len(parts), 0, -1):
-            recipe = root.joinpath(*parts[:length]).with_suffix(".toml")
+            recipe = root.joinpath(*parts[: length - 1], f"{parts[length - 1]}.toml")
             if recipe.is_file():
                 return recipe, Path(*parts[length:])
     beside = user.parent / f"{parts[0]}.toml"

@@ -118,13 +118,14 @@ def make_table(scale: Scale, item: str, runs: Sequence[StoredRun], *, command: s
         by_arm = {arm: _runs(runs, arm, name) for arm in wanted.all_arms}
         used += [run for own in by_arm.values() for run in own]
         absent += sum(not own for own in by_arm.values())
+        part = wanted.paper or test.paper
         for arm in wanted.arms:
-            paper = _paper(item, test.paper, scale.arms[arm].paper_name)
+            paper = _paper(item, part, scale.arms[arm].paper_name)
             rows.append(_row(scale.arms[arm].title, by_arm[arm], paper))
-        rows += _without(scale, item, test, by_arm)
+        rows += _without(scale, item, part, by_arm)
         rows += _against_rivals(scale, wanted.ours, by_arm)
         known = next((own[0] for own in by_arm.values() if own), None)
-        sections.append(Section(name, _title(scale, test, known), test.paper, rows))
+        sections.append(Section(name, _title(scale, test, known), part, rows))
     notes = [*([wanted.note] if wanted.note else []), *_notes(used)]
     if absent:
         notes.append(f"{absent} rows are empty: their runs are not made yet")
@@ -186,14 +187,14 @@ def _difference(
 
 
 def _without(
-    scale: Scale, item: str, test: Test, by_arm: Mapping[str, Sequence[StoredRun]]
+    scale: Scale, item: str, part: str, by_arm: Mapping[str, Sequence[StoredRun]]
 ) -> Iterator[Row]:
     """Table 2's rows: of each whole arm what those without a part are below it."""
     for whole, lesser in scale.items[item].without.items():
         for arm in lesser:
             parts = scale.arms[arm].without or ("po",)
             name = f"{scale.arms[whole].title} without {' and '.join(PARTS[one] for one in parts)}"
-            paper = _paper(item, test.paper, name)
+            paper = _paper(item, part, name)
             yield _difference(name, by_arm[arm], {whole: by_arm[whole]}, paper)
 
 
