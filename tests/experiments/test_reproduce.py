@@ -77,7 +77,8 @@ def numbers(out: Path) -> dict[str, Any]:
 def test_each_run_leaves_what_it_is_what_it_said_and_its_scores(made: Path) -> None:
     assert sorted(numbers(made / "out")) == ["kd.mine.seed0", "linear.mine.seed0"]
     told, captions, _, scores = numbers(made / "out")["kd.mine.seed0"]
-    tested = [json.loads(line)["id"] for line in (made / "data/mine/test.jsonl").open()]
+    manifest = (made / "data/mine/test.jsonl").read_text("utf-8")
+    tested = [json.loads(line)["id"] for line in manifest.splitlines()]
     assert [json.loads(line)["id"] for line in captions.splitlines()] == tested
     assert (told["n"], told["protocol"], told["split"]) == (len(tested), "in-domain", "test")
     assert told["steps"] == 12 + 14  # the language model's and KD's

@@ -206,50 +206,36 @@ def small_config(
     `intermediate` is 8/3 of `hidden` where not given, of the other families 4 times; `dropout` is
     that of the attention weights.
     """
-    from transformers import GPT2Config, LlamaConfig, OPTConfig
+    import transformers
 
     if hidden % heads or (hidden // heads) % 2:
         raise RecipeError(f"hidden {hidden} over {heads} heads: each head needs an even width")
-    # Theirs are ids of their own vocabularies.
-    unnamed: dict[str, Any] = {f"{role}_token_id": None for role in ("bos", "eos", "pad")}
+    shared: dict[str, Any] = {
+        "vocab_size": rows,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "max_position_embeddings": max_positions,
+        "tie_word_embeddings": tied,
+    }
+    if family != "llama":  # theirs are ids of their own vocabularies
+        shared |= {f"{role}_token_id": None for role in ("bos", "eos", "pad")}
     if family == "gpt2":
-        return GPT2Config(
-            vocab_size=rows,
-            n_embd=hidden,
-            n_layer=layers,
-            n_head=heads,
-            n_inner=intermediate,
-            n_positions=max_positions,
-            tie_word_embeddings=tied,
-            attn_pdrop=dropout,
-            **unnamed,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-        )
+        dropouts = {"attn_pdrop": dropout, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+        return transformers.GPT2Config(n_inner=intermediate, **shared, **dropouts)
     if family == "opt":
-        return OPTConfig(
-            vocab_size=rows,
-            hidden_size=hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
+        return transformers.OPTConfig(
             ffn_dim=intermediate or 4 * hidden,
             word_embed_proj_dim=hidden,
-            max_position_embeddings=max_positions,
-            tie_word_embeddings=tied,
             attention_dropout=dropout,
             dropout=0.0,
-            **unnamed,
+            **shared,
         )
-    return LlamaConfig(
-        vocab_size=rows,
-        hidden_size=hidden,
+    return transformers.LlamaConfig(
         intermediate_size=intermediate or -(-hidden * 8 // 3 // 32) * 32,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
         num_key_value_heads=heads,
-        max_position_embeddings=max_positions,
-        tie_word_embeddings=tied,
         attention_dropout=dropout,
+        **shared,
     )
 
 
