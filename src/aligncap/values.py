@@ -130,6 +130,10 @@ class Facts:
     def __iter__(self) -> Iterator[Fact]:
         return iter(self.by_name.values())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """A view of a dict, which `by_name` may be, does not go to another process."""
+        return Facts, (self.duration_s, self.speech_s, dict(self.by_name))
+
     def value(self, name: str) -> float | None:
         """The number measured, or None where the signal cannot tell."""
         return self.by_name[name].value

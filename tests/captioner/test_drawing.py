@@ -71,12 +71,15 @@ def test_it_is_plotted(captioner, example_clips):
     pytest.importorskip("matplotlib")
     caption = captioner.caption(example_clips[0])
     figure = caption.plot()
-    wave, pitch, loudness = figure.axes
+    wave, pitch, loudness, evidence = figure.axes
     assert wave.get_title() == caption.text
     times_s, hertz = pitch.lines[0].get_data()
     assert np.nanmax(times_s) == pytest.approx(caption.duration_s, abs=0.02)
     assert 50 < np.nanmedian(hertz) < 400
     assert loudness.get_xlabel() == "time (s)"
+    lines = [one.get_text() for one in evidence.texts]
+    assert [one.split(":")[0] for one in lines] == [one.clue.word for one in caption.evidence]
+    assert all(one.measurement in line for one, line in zip(caption.evidence, lines, strict=True))
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     assert picture.getvalue().startswith(b"\x89PNG")

@@ -1,6 +1,7 @@
 """Recordings as other libraries hold them, one by one and mixed."""
 
 import io
+import pickle
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,13 @@ def test_lists_and_generators_mix_them(captioner, expected):
     assert [outcomes[0].text, outcomes[3].text] == expected
     with pytest.raises(aligncap.AlignCapError, match="int: is no recording"):
         captioner.caption(7)
+
+
+def test_a_caption_goes_to_another_process_with_all_it_holds(captioner):
+    caption = captioner.caption(CLIPS[0])
+    found = pickle.loads(pickle.dumps(caption))
+    assert found.to_dict() == caption.to_dict()
+    assert [(one.name, one.value) for one in found.facts] == [
+        (one.name, one.value) for one in caption.facts
+    ]
+    assert found._repr_html_() == caption._repr_html_()

@@ -22,6 +22,8 @@ COLOURS = {
 }
 PITCH_COLOUR, LOUDNESS_COLOUR = "#4a86c8", "#9db8d6"
 """Readable on white and on black: what a notebook's theme is, cannot be known."""
+LINE = 0.25
+"""Inches of a line of evidence."""
 LONGEST_PLAYED_S = 120.0
 """A longer recording is drawn without a player: its sound would be written into the notebook."""
 
@@ -57,18 +59,24 @@ class Drawing:
         return f'<div style="max-width:{WIDTH}px">{"".join(parts)}</div>'
 
     def figure(self, caption: Caption) -> Any:
-        """The caption over waveform, pitch and loudness, as a figure of matplotlib."""
-        figure = new_figure("caption.plot()", figsize=(8, 5), layout="constrained")
+        """The caption over waveform, pitch, loudness and evidence, as a figure of matplotlib."""
+        lines = LINE * len(caption.evidence)
+        figure = new_figure("caption.plot()", figsize=(8, 5 + lines), layout="constrained")
         curves = curves_of(self.waveform(caption))
         times_s = (np.arange(len(curves.peak)) + 0.5) * curves.step_s
-        wave, pitch, loudness = figure.subplots(3, 1, sharex=True)
+        grid = figure.add_gridspec(4, 1, height_ratios=[1.6, 1.6, 1.6, max(lines, 1e-3)])
+        wave = figure.add_subplot(grid[0])
+        pitch, loudness = (figure.add_subplot(grid[row], sharex=wave) for row in (1, 2))
         wave.fill_between(times_s, -curves.peak, curves.peak, color=PITCH_COLOUR, linewidth=0)
-        wave.set(ylabel="waveform", ylim=(-1, 1))
+        wave.set(ylabel="waveform")
         wave.set_title(caption.text, wrap=True, fontsize="medium")
         pitch.plot(times_s, curves.pitch_hz, color=PITCH_COLOUR)
         pitch.set(ylabel="pitch (Hz)")
         loudness.plot(times_s, curves.loudness_lufs, color=PITCH_COLOUR)
         loudness.set(ylabel="loudness (LUFS)", xlabel="time (s)")
+        for one in (wave, pitch):
+            one.tick_params(labelbottom=False)
+        _write_evidence(figure.add_subplot(grid[3]), caption)
         return figure
 
 
@@ -81,6 +89,15 @@ def new_figure(what: str, **settings: Any) -> Any:
             f"{what} needs matplotlib; run: pip install 'aligncap[plots]'"
         ) from error
     return Figure(**settings)
+
+
+def _write_evidence(axes: Any, caption: Caption) -> None:
+    """A line for each clue of a caption, in the colour of its verdict."""
+    axes.axis("off")
+    for number, one in enumerate(caption.evidence):
+        height = 1 - (number + 0.5) / len(caption.evidence)
+        text = f"{one.clue.word}: {one.verdict.value} · {one.measurement}"
+        axes.text(0, height, text, color=COLOURS[one.verdict], va="center", fontsize="small")
 
 
 def _player(waveform: Waveform) -> str:
