@@ -104,7 +104,10 @@ def test_its_steps_make_an_environment_that_serves(tmp_path):
     command = [*json.loads(of("ENTRYPOINT")[0]), *json.loads(of("CMD")[0])]
     with subprocess.Popen(
         [*command, "--open", "--port", "0"],
-        **{"stdout": subprocess.PIPE, "text": True, "env": environment, "cwd": tmp_path / "opt"},
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=home,
     ) as server:
         address = "http://127.0.0.1:" + re.findall(r":(\d+)/v1", server.stdout.readline())[0]
         check = json.loads(of("HEALTHCHECK")[0].partition("CMD ")[2])

@@ -183,6 +183,43 @@ def test_a_record_is_that_of_the_command_line(address, capsys):
     assert form.json() == plain.json() == expected
 
 
+def test_a_record_has_the_style_that_is_asked_for(captioner, address):
+    def ask(**fields):
+        files = {"file": (CLIP.name, CLIP.read_bytes())}
+        return post(f"{address}/v1/captions", files=files, data=fields)
+
+    assert ask(style="short").json() == captioner.caption(CLIP, style="short").to_dict()
+    for fields in ({"style": "long"}, {"style": "short", "segments": "true"}):
+        answer = ask(**fields)
+        assert (answer.status_code, "style" in answer.json()["error"]["message"]) == (422, True)
+
+
+def test_the_description_has_examples_that_are_true(captioner, address):
+    told = get(f"{address}/openapi.json").json()
+    routes = {path: told["paths"][path]["post"] for path in told["paths"] if "/v1/" in path[:4]
+              and "post" in told["paths"][path]}  # fmt: skip
+    assert len(routes) == 4
+    examples = {}
+    for path, route in routes.items():
+        (answer,) = route["responses"]["200"]["content"].values()
+        examples[path] = answer["example"]
+        for status in ("401", "413", "415", "422", "429", "503"):
+            error = route["responses"][status]["content"]["application/json"]["example"]["error"]
+            assert error["code"] == int(status)
+    record = captioner.caption(CLIP).to_dict()
+    known = [name for name, value in record.items() if value is not None]  # null is left out
+    assert list(examples["/v1/captions"]) == known
+    assert set(examples["/v1/captions"]["clues"][0]) == set(record["clues"][0])
+    assert openai.types.audio.Transcription(**examples["/v1/audio/transcriptions"]).text
+    chat = openai.types.chat.ChatCompletion(**examples["/v1/chat/completions"])
+    assert chat.choices[0].message.content
+    asked = told["components"]["schemas"]["ChatRequest"]["example"]
+    (part,) = asked["messages"][0]["content"]
+    part["input_audio"]["data"] = base64.b64encode(CLIP.read_bytes()).decode()
+    answer = post(f"{address}/v1/chat/completions", json=asked).json()
+    assert set(answer) == set(examples["/v1/chat/completions"])
+
+
 def test_a_record_has_its_segments_where_they_are_asked_for(captioner, address, talk, tmp_path):
     def ask(file, **options):
         form = post(

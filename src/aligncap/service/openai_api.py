@@ -11,10 +11,11 @@ from typing import Any
 
 from fastapi import HTTPException, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from aligncap.captioner.segments import MEASURED, Segment
 from aligncap.captioner.transcripts import FORMATS
+from aligncap.service.description import CHAT_REQUEST, error_body
 from aligncap.service.timeline import captioned, joined_text
 from aligncap.values import Caption
 
@@ -24,6 +25,7 @@ Json = dict[str, Any]
 class ChatRequest(BaseModel):
     """The part of a chat request that counts here; everything else is passed over."""
 
+    model_config = ConfigDict(json_schema_extra={"example": CHAT_REQUEST})
     model: str | None = None
     messages: list[Json]
     stream: bool = False
@@ -32,13 +34,8 @@ class ChatRequest(BaseModel):
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error as OpenAI's clients read it."""
-    body = {"error": _error(status, message)}
+    body = {"error": error_body(status, message)}
     return JSONResponse(body, status_code=status, headers=dict(headers or {}))
-
-
-def _error(status: int, message: str) -> Json:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return {"message": message, "type": kind, "param": None, "code": status}
 
 
 def from_base64(text: str) -> bytes:
@@ -121,7 +118,7 @@ async def ending_in_error(events: AsyncGenerator[str]) -> AsyncGenerator[str]:
             async for one in events:
                 yield one
         except HTTPException as error:
-            told = json.dumps({"error": _error(error.status_code, str(error.detail))})
+            told = json.dumps({"error": error_body(error.status_code, str(error.detail))})
             yield f"event: error\ndata: {told}\n\n"
 
 

@@ -45,6 +45,14 @@ from aligncap.captioner.segments import Segment
 from aligncap.captioner.summary import Summarizer
 from aligncap.service import web
 from aligncap.service.batcher import CaptionBatcher
+from aligncap.service.description import (
+    CHAT_ANSWER,
+    ERRORS,
+    EVENTS,
+    RECORD,
+    TRANSCRIPTION,
+    answers,
+)
 from aligncap.service.label_studio import LabelStudio, add_routes
 from aligncap.service.openai_api import (
     ChatAnswer,
@@ -61,6 +69,7 @@ from aligncap.values import LANGUAGES, Caption
 
 Json = dict[str, Any]
 
+JSON = "application/json"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -115,6 +124,15 @@ class CaptionRequest(BaseModel):
     language: str = "en"
     candidates: int = Field(default=1, ge=1, le=16)
     segments: bool = Field(default=False, description="Whether to give the segments, too.")
+    style: Literal["full", "short", "tts"] = Field(
+        default="full", description="Of the caption of the whole; of models with plans."
+    )
+
+    @property
+    def options(self) -> Json:
+        """Those of the captioner."""
+        style = {} if self.style == "full" else {"style": self.style}
+        return {"language": self.language, "candidates": self.candidates, **style}
 
 
 class CaptionServer:
@@ -141,18 +159,30 @@ class CaptionServer:
         app.add_exception_handler(StarletteHTTPException, _http_error)
         app.add_exception_handler(RequestValidationError, _invalid)
         app.add_exception_handler(ClientDisconnect, _gone)
-        router = APIRouter(dependencies=[Depends(self._authorise)])
+        router = APIRouter(dependencies=[Depends(self._authorise)], responses=ERRORS)
         router.add_api_route("/v1/models", self.models, methods=["GET"])
         router.add_api_route("/metrics", self.scrape, methods=["GET"])
-        router.add_api_route(
-            "/v1/captions", self.captions, methods=["POST"], openapi_extra=CAPTIONS_BODY
-        )
-        router.add_api_route("/v1/audio/transcriptions", self.transcriptions, methods=["POST"],
-                             response_model=None)  # fmt: skip
-        router.add_api_route(
-            "/v1/chat/completions", self.chat, methods=["POST"], response_model=None
-        )
-        router.add_api_route("/v1/timeline", self.timeline, methods=["POST"], response_model=None)
+        for path, route, example, kind, extra in (
+            ("/v1/captions", self.captions, RECORD, JSON, CAPTIONS_BODY),
+            (
+                "/v1/audio/transcriptions",
+                self.transcriptions,
+                TRANSCRIPTION,
+                "application/json",
+                {},
+            ),
+            ("/v1/chat/completions", self.chat, CHAT_ANSWER, JSON, {}),
+            ("/v1/timeline", self.timeline, EVENTS, "text/event-stream", {}),
+        ):
+            router.add_api_route(
+                path,
+                route,
+                methods=["POST"],
+                response_class=JSONResponse if kind == JSON else Response,
+                response_model=None,
+                responses=answers(example, kind),
+                openapi_extra=extra,
+            )
         for language in LANGUAGES:
             prefix = "/label-studio" + ("" if language == "en" else f"/{language}")
             add_routes(
@@ -234,14 +264,14 @@ class CaptionServer:
     async def _record(
         self, request: Request, audio: UploadFile | bytes, asked: CaptionRequest
     ) -> Json:
-        if asked.segments:
-            with web.upload_folder() as folder:
-                file = await asyncio.to_thread(_to_disk, audio, folder)
+        if asked.segments and asked.style != "full":
+            raise HTTPException(422, "style: is of the whole; leave it or the segments out")
+        with web.upload_folder() as folder:
+            file = await asyncio.to_thread(_to_disk, audio, folder)
+            if asked.segments:
                 return await web.unless_gone(request, self._record_along(file, asked))
-        caption = await self._caption(
-            request, audio, language=asked.language, candidates=asked.candidates
-        )
-        return caption.to_dict()
+            caption = await web.unless_gone(request, self._captioned(file, **asked.options))
+            return caption.to_dict()
 
     async def _record_along(self, file: Path, asked: CaptionRequest) -> Json:
         """The record of the whole with its segments; of what is longer than the model reads, its
@@ -254,10 +284,7 @@ class CaptionServer:
             "model": self._ready().captioner.meta.name,
         }
         if along.is_short:
-            whole = await self._captioned(
-                file, language=asked.language, candidates=asked.candidates
-            )
-            record = whole.to_dict()
+            record = (await self._captioned(file, **asked.options)).to_dict()
         return {**record, "segments": [one.to_dict() for one in segments]}
 
     async def transcriptions(
@@ -381,18 +408,10 @@ class CaptionServer:
     async def _records(self, file: Path, language: str) -> list[Json]:
         return [one.to_dict() for one in (await self._segments(file, language))[1]]
 
-    async def _caption(
-        self, request: Request, audio: UploadFile | bytes, *, language: str, candidates: int = 1
-    ) -> Caption:
-        with web.upload_folder() as folder:
-            file = await asyncio.to_thread(_to_disk, audio, folder)
-            caption = self._captioned(file, language=language, candidates=candidates)
-            return await web.unless_gone(request, caption)
-
-    async def _captioned(self, source: Path, *, language: str, candidates: int = 1) -> Caption:
+    async def _captioned(self, source: Path, *, language: str, **options: Any) -> Caption:
         batcher = self._ready()
         _check_language(batcher, language)
-        future = batcher.submit(source, language=language, candidates=candidates)
+        future = batcher.submit(source, language=language, **{"candidates": 1, **options})
         caption = await asyncio.wrap_future(future)  # cancelled, it gives up its place
         self.metrics.audio.inc(caption.duration_s)
         return caption
@@ -430,10 +449,14 @@ CAPTIONS_BODY: Json = {
                         "language": {"type": "string", "default": "en"},
                         "candidates": {"type": "integer", "default": 1},
                         "segments": {"type": "boolean", "default": False},
+                        "style": {"type": "string", "default": "full"},
                     },
                 }
             },
-            "application/json": {"schema": CaptionRequest.model_json_schema()},
+            "application/json": {
+                "schema": CaptionRequest.model_json_schema(),
+                "example": {"audio": "UklGR…", "language": "en"},
+            },
         },
     }
 }

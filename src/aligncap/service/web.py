@@ -17,7 +17,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aligncap.errors import AudioError, DataError, NoSpeechError
+from aligncap.errors import AudioError, DataError, RecipeError
 
 T = TypeVar("T")
 
@@ -85,11 +85,12 @@ class LimitedBody:
 
 @contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A folder for an upload; what is wrong with a recording in it is answered as 422."""
+    """A folder for an upload; what is wrong with a recording in it, or with what is asked of it, is
+    answered as 422."""
     with TemporaryDirectory(prefix="aligncap-") as folder:
         try:
             yield Path(folder)
-        except (AudioError, NoSpeechError) as error:
+        except (AudioError, RecipeError) as error:
             raise HTTPException(422, str(error).replace(f"{folder}/", "")) from error
 
 
