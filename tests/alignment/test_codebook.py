@@ -18,7 +18,7 @@ from aligncap.recipes import read_section
 from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.cache import TokenCache
 from aligncap.tokenizers.features import feature_tokens
-from aligncap.tokenizers.frozen import FrozenFeatures, FrozenWhisper, residual_codes, save_encoder
+from aligncap.tokenizers.frozen import FrozenFeatures, FrozenWhisper, save_encoder
 from aligncap.tokenizers.whisper import WhisperLayers
 from support.rows import tiny_rows
 
@@ -61,7 +61,7 @@ def test_rows_of_codes_are_those_of_the_vectors(run: Path) -> None:
     for row, other in zip(vectors, codes, strict=True):
         assert row.features is not None
         assert other.speech is not None
-        expected = residual_codes(row.features.read(), opened.entries)  # type: ignore[attr-defined]
+        expected = opened.learnt.codes(row.features.read())  # type: ignore[attr-defined]
         np.testing.assert_array_equal(other.speech, expected)
         assert (row.id, row.captions, row.act) == (other.id, other.captions, other.act)
 

@@ -12,6 +12,7 @@ from aligncap.errors import AudioError, DataError, MissingModelError
 from aligncap.tokenizers import open_tokenizer
 from aligncap.tokenizers.builtin import whisper_log_mel
 from aligncap.tokenizers.frozen import (
+    Codebooks,
     learn_codebooks,
     open_encoder,
     residual_codes,
@@ -97,10 +98,14 @@ def test_a_folder_gives_the_same_codes_and_says_what_is_missing(
 ) -> None:
     encoder, waveform = open_encoder(whisper, layers=2), speech(2)
     vectors = encoder.vectors(waveform)
-    entries = learn_codebooks(vectors, codebooks=2, size=6, seed=1)
-    save_encoder(tmp_path / "encoder", encoder, entries)
+    learnt = Codebooks.of(vectors, codebooks=2, size=6, seed=1)
+    save_encoder(tmp_path / "encoder", encoder, learnt)
     opened = open_tokenizer("frozen-codes", tmp_path / "encoder")
-    np.testing.assert_array_equal(opened.encode(waveform).codes, residual_codes(vectors, entries))
+    np.testing.assert_array_equal(
+        opened.encode(waveform).codes,
+        residual_codes((vectors - vectors.mean(0)) / vectors.std(0), learnt.entries),
+    )
+    assert 0 < learnt.kept(vectors) < 1
     again = open_tokenizer("frozen-features", tmp_path / "encoder")
     assert again.fingerprint == encoder.fingerprint != opened.fingerprint
     with pytest.raises(MissingModelError, match="codebook"):

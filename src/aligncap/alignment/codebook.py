@@ -29,11 +29,10 @@ from aligncap.captioner.checkpoint import ENCODER_FOLDER, find_encoder
 from aligncap.errors import DataError
 from aligncap.recipes import Count, Trainer, recipe_section
 from aligncap.tokenizers.frozen import (
+    Codebooks,
     FrozenCodes,
     Vectors,
-    learn_codebooks,
     open_encoder,
-    residual_codes,
     save_encoder,
 )
 from aligncap.training import dry_run
@@ -67,17 +66,17 @@ def make_codes(settings: CodebookSettings, output: Path, *, resume: bool) -> Map
     encoder = open_encoder(place)
     rows = [row for file in settings.rows for row in read_rows(file)]
     vectors = np.concatenate([one for row in rows if row.split == "train" for one in read(row)])
-    entries = learn_codebooks(
+    learnt = Codebooks.of(
         vectors, codebooks=settings.codebooks, size=settings.entries, seed=settings.seed
     )
-    save_encoder(folder, encoder, entries)
-    codes = FrozenCodes(encoder, entries)
-    made = (replace(row, speech=residual_codes(one, entries), features=None)
+    save_encoder(folder, encoder, learnt)
+    codes = FrozenCodes(encoder, learnt)
+    made = (replace(row, speech=learnt.codes(one), features=None)
             for row in rows for one in read(row))  # fmt: skip
     return {
         "rows": write_rows(path, SpeechSource.of(codes), made),
         "encoder": str(folder),
-        "kept": kept(vectors, entries),
+        "kept": learnt.kept(vectors),
     }
 
 
@@ -85,13 +84,6 @@ def read(row: TrainingRow) -> Iterator[Vectors]:
     """The vectors of a row [frames, width], where it has any."""
     if row.features is not None:
         yield row.features.read()
-
-
-def kept(vectors: Vectors, entries: Vectors) -> float:
-    """The share of the variance of vectors [n, width] that their codes keep."""
-    codes = residual_codes(vectors, entries)
-    left = vectors - sum(book[own] for book, own in zip(entries, codes, strict=True))
-    return float(1 - left.var(0).sum() / vectors.var(0).sum())
 
 
 def plan_codes(settings: CodebookSettings, _: Path) -> Mapping[str, object]:

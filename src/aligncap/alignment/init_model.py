@@ -317,7 +317,7 @@ def codebook_of(folder: Path, source: SpeechSource) -> Tensor:
             "encoder they were made with"
         )
     if frozen is not None:
-        return torch.from_numpy(frozen.entries).flatten(0, 1)
+        return torch.from_numpy(frozen.learnt.entries).flatten(0, 1)
     encoder: Any = load_encoder(folder)
     vectors: Tensor = encoder.leave[0](encoder.codebooks[0].entries)
     return vectors

@@ -9,10 +9,12 @@ silence before and after the speech is left out. A folder (recipes of kind "code
 
     config.json             {"frozen_whisper": 1, "layers": 2}
     encoder.safetensors     of Whisper the convolutions, positions and layers, in half precision
-    codebooks.safetensors   "entries" [codebooks, size, width]
+    codebooks.safetensors   "entries" [codebooks, size, width] of vectors less "mean" [width] over
+                            "scale" [width]: a few numbers vary much more than the others
 """
 
 import json
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -125,21 +127,49 @@ class FrozenCodes:
     name = "frozen-codes"
     frame_rate_hz = 100 / FRAMES_A_TOKEN
 
-    def __init__(self, encoder: FrozenWhisper, entries: Vectors) -> None:
-        """`entries` [codebooks, size, width]."""
-        self._encoder, self.entries = encoder, entries
-        self.codebooks, self.codebook_size = entries.shape[:2]
+    def __init__(self, encoder: FrozenWhisper, codebooks: "Codebooks") -> None:
+        self._encoder, self.learnt = encoder, codebooks
+        self.codebooks, self.codebook_size = codebooks.entries.shape[:2]
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the encoder and the entries."""
-        return fingerprint_of_arrays(
-            {"encoder": self._encoder.fingerprint}, [("entries", self.entries)]
-        )
+        """A hash of the encoder and the codebooks."""
+        arrays = asdict(self.learnt).items()
+        return fingerprint_of_arrays({"encoder": self._encoder.fingerprint}, arrays)
 
     def encode(self, waveform: Waveform) -> SpeechTokens:
         """One code a token and codebook."""
-        return SpeechTokens(residual_codes(self._encoder.vectors(waveform), self.entries))
+        return SpeechTokens(self.learnt.codes(self._encoder.vectors(waveform)))
+
+
+@dataclass(frozen=True, slots=True)
+class Codebooks:
+    """Entries of vectors whose numbers all vary alike."""
+
+    mean: Vectors
+    """[width]"""
+    scale: Vectors
+    """[width]"""
+    entries: Vectors
+    """[codebooks, size, width]"""
+
+    @classmethod
+    def of(cls, vectors: Vectors, *, codebooks: int, size: int, seed: int) -> "Codebooks":
+        """Those of vectors [n, width], by residual k-means; DataError for too few."""
+        mean, scale = vectors.mean(0), np.maximum(vectors.std(0), 1e-6)
+        scaled = (vectors - mean) / scale
+        return cls(mean, scale, learn_codebooks(scaled, codebooks=codebooks, size=size, seed=seed))
+
+    def codes(self, vectors: Vectors) -> NDArray[np.int64]:
+        """Of vectors [n, width], [codebooks, n]."""
+        return residual_codes((vectors - self.mean) / self.scale, self.entries)
+
+    def kept(self, vectors: Vectors) -> float:
+        """The share of the variance of vectors [n, width], all numbers alike, that codes keep."""
+        left = (vectors - self.mean) / self.scale
+        codes = residual_codes(left, self.entries)
+        left = left - sum(book[own] for book, own in zip(self.entries, codes, strict=True))
+        return float(1 - left.var(0).mean())
 
 
 def residual_codes(vectors: Vectors, entries: Vectors) -> NDArray[np.int64]:
@@ -222,15 +252,16 @@ def fingerprints_of(folder: Path) -> list[str]:
     return [*found, open_frozen_codes(folder).fingerprint] if codes else found
 
 
-def save_encoder(folder: Path, encoder: FrozenWhisper, entries: Vectors | None = None) -> None:
+def save_encoder(folder: Path, encoder: FrozenWhisper, codebooks: Codebooks | None = None) -> None:
     """Write the folder of an encoder, and of its codebooks; it appears whole or not at all."""
     with atomic_folder(folder) as partial:
         table = {FORMAT: 1, "layers": len(encoder.whisper.layers)}
         (partial / CONFIG_FILE).write_text(json.dumps(table) + "\n", encoding="utf-8")
         weights = {name: one.half().contiguous() for name, one in encoder.state_dict().items()}
         save_file(weights, partial / ENCODER_FILE)
-        if entries is not None:
-            save_file({"entries": torch.from_numpy(entries)}, partial / CODEBOOKS_FILE)
+        if codebooks is not None:
+            learnt = {name: torch.from_numpy(one) for name, one in asdict(codebooks).items()}
+            save_file(learnt, partial / CODEBOOKS_FILE)
 
 
 def open_frozen_features(path: str | Path | None = None, *, layers: int = LAYERS) -> FrozenFeatures:
@@ -250,7 +281,8 @@ def open_frozen_codes(path: str | Path | None = None) -> FrozenCodes:
     check_tensors(file, hint=AGAIN)
     encoder = open_encoder(folder)
     with reading(file, hint=AGAIN):
-        entries = load_file(file)["entries"].numpy()
-        if entries.ndim != 3 or entries.shape[2] != encoder.width:
-            raise ValueError(f"its entries have the shape {entries.shape}")
-    return FrozenCodes(encoder, entries)
+        codebooks = Codebooks(**{name: one.numpy() for name, one in load_file(file).items()})
+        shapes = codebooks.mean.shape, codebooks.scale.shape, codebooks.entries.shape[2:]
+        if codebooks.entries.ndim != 3 or set(shapes) != {(encoder.width,)}:
+            raise ValueError(f"its entries have the shape {codebooks.entries.shape}")
+    return FrozenCodes(encoder, codebooks)
