@@ -7,13 +7,16 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from mcp import Client, StdioServerParameters
 
 import aligncap
 from aligncap.audio import load
 from aligncap.prosody import measure
 from aligncap.service.mcp import mcp_server
+from aligncap.values import RATE_HZ
 
 CLIP = Path(__file__).resolve().parents[2] / "examples" / "clips" / "woman-slow-soft.ogg"
 
@@ -43,6 +46,21 @@ def test_a_path_and_bytes_have_the_caption_of_the_recording(captioner):
         for source in ({"path": str(CLIP)}, {"audio_base64": data}):
             text, failed = call(server, "caption_audio", language=language, **source)
             assert (json.loads(text), failed) == (expected, False)
+
+
+def test_of_a_long_recording_all_is_told(captioner, tmp_path):
+    clip = load(CLIP).samples
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.concatenate([clip, np.zeros(24_000, np.float32)] * 5), RATE_HZ)
+    text, failed = call(mcp_server(lambda: captioner), "caption_audio", path=str(long))
+    found, expected = json.loads(text), list(captioner.segments(long))
+    assert (found["model"], failed) == ("mini", False)
+    spoken = [one for one in expected if one.kind == "speech"]
+    assert len(spoken) == 5
+    assert len(found["segments"]) == len(expected)
+    for one, line in zip(expected, found["segments"], strict=True):
+        assert line.endswith(one.text)
+    assert "5 utterances" in found["summary"][0]
 
 
 def test_measuring_needs_no_model():

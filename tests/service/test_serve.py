@@ -21,6 +21,8 @@ import openai
 import pytest
 import soundfile
 import srt
+from openai.types.audio import Transcription
+from openai.types.chat import ChatCompletion
 
 import aligncap
 from aligncap.audio import load
@@ -210,8 +212,8 @@ def test_the_description_has_examples_that_are_true(captioner, address):
     known = [name for name, value in record.items() if value is not None]  # null is left out
     assert list(examples["/v1/captions"]) == known
     assert set(examples["/v1/captions"]["clues"][0]) == set(record["clues"][0])
-    assert openai.types.audio.Transcription(**examples["/v1/audio/transcriptions"]).text
-    chat = openai.types.chat.ChatCompletion(**examples["/v1/chat/completions"])
+    assert Transcription(**examples["/v1/audio/transcriptions"]).text
+    chat = ChatCompletion(**examples["/v1/chat/completions"])
     assert chat.choices[0].message.content
     asked = told["components"]["schemas"]["ChatRequest"]["example"]
     (part,) = asked["messages"][0]["content"]

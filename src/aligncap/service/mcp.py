@@ -6,21 +6,27 @@ model is loaded when the first caption is asked for.
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 from aligncap import __version__
-from aligncap.audio import load, load_bytes
+from aligncap.audio import load
+from aligncap.audio.files import read_header
 from aligncap.captioner.captioner import Captioner
-from aligncap.errors import AlignCapError, AudioError
+from aligncap.captioner.summary import Summarizer
+from aligncap.errors import AlignCapError
 from aligncap.prosody import measure
-from aligncap.values import Waveform
 
 INSTRUCTIONS = "Says how a recording was spoken: emotion, pitch, loudness, pace and voice."
+BYTES = "audio_base64"
+"""What errors call a recording that was given as bytes."""
 
 
 def mcp_server(load_captioner: Callable[[], Captioner]) -> MCPServer:
@@ -35,13 +41,14 @@ def mcp_server(load_captioner: Callable[[], Captioner]) -> MCPServer:
         """Caption how somebody speaks in a recording, with the evidence for each claim.
 
         Give the `path` of a sound file on this machine, or the file itself in base64. `language`
-        of the caption: "en" or "zh".
+        of the caption: "en" or "zh". Of a recording longer than half a minute, each utterance has a
+        caption with its times, and a summary says how emotion, pitch and pace go over time.
         """
-        waveform = _waveform(path, audio_base64)
-        try:
-            return captioner().caption(waveform, language=language).to_dict()
-        except AlignCapError as error:
-            raise ToolError(str(error)) from error
+        with _file(path, audio_base64) as file:
+            duration_s, _ = read_header(file)
+            if duration_s > captioner().meta.limits.max_speech_s:
+                return _along(captioner(), file, language)
+            return captioner().caption(file, language=language).to_dict()
 
     @server.tool(structured_output=False)
     def measure_audio(path: str | None = None, audio_base64: str | None = None) -> dict[str, Any]:
@@ -50,7 +57,8 @@ def mcp_server(load_captioner: Callable[[], Captioner]) -> MCPServer:
         Give the `path` of a sound file on this machine, or the file itself in base64. A fact is
         null where the signal cannot tell.
         """
-        facts = measure(_waveform(path, audio_base64))
+        with _file(path, audio_base64) as file:
+            facts = measure(load(file))
         return {
             "speech_s": round(facts.speech_s, 3),
             **{one.name: {"value": one.value, "unit": one.unit} for one in facts},
@@ -59,15 +67,28 @@ def mcp_server(load_captioner: Callable[[], Captioner]) -> MCPServer:
     return server
 
 
-def _waveform(path: str | None, audio_base64: str | None) -> Waveform:
-    """The recording that a tool was given; ToolError where there is none or it cannot be read."""
+def _along(captioner: Captioner, file: Path, language: str) -> dict[str, Any]:
+    """What `aligncap caption --segments` prints of a recording."""
+    summarizer, lines = Summarizer(), []
+    for one in captioner.segments(file, language=language):
+        summarizer.add(one)
+        lines.append(one.line)
+    summary = [line for one in summarizer.summaries() for line in one.lines()]
+    return {"model": captioner.meta.name, "segments": lines, "summary": summary}
+
+
+@contextmanager
+def _file(path: str | None, audio_base64: str | None) -> Iterator[Path]:
+    """The recording that a tool was given; ToolError where there is none or it is refused."""
     if (path is None) == (audio_base64 is None):
         raise ToolError("give either path or audio_base64")
-    try:
-        if path is not None:
-            return load(path)
-        return load_bytes(base64.b64decode(audio_base64 or "", validate=True), "audio_base64")
-    except binascii.Error as error:
-        raise ToolError("audio_base64: is not base64") from error
-    except AudioError as error:
-        raise ToolError(str(error)) from error
+    with TemporaryDirectory(prefix="aligncap-") as folder:
+        file = Path(folder) / BYTES if path is None else Path(path)
+        try:
+            if path is None:
+                file.write_bytes(base64.b64decode(audio_base64 or "", validate=True))
+            yield file
+        except binascii.Error as error:
+            raise ToolError(f"{BYTES}: is not base64") from error
+        except AlignCapError as error:
+            raise ToolError(str(error).replace(f"{folder}/", "")) from error
