@@ -124,7 +124,7 @@ def make_text_rows(
 def _copy_tokenizer(settings: TextRowsSettings, space: JointSpace, encoder: Path) -> None:
     """Put the speech tokenizer of a space beside it, so that a model has all it needs."""
     source = space.shape.source
-    folders = [settings.space, settings.space.parent, *(path.parent for path in settings.rows)]
+    folders = [settings.space, *(path.parent for path in settings.rows), settings.space.parent]
     found = find_encoder(source.fingerprint, folders) if source.name in KEPT else None
     if found is not None and not (encoder / ENCODER_FOLDER).exists():
         copy_encoder_files(found, encoder / ENCODER_FOLDER)

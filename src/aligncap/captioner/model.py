@@ -221,7 +221,7 @@ def small_config(
     if family != "llama":  # theirs are ids of their own vocabularies
         shared |= {f"{role}_token_id": None for role in ("bos", "eos", "pad")}
     if family == "gpt2":
-        dropouts = {"attn_pdrop": dropout, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+        dropouts: dict[str, Any] = {"attn_pdrop": dropout, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
         return transformers.GPT2Config(n_inner=intermediate, **shared, **dropouts)
     if family == "opt":
         return transformers.OPTConfig(

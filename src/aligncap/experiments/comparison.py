@@ -96,6 +96,10 @@ class Test:
     apart: tuple[str, ...] = ()
     """Corpora that a joint space which met none of these pairs is trained on."""
     test: str
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """Stages by the names of their recipes, and those that take their places: {rows = "frozen"}."""
+    changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What is changed of a stage, as `Arm.changes`, for all arms."""
     paper: str = ""
     """The paper's numbers that stand beside these: a part of a table of its ("EMOSEC")."""
 

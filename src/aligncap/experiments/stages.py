@@ -112,7 +112,7 @@ class Planner:
 
     def _make(self, recipe: Path, run: Run) -> Stage | None:
         table = read_toml(recipe)
-        changes = list(run.arm.changes.get(recipe.stem, ()))
+        changes = [*run.test.changes.get(recipe.stem, ()), *run.arm.changes.get(recipe.stem, ())]
         for change in changes:
             apply_override(table, change)
         kind, corpora = str(table.get("kind")), self._corpora(recipe, run)
@@ -193,6 +193,7 @@ class Planner:
         if key.rpartition(".")[2] in CACHES:
             return str(self._out / SHARED / Path(path).name)
         made_by, rest = recipe_of(path, recipe)
+        made_by = made_by.with_name(f"{run.test.instead.get(made_by.stem, made_by.stem)}.toml")
         stage = self._stage(made_by, run)
         if stage is None:
             return None
