@@ -52,6 +52,14 @@ def test_utterances_are_where_somebody_speaks_whatever_the_blocks(talk):
     assert {"silence", "noise"} <= {one.kind for one in found[0]}
 
 
+def test_what_is_silent_up_to_the_first_word_is_silence(example_clips):
+    """A call's other channel: digital silence while the other speaks."""
+    silence = np.zeros(round(6.23 * RATE_HZ), np.float32)
+    sound = np.concatenate([part for one in example_clips for part in (silence, load(one).samples)])
+    found = utterances([sound], SpeechDetector())
+    assert {one.kind for one in found} == {"silence", "speech"}
+
+
 def test_a_segment_has_the_caption_of_the_same_cut_as_a_file_in_any_batch(tmp_path, example_clips):
     pause = np.zeros(20_000, np.float32)
     clips = [load(one).samples for one in example_clips[:3]]

@@ -35,6 +35,7 @@ GAP_S = 1.0
 """What is shorter between two utterances is not named."""
 _HOP = round(HOP_S * RATE_HZ)
 _KIND_S = 5.0  # what lies between is named by stretches of this length
+_EDGE = round(0.2 * RATE_HZ)  # samples at their ends that are not heard: words begin and end there
 _BEGIN, _END = 0.5, 0.35  # the probabilities at which speech begins and ends
 _FIRST_SIGN, _LATE_S = 0.1, 0.4
 _HELD = 3  # frames for which the detector goes on when speech has ended
@@ -285,7 +286,7 @@ class _Cutter:
         while stop - self._done >= 2 * size or (final and stop - self._done >= _frames(GAP_S)):
             end = stop if stop - self._done < 2 * size else self._done + size
             samples = self._cut(self._done, end)
-            kind = KINDS[sound_kind(samples)]
+            kind = KINDS[sound_kind(samples[_EDGE:-_EDGE])]
             yield Stretch(self._done * FRAME_S, end * FRAME_S, kind, samples)
             self._done = end
 
