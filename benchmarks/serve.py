@@ -1,4 +1,5 @@
-"""Many clients at `aligncap serve`: `benchmarks/serve.py [--seconds 60] [--clients 64] [CLIP …]`.
+"""Many clients at `aligncap serve`: `benchmarks/serve.py [--seconds 60] [--clients 64] [CLIP …]`;
+with `--write` its table goes to docs/results/serve-benchmark.md.
 
 First one client asks at a time, then all do, then a third of them send garbage, cut the line or
 send a byte now and then. Printed of each: requests a second and seconds of sound a second, how long
@@ -9,13 +10,15 @@ captioner gives without a server, and how much memory the server's process has h
 import argparse
 import asyncio
 import json
+import os
+import platform
 import random
 import re
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ import httpx
 import numpy as np
 
 import aligncap
+from aligncap.audio import load
 
 CLIPS = Path(__file__).resolve().parents[1] / "examples" / "clips"
 HEAD = (
@@ -31,6 +35,11 @@ HEAD = (
     "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
     '--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
 )
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "results" / "serve-benchmark.md"
+COLUMNS = (
+    "clients", "answers/s", "s of sound/s", "p50 (s)", "p99 (s)", "statuses", "wrong", "lost",
+    "peak memory (MB)", "load",
+)  # fmt: skip
 PAUSE_S = 0.2
 """Between the bytes of one who trickles."""
 
@@ -53,9 +62,14 @@ class Tally:
         middle, late = np.percentile(self.times_s, [50, 99]) if self.times_s else (0, 0)
         return (
             f"| {name} | {done / self.seconds:.1f} | {self.sound_s / self.seconds:.0f} | "
-            f"{middle:.2f} | {late:.2f} | {dict(sorted(self.statuses.items()))} | {self.wrong} | "
-            f"{self.lost} | {peak_mb:.0f} |"
+            f"{middle:.2f} | {late:.2f} | {told(self.statuses)} | {self.wrong} | "
+            f"{self.lost} | {peak_mb:.0f} | {os.getloadavg()[0]:.1f} |"
         )
+
+
+def told(counts: Counter[Any]) -> str:
+    """ "200: 57, 429: 3"."""
+    return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items())) or "none"
 
 
 @dataclass(frozen=True)
@@ -157,6 +171,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="*", type=Path)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--write", action="store_true", help="write the page of docs/results")
     asked = parser.parse_args()
     captioner = aligncap.load()
     expected = {
@@ -171,26 +186,55 @@ def main() -> None:
     def bad(*args: Any) -> Any:
         return annoy(server, min(expected).read_bytes(), *args)
 
-    third = asked.clients // 3
-    print(
-        "| clients | answers/s | s of sound/s | p50 (s) | p99 (s) | statuses | wrong | lost | MB |"
+    third, lines = (
+        asked.clients // 3,
+        [
+            f"| {' | '.join(COLUMNS)} |",
+            "|" + "---|" * len(COLUMNS),
+        ],
     )
-    print("|---|---|---|---|---|---|---|---|---|")
     try:
         for name, clients in (
             ("1", [good]),
             (f"{asked.clients}", [good] * asked.clients),
             (
-                f"{asked.clients - third}, {third} hostile",
+                f"{asked.clients - third}, and {third} hostile",
                 [good] * (asked.clients - third) + [bad] * third,
             ),
         ):
             tally = asyncio.run(run(asked.seconds, clients))
-            print(tally.report(name, server.peak_mb()), flush=True)
-        print(f"\nhostile: {dict(tally.hostile)}")
+            lines.append(tally.report(name, server.peak_mb()))
+            print(lines[-1], flush=True)
     finally:
         server.process.terminate()
         server.process.wait()
+    lines += ["", f"What the hostile clients did: {told(tally.hostile)}."]
+    print(lines[-1])
+    if asked.write:
+        PAGE.write_text(page(asked, sorted(expected), lines), "utf-8")
+
+
+def page(asked: argparse.Namespace, clips: Sequence[Path], lines: Sequence[str]) -> str:
+    """The page of docs/results."""
+    length_s = [load(clip).duration_s for clip in clips]
+    cores = len(os.sched_getaffinity(0))
+    least, most = min(length_s), max(length_s)
+    return f"""# Many clients at one server
+
+Made by `python benchmarks/serve.py --write`: `mini` behind `aligncap serve`, {len(clips)} clips of
+{least:.1f} to {most:.1f} s, for {asked.seconds:.0f} s each one client that asks at a time,
+{asked.clients} that ask at once, and {asked.clients} of which every third sends garbage, breaks off
+in the midst of an upload, or sends a byte each {PAUSE_S} s. Server and clients shared {cores} cores
+({platform.machine()}). aligncap {aligncap.__version__}, one run.
+
+{chr(10).join(lines)}
+
+*Wrong* are answers whose record differs in anything from what `captioner.caption` gives without a
+server; *lost* are requests without an answer. Load is the mean number of processes that wanted a
+core in the last minute; where it is well above the cores, other work ran, and the rows can be
+compared with each other only. With {asked.clients} clients that wait for each other, p50 is
+{asked.clients} over the answers a second: it is the queue, not the caption.
+"""
 
 
 if __name__ == "__main__":
