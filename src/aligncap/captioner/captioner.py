@@ -5,19 +5,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 from aligncap.audio import Recording, SpeechDetector, recording
 from aligncap.audio.sources import held, is_recording, several
 from aligncap.captioner import checkpoint, runtimes
 from aligncap.captioner.choosing import Candidates, CaptionCandidates, chosen, settled
 from aligncap.captioner.drawing import Drawing
-from aligncap.captioner.llama import open_exported
 from aligncap.captioner.preparing import PreparedSpeech, Preprocessor, Spoken, warn_of_part
 from aligncap.captioner.prompts import PromptBuilder, plan_of, student_acoustic_prompt
 from aligncap.captioner.record import CaptionHypothesis, build_caption
@@ -51,9 +50,8 @@ class StudentInput(NamedTuple):
     """The plan of the caption ("f17 3"); "" where the model has none, or chooses for itself."""
 
 
-RUNTIMES = ("auto", "onnx", "ct2", "torch")
-"""What the language model runs on; "auto" takes ONNX Runtime for a small exported model of Llama's
-form in int8, CTranslate2 for any other that is exported."""
+RUNTIMES = ("auto", "ct2", "torch")
+"""What the language model runs on; "auto" takes CTranslate2 where the folder is exported."""
 
 BEAM_SIZE = 8
 PLANNED_BEAM_SIZE = 3
@@ -62,11 +60,8 @@ PLANNED_BEAM_SIZE = 3
 LARGEST_BATCH = 64
 """Recordings captioned together, at most."""
 
-
-@cache
-def _thread_pools() -> ThreadpoolController:
-    """Those of the libraries that are loaded; looking for them takes a millisecond."""
-    return ThreadpoolController()
+LARGE_MODEL_BYTES = 500_000_000
+"""Above this, all cores share one response: a single one would take long."""
 
 
 def generate_captions(
@@ -408,7 +403,7 @@ class Captioner:
             return [pool.submit(prepare, source) for source in islice(sources, count)]
 
         # Several threads that each wait for all threads of BLAS take four times as long.
-        with _thread_pools().limit(limits=1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"):
             try:
                 size = self._workers
                 batch = start(size)
@@ -558,7 +553,12 @@ def open_generator(
         raise MissingModelError(f"{folder}: is not exported; run: aligncap export {folder} OUT")
     else:
         cores = threads or len(os.sched_getaffinity(0))
-        language_model = open_exported(exported, rules, runtime=runtime, cores=cores, seed=seed)
+        weights = exported / "model.bin"
+        large = weights.is_file() and weights.stat().st_size > LARGE_MODEL_BYTES
+        threads, replicas = (cores, 1) if large else (1, cores)
+        language_model = runtimes.CT2Runtime(
+            exported, rules, threads=threads, replicas=replicas, seed=seed
+        )
     prompts = PromptBuilder(vocabulary, meta.prompts, vectors=meta.connector.vectors)
     return CaptionGenerator(meta, prompts, language_model)
 

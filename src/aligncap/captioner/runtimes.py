@@ -1,9 +1,8 @@
 """What a captioner needs of a language model, and the runtimes that need no torch.
 
-`CT2Runtime` runs an exported model, `llama.LlamaRuntime` a small one; `EndpointRuntime` asks an
-OpenAI-compatible completions server, such as vLLM; `decoding.TorchRuntime` runs a model of
-transformers. In float CTranslate2 and torch agree token for token, so a model is trained with the
-one and used with the other.
+`CT2Runtime` runs an exported model; `EndpointRuntime` asks an OpenAI-compatible completions server,
+such as vLLM; `decoding.TorchRuntime` runs a model of transformers. In float CTranslate2 and torch
+agree token for token, so a model is trained with the one and used with the other.
 
 A server has the checkpoint that `aligncap merge` writes; prompts go to it as ids, so that no
 tokenizer stands between. The protocol knows greedy search and sampling, no beams: where several
@@ -184,11 +183,8 @@ CT2_SHAPES = {
 
 
 def check_ct2(folder: Path, text_rows: int) -> list[str]:
-    """The names of a `ct2` folder's ids; MissingModelError where a file is missing, DataError where
-    they do not hold one decoder whose shapes fit together and whose numbers are finite."""
-    for name in ("model.bin", "vocabulary.json", "config.json"):
-        if not (folder / name).exists():
-            raise MissingModelError(f"{folder}: no {name}; export the model again")
+    """The names of a `ct2` folder's ids; DataError where its files do not hold one decoder whose
+    shapes fit together and whose numbers are finite."""
     names = foreign.read_json(folder / "vocabulary.json", hint=foreign.AGAIN)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{folder / 'vocabulary.json'}: is no list of names; {foreign.AGAIN}")
@@ -249,15 +245,10 @@ def _ct2_arrays(data: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def ct2_arrays(folder: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a checked `ct2` folder by name, as the file has them."""
-    return _ct2_arrays(np.memmap(folder / "model.bin", dtype=np.uint8, mode="r"))
-
-
 def ct2_weights(folder: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a checked `ct2` folder by name, matrices of int8 as the numbers they stand
     for: each row over its scale. RecipeError where they are kept as int16 or halves."""
-    arrays = ct2_arrays(folder)
+    arrays = _ct2_arrays(np.memmap(folder / "model.bin", dtype=np.uint8, mode="r"))
     found = dict(arrays)
     for name, array in arrays.items():
         scale = arrays.get(f"{name}_scale")
@@ -321,6 +312,9 @@ class CT2Runtime:
         `replicas` groups of prompts run at a time with `threads` threads each; they share the
         weights. `seed` is that of sampling: it can be set only before the first sample.
         """
+        for name in ("model.bin", "vocabulary.json", "config.json"):
+            if not (folder / name).exists():
+                raise MissingModelError(f"{folder}: no {name}; export the model again")
         self._names = check_ct2(folder, rules.text_vocab_size)
         import ctranslate2
 
