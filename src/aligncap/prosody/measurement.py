@@ -32,6 +32,7 @@ FLOOR = 1e-7
 """Added to the mel power, so that digital silence has a logarithm (about -70 dB)."""
 
 _FFT = 512
+_BLOCK = 64  # frames at a time: fits the cache
 _MEL_BREAK_HZ, _MEL_SCALE = 700.0, 1127.0
 
 Frames = NDArray[np.float32]
@@ -76,9 +77,12 @@ def log_mel(waveform: Waveform) -> Frames:
     padded: Samples = np.zeros(needed + WINDOW, dtype=np.float32)
     padded[left : left + len(waveform.samples)] = waveform.samples[: len(padded) - left]
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][:frames]
-    spectrum = np.fft.rfft(windows * _hann(), n=_FFT, axis=1)
-    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-    return np.log(power @ mel_filters() / WINDOW + np.float32(FLOOR))
+    power = np.empty((frames, MELS), dtype=np.float32)
+    for start in range(0, frames, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        spectrum = np.fft.rfft(windows[block] * _hann(), n=_FFT, axis=1)
+        power[block] = (spectrum.real**2 + spectrum.imag**2) @ mel_filters()
+    return np.log(power / WINDOW + np.float32(FLOOR))
 
 
 @lru_cache(maxsize=1)
