@@ -17,6 +17,7 @@ from aligncap.alignment.kd import KdSettings, TeacherSettings, WarmupSettings
 from aligncap.alignment.losses import caption_cross_entropy, kl_to_teacher
 from aligncap.alignment.trainer import StageTrainer, ValidationSettings, read_training_rows
 from aligncap.captioner.checkpoint import ModelNotes, load_torch, read_meta, write_meta
+from aligncap.captioner.vocabulary import Vocabulary, train_text_tokenizer
 from aligncap.errors import DataError, RecipeError
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
@@ -236,3 +237,15 @@ def test_a_stage_keeps_the_notes_of_its_start_but_no_scores(rows, warm, tmp_path
     model = ModelSettings(start=start)
     warm_up(rows, tmp_path / "run", training=ONE_STEP, model=model, notes=own)
     assert read_meta(tmp_path / "run" / "model").notes == expected
+
+
+def test_words_of_emotion_count_more_and_pieces_of_other_words_do_not() -> None:
+    texts = ["She sounds angry and withdrawn.", "A sad voice, with joy.", "她很悲伤。"] * 3
+    words = Vocabulary.of(train_text_tokenizer(texts, 400), codebook_size=1)
+    table = kd.emotion_weights(words, 4.0)
+    assert table is not None
+    ids = {text: words.encode_text(text) for text in (" angry", " sad", "悲伤", " with", " voice")}
+    assert all(len(one) == 1 for one in ids.values())
+    assert [float(table[one]) for one in ids.values()] == [4.0, 4.0, 4.0, 1.0, 1.0]
+    assert len(table) == words.text_vocab_size
+    assert kd.emotion_weights(words, 1.0) is None

@@ -67,13 +67,21 @@ def kl_to_cached_teacher(
     return (total - expected - entropy).mean()
 
 
-def caption_cross_entropy(student: Tensor, target_ids: Tensor, *, smoothing: float = 0.0) -> Tensor:
+def caption_cross_entropy(
+    student: Tensor,
+    target_ids: Tensor,
+    *,
+    smoothing: float = 0.0,
+    weights: Tensor | None = None,
+) -> Tensor:
     """-log p_student(caption token), mean over response tokens: maximum likelihood (Eq. 2).
 
     `student` [N, V] logits, `target_ids` [N]. The loss of the warm-up, and of the baseline without
-    a teacher. With label `smoothing`, that share of each target is spread over all V tokens.
+    a teacher. With label `smoothing`, that share of each target is spread over all V tokens. With
+    `weights` [V] the mean is weighted by the target's.
     """
-    return functional.cross_entropy(student.float(), target_ids, label_smoothing=smoothing)
+    logits = student.float()
+    return functional.cross_entropy(logits, target_ids, weights, label_smoothing=smoothing)
 
 
 def symmetric_infonce(speech: Tensor, text: Tensor, log_scale: Tensor | float) -> Tensor:

@@ -147,6 +147,8 @@ class CaptionObjective:
     """That of the teacher's distributions; the student's logits are divided by it too."""
     smoothing: float = 0.0
     """Of the captions' labels, in training only."""
+    weights: Tensor | None = None
+    """Of each text token in the captions' cross-entropy, in training only; all alike if None."""
 
     def training_losses(
         self, model: CaptionModel, batch: TaskBatch[Distributions | None]
@@ -175,8 +177,8 @@ class CaptionObjective:
             parts["kl"] = kl_to_cached_teacher(logits, ids, top, rest, temperature=self.temperature)
         if ce:
             captions = torch.from_numpy(batch.shared.target_ids).to(logits.device)
-            smoothing = self.smoothing if model.training else 0.0
-            parts["ce"] = caption_cross_entropy(logits, captions, smoothing=smoothing)
+            share, table = (self.smoothing, self.weights) if model.training else (0.0, None)
+            parts["ce"] = caption_cross_entropy(logits, captions, smoothing=share, weights=table)
         weights = {"kl": self.kl_weight, "ce": self.ce_weight}
         loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
         return {"loss": loss, **parts}
