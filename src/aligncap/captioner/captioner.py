@@ -511,7 +511,7 @@ def load(
     generator = open_generator(
         folder, runtime=runtime, threads=threads, seed=seed, endpoint=endpoint
     )
-    tokenizer = _open_speech_tokenizer(folder, generator.meta, tokenizer_path)
+    tokenizer = open_speech_tokenizer(folder, generator.meta, tokenizer_path)
     beam_size = beam_size or (PLANNED_BEAM_SIZE if generator.meta.plans else BEAM_SIZE)
     return Captioner(
         generator,
@@ -575,8 +575,8 @@ def _open_torch_runtime(folder: Path, rules: runtimes.ResponseRules) -> runtimes
         ) from error
 
 
-def _open_speech_tokenizer(
-    folder: Path, meta: checkpoint.ModelMeta, path: str | Path | None
+def open_speech_tokenizer(
+    folder: Path, meta: checkpoint.ModelMeta, path: str | Path | None = None
 ) -> SpeechTokenizer:
     """The tokenizer that the model was trained with, from `path` or the model's folder."""
     encoder = folder / checkpoint.ENCODER_FOLDER

@@ -26,6 +26,8 @@ LINE = 0.25
 """Inches of a line of evidence."""
 LONGEST_PLAYED_S = 120.0
 """A longer recording is drawn without a player: its sound would be written into the notebook."""
+_FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC",
+          "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "SimHei")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +100,14 @@ def _write_evidence(axes: Any, caption: Caption) -> None:
         height = 1 - (number + 0.5) / len(caption.evidence)
         text = f"{one.clue.word}: {one.verdict.value} · {one.measurement}"
         axes.text(0, height, text, color=COLOURS[one.verdict], va="center", fontsize="small")
+
+
+def fonts_here() -> list[str]:
+    """The fonts of matplotlib here that have the letters of captions; Chinese ones if there are."""
+    from matplotlib import font_manager
+
+    there = {one.name for one in font_manager.fontManager.ttflist}
+    return [one for one in _FONTS if one in there] or ["sans-serif"]
 
 
 def _player(waveform: Waveform) -> str:

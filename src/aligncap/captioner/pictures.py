@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.audio.streams import stream
-from aligncap.captioner.drawing import LOUDNESS_COLOUR, PITCH_COLOUR, new_figure
+from aligncap.captioner.drawing import LOUDNESS_COLOUR, PITCH_COLOUR, fonts_here, new_figure
 from aligncap.captioner.segments import Segment, transcribed
 from aligncap.captioner.summary import Summarizer, Summary
 from aligncap.captioner.transcripts import Line, clock
@@ -51,8 +51,6 @@ CONTOUR_S = 600.0
 """Pitch is drawn frame by frame up to this length; of a longer recording, that of utterances."""
 LONGEST_PLAYED_S = 1800.0
 """A longer recording is not written into its page: an hour takes about 15 MB."""
-_FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC",
-          "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "SimHei")  # fmt: skip
 _TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400)
 _ROWS = (1.1, 1.0, 0.8, 1.2)  # inches of waveform, pitch, loudness and emotion
 _WIDTH = 12.0
@@ -121,12 +119,9 @@ class Picture:
     def save(self, file: IO[bytes], suffix: str) -> None:
         """Write the picture as ".png", ".svg" or ".html"."""
         import matplotlib as mpl
-        from matplotlib import font_manager
 
-        there = {one.name for one in font_manager.fontManager.ttflist}
-        fonts = [one for one in _FONTS if one in there] or ["sans-serif"]
         # Text stays text: it can be searched, and is shown in any script that the viewer has.
-        settings: Any = {"font.family": fonts, "svg.fonttype": "none"}
+        settings: Any = {"font.family": fonts_here(), "svg.fonttype": "none"}
         with mpl.rc_context(settings), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             if suffix.lower() == ".html":
@@ -194,7 +189,9 @@ class Picture:
             title=escape(self._source.name),
             svg=svg[svg.index("<svg") :],
             summary=escape("\n".join(line for one in summaries for line in one.lines())),
-            player=f'<audio controls src="{_sound(self._source)}"></audio>' if played else "",
+            player=f'<audio controls src="{sound_address(self._source)}"></audio>'
+            if played
+            else "",
             rows="\n".join(_row(one) for one in self._notes if one.kind != "silence"),
             left=_LEFT,
             each=(_RIGHT - _LEFT) / right_s,
@@ -351,7 +348,7 @@ def _draw_time(axes: Sequence[Any], length_s: float, turns_s: Sequence[float]) -
             axis.axvline(at, color="black", linewidth=1, linestyle=(0, (4, 3)))
 
 
-def _sound(source: Path) -> str:
+def sound_address(source: Path) -> str:
     """The recording, its channels mixed, as an address that holds it (MP3)."""
     import soundfile
 

@@ -111,9 +111,25 @@ def _work(
 
 def _write(console: Console, options: "Options", command: str) -> None:
     """Write what the runs that are there show, and say where."""
+    from aligncap.errors import DataError
+    from aligncap.experiments.plots import draw
+    from aligncap.experiments.report import write_report
     from aligncap.experiments.runs import read_runs
     from aligncap.experiments.tables import write_tables
 
     runs = read_runs(options.out)
     for page in write_tables(options.scale, options.items, runs, options.out, command=command):
         console.print(page.read_text("utf-8"), f"written: {page}")
+    for item in options.items:
+        if item.startswith("figure"):
+            wanted = options.scale.items[item]
+            shown = [run for run in runs if run.test_name in wanted.tests]
+            try:
+                pictures = draw(item, shown, options.out, options.data, note=wanted.note)
+            except DataError as error:  # its runs are not made yet
+                console.log(str(error))
+            else:
+                console.print(*(f"written: {path}" for path in pictures))
+    if runs:
+        told = command.format("all")
+        console.print(f"written: {write_report(runs, options.out, options.data, command=told)}")

@@ -85,7 +85,8 @@ def estimate(
 ) -> Estimate:
     """The score of an arm: `runs` differ in their seed alone. DataError where they do not."""
     found = contrast(metric, [(1.0, runs)], draws=draws, seed=seed)
-    return Estimate(found.delta, found.low, found.high, found.sd, found.clips, found.seeds)
+    low = None if found.low is None else max(found.low, 0.0)  # no score is below
+    return Estimate(found.delta, low, found.high, found.sd, found.clips, found.seeds)
 
 
 def compare(

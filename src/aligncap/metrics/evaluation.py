@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from html import escape
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import quote
@@ -32,6 +31,7 @@ from aligncap.clues.evidence import ClaimStatus, check_by_references
 from aligncap.data.manifest import SAME_EMOTION, Row, code_of, read_rows, text_of, texts_of
 from aligncap.errors import AlignCapError, DataError
 from aligncap.metrics.claims import count_claims, evidence_of, f1, nearest_reference
+from aligncap.metrics.page import RECORDINGS, escaped, page
 from aligncap.metrics.scores import (
     DEFAULT_METRICS,
     DRAWS,
@@ -508,7 +508,6 @@ def report_page(
     folder: Path,
 ) -> str:
     """The page, to lie in `folder`; `worst` are all clips, the worst first, in one language."""
-    style = Path(__file__).with_name("page.css").read_text("utf-8")
     shown, left_out = worst[:SHOWN], len(worst) - SHOWN
     count = f"All {len(worst)} clips."
     if left_out > 0:
@@ -517,7 +516,7 @@ def report_page(
         [
             '<a class="skip" href="#clips">To the clips</a>',
             "<h1>Scores of captions</h1>",
-            f"<p>{_text(heading)}</p>",
+            f"<p>{escaped(heading)}</p>",
             *_scores(results),
             '<h2 id="clips">Clips, worst first</h2>',
             f'<p class="faint">{count} By F1 of the clues, then by how '
@@ -525,19 +524,7 @@ def report_page(
             *(part for one in shown for part in _clip(one, language, folder)),
         ]
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'; media-src *\">\n"
-        f"<title>Scores of captions</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _text(text: str) -> str:
-    """Escaped; half a surrogate pair, which a file name may hold, becomes a question mark."""
-    return escape(text.encode("utf-8", "replace").decode("utf-8"))
+    return page("Scores of captions", body, policy=RECORDINGS)
 
 
 def _scores(results: Sequence[MetricResult]) -> Iterator[str]:
@@ -546,27 +533,27 @@ def _scores(results: Sequence[MetricResult]) -> Iterator[str]:
     heads = "".join(f'<th scope="col">{name}</th>' for name in columns)
     yield f"<thead><tr>{heads}</tr></thead><tbody>"
     for result in results:
-        name, *values = map(_text, cells(result, columns))
+        name, *values = map(escaped, cells(result, columns))
         kind = ' class="part"' if name.startswith(" ") else ""
         shown = "".join(f"<td>{value}</td>" for value in values)
         yield f'<tr{kind}><th scope="row">{name.strip()}</th>{shown}</tr>'
     yield "</tbody></table></div>"
     if notes := noted(results):
-        yield f"<ul>{''.join(f'<li>{_text(note)}</li>' for note in notes)}</ul>"
+        yield f"<ul>{''.join(f'<li>{escaped(note)}</li>' for note in notes)}</ul>"
     yield "<details><summary>What each number depends on</summary><ul>"
-    yield from (f"<li><code>{_text(signature)}</code></li>" for signature in signatures(results))
+    yield from (f"<li><code>{escaped(signature)}</code></li>" for signature in signatures(results))
     yield "</ul></details>"
 
 
 def _clip(analysis: ClipAnalysis, language: str, folder: Path) -> Iterator[str]:
     clip = analysis.clip
-    yield f"<article><header><h3>{_text(clip.id)}</h3>"
+    yield f"<article><header><h3>{escaped(clip.id)}</h3>"
     yield f'<span class="faint">F1 of clues {number(100 * analysis.f1)}</span></header>'
     if clip.file is not None:
         yield from _recording(clip.file, clip.id, folder)
-    caption = _text(clip.hypothesis.strip()) or '<em lang="en">Nothing was said.</em>'
+    caption = escaped(clip.hypothesis.strip()) or '<em lang="en">Nothing was said.</em>'
     yield f'<blockquote lang="{language}">{caption}</blockquote>'
-    references = "".join(f"<li>{_text(text)}</li>" for text in clip.references)
+    references = "".join(f"<li>{escaped(text)}</li>" for text in clip.references)
     yield f'<div class="faint">References<ul lang="{language}">{references}</ul></div>'
     yield "<dl>"
     for name, sign, heading, kind in KINDS:
@@ -578,19 +565,19 @@ def _clip(analysis: ClipAnalysis, language: str, folder: Path) -> Iterator[str]:
 
 
 def _recording(file: Path, name: str, folder: Path) -> Iterator[str]:
-    link = _text(quote(Path(os.path.relpath(file, folder)).as_posix(), errors="replace"))
+    link = escaped(quote(Path(os.path.relpath(file, folder)).as_posix(), errors="replace"))
     if file.suffix.lower() in PLAYABLE:
-        label = _text(f"Recording of {name}")
+        label = escaped(f"Recording of {name}")
         yield f'<audio controls preload="none" src="{link}" aria-label="{label}"></audio>'
     else:
-        yield f'<p><a href="{link}">{_text(file.name)}</a></p>'
+        yield f'<p><a href="{link}">{escaped(file.name)}</a></p>'
 
 
 def _clues(sign: str, heading: str, kind: str, clues: Iterable[tuple[Clue, str]]) -> Iterator[str]:
     items = [
         f'<li><span aria-hidden="true">{sign}</span> '
-        f"{_text(f'not {clue.word}' if clue.negated else clue.word)} "
-        f"<small>{_text(measured or clue.trait)}</small></li>"
+        f"{escaped(f'not {clue.word}' if clue.negated else clue.word)} "
+        f"<small>{escaped(measured or clue.trait)}</small></li>"
         for clue, measured in clues
     ]
     if items:
