@@ -72,6 +72,7 @@ def test_its_health_check_tells_a_server_that_loads_from_one_that_serves():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a busy machine is no failure
 def test_its_steps_make_an_environment_that_serves(tmp_path):
     """Each command as it stands, in folders of the test's; what others wrote is not fetched but
     that of the tests' environment."""

@@ -34,6 +34,7 @@ def whole(out: Path) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a busy machine is no failure
 def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     corpus = write_folder(tmp_path / "in", CLIPS)
     script = tmp_path / "run.py"

@@ -95,6 +95,7 @@ rows.write_parquet(sys.argv[2])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a busy machine is no failure
 def test_ray_data_carries_it(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     corpus = write_parquet(tmp_path / "in")
