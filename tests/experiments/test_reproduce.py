@@ -2,12 +2,15 @@
 the way, and with a system more."""
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aligncap.cli.console import Console
+from aligncap.cli.main import main
 from support.comparison import arguments, reproduce, write_comparison
 from support.killer import finish, kill, start, wait_until
 
@@ -117,6 +120,25 @@ def test_a_dry_run_says_what_it_would_train_and_writes_nothing(made: Path) -> No
     assert "2 runs, 0 finished; 5 trainings and preparations left" in said
     assert "parameters" in said
     assert not (made / "dry").exists()
+
+
+class Impatient(Console):
+    """Presses Ctrl-C when the first captions are begun."""
+
+    def log(self, message: str) -> None:
+        super().log(message)
+        if message.startswith("captions"):
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(made: Path) -> None:
+    said = io.StringIO()
+    code = main(arguments(made, out="stopped"), console=Impatient(stdout=said, stderr=said))
+    assert code == 130
+    assert "0 of 2 runs finished" in said.getvalue()
+    assert "the same command goes on" in said.getvalue().splitlines()[-1]
+    assert len(list((made / "stopped" / "shared").glob("*/stage.json"))) == 2
+    assert not (made / "stopped" / "runs").exists()
 
 
 def test_killed_three_times_it_comes_to_the_same_numbers(made: Path, tmp_path: Path) -> None:

@@ -75,8 +75,11 @@ def reproduce(
     )
     reproduction = Reproduction(options)
     tasks = reproduction.tasks()
-    console.print(*forecast.describe(reproduction, tasks))
-    if not dry_run:
+    console.print(*forecast.summary(reproduction, tasks))
+    if dry_run:
+        for line in forecast.describe(reproduction, tasks):
+            console.print(line)
+    else:
         judge = judge_settings(console, judge_model, judge_url, judge_cache, judge_prompts)
         _work(console, reproduction, tasks, judge)
         _write(console, options, f"aligncap reproduce {{}} --scale {scale} --seeds {options.seeds}")

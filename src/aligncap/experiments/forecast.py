@@ -101,13 +101,18 @@ def known_times(out: Path) -> dict[str, float]:
     return {recipe: statistics.median(seconds) for recipe, seconds in found.items()}
 
 
-def describe(reproduction: Reproduction, tasks: Sequence[Task]) -> Iterator[str]:
-    """Lines: how many runs there are and how many are finished; the stages that are left, a line
-    for those of one recipe; what they take together; what is missing."""
-    out = reproduction.options.out
-    finished = sum(task.finished for task in tasks)
-    stages, times = reproduction.missing_stages(tasks), known_times(out)
+def summary(reproduction: Reproduction, tasks: Sequence[Task]) -> Iterator[str]:
+    """Lines: how many runs there are and how many are finished; which cannot be planned."""
+    finished, stages = sum(task.finished for task in tasks), reproduction.missing_stages(tasks)
     yield f"{len(tasks)} runs, {finished} finished; {len(stages)} trainings and preparations left"
+    for reason, names in reproduction.cannot().items():
+        yield f"cannot be planned: {len(names)} runs, such as {names[0]}: {reason}"
+
+
+def describe(reproduction: Reproduction, tasks: Sequence[Task]) -> Iterator[str]:
+    """Lines: the stages that are left, a line for those of one recipe; what they take together;
+    what is missing."""
+    stages, times = reproduction.missing_stages(tasks), known_times(reproduction.options.out)
     by_recipe: dict[str, list[Stage]] = {}
     for stage in stages:
         by_recipe.setdefault(str(stage.recipe), []).append(stage)
@@ -130,8 +135,6 @@ def describe(reproduction: Reproduction, tasks: Sequence[Task]) -> Iterator[str]
         yield f"together about {clock(seconds)}{rest}; at most {most / 1e9:.2f} GB of weights"
     for line in missing:
         yield f"missing: {line}"
-    for reason, names in reproduction.cannot().items():
-        yield f"cannot be planned: {len(names)} runs, such as {names[0]}: {reason}"
 
 
 def left(tasks: Sequence[Task], out: Path) -> str:
