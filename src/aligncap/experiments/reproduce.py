@@ -14,7 +14,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -277,8 +277,14 @@ WAIT_S = 5.0
 
 
 def make_stage(stage: Stage, told: Told) -> bool:
-    """Run a stage's recipe; whether it is done, which it is not if another process is at it."""
-    with lock(stage.folder.with_suffix(".lock")) as ours:
+    """Run a stage's recipe; whether it is done, which it is not if another process is at it.
+
+    Rows are made one after another: they are encoded into one cache.
+    """
+    names = [stage.folder.name, *(["token-rows"] if stage.kind == "token-rows" else [])]
+    with ExitStack() as stack:
+        locks = [lock(stage.folder.with_name(f"{name}.lock")) for name in names]
+        ours = all(stack.enter_context(one) for one in locks)
         if ours and stage.done is None:
             told(f"{stage.recipe} in {stage.folder}")
             begun, wall = processor_seconds(), time.monotonic()
