@@ -141,6 +141,23 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(made: Path) -> None:
     assert not (made / "stopped" / "runs").exists()
 
 
+def test_figures_and_the_page_are_made_of_finished_runs(made: Path) -> None:
+    said = reproduce(made, "figure3", "figure7")
+    assert "2 runs, 2 finished; 0 trainings and preparations left" in said
+    figures = made / "out/figures"
+    shown = json.loads((figures / "figure3.json").read_text("utf-8"))
+    (panel,) = shown["panels"]
+    tested = len(numbers(made / "out")["kd.mine.seed0"][1].splitlines())
+    assert (panel["name"], panel["clips"]) == ("aligned after decoding (KD-Align)", tested)
+    assert shown["caption"].endswith("Tiny.")
+    assert set(panel["measures"]["0"]) >= {"mmd2", "recall_at_1", "silhouette"}
+    same = json.loads((figures / "figure7.json").read_text("utf-8"))["clips"]
+    assert [one["system"] for one in same[0]["captions"]] == ["SECap", "AlignCap-KD"]
+    page = (made / "out/report.html").read_text("utf-8")
+    assert page.count("<audio") == len(same)
+    assert "Table 1" in page
+
+
 def test_killed_three_times_it_comes_to_the_same_numbers(made: Path, tmp_path: Path) -> None:
     # In the first training; in the second system's language model; in its distillation.
     for number, steps in enumerate((7, 14, 18)):

@@ -131,6 +131,15 @@ recipe = "{recipes}/kd.toml"
 [items.table1]
 arms = ["linear", "kd"]
 tests = ["mine"]
+
+[items.figure3]
+arms = ["kd"]
+tests = ["mine"]
+note = "Tiny."
+
+[items.figure7]
+arms = ["linear", "kd"]
+tests = ["mine"]
 """
 
 

@@ -194,7 +194,11 @@ def _speech_and_text(runs: Sequence[StoredRun], places: Places) -> Figure:
             arm = [run for run in own if matches(run, {"system": "AlignCap", "alignment": key})]
             arm.sort(key=lambda run: run.seed)
             known = [(run, states_of(run, places)) for run in arm]
-            found = [(run, states) for run, states in known if states is not None]
+            found = [
+                (run, states)
+                for run, states in known
+                if states is not None and len(states["speech"]) > 1
+            ]
             if found:
                 panels.append(
                     {
