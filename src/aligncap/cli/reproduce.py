@@ -83,6 +83,8 @@ def reproduce(
         judge = judge_settings(console, judge_model, judge_url, judge_cache, judge_prompts)
         _work(console, reproduction, tasks, judge)
         _write(console, options, f"aligncap reproduce {{}} --scale {scale} --seeds {options.seeds}")
+        if reproduction.faults:
+            raise reproduction.faults[0]
     return SOME_FAILED if reproduction.failed else 0
 
 

@@ -83,6 +83,8 @@ class Reproduction:
         self._broken: dict[str, AlignCapError] = {}
         self.failed: dict[str, AlignCapError] = {}
         """By the names of runs: why they cannot be made."""
+        self.faults: list[Exception] = []
+        """To be raised when everything else is done."""
 
     def tasks(self) -> list[Task]:
         """All runs that are needed, the finished ones too, without those that cannot be planned."""
@@ -116,7 +118,7 @@ class Reproduction:
         """Make what is missing. A run that cannot be made is told of, and the others go on.
 
         `finished` is called after each run. One that another process is making is waited for at the
-        end.
+        end. What is wrong otherwise, a fault of ours, is kept in `faults`.
         """
         waiting = [task for task in tasks if not task.finished]
         while waiting:
@@ -130,6 +132,9 @@ class Reproduction:
                 except AlignCapError as error:
                     self.failed[task.run.name] = error
                     told(f"{task.run.name}: {error}")
+                except Exception as error:  # noqa: BLE001
+                    self.faults.append(error)
+                    told(f"{task.run.name}: {type(error).__name__}: {error}")
             waiting = [task for task in left if not task.finished]
             if waiting:
                 time.sleep(WAIT_S)
