@@ -158,6 +158,7 @@ def test_figures_and_the_page_are_made_of_finished_runs(made: Path) -> None:
     assert "Table 1" in page
 
 
+@pytest.mark.timeout(1200)  # four processes: a busy machine is no failure
 def test_killed_three_times_it_comes_to_the_same_numbers(made: Path, tmp_path: Path) -> None:
     # In the first training; in the second system's language model; in its distillation.
     for number, steps in enumerate((7, 14, 18)):
