@@ -106,6 +106,13 @@ def test_the_difference_of_two_gains_by_table_4() -> None:
     assert found.delta == pytest.approx(2.7)
 
 
+def test_p_goes_below_what_resamples_of_clips_can_tell() -> None:
+    random = np.random.default_rng(0)
+    high = 0.9 + random.normal(0, 1e-5, (5, 1)) + random.normal(0, 0.01, 40)
+    found = combined(high, high - 0.8 + random.normal(0, 1e-5, (5, 1)), draws=200)
+    assert found.p == pytest.approx(2 / (200 * 20 + 1))
+
+
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.9]) == pytest.approx([0.04, 0.09, 0.09, 0.9])
     assert holm([]) == []

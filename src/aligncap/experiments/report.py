@@ -181,7 +181,8 @@ def _difference(one: Judged) -> str:
 def _chance(one: Judged) -> str:
     if one.found.p is None or one.p_holm is None:
         return "no interval"
-    return f"p {one.found.p:.3f}, Holm {one.p_holm:.3f}"
+    shown = (f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in (one.found.p, one.p_holm))
+    return "p {}, Holm {}".format(*shown)
 
 
 def _of(rows: Mapping[str, Judged]) -> str:

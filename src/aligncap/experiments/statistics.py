@@ -40,6 +40,13 @@ TAIL = (1 - CONFIDENCE) / 2
 _EACH = 20
 """Draws of the seeds to each resample of clips."""
 
+_ALIKE = 1e-9
+"""A standard deviation below it is that of rounding."""
+
+JUDGE_DRAWS = 4000
+"""Resamples of clips of a verdict: with the draws of seeds, p goes down to 2.5e-5, which what is
+adjusted over some hundred comparisons needs."""
+
 
 class Ordering(StrEnum):
     """What an interval says of "above"."""
@@ -142,7 +149,9 @@ def over_seeds(
         drawn = values.mean() + _moved(drawn - values.mean(), clips, sd, len(per_seed), seed)
         low, high = bounds(drawn, clips, tail=TAIL)
     delta = None if isnan(values.mean()) else float(values.mean())
-    p = max(two_sided(drawn), 2 / (draws + 1)) if low is not None else None
+    p = two_sided(drawn) if low is not None else None
+    if p is not None and (sd is None or sd < _ALIKE):  # the resamples of clips, each many times
+        p = max(p, 2 / (draws + 1))
     verdict = _verdict(low, high) if sd is not None else Ordering.OPEN
     return Comparison(delta, low, high, p, verdict, sd, clips, len(per_seed))
 
@@ -323,7 +332,7 @@ def judge(
     *,
     claims: Iterable[Claim] = CLAIMS,
     metrics: Sequence[str] = JUDGED,
-    draws: int = DRAWS,
+    draws: int = JUDGE_DRAWS,
     seed: int = 0,
 ) -> list[Judged]:
     """The verdict on each ordering in each setting that has all of its arms, by each metric.
