@@ -66,10 +66,9 @@ def test_what_is_missing_or_would_be_refused_is_named(tmp_path, preferences, sta
     write_preference_rows(path, SOURCE, [replace(row, pairs=()) for row in rows])
     with pytest.raises(DataError, match="none of 60 preference rows of split 'train' holds a pair"):
         plan_of(recipe)
-    # The start was warmed up on captions alone, so only the codebook's size must be the same.
+    # The start was warmed up on captions alone, so any codebook will do.
     write_preference_rows(path, replace(SOURCE, codebook_size=13), rows)
-    with pytest.raises(DataError, match="is for speech tokens of fake"):
-        plan_of(recipe)
+    assert plan_of(recipe)["parameters"]
 
 
 def test_frozen_models_beside_the_policy_take_their_weights(tmp_path, preferences, start) -> None:

@@ -279,8 +279,9 @@ def check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
     those of the rows."""
     meta = checkpoint.read_meta(folder)
     sizes = meta.vocabulary.codebooks, meta.vocabulary.codebook_size
-    known = meta.provenance.get("kind") == TEXT_ONLY
-    if not known and meta.tokenizer.fingerprint != source.fingerprint:
+    same = meta.tokenizer.fingerprint == source.fingerprint
+    same = same and sizes == (source.codebooks, source.codebook_size)
+    if not same and meta.provenance.get("kind") != TEXT_ONLY:
         raise DataError(
             f"{folder}: is for speech tokens of {meta.tokenizer.name} "
             f"({meta.tokenizer.fingerprint[:12]}, {sizes[0]} x {sizes[1]}), the rows hold those of "

@@ -59,11 +59,10 @@ def reproduce(
     What is done is not done again, and a run that was stopped goes on with the same command. Given
     several times at once, with one --out, the work is shared.
     """
-    from aligncap.experiments import comparison, forecast
-    from aligncap.experiments.reproduce import Options, Reproduction
+    from aligncap.experiments import comparison
+    from aligncap.experiments.reproduce import Options
     from aligncap.metrics.scores import MetricOptions
 
-    console: Console = context.obj
     asked = comparison.read_scale(scale, system or ())
     options = Options(
         scale=asked,
@@ -73,6 +72,23 @@ def reproduce(
         seeds=seeds or asked.seeds,
         metrics=MetricOptions(jars=jars),
     )
+    command = f"aligncap reproduce {{}} --scale {scale} --seeds {options.seeds}"
+    given = (judge_model, judge_url, judge_cache, judge_prompts)
+    return _run(context.obj, options, command, given, dry_run=dry_run)
+
+
+def _run(
+    console: Console,
+    options: "Options",
+    command: str,
+    judge: tuple[str | None, str | None, Path | None, Path | None],
+    *,
+    dry_run: bool,
+) -> int:
+    """Plan, and make or describe what is missing."""
+    from aligncap.experiments import forecast
+    from aligncap.experiments.reproduce import Reproduction
+
     reproduction = Reproduction(options)
     tasks = reproduction.tasks()
     console.print(*forecast.summary(reproduction, tasks))
@@ -80,9 +96,8 @@ def reproduce(
         for line in forecast.describe(reproduction, tasks):
             console.print(line)
     else:
-        judge = judge_settings(console, judge_model, judge_url, judge_cache, judge_prompts)
-        _work(console, reproduction, tasks, judge)
-        _write(console, options, f"aligncap reproduce {{}} --scale {scale} --seeds {options.seeds}")
+        _work(console, reproduction, tasks, judge_settings(console, *judge))
+        _write(console, options, command)
         if reproduction.faults:
             raise reproduction.faults[0]
     return SOME_FAILED if reproduction.failed else 0
