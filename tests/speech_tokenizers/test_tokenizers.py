@@ -30,8 +30,8 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch):
 
 def test_every_name_has_its_module_and_the_part_is_imported_without_torch():
     codes, vectors = (
-        ["builtin", "mimi", "speechtokenizer"],
-        ["builtin-features", "hubert", "joint", "log-mel"],
+        ["builtin", "frozen-codes", "mimi", "speechtokenizer"],
+        ["builtin-features", "frozen-features", "hubert", "joint", "log-mel"],
     )
     assert sorted(TOKENIZERS) == sorted(codes + vectors)
     assert all(find_spec(place.partition(":")[0]) for place in TOKENIZERS.values())
