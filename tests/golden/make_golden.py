@@ -88,7 +88,8 @@ def recipes() -> Any:
     """Kind and settings of every recipe, each value resolved; of the plan, what it lists of each
     thing that is loaded. Sizes that a plan assumed do not count."""
     found = {}
-    for path in sorted((ROOT / "recipes").rglob("*.toml")):
+    scales = set((ROOT / "recipes/reproduce").glob("*.toml"))  # plans of comparisons
+    for path in sorted({*(ROOT / "recipes").rglob("*.toml")} - scales):
         name = path.relative_to(ROOT).as_posix()
         verb = ("prefer", "run") if path.stem == "prefer" else ("train",)
         described = json.loads(aligncap(*verb, name, "--dry-run"))
