@@ -199,19 +199,12 @@ def learn_codebooks(
         raise DataError(
             f"{len(vectors)} vectors are too few for {size} entries; give more clips or set entries"
         )
-    rng, left, books = np.random.default_rng(seed), vectors.copy(), []
-    for _ in range(codebooks):
-        book = left[rng.choice(len(left), size, replace=False)]
-        for _ in range(rounds):
-            own = nearest(left, book)
-            counts = np.bincount(own, minlength=size)
-            sums = np.zeros_like(book)
-            np.add.at(sums, own, left)
-            book = np.where(
-                counts[:, None] > 0,
-                sums / np.maximum(counts, 1)[:, None],
-                left[rng.choice(len(left), size)],  # an entry that nothing is near begins anew
-            ).astype(np.float32)
+    from sklearn.cluster import KMeans
+
+    left, books = vectors.copy(), []
+    for level in range(codebooks):
+        means = KMeans(size, init="random", n_init=1, max_iter=rounds, random_state=seed + level)
+        book = np.asarray(means.fit(left).cluster_centers_, np.float32)
         books.append(book)
         left -= book[nearest(left, book)]
     return np.stack(books)
