@@ -86,7 +86,7 @@ def test_its_steps_make_an_environment_that_serves(tmp_path):
     )
     home = tmp_path / "opt"
     environment = {**os.environ, "PATH": f"{home / 'bin'}:{os.environ['PATH']}"}
-    del environment["PYTHONPATH"]
+    environment.pop("PYTHONPATH", None)
 
     def run(command: str) -> None:
         here = command.replace("/opt/aligncap", str(home)).replace("/source", str(tmp_path))
