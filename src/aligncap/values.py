@@ -7,7 +7,7 @@ Caption. Nothing here reads a file or needs more than numpy.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import wraps
+from functools import partial, wraps
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -69,6 +69,9 @@ class Waveform:
     samples: Samples
     source: str = "array"
     """The file it came from, for messages."""
+    at_rate: Callable[[int], Samples] | None = field(default=None, repr=False)
+    """Reads the file again, at another rate: what is above 8 kHz is not in `samples`. None for
+    sound of no file."""
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 1 or self.samples.dtype != np.float32:
@@ -80,6 +83,16 @@ class Waveform:
     def duration_s(self) -> float:
         """Length in seconds."""
         return len(self.samples) / RATE_HZ
+
+    def part(self, start: int, end: int) -> "Waveform":
+        """The samples from `start` to `end`."""
+        at_rate = None if self.at_rate is None else partial(_part_of, self.at_rate, start, end)
+        return Waveform(self.samples[start:end], self.source, at_rate)
+
+
+def _part_of(whole: Callable[[int], Samples], start: int, end: int, rate_hz: int) -> Samples:
+    first, last = (round(place * rate_hz / RATE_HZ) for place in (start, end))
+    return whole(rate_hz)[first:last]
 
 
 def once_per_waveform(function: Callable[[Waveform], T]) -> Callable[[Waveform], T]:

@@ -31,6 +31,7 @@ from support.clap import (
     randomised,
     save_tokenizer,
 )
+from support.signals import log_mel
 
 
 def ids_of(text: str) -> list[int]:
@@ -106,30 +107,6 @@ def test_microsofts_of_official_names(microsoft: Made) -> None:
     mel = torch.tensor(log_mel(samples, 44_100, 320, 50, 8_000))[None, None]
     heard = projected(audio(mel).pooler_output, state, "audio_encoder.projection.")
     np.testing.assert_allclose(space.embed_waveforms([SOUND]), unit(heard), atol=1e-5)
-
-
-def log_mel(samples: np.ndarray, rate: int, hop: int, low: float, high: float) -> np.ndarray:
-    """Slaney's mel bands of a centred, reflected spectrogram, 10 log10 of at least 1e-10."""
-
-    def mel_of(hz: np.ndarray) -> np.ndarray:
-        log = 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4)
-        return np.where(hz < 1000, hz * 3 / 200, log)
-
-    def hz_of(mel: np.ndarray) -> np.ndarray:
-        return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
-
-    ends = mel_of(np.array([low, high]))
-    edges = hz_of(np.linspace(*ends, 66))
-    bins = np.fft.rfftfreq(1024, 1 / rate)
-    bands = [
-        np.clip(np.minimum((bins - a) / (b - a), (c - bins) / (c - b)), 0, None) * 2 / (c - a)
-        for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
-    ]
-    padded = np.pad(samples.astype(np.float64), 512, mode="reflect")
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
-    frames = [padded[n : n + 1024] * window for n in range(0, len(samples) + 1, hop)]
-    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
-    return (10 * np.log10(np.maximum(power @ np.array(bands).T, 1e-10))).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

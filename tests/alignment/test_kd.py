@@ -160,6 +160,24 @@ def test_a_killed_distillation_goes_on_with_the_same_losses(tmp_path, kd_of, los
     assert_goes_on_alike(kd.train_kd, settings, tmp_path, lost=lost)
 
 
+def test_a_long_label_keeps_its_beginning_and_its_end(tmp_path: Path, kd_of: Settings) -> None:
+    given = {
+        "data": kd_of().data,
+        "training": FIT,
+        "model": kd_of().model,
+        "batch": COMMON["batch"],
+    }
+    whole, cut = kd.CeSettings(**given), kd.CeSettings(**given, label_tokens=5)
+    trainer = trainer_of("ce", whole, tmp_path)
+    sample = trainer.validation_samples()[0]
+    long, short = (one.row(trainer.prompter, sample) for one in (whole, cut))
+    assert short.prompt_ids == long.prompt_ids
+    assert min(map(len, long.responses)) > 5
+    assert short.responses == tuple((*ids[:4], ids[-1]) for ids in long.responses)
+    assert {ids[-1] for ids in short.responses} == {trainer.model.vocabulary.eos_id}
+    assert kd.ce_task(cut, trainer).rows_of(sample) == [short]
+
+
 def test_the_rival_sees_the_same_batches_and_learns_too(tmp_path: Path, kd_of: Settings) -> None:
     settings = kd_of()
     rival = kd.CeSettings(

@@ -20,6 +20,7 @@ from aligncap.alignment.rows import (
     split_clips,
     training_row,
     with_full_stop,
+    with_plain_labels,
 )
 from aligncap.audio import load
 from aligncap.captioner.checkpoint import find_model
@@ -61,6 +62,19 @@ def row(clip: Utterance, number: int = 0):
     tokens = SpeechTokens(np.array([[1, 2, 3]]), heads)
     split = "validation" if is_validation(clip) else "train"
     return training_row(clip, facts(), tokens, view=number, split=split, captions=3, seed=0)
+
+
+def test_plain_labels_are_those_of_wavcaps() -> None:
+    """By hand: lower case, a space for each of (,.!?;:|*"), two spaces one; hyphens stay."""
+    described = replace(CLIP, captions=('He says: "Stop!", (loudly), high-pitched.', "A man"))
+    made = training_row(
+        described, facts(), SpeechTokens(np.array([[1]])), split="train", captions=2, seed=0
+    )
+    plain = with_plain_labels(made)
+    assert plain.captions["en"] == ("he says stop loudly high-pitched ", "a man ")
+    assert replace(plain, captions=made.captions) == made
+    with pytest.raises(RecipeError, match="plain labels cannot begin with plans"):
+        TokenRowsSettings(data=(Path("a"),), tokens=Path("t"), labels="plain")
 
 
 def test_the_papers_clues_are_those_of_the_captions_alone() -> None:

@@ -170,7 +170,8 @@ def logits_of(folder: Path, clip: Path, weights: Path | None) -> tuple[Any, Any,
     """The model of a folder, the row of a clip with a caption, and the logits of that caption."""
     model = load_torch(folder)
     captioner = load(folder, tokenizer_path=weights)
-    tokenizer = open_tokenizer(captioner.meta.tokenizer.name, weights or folder / "encoder")
+    heard = captioner.meta.tokenizer
+    tokenizer = open_tokenizer(heard.name, weights or folder / "encoder", **heard.options)
     builder = PromptBuilder(
         model.vocabulary, captioner.meta.prompts, vectors=captioner.meta.connector.vectors
     )
@@ -333,7 +334,11 @@ def test_htsat_bart_reads_and_agrees_with_transformers(tmp_path, example_clips) 
     [response] = row.responses
 
     # The model that the names were made of, and transformers' own composite of BART.
-    levels = open_tokenizer("log-mel").encode(load_sound(clip)).features.read()
+    hears = load(Path(made["model"])).meta.tokenizer
+    assert hears.options == {"rate_hz": 32_000}
+    tokenizer = open_tokenizer("log-mel", rate_hz=32_000)
+    assert tokenizer.fingerprint == hears.fingerprint
+    levels = tokenizer.encode(load_sound(clip)).features.read()
     with torch.no_grad():
         maps = audio(input_features=torch.from_numpy(levels)[None, None]).last_hidden_state
         steps = maps.mean(2)[0].T.repeat_interleave(32, 0)

@@ -68,3 +68,29 @@ def band(sound: Sound, low_hz: float, high_hz: float) -> Sound:
     hertz = np.fft.rfftfreq(len(sound), 1 / RATE_HZ)
     spectrum[(hertz < low_hz) | (hertz > high_hz)] = 0
     return np.fft.irfft(spectrum, len(sound))
+
+
+def log_mel(samples: Sound, rate: int, hop: int, low: float, high: float,
+            *, window: int = 1024) -> NDArray[np.float32]:  # fmt: skip
+    """Slaney's 64 mel bands of a centred, reflected spectrogram, 10 log10 of at least 1e-10,
+    [frames, 64]."""
+
+    def mel_of(hz: Sound) -> Sound:
+        log = 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4)
+        return np.where(hz < 1000, hz * 3 / 200, log)
+
+    def hz_of(mel: Sound) -> Sound:
+        return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+    ends = mel_of(np.array([low, high]))
+    edges = hz_of(np.linspace(*ends, 66))
+    bins = np.fft.rfftfreq(window, 1 / rate)
+    bands = [
+        np.clip(np.minimum((bins - a) / (b - a), (c - bins) / (c - b)), 0, None) * 2 / (c - a)
+        for a, b, c in zip(edges, edges[1:], edges[2:], strict=False)
+    ]
+    padded = np.pad(samples.astype(np.float64), window // 2, mode="reflect")
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    frames = [padded[n : n + window] * hann for n in range(0, len(samples) + 1, hop)]
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    return (10 * np.log10(np.maximum(power @ np.array(bands).T, 1e-10))).astype(np.float32)

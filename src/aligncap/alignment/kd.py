@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -190,10 +190,22 @@ class CeSettings(StageSettings):
     student: StudentSettings = field(default_factory=StudentSettings)
     label_smoothing: Share = 0.0
     """Share of each target that is spread over all tokens; WavCaps' is 0.1."""
+    label_tokens: Count | None = None
+    """Tokens of a caption that is learnt, its end among them; of a longer one the beginning and
+    the end."""
+
+    def row(self, prompter: Prompter, sample: Sample) -> SharedPromptRow:
+        """The student's row, its captions as long as they may be."""
+        row, most = prompter.student_row(sample, self.student), self.label_tokens
+        if most is None:
+            return row
+        cut = tuple(ids if len(ids) <= most else (*ids[: most - 1], ids[-1])
+                    for ids in row.responses)  # fmt: skip
+        return replace(row, responses=cut)
 
     def readings(self, prompter: Prompter, sample: Sample) -> Iterable[SharedPromptRow]:
         """The student's row."""
-        return [prompter.student_row(sample, self.student)]
+        return [self.row(prompter, sample)]
 
 
 def train_ce(settings: CeSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
@@ -207,7 +219,7 @@ def train_ce(settings: CeSettings, output: Path, *, resume: bool) -> Mapping[str
 def ce_task(settings: CeSettings, trainer: StageTrainer) -> TrainingTask[Distributions | None]:
     """The student's rows, as in `kd_task`, and the captions' own likelihood."""
     return TrainingTask(
-        rows_of=lambda sample: [trainer.prompter.student_row(sample, settings.student)],
+        rows_of=lambda sample: [settings.row(trainer.prompter, sample)],
         objective=CaptionObjective(ce_weight=1.0, smoothing=settings.label_smoothing),
         targets=lambda _: None,
     )

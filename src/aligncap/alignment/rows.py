@@ -5,14 +5,16 @@ recipes of kind "token-rows". Tokens are taken from the cache that `aligncap tok
 ones are encoded into it. Rows of captions alone may be written besides, for the warm-up.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.console import Console
 from rich.progress import track
 
@@ -107,6 +109,12 @@ def training_row(
         retrieved=retrieved_prompts(facts, tokens, written),
         transcript=utterance.text or "",
     )
+
+
+def as_asked(settings: "TokenRowsSettings", row: TrainingRow) -> TrainingRow:
+    """A row with the captions, and with or without the speech, that a recipe asks for."""
+    row = with_plain_labels(row) if settings.labels == "plain" else row
+    return row if settings.paired else without_speech(row)
 
 
 def without_speech(row: TrainingRow) -> TrainingRow:
@@ -210,6 +218,19 @@ def drawn_hearing(
     return HeardEmotion(emotion, second, rng.choice(("likely", "unsure")))
 
 
+PUNCTUATION = str.maketrans(dict.fromkeys('(,.!?;:|*")', " "))
+
+
+def with_plain_labels(row: TrainingRow) -> TrainingRow:
+    """A row with its captions as WavCaps has labels: lower-cased, a space in place of punctuation
+    (also at the end), and no two together."""
+    plain = {
+        language: tuple(re.sub(" {2,}", " ", text.lower().translate(PUNCTUATION)) for text in texts)
+        for language, texts in row.captions.items()
+    }
+    return replace(row, captions=plain)
+
+
 def with_full_stop(text: str) -> str:
     """A human caption with a full stop where its writer left it out."""
     text = text.strip()
@@ -228,11 +249,15 @@ class TokenizerSettings:
     """Folder of its weights, where it needs any."""
     codebooks: Count = 1
     """RVQ layers (decision 9); 1 is the paper's."""
+    rate_hz: Count | None = None
+    """log-mel: the rate at which it hears; 16,000, that of waveforms, if none."""
 
     @property
     def options(self) -> Mapping[str, int]:
         """The options of `open_tokenizer` besides name and weights."""
-        return {"codebooks": self.codebooks} if self.codebooks > 1 else {}
+        given = {"codebooks": self.codebooks if self.codebooks > 1 else None}
+        given["rate_hz"] = self.rate_hz
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @recipe_section
@@ -259,12 +284,21 @@ class TokenRowsSettings:
     plans: bool = True
     """Whether written captions begin with plans and say how certain an emotion is; without, they
     state it outright, as captions that people wrote do."""
+    labels: Literal["written", "plain"] = "written"
+    """How captions are put into rows: as they are written, or "plain", lower-cased and with spaces
+    for punctuation (WavCaps)."""
     paired: bool = True
     """Whether rows hold the speech that their captions are of; without, they are captions alone,
     such as those of a corpus whose speech is not to be learnt from."""
     even: bool = False
     """Whether rows of captions alone are written to even.jsonl besides, as many of each emotion."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _plain_labels_have_no_plans(self) -> Self:
+        if self.labels == "plain" and self.plans:
+            raise ValueError("plain labels cannot begin with plans; set plans = false")
+        return self
 
 
 def plan_token_rows(settings: TokenRowsSettings, _: Path) -> Mapping[str, object]:
@@ -323,8 +357,8 @@ def make_token_rows(
             )
             for (utterance, split), found in zip(clips, facts, strict=True)
         )
-        found = (row for row in made if row is not None)
-        rows = write_rows(path, source, found if settings.paired else map(without_speech, found))
+        asked = partial(as_asked, settings)
+        rows = write_rows(path, source, (asked(row) for row in made if row is not None))
         if settings.even:
             train = [
                 (one, with_heard_pace(found, cache.get(one.id).readout))
@@ -332,7 +366,7 @@ def make_token_rows(
                 if split == "train"
             ]
             even = balanced_rows(train, captions=settings.captions, seed=settings.seed)
-            write_rows(output / EVEN_FILE, source, even)
+            write_rows(output / EVEN_FILE, source, map(asked, even))
     if not rows:
         path.unlink()
         raise DataError(

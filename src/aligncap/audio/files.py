@@ -52,14 +52,30 @@ def load(path: str | Path) -> Waveform:
     """
     file = Path(path)
     if kind := foreign_kind(file):
-        return Waveform(_of_media(file, kind), str(file))
+        return Waveform(_of_media(file, kind), str(file), partial(read_at, file))
     done: list[Samples] = []
     with damage_told(file):
         for source in sources(file):
             with soundfile.SoundFile(source()) as sound:
                 done.append(_read(sound, source, file))
             _refuse_length(file, sum(map(len, done)) / RATE_HZ)
-    return Waveform(done[0] if len(done) == 1 else np.concatenate(done), str(file))
+    samples = done[0] if len(done) == 1 else np.concatenate(done)
+    return Waveform(samples, str(file), partial(read_at, file))
+
+
+def read_at(file: Path, rate_hz: int) -> Samples:
+    """The mean of the channels of a file that `load` reads, at another rate, as it is: float32,
+    shape [time]. AudioError as `load`."""
+    if kind := foreign_kind(file):
+        blocks = (block.mean(axis=1) for block in media.blocks(file, kind))
+        return _resampled(blocks, media.track(file, kind).rate_hz, rate_hz)
+    done = []
+    with damage_told(file):
+        for source in sources(file):
+            with soundfile.SoundFile(source()) as sound:
+                blocks = (block.mean(axis=1) for block in Blocks(sound, file))
+                done.append(_resampled(blocks, int(sound.samplerate), rate_hz))
+    return np.concatenate(done)
 
 
 def load_bytes(data: bytes, name: str) -> Waveform:
@@ -237,11 +253,11 @@ def _mono(blocks: Callable[[], Iterable[Block]], rate_hz: int) -> Samples:
     return spoken_in(heard)
 
 
-def _resampled(blocks: Iterable[Samples], rate_hz: int) -> Samples:
-    """Stretches of one channel at 16 kHz."""
-    if rate_hz == RATE_HZ:
+def _resampled(blocks: Iterable[Samples], rate_hz: int, to_hz: int = RATE_HZ) -> Samples:
+    """Stretches of one channel at another rate."""
+    if rate_hz == to_hz:
         return np.concatenate([np.zeros(0, np.float32), *blocks])
-    resampler = soxr.ResampleStream(rate_hz, RATE_HZ, 1, "float32")
+    resampler = soxr.ResampleStream(rate_hz, to_hz, 1, "float32")
     done = [resampler.resample_chunk(block) for block in blocks]
     return np.concatenate([*done, resampler.resample_chunk(np.zeros(0, np.float32), last=True)])
 

@@ -188,6 +188,8 @@ class Parts:
     tokenizer: str
     """The speech encoder's name among the tokenizers."""
     prompt: tuple[str, ...]
+    options: Mapping[str, int] = field(default_factory=dict)
+    """The speech encoder's."""
 
 
 def secap_parts(settings: ReleasedSettings, output: Path) -> Parts:
@@ -274,7 +276,8 @@ def htsat_bart_parts(settings: ReleasedSettings, output: Path) -> Parts:
     release.fill(language_model, BART_NAMES)
     release.finish(HTSAT_UNUSED)
     meta = ConnectorMeta(name="htsat", width=width, vectors=connector.vectors, options=options)
-    return Parts(connector, meta, language_model, "log-mel", ("speech",))
+    hears = {"rate_hz": 32_000}
+    return Parts(connector, meta, language_model, "log-mel", ("speech",), hears)
 
 
 MAPPER_NAMES: Names = ((r"^", "clap_project."),)
@@ -333,7 +336,8 @@ def read_released(
     vocabulary = pretrained_vocabulary(settings.language_model, codebook_size=1, grown=False)
     model = caption_model(parts.language_model.eval(), vocabulary, parts.connector)
     encoder = output / checkpoint.ENCODER_FOLDER
-    tokenizer = open_tokenizer(parts.tokenizer, encoder if encoder.is_dir() else None)
+    path = encoder if encoder.is_dir() else None
+    tokenizer = open_tokenizer(parts.tokenizer, path, **parts.options)
     template = PromptTemplate(settings.instructions)
     meta = checkpoint.ModelMeta(
         name=settings.name,
@@ -342,6 +346,7 @@ def read_released(
             name=parts.tokenizer,
             fingerprint=tokenizer.fingerprint,
             frame_rate_hz=tokenizer.frame_rate_hz,
+            options=parts.options,
         ),
         vocabulary=vocabulary.shape,
         prompts=replace(template, student=parts.prompt),
@@ -351,7 +356,7 @@ def read_released(
         provenance={"kind": "released", "system": settings.system},
     )
     folder = output / checkpoint.RUN_MODEL_FOLDER
-    checkpoint.save(folder, model, meta, encoder=encoder if encoder.is_dir() else None)
+    checkpoint.save(folder, model, meta, encoder=path)
     return {"model": str(folder), "parameters": sum(one.numel() for one in model.parameters())}
 
 

@@ -268,13 +268,13 @@ def secap_task(settings: SecapSettings, trainer: StageTrainer) -> TrainingTask[S
 
     def texts(samples: Sequence[Sample]) -> SecapTexts:
         responses: Iterable[tuple[int, ...]] = (
-            prompter.student_row(one, settings.student).responses[0] for one in samples
+            settings.row(prompter, one).responses[0] for one in samples
         )
         said = [trainer.rows[one.row].transcript for one in samples]
         return SecapTexts(list(responses), [encode(text) for text in said])
 
     return TrainingTask(
-        rows_of=lambda sample: [prompter.student_row(sample, settings.student)],
+        rows_of=lambda sample: [settings.row(prompter, sample)],
         objective=SecapObjective(settings.terms),
         targets=texts,
     )

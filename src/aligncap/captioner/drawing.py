@@ -45,7 +45,7 @@ class Drawing:
         if caption.part_s is None:
             return whole
         start, end = (round(edge * RATE_HZ) for edge in caption.part_s)
-        return Waveform(whole.samples[start:end], whole.source)
+        return whole.part(start, end)
 
     def html(self, caption: Caption) -> str:
         """The caption with its player, curves and evidence, as HTML that loads nothing."""

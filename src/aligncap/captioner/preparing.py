@@ -89,7 +89,7 @@ class Preprocessor:
         if waveform.duration_s > self.max_speech_s:
             part_s = densest_window(self._spoken(waveform), waveform.duration_s, self.max_speech_s)
             start, end = (round(time * RATE_HZ) for time in part_s)
-            part = Waveform(waveform.samples[start:end], waveform.source)
+            part = waveform.part(start, end)
         if self.detector and not self.detector.hears_speech(part.samples):
             tokens = self._encode_vocalization(part, baseline)
             facts = measure(part)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aligncap.errors import MissingModelError
+from aligncap.errors import MissingModelError, RecipeError
 from aligncap.foreign import AGAIN, check_tensors, read_table, reading, refuse_code
 from aligncap.storage import fingerprint_of_folder
 from aligncap.tokenizers.builtin import (
@@ -184,21 +184,29 @@ def open_hubert(path: str | Path | None = None, *, device: str = "cpu") -> Huber
 
 class LogMelFeatures:
     """The log-mel spectrogram of WavCaps: 64 bands from 50 Hz to 14 kHz in dB, 100 frames a second,
-    of sound at 32 kHz; a clip's first 10 s."""
+    of sound at 32 kHz; a clip's first 10 s. What is above 8 kHz is heard of files alone, and where
+    it is asked for."""
 
     name = "log-mel"
     codebooks = codebook_size = 1
     frame_rate_hz = 100.0
     feature_width = 64
-    fingerprint = "wavcaps-log-mel-1"
+
+    def __init__(self, rate_hz: int) -> None:
+        """`rate_hz` is that of the sound which is brought to 32 kHz: 16,000 or 32,000."""
+        self._rate_hz = rate_hz
+        self.fingerprint = f"wavcaps-log-mel-{'1' if rate_hz == RATE_HZ else rate_hz}"
 
     def encode(self, waveform: Waveform) -> SpeechTokens:
         """One spectrum each 10 ms."""
         import soxr
         from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-        samples = waveform.samples[: _LONGEST_S * RATE_HZ]
-        samples = soxr.resample(samples, RATE_HZ, _MEL_RATE_HZ)
+        if waveform.at_rate is not None and self._rate_hz == _MEL_RATE_HZ:
+            samples = waveform.at_rate(_MEL_RATE_HZ)[: _LONGEST_S * _MEL_RATE_HZ]
+        else:
+            samples = waveform.samples[: _LONGEST_S * RATE_HZ]
+            samples = soxr.resample(samples, RATE_HZ, _MEL_RATE_HZ)
         filters = mel_filter_bank(
             num_frequency_bins=_MEL_WINDOW // 2 + 1,
             num_mel_filters=self.feature_width,
@@ -226,8 +234,13 @@ class LogMelFeatures:
 _MEL_RATE_HZ, _MEL_WINDOW, _MEL_HOP, _LONGEST_S = 32_000, 1024, 320, 10
 
 
-def open_log_mel(path: str | Path | None = None) -> LogMelFeatures:
-    """WavCaps' spectrogram; it has no weights, and needs transformers."""
+def open_log_mel(path: str | Path | None = None, *, rate_hz: int = RATE_HZ) -> LogMelFeatures:
+    """WavCaps' spectrogram, of waveforms as they are, or at a `rate_hz` of 32,000 of their files
+    (as published). It has no weights, and needs transformers. RecipeError for another rate."""
     del path
     import_module("transformers.audio_utils")
-    return LogMelFeatures()
+    if rate_hz not in (RATE_HZ, _MEL_RATE_HZ):
+        raise RecipeError(
+            f"log-mel: rate_hz is {rate_hz}; take {_MEL_RATE_HZ} as published, or {RATE_HZ}"
+        )
+    return LogMelFeatures(rate_hz)
