@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
-    ClapConfig,
     ClapFeatureExtractor,
     ClapModel,
     Wav2Vec2FeatureExtractor,
@@ -22,10 +21,10 @@ from transformers import (
 from aligncap.alignment import clap
 from aligncap.errors import DataError, MissingModelError
 from support.clap import (
-    AUDIO,
     SOUND,
     TEXTS,
     WORDS,
+    laion_clap,
     microsoft_clap,
     projection_state,
     randomised,
@@ -45,14 +44,7 @@ def unit(x: Tensor) -> np.ndarray:
 @pytest.fixture(scope="module")
 def laion(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClapModel]:
     folder = tmp_path_factory.mktemp("laion")
-    text = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "intermediate_size": 24, "projection_dim": 12}  # fmt: skip
-    config = ClapConfig(text_config=text, audio_config=AUDIO, projection_dim=12)
-    model = randomised(ClapModel(config))
-    model.save_pretrained(folder)
-    save_tokenizer(folder, "<pad>")
-    ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad").save_pretrained(folder)
-    return folder, model
+    return folder, laion_clap(folder)
 
 
 def test_laions_through_transformers(laion) -> None:

@@ -1,4 +1,4 @@
-"""Microsoft's CLAP of official names, at small random size."""
+"""CLAPs of LAION and Microsoft of official names, at small random size."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from transformers import (
     ClapAudioConfig,
     ClapAudioModel,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
     GPT2Config,
     GPT2Model,
     PreTrainedTokenizerFast,
@@ -83,6 +86,18 @@ def projection_state(prefix: str, width: int, seed: int) -> dict[str, Tensor]:
         f"{prefix}{name}": torch.randn(one.shape, generator=generator)
         for name, one in model.state_dict().items()
     }
+
+
+def laion_clap(folder: Path, **audio: object) -> ClapModel:
+    """LAION's as transformers keeps it, the sizes of its HTSAT as `AUDIO` or as given."""
+    text = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "intermediate_size": 24, "projection_dim": 12}  # fmt: skip
+    config = ClapConfig(text_config=text, audio_config={**AUDIO, **audio}, projection_dim=12)
+    model = randomised(ClapModel(config))
+    model.save_pretrained(folder)
+    save_tokenizer(folder, "<pad>")
+    ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad").save_pretrained(folder)
+    return model
 
 
 def microsoft_clap(folder: Path) -> tuple[dict[str, Tensor], nn.Module, nn.Module]:

@@ -67,6 +67,8 @@ class ClapSpace(ABC):
 
     width: int
     """Numbers of a vector."""
+    htsat: Any = None
+    """transformers' `ClapAudioModel`, where that is what hears."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -120,6 +122,7 @@ class LaionClap(ClapSpace):
                 if loaded[kind]:
                     raise ValueError(f"{kind.replace('_', ' ')} {min(map(str, loaded[kind]))}")
             self.model: Any = model.eval()
+            self.htsat = self.model.audio_model
             extractor: Any = AutoFeatureExtractor
             self.extractor: Any = extractor.from_pretrained(folder, local_files_only=True)
         self.tokenizer: Any = load_tokenizer(str(folder))
@@ -145,7 +148,7 @@ class MicrosoftClap(ClapSpace):
         state = read_state(path)
         hint = "fetch it with `hf download openai-community/gpt2 --local-dir FOLDER/gpt2`"
         config = _config_in(folder / "gpt2", hint)
-        self.audio = htsat_of(path, state, "audio_encoder.base.htsat.")
+        self.htsat = htsat_of(path, state, "audio_encoder.base.htsat.")
         self.text: Any = GPT2Model(config)
         own = part_of(state, "caption_encoder.base.")
         # Masks of attention, which older releases kept among the weights.
@@ -155,13 +158,13 @@ class MicrosoftClap(ClapSpace):
         self.projections = {
             name: _projection(path, state, f"{name}.projection.", width, self.width)
             for name, width in (
-                ("audio_encoder", self.audio.config.hidden_size),
+                ("audio_encoder", self.htsat.config.hidden_size),
                 ("caption_encoder", config.hidden_size),
             )
         }
         self.tokenizer = load_tokenizer(str(folder / "gpt2"))
         self.extractor = ClapFeatureExtractor(
-            feature_size=self.audio.config.num_mel_bins, sampling_rate=self.RATE_HZ,
+            feature_size=self.htsat.config.num_mel_bins, sampling_rate=self.RATE_HZ,
             hop_length=self.HOP, max_length_s=self.LONGEST_S, frequency_min=self.LOWEST_HZ,
             frequency_max=self.HIGHEST_HZ, truncation="rand_trunc", padding="repeat",
         )  # fmt: skip
@@ -181,7 +184,7 @@ class MicrosoftClap(ClapSpace):
         )
 
     def _sound(self, waveform: Waveform) -> Tensor:
-        found = self.audio(**_features(self.extractor, waveform))
+        found = self.htsat(**_features(self.extractor, waveform))
         return _projected(self.projections["audio_encoder"], found.pooler_output)
 
 

@@ -9,15 +9,17 @@ from dataclasses import field
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from aligncap.alignment import examples
+from aligncap.alignment.audio_tower import TowerSettings, new_tower
+from aligncap.alignment.clap import LAION_FETCH
+from aligncap.alignment.init_model import WIDTH, connector_meta
 from aligncap.alignment.losses import symmetric_infonce
 from aligncap.alignment.retrieval import write_retriever
 from aligncap.alignment.sampling import BucketBatchSampler, stated_emotion, validation_samples
@@ -26,8 +28,8 @@ from aligncap.alignment.space import (
     TOKENIZER_FILE,
     JointSpace,
     SpaceShape,
+    TrainedSpace,
     load_space,
-    save_space,
     space_fingerprint,
 )
 from aligncap.alignment.trainer import read_training_rows
@@ -37,6 +39,7 @@ from aligncap.captioner.checkpoint import (
     copy_encoder_files,
     find_encoder,
 )
+from aligncap.captioner.connectors import open_connector
 from aligncap.captioner.model import seeded
 from aligncap.captioner.vocabulary import read_tokenizer, train_text_tokenizer
 from aligncap.clues import acoustic_prompt, find_clues
@@ -58,6 +61,9 @@ class SpaceSettings:
 
     start: Path | None = None
     """Folder of a space that is trained further; the sizes are its own."""
+    tower: TowerSettings | None = None
+    """For rows that hold features: a connector that is trained against the texts of a pretrained
+    space, which is all there is of it; the sizes are their own."""
     width: Count = 128
     """Numbers of a vector of the space."""
     hidden: Count = 192
@@ -66,6 +72,12 @@ class SpaceSettings:
     heads: Count = 4
     text_vocabulary: Count = 2560
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if self.start is not None and self.tower is not None:
+            raise ValueError("give start or tower, not both")
+        return self
 
 
 @recipe_section
@@ -124,23 +136,24 @@ def _clues_of(act: str, language: str) -> Any:
     return find_clues(act, language)
 
 
-def codes_of(
+def speech_of(
     row: examples.TrainingRow, sample: examples.Sample, frame_dropout: float
-) -> NDArray[np.int64]:
-    """The codes of a sample, some frames left out in training."""
-    codes = row.speech
-    assert codes is not None, "rows without speech are left out"
+) -> SpeechTokens:
+    """The speech of a sample, some frames left out in training."""
+    speech = row.tokens
     if sample.seed is None or not frame_dropout:
-        return codes
-    drawn = np.random.default_rng(sample.seed).random(codes.shape[1])
-    kept: NDArray[np.bool_] = np.asarray(drawn >= frame_dropout)
-    return codes[:, kept] if kept.any() else codes
+        return speech
+    drawn = np.random.default_rng(sample.seed).random(speech.codes.shape[1])
+    kept = np.flatnonzero(drawn >= frame_dropout)
+    return speech.of_frames(kept) if len(kept) else speech
 
 
 def new_space(settings: SpaceSettings, rows: Rows, source: examples.SpeechSource, output: Path,
-              seed: int) -> JointSpace:  # fmt: skip
+              seed: int) -> TrainedSpace:  # fmt: skip
     """The space to train: the start's, or a new one whose text tokenizer is trained on the rows'
     captions and kept in `output`. DataError where the start reads other speech tokens."""
+    if settings.tower is not None:
+        return new_tower(settings.tower, source.feature_width, seed=seed)
     if settings.start is not None:
         space = load_space(settings.start, dropout=settings.dropout)
         if space.shape.source.fingerprint != source.fingerprint:
@@ -183,10 +196,10 @@ def train_joint(settings: JointSettings, output: Path, *, resume: bool) -> Mappi
 
     def step(samples: Sequence[examples.Sample]) -> Mapping[str, Tensor]:
         texts = [text_of(rows[one.row], one, contrast.act_share) for one in samples]
-        codes = [codes_of(rows[one.row], one, contrast.frame_dropout) for one in samples]
+        clips = [speech_of(rows[one.row], one, contrast.frame_dropout) for one in samples]
         scale = space.log_scale.clamp(max=LARGEST_SCALE)
-        speech, text = space.speech(*space.read_codes(codes)), space.text(*space.read_texts(texts))
-        return {"loss": symmetric_infonce(speech, text, scale), "scale": scale.exp()}
+        loss = symmetric_infonce(space.hear(clips), space.read(texts), scale)
+        return {"loss": loss, "scale": scale.exp()}
 
     every, last = settings.validation.every, settings.training.steps
     chosen = validation_samples(
@@ -197,8 +210,7 @@ def train_joint(settings: JointSettings, output: Path, *, resume: bool) -> Mappi
         call=lambda *_: validated(space, rows, chosen, settings.batch.rows),
     )
     inputs = {str(path): hash_of_file(path) for path in settings.data.rows}
-    if settings.model.start is not None:
-        inputs[str(settings.model.start)] = space_fingerprint(settings.model.start)
+    inputs |= {str(path): space_fingerprint(path) for path in _spaces(settings.model)}
     decay = settings.training.ema_decay
     average = None if decay is None else WeightAverage(space, decay)
     history = loop.fit(
@@ -209,12 +221,20 @@ def train_joint(settings: JointSettings, output: Path, *, resume: bool) -> Mappi
         average.copy_to_model()
     with first_process_first():
         if is_first_process():
-            save_space(output / RUN_MODEL_FOLDER, space)
-            _save_encoder(settings, space, rows, output / ENCODER_FOLDER)
+            space.save(output / RUN_MODEL_FOLDER)
+            if isinstance(space, JointSpace):
+                _save_encoder(settings, space, rows, output / ENCODER_FOLDER)
     found: dict[str, float] = {}
     for line in history.log:
         found.update(line)
     return {"space": str(output / RUN_MODEL_FOLDER), **found}
+
+
+def _spaces(settings: SpaceSettings) -> list[Path]:
+    """Folders of the spaces that a run begins with."""
+    tower = settings.tower
+    found = [] if tower is None else [tower.space]
+    return found if settings.start is None else [settings.start]
 
 
 def _save_encoder(settings: JointSettings, space: JointSpace, rows: Rows, out: Path) -> None:
@@ -245,7 +265,7 @@ def _sampler(settings: JointSettings, rows: Rows) -> BucketBatchSampler:
 
 
 def validated(
-    space: JointSpace, rows: Rows, samples: Sequence[examples.Sample], size: int
+    space: TrainedSpace, rows: Rows, samples: Sequence[examples.Sample], size: int
 ) -> Mapping[str, float]:
     """The loss on validation samples in batches of `size`; the share of clips whose nearest text of
     all is their own, and that of those whose nearest text names their emotion. {} for no sample."""
@@ -253,7 +273,7 @@ def validated(
         return {}
     given = [rows[sample.row] for sample in samples]
     text = space.embed_texts([text_of(*both, 0.0) for both in zip(given, samples, strict=True)])
-    speech = space.embed_speech([SpeechTokens(codes_of(row, samples[0], 0.0)) for row in given])
+    speech = space.embed_speech([row.tokens for row in given])
     scale = space.log_scale.detach().clamp(max=LARGEST_SCALE)
     parts = [(torch.from_numpy(speech[n : n + size]), torch.from_numpy(text[n : n + size]))
              for n in range(0, len(samples), size)]  # fmt: skip
@@ -270,6 +290,8 @@ def validated(
 
 def plan_joint(settings: JointSettings, _: Path) -> Mapping[str, object]:
     """The dry run: the rows, the start, and the size of the towers."""
+    if settings.model.tower is not None:
+        return _plan_tower(settings, settings.model.tower)
     hint = "make it with a recipe of kind 'token-rows' or 'rows'"
     needed = [dry_run.needed_path("training rows", path, hint=hint) for path in settings.data.rows]
     start = settings.model.start
@@ -294,6 +316,28 @@ def plan_joint(settings: JointSettings, _: Path) -> Mapping[str, object]:
         needed,
         parameters=dry_run.count_parameters({"towers": trained}, space),
         memory=dry_run.training_memory(space, average=settings.training.ema_decay is not None),
+    )
+
+
+def _plan_tower(settings: JointSettings, tower: TowerSettings) -> Mapping[str, object]:
+    hint = "make it with a recipe of kind 'token-rows'"
+    needed = [dry_run.needed_path("training rows", path, hint=hint) for path in settings.data.rows]
+    needed.append(dry_run.needed_path("space of the texts", tower.space, hint=LAION_FETCH))
+    begun = tower.connector.weights
+    if begun is not None:
+        hint = "make it with a recipe of kind 'joint' or 'ce'"
+        needed.append(dry_run.needed_path("connector to begin with", begun, hint=hint))
+    here = [examples.read_source(path) for path in settings.data.rows if path.exists()]
+    width = here[0].feature_width if here else WIDTH
+    with torch.device("meta"):
+        connector = open_connector(connector_meta(tower.connector, width), tower.hidden)
+    trained = sum(one.numel() for one in connector.parameters() if one.requires_grad)
+    return dry_run.plan_table(
+        needed,
+        parameters=dry_run.count_parameters({"connector": trained}, connector),
+        memory=dry_run.training_memory(connector, average=settings.training.ema_decay is not None),
+        assumed={} if here else {"feature_width": width},
+        notes=["not counted are the space of the texts and two layers to its width"],
     )
 
 

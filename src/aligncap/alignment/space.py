@@ -12,6 +12,7 @@ A folder of a space:
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,25 +118,71 @@ class TextTower(nn.Module):
         return functional.normalize(self.out((self.norm(x) * even).sum(1)), dim=1)
 
 
-class JointSpace(nn.Module):
-    """The two towers and their temperature."""
+class TrainedSpace(nn.Module, ABC):
+    """What is trained to bring clips near to their texts, and its temperature."""
 
-    def __init__(self, shape: SpaceShape, tokenizer: Tokenizer, *, dropout: float = 0.0) -> None:
+    def __init__(self, width: int) -> None:
+        """`width` is how many numbers a vector has."""
         super().__init__()
-        self.shape, self.tokenizer = shape, tokenizer
-        self.speech = SpeechTower(shape, dropout)
-        self.text = TextTower(shape, dropout)
+        self.width = width
         self.log_scale = nn.Parameter(torch.tensor(FIRST_SCALE))
-
-    @property
-    def width(self) -> int:
-        """Numbers of a vector."""
-        return self.shape.width
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.log_scale.device
+
+    @abstractmethod
+    def hear(self, clips: Sequence[SpeechTokens]) -> Tensor:
+        """Vectors of clips from their speech tokens, [clips, width], each of unit length."""
+
+    @abstractmethod
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of texts, [texts, width], each of unit length."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what was learnt; the folder appears whole or not at all."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """`read` in evaluation mode, of any number of texts."""
+        return self._embed(texts, self.read)
+
+    def embed_speech(self, clips: Sequence[SpeechTokens]) -> Vectors:
+        """`hear` in evaluation mode, of any number of clips."""
+        return self._embed(clips, self.hear)
+
+    def _embed(self, given: Sequence[Any], embed: Callable[[Sequence[Any]], Tensor]) -> Vectors:
+        with evaluating(self):
+            parts = [
+                embed(given[start : start + MOST_AT_ONCE]).float().cpu().numpy()
+                for start in range(0, len(given), MOST_AT_ONCE)
+            ]
+        return np.concatenate([np.empty((0, self.width), np.float32), *parts])
+
+
+class JointSpace(TrainedSpace):
+    """The two towers."""
+
+    def __init__(self, shape: SpaceShape, tokenizer: Tokenizer, *, dropout: float = 0.0) -> None:
+        super().__init__(shape.width)
+        self.shape, self.tokenizer = shape, tokenizer
+        self.speech = SpeechTower(shape, dropout)
+        self.text = TextTower(shape, dropout)
+
+    def hear(self, clips: Sequence[SpeechTokens]) -> Tensor:
+        """By the speech tower."""
+        found: Tensor = self.speech(*self.read_codes([clip.codes for clip in clips]))
+        return found
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """By the text tower."""
+        found: Tensor = self.text(*self.read_texts(texts))
+        return found
+
+    def save(self, folder: Path) -> None:
+        """As `load_space` reads it."""
+        save_space(folder, self)
 
     def read_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids and mask of texts, [batch, tokens]; of a long one its beginning."""
@@ -165,23 +212,6 @@ class JointSpace(nn.Module):
         mask = np.arange(longest) < np.array([[row.shape[1]] for row in rows])
         ids = torch.from_numpy(np.stack(padded).astype(np.int64))
         return shaped(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts, [texts, width], each of unit length."""
-        return self._embed(texts, lambda some: self.text(*self.read_texts(some)))
-
-    def embed_speech(self, clips: Sequence[SpeechTokens]) -> Vectors:
-        """Vectors of clips from their speech tokens, [clips, width], each of unit length."""
-        codes = [clip.codes for clip in clips]
-        return self._embed(codes, lambda some: self.speech(*self.read_codes(some)))
-
-    def _embed(self, given: Sequence[Any], embed: Callable[[Sequence[Any]], Tensor]) -> Vectors:
-        with evaluating(self):
-            parts = [
-                embed(given[start : start + MOST_AT_ONCE]).float().cpu().numpy()
-                for start in range(0, len(given), MOST_AT_ONCE)
-            ]
-        return np.concatenate([np.empty((0, self.width), np.float32), *parts])
 
 
 def save_space(folder: Path, space: JointSpace) -> None:
