@@ -79,11 +79,11 @@ def settings_of(rows: Path, texts: Path) -> JointSettings:
     connector = ConnectorSettings(name="linear")
     return JointSettings(
         data=DataSettings(rows=(rows,), languages={"en": 1.0}),
-        training=FitSettings(precision="float32", steps=80, learning_rate=1e-2, log_every=20),
+        training=FitSettings(precision="float32", steps=40, learning_rate=2e-2, log_every=20),
         model=SpaceSettings(tower=TowerSettings(space=texts, connector=connector, hidden=HIDDEN)),
         batch=BatchSettings(rows=12, captions=1),
         contrast=ContrastSettings(act_share=0.0),
-        validation=SpaceValidation(every=80, rows=30),
+        validation=SpaceValidation(every=40, rows=30),
     )
 
 
@@ -161,11 +161,11 @@ def test_htsat_begins_with_the_claps_and_is_trained_further(clap: Path) -> None:
 
 
 def test_what_does_not_fit_is_one_line(clap: Path, texts: Path) -> None:
-    other = HtsatConnector(64, HIDDEN, **{**SIZES, "first_heads": 2})
+    other, opened = HtsatConnector(64, HIDDEN, **{**SIZES, "first_heads": 2}), open_clap(clap)
     with pytest.raises(DataError, match=r"relative_position_bias_table of its HTSAT is \(225, 1\)"):
-        begin_with(other, open_clap(clap), clap)
+        begin_with(other, opened, clap)
     with pytest.raises(RecipeError, match="from_clap needs an HTSAT"):
-        begin_with(LinearConnector(WIDTH, HIDDEN), open_clap(clap), clap)
+        begin_with(LinearConnector(WIDTH, HIDDEN), opened, clap)
     tower = TowerSettings(space=texts, connector=ConnectorSettings(name="linear"))
     with pytest.raises(RecipeError, match="give start or tower, not both"):
         SpaceSettings(start=texts, tower=tower)

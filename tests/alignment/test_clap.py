@@ -26,6 +26,7 @@ from support.clap import (
     WORDS,
     laion_clap,
     microsoft_clap,
+    microsoft_clap_2022,
     projection_state,
     randomised,
     save_tokenizer,
@@ -99,6 +100,96 @@ def test_microsofts_of_official_names(microsoft: Made) -> None:
     mel = torch.tensor(log_mel(samples, 44_100, 320, 50, 8_000))[None, None]
     heard = projected(audio(mel).pooler_output, state, "audio_encoder.projection.")
     np.testing.assert_allclose(space.embed_waveforms([SOUND]), unit(heard), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor], nn.Module]:
+    folder = tmp_path_factory.mktemp("msclap-2022")
+    return (folder, *microsoft_clap_2022(folder))
+
+
+def cnn14_by_hand(mel: np.ndarray, state: dict[str, Tensor]) -> np.ndarray:
+    """The tower's equations in double precision, of a spectrogram [frames, bands]: convolutions as
+    sums over nine shifted maps."""
+    own = {
+        name.removeprefix("audio_encoder.base."): one.double().numpy()
+        for name, one in state.items()
+        if name.startswith("audio_encoder.base.")
+    }
+
+    def normed(x: np.ndarray, name: str) -> np.ndarray:
+        """By channel, the first axis."""
+        scale, shift, mean, variance = (
+            own[f"{name}.{part}"].reshape(-1, 1, 1)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        return scale * (x - mean) / np.sqrt(variance + 1e-5) + shift
+
+    def convolved(x: np.ndarray, name: str) -> np.ndarray:
+        padded, (_, rows, columns) = np.pad(x, ((0, 0), (1, 1), (1, 1))), x.shape
+        return sum(
+            np.tensordot(own[name][:, :, i, j], padded[:, i : i + rows, j : j + columns], 1)
+            for i in range(3)
+            for j in range(3)
+        )
+
+    x = normed(mel.T[:, :, None], "bn0")[:, :, 0].T[None]
+    for number in range(1, 7):
+        for part in (1, 2):
+            block = f"conv_block{number}"
+            x = normed(convolved(x, f"{block}.conv{part}.weight"), f"{block}.bn{part}")
+            x = np.maximum(x, 0)
+        if number < 6:
+            channels, rows, columns = x.shape
+            x = x[:, : rows // 2 * 2, : columns // 2 * 2]
+            x = x.reshape(channels, rows // 2, 2, columns // 2, 2).mean((2, 4))
+    x = x.mean(2)
+    return np.maximum(own["fc1.weight"] @ (x.max(1) + x.mean(1)) + own["fc1.bias"], 0)
+
+
+def test_microsofts_of_2022(older: tuple[Path, dict[str, Tensor], nn.Module]) -> None:
+    folder, state, text = older
+    space = clap.open_clap(folder)
+    # [CLS] and [SEP] are "!" and "<|endoftext|>" here; the first token stands for the text.
+    first = [text(torch.tensor([[0, *ids_of(one), 2]])).last_hidden_state[:, 0] for one in TEXTS]
+    expected = projected(torch.cat(first), state, "caption_encoder.projection.")
+    np.testing.assert_allclose(space.embed_texts(TEXTS), unit(expected), atol=1e-5)
+    long = " ".join(["sad"] * 120)
+    rows = torch.tensor([[0, *ids_of(long)[:98], 2]])
+    cut = projected(text(rows).last_hidden_state[:, 0], state, "caption_encoder.projection.")
+    np.testing.assert_allclose(space.embed_texts([long]), unit(cut), atol=1e-5)
+    import soxr
+
+    # 5 s at 44.1 kHz, the recording again and again.
+    samples = np.resize(soxr.resample(SOUND.samples, 16_000, 44_100), 5 * 44_100)
+    mel = log_mel(samples, 44_100, 320, 50, 14_000)
+    heard = torch.from_numpy(cnn14_by_hand(mel.astype(np.float64), state)).float()[None]
+    assert (heard > 0).sum() > 2
+    expected = projected(heard, state, "audio_encoder.projection.")
+    np.testing.assert_allclose(space.embed_waveforms([SOUND]), unit(expected), atol=1e-5)
+    assert space.width == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("base.conv_block3.conv1.weight", None, "lacks audio_encoder.base.conv_block3.conv1.weigh"),
+        ("base.conv_block2.bn1.bias", torch.ones(5), r"bn1.bias has the shape \(5,\), not \(3,\)"),
+        ("base.conv_block7.bn1.bias", torch.ones(5), "holds audio_encoder.base.conv_block7.bn1.b"),
+        ("base.fc1.weight", torch.ones(8, 3), r"fc1.weight has the shape \(8, 3\), not \(8, 6\)"),
+        ("base.spectrogram_extractor.stft.conv_real.weight", None, "lacks .*conv_real.weight"),
+    ],
+)
+def test_the_first_weight_of_2022_that_does_not_fit_is_named(
+    older: tuple[Path, dict[str, Tensor], nn.Module], tmp_path: Path, name, given, told
+) -> None:
+    folder, state, _ = older
+    (tmp_path / "bert").symlink_to(folder / "bert")
+    changed = without(state, f"audio_encoder.{name}")
+    changed |= {} if given is None else {f"audio_encoder.{name}": given}
+    torch.save({"model": changed}, tmp_path / "CLAP_weights_2022.pth")
+    with pytest.raises(DataError, match=told):
+        clap.open_clap(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import (
+    BertConfig,
+    BertModel,
     ClapAudioConfig,
     ClapAudioModel,
     ClapConfig,
@@ -32,10 +34,13 @@ AUDIO = {
 }  # fmt: skip
 
 
-def save_tokenizer(folder: Path, pad: str) -> None:
+def save_tokenizer(folder: Path, pad: str, *, around: str = "$0") -> None:
+    """A tokenizer of `WORDS`; `around` is the template of its texts."""
     tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     end = "<|endoftext|>"
+    special = [(word, WORDS.index(word)) for word in ("!", end)]
+    tokenizer.post_processor = processors.TemplateProcessing(around, special_tokens=special)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=pad, bos_token=end, eos_token=end
     ).save_pretrained(folder)
@@ -126,3 +131,55 @@ def microsoft_clap(folder: Path) -> tuple[dict[str, Tensor], nn.Module, nn.Modul
     state["logit_scale"] = torch.tensor(2.0)
     torch.save({"model": state, "epoch": 3}, folder / "CLAP_weights_2023.pth")
     return state, audio, text
+
+
+CNN14_CHANNELS = (2, 3, 4, 4, 5, 6)
+
+
+def cnn14_state(prefix: str) -> dict[str, Tensor]:
+    """Cnn14's weights by official names, with its front end and its classifier."""
+    chance = torch.Generator().manual_seed(3)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=chance)
+
+    def norm(name: str, size: int) -> dict[str, Tensor]:
+        values = {"weight": 1 + drawn(size) / 4, "bias": drawn(size) / 4}
+        values |= {"running_mean": drawn(size) / 4, "running_var": 0.5 + drawn(size).square()}
+        values["num_batches_tracked"] = torch.tensor(7)
+        return {f"{name}.{part}": one for part, one in values.items()}
+
+    found, inner = norm("bn0", 64), 1
+    found["bn0.running_mean"] -= 30.0
+    found["bn0.running_var"] *= 100.0
+    for number, outer in enumerate(CNN14_CHANNELS, start=1):
+        block = f"conv_block{number}"
+        found |= norm(f"{block}.bn1", outer) | norm(f"{block}.bn2", outer)
+        found[f"{block}.conv1.weight"] = drawn(outer, inner, 3, 3) / 2
+        found[f"{block}.conv2.weight"] = drawn(outer, outer, 3, 3) / 2
+        inner = outer
+    found |= {"fc1.weight": drawn(8, inner), "fc1.bias": drawn(8)}
+    found |= {"fc_audioset.weight": drawn(5, 8), "fc_audioset.bias": drawn(5)}
+    found["spectrogram_extractor.stft.conv_real.weight"] = torch.zeros(513, 1, 1024)
+    found["spectrogram_extractor.stft.conv_imag.weight"] = torch.zeros(513, 1, 1024)
+    found["logmel_extractor.melW"] = torch.zeros(513, 64)
+    return {f"{prefix}{name}": one for name, one in found.items()}
+
+
+def microsoft_clap_2022(folder: Path) -> tuple[dict[str, Tensor], nn.Module]:
+    """The folder as published; its weights by official names, and the text tower by itself."""
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=24, max_position_embeddings=110,
+    )  # fmt: skip
+    text = randomised(BertModel(config))
+    text.config.save_pretrained(folder / "bert")
+    save_tokenizer(folder / "bert", "<pad>", around="! $0 <|endoftext|>")
+    state = cnn14_state("audio_encoder.base.")
+    state |= {f"caption_encoder.base.{n}": one for n, one in text.state_dict().items()}
+    state["caption_encoder.base.embeddings.position_ids"] = torch.arange(110)[None]
+    state |= projection_state("audio_encoder.projection.", 8, 1)
+    state |= projection_state("caption_encoder.projection.", 16, 2)
+    state["logit_scale"] = torch.tensor(2.0)
+    torch.save({"model": state, "epoch": 3}, folder / "CLAP_weights_2022.pth")
+    return state, text

@@ -1,11 +1,13 @@
 """Pretrained joint spaces: CLAP of LAION, Microsoft's CLAP, and ParaSpeechCLAP, from their files.
 
-Three layouts of a folder, told apart by what is in it; nothing is downloaded and no code is run:
+Four layouts of a folder, told apart by what is in it; nothing is downloaded and no code is run:
 
     config.json, model.safetensors, tokenizer.json, preprocessor_config.json
         LAION's as transformers keeps it (`laion/larger_clap_music_and_speech` has heard speech)
     CLAP_weights_2023.pth, gpt2/
         Microsoft's of 2023 (`microsoft/msclap`), and the folder of GPT-2's config and tokenizer
+    CLAP_weights_2022.pth, bert/
+        the same of 2022, and the folder of BERT's (`google-bert/bert-base-uncased`)
     *.pth.tar, speech/, text/
         ParaSpeechCLAP (`ajd12342/paraspeechclap-combined`), and the folders of WavLM-large's and
         Granite-278m's config, preprocessor and tokenizer
@@ -16,6 +18,7 @@ Each is put together from transformers' own classes; every name and shape has to
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +46,7 @@ PARASPEECH_FETCH = "fetch it with `hf download ajd12342/paraspeechclap-combined 
 LAION_FETCH = "fetch one with `hf download laion/larger_clap_music_and_speech --local-dir FOLDER`"
 
 MOST_TEXT_TOKENS = 77
-"""Text tokens that all three read."""
+"""Text tokens that all but Microsoft's of 2022 read."""
 
 
 class Projection(nn.Module):
@@ -60,6 +63,46 @@ class Projection(nn.Module):
         first = self.linear1(x)
         normed: Tensor = self.layer_norm(first + self.linear2(functional.gelu(first)))
         return normed
+
+
+class ConvBlock(nn.Module):
+    """Two convolutions, each with its norm."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inner, outer, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(outer, outer, 3, padding=1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(outer), nn.BatchNorm2d(outer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, inner, frames, bands] → [batch, outer, frames, bands]."""
+        return functional.relu(self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x))))))
+
+
+CNN14_BLOCKS = 6
+
+
+class Cnn14(nn.Module):
+    """The audio tower of PANNs (Kong et al. 2020), without its classifier; parts are called as in
+    its checkpoints."""
+
+    def __init__(self, bands: int, channels: Sequence[int], width: int) -> None:
+        """`channels` are those after each of the six blocks."""
+        super().__init__()
+        self.bn0 = nn.BatchNorm2d(bands)
+        for number, (inner, outer) in enumerate(pairwise((1, *channels)), start=1):
+            self.add_module(f"conv_block{number}", ConvBlock(inner, outer))
+        self.fc1 = nn.Linear(channels[-1], width)
+
+    def forward(self, spectra: Tensor) -> Tensor:
+        """[batch, 1, frames, bands] in decibels → [batch, width]."""
+        x = self.bn0(spectra.transpose(1, 3)).transpose(1, 3)
+        for number in range(1, CNN14_BLOCKS + 1):
+            x = self.get_submodule(f"conv_block{number}")(x)
+            if number < CNN14_BLOCKS:
+                x = functional.avg_pool2d(x, 2)
+        x = x.mean(3)
+        return functional.relu(self.fc1(x.amax(2) + x.mean(2)))
 
 
 class ClapSpace(ABC):
@@ -136,16 +179,79 @@ class LaionClap(ClapSpace):
 
 
 class MicrosoftClap(ClapSpace):
-    """Microsoft's CLAP of 2023: HTSAT and GPT-2."""
+    """What Microsoft's CLAPs have alike: projections of both towers, and sound at 44.1 kHz."""
 
-    RATE_HZ, LONGEST_S, HOP, LOWEST_HZ, HIGHEST_HZ = 44_100, 7, 320, 50, 8_000
+    RATE_HZ, HOP, LOWEST_HZ = 44_100, 320, 50
 
-    def __init__(self, folder: Path) -> None:
-        from transformers import ClapFeatureExtractor, GPT2Model
+    def _read_projections(
+        self, path: Path, state: Mapping[str, Tensor], *, audio: int, text: int
+    ) -> None:
+        """The projections of towers of these widths."""
+        self.width = _joint_width(path, state, "audio_encoder.projection.linear1.weight")
+        self.projections = {
+            name: _projection(path, state, f"{name}.projection.", width, self.width)
+            for name, width in (("audio_encoder", audio), ("caption_encoder", text))
+        }
+
+    def _set_extractor(self, bands: int, *, window: int, longest_s: int, highest_hz: int) -> None:
+        """The spectrogram that the audio tower reads."""
+        from transformers import ClapFeatureExtractor
+
+        self.extractor = ClapFeatureExtractor(
+            feature_size=bands, sampling_rate=self.RATE_HZ, hop_length=self.HOP,
+            fft_window_size=window, max_length_s=longest_s, frequency_min=self.LOWEST_HZ,
+            frequency_max=highest_hz, truncation="rand_trunc", padding="repeat",
+        )  # fmt: skip
+
+
+class MicrosoftClap2022(MicrosoftClap):
+    """Cnn14 and BERT, whose first token stands for a text."""
+
+    MOST_TEXT_TOKENS = 100
+
+    def __init__(self, folder: Path, path: Path, state: Mapping[str, Tensor]) -> None:
+        """`state` are the weights of `path` in the folder."""
+        from transformers import BertModel
 
         super().__init__(folder)
-        (path,) = _one_file(folder, "*.pth", MSCLAP_FETCH)
-        state = read_state(path)
+        hint = "fetch it with `hf download google-bert/bert-base-uncased --local-dir FOLDER/bert`"
+        config = _config_in(folder / "bert", hint)
+        place = "audio_encoder.base."
+        self.cnn = cnn14_of(path, state, place)
+        self.text: Any = BertModel(config)
+        load_fitting(
+            path, self.text, part_of(state, "caption_encoder.base."), "caption_encoder.base."
+        )
+        audio, text = self.cnn.fc1.out_features, config.hidden_size
+        self._read_projections(path, state, audio=audio, text=text)
+        self.tokenizer = load_tokenizer(str(folder / "bert"))
+        spectrum = f"{place}spectrogram_extractor.stft.conv_real.weight"
+        if spectrum not in state:
+            raise DataError(f"{path}: lacks {spectrum}; {HINT}")
+        bands = self.cnn.bn0.num_features
+        with reading(path, hint=HINT):
+            # Its configuration names an n_fft of 1,028, too, of which no use is made.
+            window = state[spectrum].shape[-1]
+            self._set_extractor(bands, window=window, longest_s=5, highest_hz=14_000)
+
+    def _texts(self, texts: Sequence[str]) -> Tensor:
+        given = _tokens(self.tokenizer, texts, self.MOST_TEXT_TOKENS)
+        first = self.text(**given).last_hidden_state[:, 0]
+        return _projected(self.projections["caption_encoder"], first)
+
+    def _sound(self, waveform: Waveform) -> Tensor:
+        heard: Tensor = self.cnn(_features(self.extractor, waveform)["input_features"])
+        return _projected(self.projections["audio_encoder"], heard)
+
+
+class MicrosoftClap2023(MicrosoftClap):
+    """HTSAT and GPT-2, whose last token stands for a text."""
+
+    def __init__(self, folder: Path, path: Path, state: Mapping[str, Tensor]) -> None:
+        """`state` are the weights of `path` in the folder."""
+        from transformers import GPT2Model
+
+        super().__init__(folder)
         hint = "fetch it with `hf download openai-community/gpt2 --local-dir FOLDER/gpt2`"
         config = _config_in(folder / "gpt2", hint)
         self.htsat = htsat_of(path, state, "audio_encoder.base.htsat.")
@@ -154,20 +260,11 @@ class MicrosoftClap(ClapSpace):
         # Masks of attention, which older releases kept among the weights.
         own = {name: one for name, one in own.items() if not _GPT2_MASK.search(name)}
         load_fitting(path, self.text, own, "caption_encoder.base.")
-        self.width = _joint_width(path, state, "audio_encoder.projection.linear1.weight")
-        self.projections = {
-            name: _projection(path, state, f"{name}.projection.", width, self.width)
-            for name, width in (
-                ("audio_encoder", self.htsat.config.hidden_size),
-                ("caption_encoder", config.hidden_size),
-            )
-        }
+        audio, text = self.htsat.config.hidden_size, config.hidden_size
+        self._read_projections(path, state, audio=audio, text=text)
         self.tokenizer = load_tokenizer(str(folder / "gpt2"))
-        self.extractor = ClapFeatureExtractor(
-            feature_size=self.htsat.config.num_mel_bins, sampling_rate=self.RATE_HZ,
-            hop_length=self.HOP, max_length_s=self.LONGEST_S, frequency_min=self.LOWEST_HZ,
-            frequency_max=self.HIGHEST_HZ, truncation="rand_trunc", padding="repeat",
-        )  # fmt: skip
+        bands = self.htsat.config.num_mel_bins
+        self._set_extractor(bands, window=1024, longest_s=7, highest_hz=8_000)
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         # Its text ends with a token of its own, is filled up with id 0, and the last token that is
@@ -229,12 +326,21 @@ class ParaSpeechClap(ClapSpace):
         return _projected(self.speech_projection, found.mean(1))
 
 
+def open_microsoft(folder: Path) -> MicrosoftClap:
+    """Microsoft's CLAP of a folder, of the year that its weights' names tell."""
+    (path,) = _one_file(folder, "*.pth", MSCLAP_FETCH)
+    state = read_state(path)
+    if any(name.startswith("audio_encoder.base.conv_block") for name in state):
+        return MicrosoftClap2022(folder, path, state)
+    return MicrosoftClap2023(folder, path, state)
+
+
 LAYOUTS: tuple[tuple[str, Callable[[Path], ClapSpace]], ...] = (
     ("*.pth.tar", ParaSpeechClap),
-    ("*.pth", MicrosoftClap),
+    ("*.pth", open_microsoft),
     ("model*.safetensors", LaionClap),
 )
-"""Files by which a layout is told, and its class."""
+"""Files by which a layout is told, and what opens it."""
 
 
 def open_clap(folder: Path) -> ClapSpace:
@@ -372,6 +478,26 @@ def htsat_of(path: Path, state: Mapping[str, Tensor], prefix: str) -> Any:
     return model
 
 
+CNN14_UNUSED = ("spectrogram_extractor.", "logmel_extractor.", "fc_audioset.")
+"""The front end and the classifier: not of the tower."""
+
+
+def cnn14_of(path: Path, state: Mapping[str, Tensor], prefix: str) -> Cnn14:
+    """The Cnn14 under a prefix; its sizes are those of the weights. DataError names the first that
+    does not fit."""
+    own = part_of(state, prefix)
+    own = {name: one for name, one in own.items() if not name.startswith(CNN14_UNUSED)}
+    blocks = [f"conv_block{number}.conv1.weight" for number in range(1, CNN14_BLOCKS + 1)]
+    for name in ("bn0.weight", *blocks, "fc1.weight"):
+        if name not in own:
+            raise DataError(f"{path}: lacks {prefix}{name}; {HINT}")
+    with reading(path, hint=HINT):
+        channels = [len(own[name]) for name in blocks]
+        model = Cnn14(len(own["bn0.weight"]), channels, len(own["fc1.weight"]))
+    load_fitting(path, model, own, prefix)
+    return model
+
+
 def _projection(
     path: Path, state: Mapping[str, Tensor], prefix: str, width: int, joint: int
 ) -> Projection:
@@ -393,16 +519,18 @@ def _config_in(folder: Path, fetch: str) -> Any:
     return load_config(str(folder))
 
 
-def _tokens(tokenizer: Any, texts: Sequence[str]) -> Mapping[str, Tensor]:
+def _tokens(
+    tokenizer: Any, texts: Sequence[str], most: int = MOST_TEXT_TOKENS
+) -> Mapping[str, Tensor]:
     found: Mapping[str, Tensor] = tokenizer(
-        list(texts), padding=True, truncation=True, max_length=MOST_TEXT_TOKENS, return_tensors="pt"
+        list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt"
     )
     return found
 
 
 def _features(extractor: Any, waveform: Waveform) -> Mapping[str, Tensor]:
-    """The input of an HTSAT: of a recording longer than it reads the beginning, not a part that is
-    drawn, so that the same recording has the same vector."""
+    """The input of an audio tower: of a recording longer than it reads the beginning, not a part
+    that is drawn, so that the same recording has the same vector."""
     samples: Samples = samples_at(waveform, extractor.sampling_rate)[: extractor.nb_max_samples]
     given = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
     return {name: given[name] for name in ("input_features", "is_longer")}
