@@ -60,6 +60,7 @@ def small_bart_config(
         attention_dropout=dropout,
         decoder_start_token_id=ids["eos_token_id"],  # as BART has it
         forced_eos_token_id=None,
+        init_std=hidden**-0.5,  # with 0.02, meant for 768, a small one is slow to heed its encoder
         **ids,
     )
 
