@@ -381,7 +381,6 @@ def _shown_clips(
             "audio": row["audio"],
             "language": language,
             "emotion": row["emotion"],
-            "reference": row["references"][0] if row["references"] else "",
             "captions": [
                 {
                     "system": name,
