@@ -11,6 +11,7 @@ import pytest
 
 from aligncap.cli.console import Console
 from aligncap.cli.main import main
+from aligncap.errors import InterruptedRunError
 from support.comparison import arguments, reproduce, write_comparison
 from support.killer import finish, kill, start, wait_until
 
@@ -139,6 +140,21 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(made: Path) -> None:
     assert "the same command goes on" in said.getvalue().splitlines()[-1]
     assert len(list((made / "stopped" / "shared").glob("*/stage.json"))) == 2
     assert not (made / "stopped" / "runs").exists()
+
+
+def test_ctrl_c_in_a_training_stops_all_of_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def stopped(recipe: Path, **_: object) -> None:
+        asked.append(recipe)
+        raise InterruptedRunError(f"{recipe}: stopped at step 3 of 9")
+
+    monkeypatch.setattr("aligncap.experiments.reproduce.run_recipe", stopped)
+    said = io.StringIO()
+    console = Console(stdout=said, stderr=said)
+    assert main(arguments(made, out="interrupted"), console=console) == 130
+    assert len(asked) == 1
+    assert "the same command goes on" in said.getvalue().splitlines()[-1]
 
 
 def test_figures_and_the_page_are_made_of_finished_runs(made: Path) -> None:

@@ -124,7 +124,7 @@ def _work(
         try:
             reproduction.work(tasks, console.log, lambda _: console.log(forecast.left(tasks, out)))
             reproduction.score_again(read_runs(out), console.log)
-        except KeyboardInterrupt as stop:
+        except (KeyboardInterrupt, InterruptedRunError) as stop:
             kept = f"{forecast.left(tasks, out)}, and trainings have their checkpoints"
             raise InterruptedRunError(f"stopped; {kept}; the same command goes on") from stop
 

@@ -25,7 +25,7 @@ from aligncap.captioner.checkpoint import RUN_MODEL_FOLDER, model_fingerprint
 from aligncap.clues import emotion_of, find_clues
 from aligncap.data.captions import write_captions as references_of
 from aligncap.data.manifest import Utterance, labelled, measure_all
-from aligncap.errors import AlignCapError
+from aligncap.errors import AlignCapError, InterruptedRunError
 from aligncap.experiments import runs as stored
 from aligncap.experiments.comparison import Run, Scale, planned_runs, tested_clips
 from aligncap.experiments.stages import DONE_FILE, SHARED, Planner, Stage
@@ -118,7 +118,8 @@ class Reproduction:
         """Make what is missing. A run that cannot be made is told of, and the others go on.
 
         `finished` is called after each run. One that another process is making is waited for at the
-        end. What is wrong otherwise, a fault of ours, is kept in `faults`.
+        end. What is wrong otherwise, a fault of ours, is kept in `faults`. Raises
+        InterruptedRunError for a training that the user stopped.
         """
         waiting = [task for task in tasks if not task.finished]
         while waiting:
@@ -129,6 +130,8 @@ class Reproduction:
                         finished(task)
                     else:
                         left.append(task)
+                except InterruptedRunError:
+                    raise
                 except AlignCapError as error:
                     self.failed[task.run.name] = error
                     told(f"{task.run.name}: {error}")
