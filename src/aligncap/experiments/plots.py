@@ -117,7 +117,8 @@ def _bars(figure: Figure) -> Any:
             names = [f"{one['name'].removesuffix('-Align')}\n{one['value']:.1f}" for one in points]
             axis.set_xticks(range(len(points)), names, fontsize=8)
             top = max((one["high"] or one["value"] for one in points), default=1.0)
-            axis.set_ylim(0, max(top, *(max(one["seeds"].values()) for one in points)) * 1.16)
+            # From 0 to 1 of a hundred at least: less than that is nothing.
+            axis.set_ylim(0, max(1.0, top, *(max(one["seeds"].values()) for one in points)) * 1.16)
             _title(axis, panel, points)
     return picture
 
