@@ -231,10 +231,10 @@ def train_joint(settings: JointSettings, output: Path, *, resume: bool) -> Mappi
 
 
 def _spaces(settings: SpaceSettings) -> list[Path]:
-    """Folders of the spaces that a run begins with."""
-    tower = settings.tower
-    found = [] if tower is None else [tower.space]
-    return found if settings.start is None else [settings.start]
+    """The folder of the space that a run begins with, if it begins with one."""
+    if settings.tower is not None:
+        return [settings.tower.space]
+    return [] if settings.start is None else [settings.start]
 
 
 def _save_encoder(settings: JointSettings, space: JointSpace, rows: Rows, out: Path) -> None:
