@@ -69,9 +69,9 @@ class Waveform:
     samples: Samples
     source: str = "array"
     """The file it came from, for messages."""
-    at_rate: Callable[[int], Samples] | None = field(default=None, repr=False)
-    """Reads the file again, at another rate: what is above 8 kHz is not in `samples`. None for
-    sound of no file."""
+    at_rate: Callable[[int, int, int], Samples] | None = field(default=None, repr=False)
+    """Reads the file again, at another rate and from one place of `samples` to another: what is
+    above 8 kHz is not in `samples`. None for sound of no file."""
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 1 or self.samples.dtype != np.float32:
@@ -86,13 +86,20 @@ class Waveform:
 
     def part(self, start: int, end: int) -> "Waveform":
         """The samples from `start` to `end`."""
-        at_rate = None if self.at_rate is None else partial(_part_of, self.at_rate, start, end)
-        return Waveform(self.samples[start:end], self.source, at_rate)
+        samples = self.samples[start:end]
+        at_rate = self.at_rate and partial(_part_of, self.at_rate, start, start + len(samples))
+        return Waveform(samples, self.source, at_rate)
 
 
-def _part_of(whole: Callable[[int], Samples], start: int, end: int, rate_hz: int) -> Samples:
-    first, last = (round(place * rate_hz / RATE_HZ) for place in (start, end))
-    return whole(rate_hz)[first:last]
+def _part_of(
+    whole: Callable[[int, int, int], Samples],
+    first: int,
+    last: int,
+    rate_hz: int,
+    start: int,
+    end: int,
+) -> Samples:
+    return whole(rate_hz, min(first + start, last), min(first + end, last))
 
 
 def once_per_waveform(function: Callable[[Waveform], T]) -> Callable[[Waveform], T]:

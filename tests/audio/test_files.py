@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from aligncap.audio import from_array, level_db, load
+from aligncap.audio.files import read_at
 from aligncap.errors import AudioError
 from aligncap.values import RATE_HZ
 from support.signals import noise, tone
@@ -83,6 +85,27 @@ class TestReading:
         heard = load(write(sound, rate_hz=48_000)).samples
         expected = sine(300, rate_hz=RATE_HZ, length_s=20)
         assert np.abs(heard - expected)[500:-500].max() < 2e-3
+
+    @pytest.mark.parametrize(("name", "rate_hz"), [("wav", 44_100), ("flac", 48_000)])
+    @pytest.mark.parametrize("span_s", [(0, 3), (10.3, 14.7), (17, 20)])
+    def test_a_part_at_another_rate_is_that_of_the_whole(self, write, name, rate_hz, span_s):
+        rng = np.random.default_rng(0)
+        both = 0.1 * rng.standard_normal((20 * rate_hz, 2))
+        file = write(both, name=f"clip.{name}", rate_hz=rate_hz, kind=FORMATS[name])
+        whole = soxr.resample(soundfile.read(file)[0].mean(axis=1), rate_hz, 32_000)
+        start, end = (round(time * RATE_HZ) for time in span_s)
+        part = load(file).part(start, end)
+        found = part.at_rate(32_000, 0, len(part.samples))
+        assert np.abs(found - whole[2 * start : 2 * end]).max() < 1e-4
+        inner = part.part(800, RATE_HZ).at_rate(32_000, 400, 99 * RATE_HZ)
+        assert np.array_equal(inner, found[2_400 : 2 * RATE_HZ])
+
+    def test_of_what_lies_behind_a_part_nothing_is_read(self, write):
+        sound = np.concatenate([np.repeat(TONE, 30), [np.nan]])  # 30 s
+        file = write(sound, kind=("WAV", "FLOAT"))
+        assert len(read_at(file, 32_000, 0, 10 * RATE_HZ)) == 320_000
+        with pytest.raises(AudioError, match="1 samples are NaN"):
+            read_at(file, 32_000, 29 * RATE_HZ, 30 * RATE_HZ)
 
     def test_eight_bits_are_read_around_their_middle(self, write):
         assert np.abs(load(write(TONE, kind=("WAV", "PCM_U8"))).samples - TONE).max() < 0.02

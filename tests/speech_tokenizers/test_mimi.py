@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import MimiModel
 
+from aligncap.audio.files import samples_at
 from aligncap.errors import DataError
 from aligncap.tokenizers.mimi import open_mimi as opened
-from aligncap.tokenizers.speechtokenizer import samples_at
 from aligncap.values import RATE_HZ
 from support.speech_tokenizers import noise
 

@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from aligncap.audio.files import samples_at
 from aligncap.errors import DataError, MissingModelError
 from aligncap.foreign import check_regular, reading
 from aligncap.storage import fingerprint_of_files
-from aligncap.tokenizers.speechtokenizer import exact_inference, samples_at
+from aligncap.tokenizers.speechtokenizer import exact_inference
 from aligncap.training.pretrained import load_config, load_tokenizer
 from aligncap.values import RATE_HZ, Samples, Waveform
 

@@ -63,19 +63,70 @@ def load(path: str | Path) -> Waveform:
     return Waveform(samples, str(file), partial(read_at, file))
 
 
-def read_at(file: Path, rate_hz: int) -> Samples:
+def read_at(file: Path, rate_hz: int, start: int, end: int) -> Samples:
     """The mean of the channels of a file that `load` reads, at another rate, as it is: float32,
-    shape [time]. AudioError as `load`."""
+    shape [time]. `start` and `end` are samples of what `load` gives; little more of the file than
+    what lies between is read. AudioError as `load`."""
     if kind := foreign_kind(file):
-        blocks = (block.mean(axis=1) for block in media.blocks(file, kind))
-        return _resampled(blocks, media.track(file, kind).rate_hz, rate_hz)
+        decoded = partial(_between, media.blocks(file, kind))
+        return _piece(decoded, media.track(file, kind).rate_hz, rate_hz, start, end)
     done = []
     with damage_told(file):
-        for source in sources(file):
+        parts = sources(file)
+        for source in parts:
             with soundfile.SoundFile(source()) as sound:
-                blocks = (block.mean(axis=1) for block in Blocks(sound, file))
-                done.append(_resampled(blocks, int(sound.samplerate), rate_hz))
-    return np.concatenate(done)
+                own_hz = int(sound.samplerate)
+                if len(parts) == 1:
+                    return _piece(partial(_sought, sound, file), own_hz, rate_hz, start, end)
+                means = (block.mean(axis=1) for block in Blocks(sound, file))
+                done.append(_resampled(means, own_hz, rate_hz))
+    return np.concatenate(done)[_place_at(start, rate_hz) : _place_at(end, rate_hz)]
+
+
+def _piece(
+    read: Callable[[int, int], Iterable[Block]], own_hz: int, rate_hz: int, start: int, end: int
+) -> Samples:
+    """What `read`, given a frame and a count of frames, reads from `start` to `end`, at another
+    rate. A second more is read on both sides, where a resampler looks, too; whole seconds begin
+    with a sample at any rate."""
+    first_s, last_s = max(0, start // RATE_HZ - 1), -(-end // RATE_HZ) + 1
+    blocks = read(first_s * own_hz, (last_s - first_s) * own_hz)
+    found = _resampled((block.mean(axis=1) for block in blocks), own_hz, rate_hz)
+    before = first_s * rate_hz
+    return found[_place_at(start, rate_hz) - before : _place_at(end, rate_hz) - before]
+
+
+def _place_at(place: int, rate_hz: int) -> int:
+    """A place in samples of 16 kHz at another rate."""
+    return round(place * rate_hz / RATE_HZ)
+
+
+def _sought(sound: soundfile.SoundFile, file: Path, first: int, count: int) -> Iterator[Block]:
+    """Of an open file `count` frames from the `first` on."""
+    sound.seek(min(first, sound.frames))
+    return _between(Blocks(sound, file), 0, count)
+
+
+def _between(blocks: Iterable[Block], first: int, count: int) -> Iterator[Block]:
+    """Of the frames of blocks `count` from the `first` on."""
+    for block in blocks:
+        piece = block[first : first + count]
+        first = max(0, first - len(block))
+        if len(piece):
+            count -= len(piece)
+            yield piece
+        if count <= 0:
+            return
+
+
+def samples_at(waveform: Waveform, rate_hz: int) -> Samples:
+    """The samples of a waveform at another rate: float32, shape [round(time · rate / 16 kHz)]."""
+    if rate_hz == RATE_HZ or not len(waveform.samples):
+        return waveform.samples
+    resampled = soxr.resample(waveform.samples, RATE_HZ, rate_hz)
+    if not len(resampled):  # one sample brought down: its only frame is that sample
+        return waveform.samples
+    return np.ascontiguousarray(resampled, dtype=np.float32)
 
 
 def load_bytes(data: bytes, name: str) -> Waveform:

@@ -110,6 +110,16 @@ def fonts_here() -> list[str]:
     return [one for one in _FONTS if one in there] or ["sans-serif"]
 
 
+def font_hint() -> str:
+    """What to do where no font here has the letters of a text."""
+    import matplotlib as mpl
+
+    return (
+        "install a font such as Noto Sans CJK, then remove the list of fonts that matplotlib "
+        f"keeps: {mpl.get_cachedir()}/fontlist-*.json"
+    )
+
+
 def _player(waveform: Waveform) -> str:
     import soundfile
 

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.audio.streams import stream
-from aligncap.captioner.drawing import LOUDNESS_COLOUR, PITCH_COLOUR, fonts_here, new_figure
+from aligncap.captioner.drawing import (
+    LOUDNESS_COLOUR,
+    PITCH_COLOUR,
+    font_hint,
+    fonts_here,
+    new_figure,
+)
 from aligncap.captioner.segments import Segment, transcribed
 from aligncap.captioner.summary import Summarizer, Summary
 from aligncap.captioner.transcripts import Line, clock
@@ -132,9 +138,9 @@ class Picture:
             "missing from font" in str(one.message) for one in told
         ):
             LOG.warning(
-                "%s: no font here has all characters of its captions; write .svg or .html, or "
-                "install a font such as Noto Sans CJK",
+                "%s: no font here has all characters of its captions; write .svg or .html, or %s",
                 self._source,
+                font_hint(),
             )
 
     def _drawn(self, *, listed: bool) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aligncap.captioner.drawing import fonts_here, new_figure
+from aligncap.captioner.drawing import font_hint, fonts_here, new_figure
 from aligncap.errors import UnknownNameError
 from aligncap.experiments.figures import Figure, figure_of
 from aligncap.experiments.runs import StoredRun
@@ -69,10 +69,7 @@ def write_figure(figure: Figure, folder: Path) -> list[Path]:
             with atomic_file(path, "wb") as file:
                 picture.savefig(file, format=kind, dpi=_DPI, metadata=metadata)
     if any("missing from font" in str(one.message) for one in told):
-        LOG.warning(
-            "%s: no font here has all letters of its captions; install one such as Noto Sans CJK",
-            paths[0],
-        )
+        LOG.warning("%s: no font here has all letters of its captions; %s", paths[0], font_hint())
     write_atomic(paths[2], json.dumps(figure, indent=1, ensure_ascii=False) + "\n")
     return paths
 

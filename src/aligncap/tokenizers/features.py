@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aligncap.audio.files import samples_at
 from aligncap.errors import MissingModelError, RecipeError
 from aligncap.foreign import AGAIN, check_tensors, read_table, reading, refuse_code
 from aligncap.storage import fingerprint_of_folder
@@ -199,14 +200,13 @@ class LogMelFeatures:
 
     def encode(self, waveform: Waveform) -> SpeechTokens:
         """One spectrum each 10 ms."""
-        import soxr
         from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-        if waveform.at_rate is not None and self._rate_hz == _MEL_RATE_HZ:
-            samples = waveform.at_rate(_MEL_RATE_HZ)[: _LONGEST_S * _MEL_RATE_HZ]
+        heard = waveform.part(0, _LONGEST_S * RATE_HZ)
+        if heard.at_rate is not None and self._rate_hz == _MEL_RATE_HZ:
+            samples = heard.at_rate(_MEL_RATE_HZ, 0, len(heard.samples))
         else:
-            samples = waveform.samples[: _LONGEST_S * RATE_HZ]
-            samples = soxr.resample(samples, RATE_HZ, _MEL_RATE_HZ)
+            samples = samples_at(heard, _MEL_RATE_HZ)
         filters = mel_filter_bank(
             num_frequency_bins=_MEL_WINDOW // 2 + 1,
             num_mel_filters=self.feature_width,

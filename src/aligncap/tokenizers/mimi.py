@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import MimiModel
 
+from aligncap.audio.files import samples_at
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.storage import fingerprint_of_files
-from aligncap.tokenizers.speechtokenizer import exact_inference, open_device, samples_at
+from aligncap.tokenizers.speechtokenizer import exact_inference, open_device
 from aligncap.values import SpeechTokens, Waveform
 
 _VERSION = 1

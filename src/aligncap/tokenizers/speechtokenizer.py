@@ -22,9 +22,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from aligncap.audio.files import samples_at
 from aligncap.errors import DataError, MissingModelError, RecipeError
 from aligncap.storage import fingerprint_of_arrays
-from aligncap.values import RATE_HZ, Samples, SpeechTokens, Waveform
+from aligncap.values import SpeechTokens, Waveform
 
 
 def open_device(name: str) -> torch.device:
@@ -44,18 +45,6 @@ def exact_inference() -> Iterator[None]:
     """No gradients and no TF32, whose ten-bit mantissa would move codes between CPU and GPU."""
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
-
-
-def samples_at(waveform: Waveform, rate_hz: int) -> Samples:
-    """The samples of a waveform at another rate: float32, shape [round(time · rate / 16 kHz)]."""
-    if rate_hz == RATE_HZ or not len(waveform.samples):
-        return waveform.samples
-    import soxr
-
-    resampled = soxr.resample(waveform.samples, RATE_HZ, rate_hz)
-    if not len(resampled):  # one sample brought down: its only frame is that sample
-        return waveform.samples
-    return np.ascontiguousarray(resampled, dtype=np.float32)
 
 
 WINDOW_FRAMES = 1000
