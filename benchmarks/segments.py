@@ -1,7 +1,7 @@
 """Long recordings: where utterances are cut, whether their captions are those of the clips alone,
 and what hours take in memory and time.
 
-    python benchmarks/segments.py made [--part validation] [--recordings 5] [--first 0]
+    python benchmarks/segments.py made [--part validation] [--recordings 15] [--first 0]
     python benchmarks/segments.py hours 1
     python benchmarks/segments.py hours 8
     python benchmarks/segments.py report
@@ -20,12 +20,13 @@ import random
 import resource
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 from sounds import made
 
 from aligncap import load as load_model
@@ -46,6 +47,7 @@ LEVELS = ("gender", "pitch", "loudness", "pace")
 WHOLE = 2560
 """Samples that a recording is a multiple of, so that frames (512) and features (160) of each
 repetition fall where they do in the first."""
+Floats = NDArray[np.float64]
 Json = dict[str, Any]
 Span = tuple[float, float]
 
@@ -57,7 +59,7 @@ def main() -> None:
     parser.add_argument("hours", type=float, nargs="?", default=1.0)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/speech")
     parser.add_argument("--part", default="validation", choices=("train", "validation"))
-    parser.add_argument("--recordings", type=int, default=5)
+    parser.add_argument("--recordings", type=int, default=15)
     parser.add_argument("--first", type=int, default=0, help="the seed of the first")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/segments")
     asked = parser.parse_args()
@@ -201,7 +203,8 @@ def _meet(one: Segment, span: Span) -> bool:
 def beside(clip: Utterance, span: Span, spoken: Sequence[Segment], alone: Caption) -> Json:
     """What became of a clip: utterances, how far their ends are off, captions, emotions."""
     at = [one for one in spoken if _meet(one, span)]
-    row: Json = {"found": len(at), "emotion": clip.emotion, "alone": likeliest(alone)}
+    row: Json = {"clip": str(clip.path), "found": len(at), "emotion": clip.emotion}
+    row["alone"] = likeliest(alone)
     if len(at) == 1 and not isinstance(at[0].caption, AlignCapError) and at[0].caption:
         caption = at[0].caption
         row |= {"start": at[0].start_s - span[0], "end": at[0].end_s - span[1]}
@@ -285,9 +288,11 @@ def report(work: Path) -> None:
     lines += [INTRODUCTION, "", "    python benchmarks/segments.py made", ""]
     made_ones = [json.loads(one.read_text("utf-8")) for one in sorted(work.glob("made-*.json"))]
     lines += table([made_columns(one) for one in made_ones])
+    lines += ["", NOTES, ""]
+    lines += emotion_table([row for one in made_ones for row in one["rows"]])
     lines += [
         "",
-        NOTES,
+        EMOTION_NOTES,
         "",
         "One recording again and again, by `python benchmarks/segments.py hours N`.",
         "",
@@ -301,14 +306,17 @@ def report(work: Path) -> None:
 INTRODUCTION = """\
 Twenty real clips of six corpora with pauses, noise and music between, streamed from a file, by"""
 NOTES = """\
-Where a clip begins and ends is by `speech_activity` of the clip alone, in steps of 10 ms. Recall is
-unweighted over the emotions of labelled clips; clips that are not cut once count as wrong. In two
+Where a clip begins and ends is by `speech_activity` of the clip alone, in steps of 10 ms. In two
 channels the clips lie by turns, each with what follows it. An
 utterance has the caption that a file with the very same samples has by itself, in whatever batch;
 it is captioned with 0.4 s of the sound around it, and its clip alone with all the silence
 that it has: the speech tokens differ a little, and the plan of a caption is chosen by a hash of
 them. So the words differ nearly always; what they say differs where a probability was near a
 threshold."""
+EMOTION_NOTES = """\
+Emotions of labelled clips: the share whose likeliest emotion is the label's. Clips that are not cut
+once count as wrong. A mean over emotions gives one of a few clips as much weight as one of fifty:
+of boredom the validation speakers have three clips in all."""
 HOUR_NOTES = """\
 Memory is that of the process at ten minutes, at the end, and its peak. Load is the mean number of
 processes that wanted a core while it ran: where that is above the cores, the clock says how busy
@@ -360,18 +368,72 @@ def made_columns(one: Json) -> Json:
             f"{levels / len(rows) / len(LEVELS):.1%}"
         ),
         "emotion as of the clip alone": f"{alike / len(rows):.1%}",
-        "emotion recall of segments": f"{recall(rows, 'segment'):.3f}",
-        "emotion recall of the clips alone": f"{recall(rows, 'alone'):.3f}",
     }
 
 
-def recall(rows: Sequence[Json], name: str) -> float:
-    """Unweighted average recall of the labelled emotions."""
-    right: dict[str, list[bool]] = defaultdict(list)
+LEAST_CLIPS = 10
+"""Different clips of an emotion, from which on its recall counts in the mean without rare ones."""
+
+
+def emotion_table(rows: Sequence[Json]) -> list[str]:
+    """Of the labelled clips how many have their emotion, by emotion and in the mean, as segments
+    and alone, with the difference and its interval."""
+    rows = [row for row in rows if row["emotion"]]
+    clips: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        if row["emotion"]:
-            right[row["emotion"]].append(row.get(name) == row["emotion"])
-    return float(np.mean([np.mean(one) for one in right.values()])) if right else float("nan")
+        clips[row["emotion"]].add(row["clip"])
+    often = {emotion for emotion, own in clips.items() if len(own) >= LEAST_CLIPS}
+    columns = [
+        {"": emotion, **compared([row for row in rows if row["emotion"] == emotion], shares)}
+        for emotion in sorted(clips)
+    ]
+    common = [row for row in rows if row["emotion"] in often]
+    columns += [
+        {"": "all clips", **compared(rows, shares)},
+        {"": "mean over the emotions", **compared(rows, recalls)},
+        {"": f"mean over those of {LEAST_CLIPS} clips", **compared(common, recalls)},
+    ]
+    names = list(columns[0])
+    lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
+    return lines + ["| " + " | ".join(map(str, one.values())) + " |" for one in columns]
+
+
+def shares(weights: Floats, right: Floats, _: Sequence[str]) -> Floats:
+    """The share of right answers, [draws], for weights of the answers [draws, answers]."""
+    return weights @ right / weights.sum(1)
+
+
+def recalls(weights: Floats, right: Floats, emotions: Sequence[str]) -> Floats:
+    """Recall, unweighted over the emotions that a draw has, as `shares`."""
+    named = np.array(emotions)
+    each = []
+    for emotion in sorted(set(emotions)):
+        own = weights[:, named == emotion]
+        total = own.sum(1)
+        each.append(np.where(total, own @ right[named == emotion] / np.maximum(total, 1), np.nan))
+    return np.asarray(np.nanmean(each, axis=0))
+
+
+def compared(rows: Sequence[Json], score: Callable[..., Floats]) -> Json:
+    """A score of segments beside that of the clips alone, and their difference with its 95 %
+    interval over 2,000 draws of clips; a clip in several recordings is drawn with all of them."""
+    names = sorted({row["clip"] for row in rows})
+    at = np.array([names.index(row["clip"]) for row in rows])
+    emotions = [row["emotion"] for row in rows]
+    draw = np.random.default_rng(0)
+    drawn = draw.multinomial(len(names), np.full(len(names), 1 / len(names)), 2000)[:, at]
+    weights = np.concatenate((np.ones((1, len(rows))), drawn))
+    segments, alone = (
+        score(weights, np.array([row.get(name) == row["emotion"] for row in rows], float), emotions)
+        for name in ("segment", "alone")
+    )
+    low, high = np.percentile((segments - alone)[1:], (2.5, 97.5))
+    return {
+        "clips, different ones": f"{len(rows)}, {len(names)}",
+        "as segments": f"{segments[0]:.3f}",
+        "alone": f"{alone[0]:.3f}",
+        "difference": f"{segments[0] - alone[0]:+.3f} ({low:+.3f} to {high:+.3f})",
+    }
 
 
 def hour_columns(one: Json) -> Json:
