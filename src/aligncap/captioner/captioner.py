@@ -10,11 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
-from threadpoolctl import threadpool_limits
-
 from aligncap.audio import Recording, SpeechDetector, recording
 from aligncap.audio.sources import held, is_recording, several
-from aligncap.captioner import checkpoint, runtimes
+from aligncap.captioner import checkpoint, preparing, runtimes
 from aligncap.captioner.choosing import Candidates, CaptionCandidates, chosen, settled
 from aligncap.captioner.drawing import Drawing
 from aligncap.captioner.preparing import PreparedSpeech, Preprocessor, Spoken, warn_of_part
@@ -402,8 +400,7 @@ class Captioner:
         def start(count: int) -> list[Future[Prepared]]:
             return [pool.submit(prepare, source) for source in islice(sources, count)]
 
-        # Several threads that each wait for all threads of BLAS take four times as long.
-        with threadpool_limits(1, user_api="blas"):
+        with preparing.one_thread_of_blas():
             try:
                 size = self._workers
                 batch = start(size)

@@ -3,10 +3,13 @@ relative to how the speaker usually sounds, where that is known."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple, cast
+
+from threadpoolctl import ThreadpoolController
 
 from aligncap.audio import SpeechDetector, sound_kind, speech_activity
 from aligncap.audio import load as load_audio
@@ -25,6 +28,19 @@ from aligncap.values import (
 )
 
 LOG = logging.getLogger(__name__)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    # To look for them takes a few milliseconds, a twentieth of a short caption's time.
+    return ThreadpoolController()
+
+
+def one_thread_of_blas() -> AbstractContextManager[object]:
+    """Within it BLAS uses one thread: several threads that each wait for all threads of BLAS take
+    four times as long."""
+    limit: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
+    return limit
 
 
 class Spoken(NamedTuple):

@@ -533,9 +533,16 @@ def find_clues(
     chosen = language or detect_language(text)
     if chosen not in LEXERS:
         raise UnknownNameError("caption language", chosen, LANGUAGES)
-    words = LEXERS[chosen](plain_text(text[:LONGEST_TEXT]))
-    found = clues_in(words, chunks_of(kinds_of(words), chosen), chosen)
-    return tuple(found if repeats else without_repeats(found))
+    found = _every_clue(text[:LONGEST_TEXT], chosen)
+    return found if repeats else tuple(without_repeats(found))
+
+
+@lru_cache(maxsize=256)
+def _every_clue(text: str, language: str) -> tuple[Clue, ...]:
+    """The clues of a text, each as often as it is there; kept, since a caption is read when it is
+    ranked, held to the record and written into it."""
+    words = LEXERS[language](plain_text(text))
+    return tuple(clues_in(words, chunks_of(kinds_of(words), language), language))
 
 
 PARSERS = {
