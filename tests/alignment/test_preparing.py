@@ -100,6 +100,21 @@ def test_the_papers_clues_are_those_of_the_captions_alone() -> None:
     assert not any("|" in text for text, _ in asked)
 
 
+def test_a_corpus_without_genders_has_the_ones_that_are_heard():
+    def genders(**changes: object) -> list[set[str]]:
+        heads = {"gender": {"female": 0.99, "male": 0.01}}
+        made = training_row(
+            replace(CLIP, gender=None, **changes), facts(female_probability=None),
+            SpeechTokens(np.array([[1]]), heads), split="train", captions=3, seed=0,
+        )  # fmt: skip
+        prompts = (made.act["en"], made.heard["en"])
+        clues = [find_clues(prompt, "en") for prompt in prompts]
+        return [{one.meaning for one in some if one.trait == "gender"} for some in clues]
+
+    assert genders() == [{"female"}, {"female"}]
+    assert genders(captions=("A sad voice.",)) == [set(), {"female"}]  # people left it out
+
+
 def test_a_row_says_what_is_known():
     made = row(CLIP, 2)
     assert (made.id, made.corpus, made.split) == ("ravdess_1#2", "ravdess", "train")

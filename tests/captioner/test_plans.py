@@ -1,7 +1,5 @@
 """Captions by plan: the plan in the prompt, and captions that say what the record says."""
 
-from random import Random
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,7 @@ from aligncap.clues import emotion_of, find_clues
 from aligncap.data.grammar import Meaning, Plan, split_plan
 from aligncap.data.plans import meaning_of_prompt, plans_for, sentence_of
 from aligncap.errors import AlignCapError, RecipeError, UnknownNameError
-from aligncap.values import Facts, SpeechTokens
+from aligncap.values import EMOTIONS, Facts, SpeechTokens
 from support.captioner import LoudnessTokenizer, Reciter, tiny_meta, wide_vocabulary
 
 VOCABULARY = wide_vocabulary()
@@ -137,10 +135,20 @@ def test_a_response_and_a_prompt_have_the_same_ids_for_a_plan():
     assert ids[len(own) :] == BUILDER.response("She sounds sad.")
 
 
-def test_plans_depend_on_the_speech():
-    rng = Random(0)
-    tokens = [SpeechTokens(np.array([[rng.randrange(16) for _ in range(9)]])) for _ in range(40)]
-    act = student_acoustic_prompt("heard", NOTHING, SpeechTokens(tokens[0].codes, LIKELY_SAD), "en")
-    plans = [plan_of(act, one, "en") for one in tokens]
-    assert plans == [plan_of(act, one, "en") for one in tokens]
-    assert len(set(plans)) >= 30
+def test_a_copy_with_other_tokens_has_the_same_plan():
+    codes = np.arange(44)[None]
+    act = student_acoustic_prompt("heard", NOTHING, SpeechTokens(codes, LIKELY_SAD), "en")
+    plan = plan_of(act, SpeechTokens(codes), "en")
+    assert plan == plan_of(act, SpeechTokens(codes[:, ::-1] + 7), "en")
+    assert plan == plan_of(act, SpeechTokens(codes[:, :42]), "en")
+
+
+def test_plans_depend_on_what_is_heard_and_for_how_long():
+    acts = [
+        f"Feeling {emotion}, {trait}" for emotion in EMOTIONS for trait in ("low", "loud", "fast")
+    ]
+    speech = [SpeechTokens(np.zeros((1, 8 * 2**octave), dtype=int)) for octave in range(4)]
+    plans = [plan_of(act, one, "en") for act in acts for one in speech]
+    assert plans == [plan_of(act, one, "en") for act in acts for one in speech]
+    assert len(set(plans)) >= 0.9 * len(plans)
+    assert len({plan_of(acts[0], speech[0], "en", attempt=one) for one in range(20)}) >= 15

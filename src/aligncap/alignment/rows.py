@@ -72,8 +72,7 @@ def training_row(
     else (Eq. 1).
     """
     facts, seed = with_heard_pace(facts, tokens.readout), seed_of(seed, view)
-    if audible_gender(tokens.readout, facts) is None:
-        utterance = replace(utterance, gender=None)  # or the student learns to guess
+    utterance = with_heard_gender(utterance, audible_gender(tokens.readout, facts))
     drawn = planned and split == "train"
     hearing = hearing_of(utterance, tokens.readout, drawn=drawn, seed=seed)
     hearing = hearing if planned else hearing.outright(utterance.emotion)
@@ -109,6 +108,15 @@ def training_row(
         retrieved=retrieved_prompts(facts, tokens, written),
         transcript=utterance.text or "",
     )
+
+
+def with_heard_gender(utterance: Utterance, heard: str | None) -> Utterance:
+    """An utterance whose gender is said where it is heard: or the student learns to guess it, or,
+    in a corpus without genders, to leave out what its P_act tells. People's captions stay."""
+    if heard is None:
+        return replace(utterance, gender=None)
+    told = utterance.gender or (None if utterance.captions else heard)
+    return replace(utterance, gender=told)
 
 
 def as_asked(settings: "TokenRowsSettings", row: TrainingRow) -> TrainingRow:

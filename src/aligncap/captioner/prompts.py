@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain
+from math import log2
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -84,9 +85,11 @@ def student_acoustic_prompt(
 def plan_of(
     prompt: str, tokens: SpeechTokens, language: str, style: str = "full", attempt: int = 0
 ) -> str:
-    """The plan of speech after a P_act: by a hash of its tokens, and of the attempt, one of those
-    that fit what the P_act says; the same each time."""
-    number = zlib.crc32(np.ascontiguousarray(tokens.codes).tobytes(), attempt)
+    """The plan of speech after a P_act: one of those that fit what the P_act says, by a hash of it,
+    of the length to a quarter of an octave, and of the attempt. So a copy of a clip in another
+    format, which has other tokens, has the same plan where the same is heard in it."""
+    length = round(4 * log2(tokens.codes.shape[1]))
+    number = zlib.crc32(f"{prompt}|{length}".encode(), attempt)
     return str(plan_for(meaning_of_prompt(prompt, language), style, language, number))
 
 

@@ -113,7 +113,7 @@ class Meaning:
 STYLES: Mapping[str, str] = MappingProxyType({"full": "f", "short": "s", "tts": "t"})
 """Styles of captions and their letters: sentences, a phrase, a description for a synthesiser."""
 
-WORDINGS = 16
+WORDINGS = 24
 """Wordings of each frame."""
 
 _PLAN = re.compile(r"([fst])(\d{1,3}) (\d{1,2})")
@@ -302,6 +302,11 @@ class Frame:
     hedges: frozenset[str]
     gendered: bool = False
     """Whether it reads well only where the gender is known."""
+    moved: bool = False
+    """Whether it is for emotions other than neutral: nobody is "overcome with calm"."""
+    evidence: str = ""
+    """"sign" where it gives the voice as a sign of the emotion ("sad: her voice is low"),
+    "contrast" where it sets one against the other ("sad, though her voice is loud"), else ""."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -327,22 +332,24 @@ class Grammar:
     reads_well: Callable[[str], bool]
 
 
-FOR_HEDGE = re.compile(r"<([a-z ]+)> ")
-"""Before a frame that is made for some hedges only, or for a known gender: "<likely gendered> "."""
+MADE_FOR = re.compile(r"<([a-z ]+)> ")
+"""Before a frame that is not for every meaning: "<likely gendered sign> "."""
+
+EVIDENCE = ("sign", "contrast")
 
 OUTRIGHT = frozenset({"adj", "pred", "noun", "adv", "idiom", "tone"})
 """Slots that name the emotion outright: a frame with one of them is for what is sure."""
 
 
 def _frame(source: str) -> Frame:
-    given = FOR_HEDGE.match(source)
+    given = MADE_FOR.match(source)
     template = parse(source[given.end() if given else 0 :])
     made_for = set(given[1].split()) if given else set()
-    gendered = "gendered" in made_for
-    hedges = made_for - {"gendered"}
+    hedges = made_for - {"gendered", "moved", *EVIDENCE}
     if not hedges:
         hedges = {"sure"} if OUTRIGHT & set(template.holds) else {*CERTAINTIES, "mixed"}
-    return Frame(template, frozenset(hedges), gendered)
+    evidence = next((one for one in EVIDENCE if one in made_for), "")
+    return Frame(template, frozenset(hedges), "gendered" in made_for, "moved" in made_for, evidence)
 
 
 def _words(table: Mapping[str, Sequence[str]]) -> Words:
@@ -385,6 +392,7 @@ _VERBS = {
     "rush": ("rushes", "rush"),
     "have": ("has", "have"),
     "go": ("goes", "go"),
+    "hurry": ("hurries", "hurry"),
 }
 _PAIR = re.compile(r"\b(between|both|either|half|part)\b")
 
@@ -413,7 +421,7 @@ def _english_finish(text: str) -> str:
 
 def _english_reads_well(text: str) -> bool:
     """Neither too short nor too long, and no word (nor its cousin) said twice."""
-    words = re.findall(r"[a-z'-]+", text.lower())
+    words = re.findall(r"[a-z']+", text.lower())
     if not FEWEST_WORDS <= len(words) <= MOST_WORDS:
         return False
     pairs = frozenset(_PAIR.findall(text.lower())) | {"half", "part"}
@@ -430,7 +438,8 @@ def _chinese_reads_well(text: str) -> bool:
     characters = re.sub(r"[，。、；：]", "", text)
     if not FEWEST_CHARACTERS <= len(characters) <= MOST_CHARACTERS:
         return False
-    if any(text.count(mark) > 1 for mark in "很偏挺颇较"):
+    two_voices = "嗓音" in text and "声音" in text
+    if two_voices or any(text.count(mark) > 1 for mark in "很偏挺颇较亮难"):
         return False
     pairs = [p for p in re.findall(r"(?=([\u4e00-\u9fff]{2}))", text) if p not in ("又像", "一半")]
     return len(set(pairs)) == len(pairs)
@@ -480,7 +489,7 @@ _CHINESE_JOINS: Mapping[str, Callable[[Sequence[str]], str]] = {
     "one_clause": "，".join,
     "first_clause": "，".join,
     "first_one": "，".join,
-    "marks": lambda words: _listed(words, "和", "、"),
+    "marks": lambda words: _listed(words, "与", "、"),
 }
 
 

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, islice
+from math import hypot
 from random import Random
 from types import MappingProxyType
 
 from aligncap.clues import HeardEmotion, find_clues, heard_in_prompt
+from aligncap.clues.vocabulary import meanings
 from aligncap.data.grammar import (
     ASPECTS,
     CONTENT,
@@ -24,6 +26,7 @@ from aligncap.data.grammar import (
     Item,
     Meaning,
     Plan,
+    Words,
     open_grammar,
     parse,
 )
@@ -32,7 +35,7 @@ from aligncap.errors import DataError
 MOST_LEVELS: Mapping[str, tuple[int, ...]] = {"full": (3, 2), "short": (2,), "tts": (4, 3)}
 """How many levels a caption of a style says at most, by wording in turn."""
 
-LEAST_LEVELS: Mapping[str, int] = {"full": 2, "short": 1, "tts": 2}
+LEAST_LEVELS: Mapping[str, int] = {"full": 1, "short": 1, "tts": 2}
 """How many it says at least, where the meaning has so many."""
 
 
@@ -107,11 +110,15 @@ def _sentence(grammar: Grammar, meaning: Meaning, plan: Plan) -> Sentence | None
     frame = frames[plan.frame]
     if frame.gendered and meaning.gender is None:
         return None
+    if frame.moved and "neutral" in (meaning.emotion, meaning.second):
+        return None
     stated = stated_levels(meaning, plan)
     placed = _placed(grammar, frame, stated, plan)
     said = sum(map(len, placed.values()))
     needed = frame.template.needs & CONTENT
     if not needed <= placed.keys() or said < min(LEAST_LEVELS[plan.style], len(stated)):
+        return None
+    if frame.evidence and frame.evidence != evidence_of(meaning, list(chain(*placed.values()))):
         return None
     speaker = _Speaker(grammar, meaning, placed, plan)
     text = grammar.finish(frame.template.render(speaker.pick, placed, plan.wording))
@@ -119,6 +126,35 @@ def _sentence(grammar: Grammar, meaning: Meaning, plan: Plan) -> Sentence | None
         return None
     gender = meaning.gender if speaker.gender_said else None
     return Sentence(text, gender, dict(item for items in placed.values() for item in items))
+
+
+CLEARLY = 0.22
+"""How far a level has to bear on an emotion to be a sign of it, or to speak against it."""
+
+
+def evidence_of(meaning: Meaning, said: Sequence[Item]) -> str:
+    """Whether levels are together a "sign" of a meaning's emotions, a "contrast" to them, or "".
+
+    By the circumplex: a loud voice, which is aroused, is a sign of anger and speaks against sorrow.
+    A high or deep voice is the speaker's own and speaks against no emotion, and fear may be hushed.
+    """
+    emotions = [meaning.emotion, *filter(None, [meaning.second])]
+    bearings = [_bearing(item, emotion) for item in said for emotion in emotions]
+    if not bearings or any(level == "normal" for _, level in said):
+        return ""
+    if max(bearings) > CLEARLY and min(bearings) > -CLEARLY:
+        return "sign"
+    own = "fearful" in emotions or any(aspect == "pitch" for aspect, _ in said)
+    return "contrast" if max(bearings) < -CLEARLY and not own else ""
+
+
+def _bearing(item: Item, emotion: str) -> float:
+    """The part of a level's arousal and valence that lies in the direction of the emotion's."""
+    aspect, level = item
+    place, way = meanings()[TRAIT_OF[aspect], level], meanings()["emotion", emotion]
+    arousal, valence = way.arousal or 0.0, way.valence or 0.0
+    along = (place.arousal or 0.0) * arousal + (place.valence or 0.0) * valence
+    return along / hypot(arousal, valence)
 
 
 def stated_levels(meaning: Meaning, plan: Plan) -> list[Item]:
@@ -138,7 +174,9 @@ def stated_levels(meaning: Meaning, plan: Plan) -> list[Item]:
             ordinary.append(items[0])
     turn = plan.wording % max(1, len(notable))
     most = MOST_LEVELS[plan.style]
-    return [*notable[turn:], *notable[:turn], *ordinary][: most[plan.wording % len(most)]]
+    # What nobody remarks on ("of normal volume") is said where there is little else to say.
+    told = [*notable[turn:], *notable[:turn], *ordinary[: max(0, 2 - len(notable))]]
+    return told[: most[plan.wording % len(most)]]
 
 
 def _placed(
@@ -161,7 +199,6 @@ def _placed(
                 left.remove(item)
     turn = plan.wording % max(1, len(slots))
     for item in left:
-        # What nobody asked for ("of normal volume") is said where there is little else to say.
         free = (slot for slot in (*slots[turn:], *slots[:turn]) if offers(item, slot))
         for slot in islice(free, 1):
             placed.setdefault(slot, []).append(item)
@@ -188,7 +225,7 @@ class _Speaker:
         if name in CONTENT:
             return self.content(name)
         if name in grammar.hedges:
-            return self.write(self.one_of(grammar.hedges[name][self.meaning.hedge]))
+            return self.write(self.one_of(self.hedged(grammar.hedges[name])))
         emotion = self.emotion(name)
         if emotion is not None:
             return emotion
@@ -201,6 +238,14 @@ class _Speaker:
             self.gender_said = True
             return self.write(self.one_of(people[name]))
         return self.write(self.one_of(grammar.words[name]))
+
+    def hedged(self, by_hedge: Words) -> Sequence[str]:
+        """How an emotion is said that is as certain, and where it is sure as strong, as this."""
+        kinds = [self.meaning.hedge]
+        if self.meaning.hedge == "sure":
+            neutral = self.meaning.emotion == "neutral"
+            kinds = ["neutral" if neutral else self.meaning.intensity or "normal", *kinds]
+        return next(by_hedge[kind] for kind in kinds if kind in by_hedge)
 
     def one_of(self, options: Sequence[str]) -> str:
         return options[self.number % len(options)]

@@ -7,7 +7,7 @@ Json = dict[str, Any]
 RECORD: Json = {
     "duration_s": 4.734,
     "language": "en",
-    "caption": "The woman puts equanimity into every syllable; her voice is soft.",
+    "caption": "The woman puts calmness into every syllable; her voice is soft.",
     "clues": [
         {
             "word": "soft",
