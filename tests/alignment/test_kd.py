@@ -15,8 +15,15 @@ from aligncap.alignment.examples import BatchSettings, DataSettings, StudentSett
 from aligncap.alignment.init_model import ModelSettings, SizeSettings
 from aligncap.alignment.kd import KdSettings, TeacherSettings, WarmupSettings
 from aligncap.alignment.losses import caption_cross_entropy, kl_to_teacher
-from aligncap.alignment.trainer import StageTrainer, ValidationSettings, read_training_rows
+from aligncap.alignment.trainer import (
+    CaptionObjective,
+    StageTrainer,
+    TaskBatch,
+    ValidationSettings,
+    read_training_rows,
+)
 from aligncap.captioner.checkpoint import ModelNotes, load_torch, read_meta, write_meta
+from aligncap.captioner.prompts import SharedPromptBatch
 from aligncap.captioner.vocabulary import Vocabulary, train_text_tokenizer
 from aligncap.errors import DataError, RecipeError
 from aligncap.training.loop import read_log
@@ -268,3 +275,31 @@ def test_words_of_emotion_count_more_and_pieces_of_other_words_do_not() -> None:
     assert [float(table[one]) for one in ids.values()] == [4.0, 4.0, 4.0, 1.0, 1.0]
     assert len(table) == words.text_vocab_size
     assert kd.emotion_weights(words, 1.0) is None
+
+
+class OnTheDevice:
+    """A model whose logits are on another device than what the objective was made with."""
+
+    training = True
+    device = torch.device("meta")
+
+    def text_logits(self, shared: SharedPromptBatch) -> torch.Tensor:
+        return torch.empty(len(shared.target_ids), 7, device=self.device)
+
+
+def test_weights_of_words_go_where_the_logits_are() -> None:
+    empty = np.zeros((1, 1), dtype=np.int64)
+    shared = SharedPromptBatch(
+        input_ids=empty,
+        position_ids=empty,
+        segment_ids=empty,
+        attention=np.ones((1, 1, 1, 1), dtype=bool),
+        predict_index=np.zeros(3, dtype=np.int64),
+        target_ids=np.arange(3),
+        target_response=np.zeros(3, dtype=np.int64),
+        response_lengths=np.array([3]),
+    )
+    losses = CaptionObjective(weights=torch.ones(7)).training_losses(
+        OnTheDevice(), TaskBatch(shared, None)
+    )
+    assert losses["loss"].device == OnTheDevice.device

@@ -178,6 +178,7 @@ class CaptionObjective:
         if ce:
             captions = torch.from_numpy(batch.shared.target_ids).to(logits.device)
             share, table = (self.smoothing, self.weights) if model.training else (0.0, None)
+            table = None if table is None else table.to(logits.device)
             parts["ce"] = caption_cross_entropy(logits, captions, smoothing=share, weights=table)
         weights = {"kl": self.kl_weight, "ce": self.ce_weight}
         loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
