@@ -56,11 +56,12 @@ def test_candidates_of_the_built_in_model(aligncap, manifest, tmp_path, method: 
     with PreferenceStore(path) as opened:
         groups = list(opened.groups())
         assert len(groups) == 3
+        least = 2 if method == "beam" else 1  # samples that say the same are one
         for clip, language, found in groups:
             assert clip.facts is not None
             assert language == "en"
             mine = [one for one in found if one.method == method]
-            assert 2 <= len(mine) <= 3
+            assert least <= len(mine) <= 3
             assert all(one.token_ids and one.log_probability < 0 for one in mine)
             assert len(found) == len(mine) + 1  # and one written from the labels
         assert {one.model for one in opened.sources()} == {"mini", "corpus"}

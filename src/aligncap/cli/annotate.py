@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Corpus = Annotated[
     Path,
     typer.Argument(
+        metavar="CORPUS",
         help="A folder of sounds, of parquet or of webdataset's tars, one that save_to_disk "
         "wrote, a manifest (.jsonl, .csv), a .parquet file or a .tar.",
     ),

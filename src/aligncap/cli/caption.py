@@ -51,7 +51,7 @@ Style = Literal["full", "short", "tts"]
 Paths = Annotated[
     list[str],
     typer.Argument(
-        metavar="PATH",
+        metavar="PATH…",
         help="Sound files, folders (searched for sound files), quoted globs, manifests "
         "(.jsonl), or - for standard input: paths, one a line, or the bytes of one sound file.",
     ),

@@ -343,7 +343,7 @@ def measure(
     context: typer.Context,
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="WAV", help="As for caption: files, folders, globs, -."),
+        typer.Argument(metavar="WAV…", help="As for caption: files, folders, globs, -."),
     ],
     format: Annotated[  # noqa: A002
         RecordFormat | None,
@@ -462,7 +462,7 @@ def clues(
     context: typer.Context,
     texts: Annotated[
         list[str],
-        typer.Argument(metavar="TEXT", help="Captions; - reads them from standard input."),
+        typer.Argument(metavar="TEXT…", help="Captions; - reads them from standard input."),
     ],
     language: Annotated[
         Language | None, typer.Option(help="Language of the texts; found out if not given.")
