@@ -16,7 +16,6 @@ from aligncap.audio.activity import (
     band_levels_db,
     correlations,
     correlations_of,
-    percentiles,
 )
 from aligncap.values import RATE_HZ, Waveform
 from support.signals import (
@@ -145,18 +144,6 @@ def test_white_noise_has_its_power_spread_by_bandwidth():
     expected = -20 + 10 * np.log10(np.diff(BAND_EDGES_HZ) / (RATE_HZ / 2))
     # A narrow band holds a whole number of FFT bins (31 Hz each), not exactly its width.
     assert np.abs(power - expected).max() < 1.2
-
-
-@pytest.mark.parametrize("shape", [(1,), (2, 3), (37,), (300, 20)])
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_percentiles_are_numpys(shape: tuple[int, ...], kind: type) -> None:
-    values = np.random.default_rng(0).standard_normal(shape).astype(kind)
-    for percents in ((25, 75), (10, 95), (0, 50, 100)):
-        found = percentiles(values, *percents)
-        assert found == pytest.approx(np.percentile(values, percents, axis=0), rel=1e-12)
-    (tenth,) = percentiles(values, 10, exact=False)
-    assert tenth == pytest.approx(np.percentile(values, 10, axis=0), rel=1e-6)
-    assert tenth.dtype == kind
 
 
 def test_autocorrelations_are_computed_once_of_what_is_short(example_clips) -> None:

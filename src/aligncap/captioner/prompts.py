@@ -88,7 +88,7 @@ def plan_of(
     """The plan of speech after a P_act: one of those that fit what the P_act says, by a hash of it,
     of the length to a quarter of an octave, and of the attempt. So a copy of a clip in another
     format, which has other tokens, has the same plan where the same is heard in it."""
-    length = round(4 * log2(tokens.codes.shape[1]))
+    length = round(4 * log2(max(1, tokens.codes.shape[1])))
     number = zlib.crc32(f"{prompt}|{length}".encode(), attempt)
     return str(plan_for(meaning_of_prompt(prompt, language), style, language, number))
 

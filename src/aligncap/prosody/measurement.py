@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.audio import speech_activity
-from aligncap.audio.activity import percentiles
 from aligncap.prosody.pitch import PitchTrack, pitch_track
 from aligncap.values import RATE_HZ, Fact, Facts, Samples, Waveform, once_per_waveform
 
@@ -155,7 +154,7 @@ def loudness(waveform: Waveform) -> Loudness:
     integrated = _mean(blocks[gated])
     if gated.sum() < 5:
         return Loudness(integrated, None, None)
-    low, high = percentiles(blocks[blocks > integrated - 20.0], 10, 95)
+    low, high = np.percentile(blocks[blocks > integrated - 20.0], [10, 95])
     times_s = np.flatnonzero(gated) * HOP_S
     slope = float(np.polyfit(times_s, blocks[gated], 1)[0])
     return Loudness(integrated, float(high - low), slope)
@@ -255,7 +254,7 @@ def syllable_nuclei(waveform: Waveform, track: PitchTrack) -> list[float]:
     intensity, voiced = intensity[:frames], track.voiced[:frames]
     inner = intensity[1:-1]
     peaks = np.flatnonzero((inner > intensity[:-2]) & (inner >= intensity[2:])) + 1
-    loud = percentiles(intensity, 99, exact=False)[0] - _BELOW_PEAK_DB
+    loud = np.percentile(intensity, 99) - _BELOW_PEAK_DB
     kept: list[int] = []
     for peak in peaks[intensity[peaks] > loud].tolist():
         if kept:
@@ -521,7 +520,7 @@ class _Contour:
     def of(cls, track: PitchTrack) -> "_Contour":
         times_s = track.times_s[track.voiced]
         semitones = 12 * np.log2(track.frequency_hz[track.voiced].astype(np.float64))
-        low, high = percentiles(semitones, 10, 90)
+        low, high = np.percentile(semitones, [10, 90])
         span = float(times_s[-1] - times_s[0])
         steps, gaps = np.abs(np.diff(semitones)), np.diff(times_s)
         jumps = int(((steps > _JUMP_ST) & (gaps < _JUMP_S)).sum())
