@@ -263,7 +263,7 @@ def test_without_the_tokenizers_weights_it_says_what_to_fetch(way: Way, clip: Pa
 
 def test_the_loop_in_one_command(way: Way) -> None:
     """recipes/paper/prefer.toml, with diverse beams and rows that are there; from the model after
-    DPO, whose beams differ in what they claim."""
+    DPO. Its beams may claim nothing: the corpus' captions are candidates too."""
     recipe = way.recipes / "prefer.toml"
     changes = (
         f'start="{way["dpo"]}/model"',
@@ -272,6 +272,7 @@ def test_the_loop_in_one_command(way: Way) -> None:
         f'data.facts="{way["rows"]}/facts.jsonl"',
         'data.languages=["en"]',
         "pairs.least_margin=0.01",
+        "pairs.gold=true",
         f'learn.recipes="{way.recipes}"',
         f"learn.dpo={json.dumps(SMALL)}",
     )
