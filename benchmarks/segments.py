@@ -310,9 +310,9 @@ Where a clip begins and ends is by `speech_activity` of the clip alone, in steps
 channels the clips lie by turns, each with what follows it. An
 utterance has the caption that a file with the very same samples has by itself, in whatever batch;
 it is captioned with 0.4 s of the sound around it, and its clip alone with all the silence
-that it has: the speech tokens differ a little, and the plan of a caption is chosen by a hash of
-them. So the words differ nearly always; what they say differs where a probability was near a
-threshold."""
+that it has. The plan of a caption is chosen by what is heard and by the length, that sound and
+silence included, so that the words differ mostly; what they say differs where a probability
+was near a threshold."""
 EMOTION_NOTES = """\
 Emotions of labelled clips: the share whose likeliest emotion is the label's. Clips that are not cut
 once count as wrong. A mean over emotions gives one of a few clips as much weight as one of fifty:
