@@ -36,6 +36,7 @@ from aligncap.captioner.segments import Segment, utterances
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import split_of
 from aligncap.errors import AlignCapError
+from aligncap.metrics.claims import mean_recall, recall_row
 from aligncap.prosody.measurement import pauses
 from aligncap.values import RATE_HZ, Caption, Samples
 
@@ -390,41 +391,31 @@ def emotion_table(rows: Sequence[Json]) -> list[str]:
     common = [row for row in rows if row["emotion"] in often]
     columns += [
         {"": "all clips", **compared(rows, shares)},
-        {"": "mean over the emotions", **compared(rows, recalls)},
-        {"": f"mean over those of {LEAST_CLIPS} clips", **compared(common, recalls)},
+        {"": "mean over the emotions", **compared(rows, mean_recall)},
+        {"": f"mean over those of {LEAST_CLIPS} clips", **compared(common, mean_recall)},
     ]
     names = list(columns[0])
     lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
     return lines + ["| " + " | ".join(map(str, one.values())) + " |" for one in columns]
 
 
-def shares(weights: Floats, right: Floats, _: Sequence[str]) -> Floats:
-    """The share of right answers, [draws], for weights of the answers [draws, answers]."""
-    return weights @ right / weights.sum(1)
+def shares(sums: Floats) -> Floats:
+    """Hits by clips, all classes together; sums as of `mean_recall`."""
+    hits, clips = np.split(sums, 2, axis=-1)
+    return np.asarray(hits.sum(axis=-1) / clips.sum(axis=-1))
 
 
-def recalls(weights: Floats, right: Floats, emotions: Sequence[str]) -> Floats:
-    """Recall, unweighted over the emotions that a draw has, as `shares`."""
-    named = np.array(emotions)
-    each = []
-    for emotion in sorted(set(emotions)):
-        own = weights[:, named == emotion]
-        total = own.sum(1)
-        each.append(np.where(total, own @ right[named == emotion] / np.maximum(total, 1), np.nan))
-    return np.asarray(np.nanmean(each, axis=0))
-
-
-def compared(rows: Sequence[Json], score: Callable[..., Floats]) -> Json:
+def compared(rows: Sequence[Json], score: Callable[[Floats], Floats]) -> Json:
     """A score of segments beside that of the clips alone, and their difference with its 95 %
     interval over 2,000 draws of clips; a clip in several recordings is drawn with all of them."""
     names = sorted({row["clip"] for row in rows})
     at = np.array([names.index(row["clip"]) for row in rows])
-    emotions = [row["emotion"] for row in rows]
+    classes = sorted({row["emotion"] for row in rows})
     draw = np.random.default_rng(0)
     drawn = draw.multinomial(len(names), np.full(len(names), 1 / len(names)), 2000)[:, at]
     weights = np.concatenate((np.ones((1, len(rows))), drawn))
     segments, alone = (
-        score(weights, np.array([row.get(name) == row["emotion"] for row in rows], float), emotions)
+        score(weights @ np.array([recall_row(r["emotion"], r.get(name), classes) for r in rows]))
         for name in ("segment", "alone")
     )
     low, high = np.percentile((segments - alone)[1:], (2.5, 97.5))
