@@ -10,12 +10,14 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligncap.audio import level_db, load, speech_activity
+from aligncap.audio import level_db, load, speech_activity, utterance
 from aligncap.audio.activity import (
+    AROUND_S,
     BAND_EDGES_HZ,
     band_levels_db,
     correlations,
     correlations_of,
+    utterance_span,
 )
 from aligncap.values import RATE_HZ, Waveform
 from support.signals import (
@@ -155,3 +157,66 @@ def test_autocorrelations_are_computed_once_of_what_is_short(example_clips) -> N
         np.testing.assert_array_equal(one[1], other[1])
     long = Waveform(np.zeros(31 * RATE_HZ, np.float32))
     assert correlations_of(long) is not correlations_of(long)
+
+
+def bursts(*parts: tuple[float, float]) -> np.ndarray:
+    """Tones of (peak, seconds) one after the other; peak 0 is silence."""
+    return np.concatenate([tone(300, length_s=s, peak=peak) for peak, s in parts]).astype("f4")
+
+
+@pytest.mark.parametrize(
+    ("parts", "first_s", "last_s"),
+    [
+        ([(0, 0.5), (0.5, 1.0), (0, 0.5)], 0.5, 1.5),
+        # 30 dB softer, a closure of 0.1 s away: a soft first sound.
+        ([(0, 0.5), (0.016, 0.1), (0, 0.1), (0.5, 0.5), (0, 0.1), (0.5, 0.4)], 0.5, 1.7),
+        # The same 0.3 s away is another sound.
+        ([(0, 0.5), (0.016, 0.1), (0, 0.3), (0.5, 0.5), (0, 0.1), (0.5, 0.4)], 0.9, 1.9),
+        # 45 dB softer is not heard beside it.
+        ([(0, 0.5), (0.0028, 0.1), (0.5, 1.0), (0, 0.5)], 0.6, 1.6),
+        # 20 dB softer and long: a softer word after a pause belongs to it, a click does not.
+        ([(0, 0.2), (0.5, 1.0), (0, 1.0), (0.05, 0.3), (0, 0.5)], 0.2, 2.5),
+        ([(0, 0.2), (0.5, 0.02), (0, 1.0), (0.51, 1.0), (0, 0.5)], 1.22, 2.22),
+    ],
+)
+def test_an_utterance_begins_and_ends_with_its_sound(parts, first_s, last_s):
+    first, last = utterance_span(bursts(*parts))
+    # A frame of 10 ms to each side is heard, too: levels are smoothed over three.
+    assert first_s - 0.011 <= first / RATE_HZ <= first_s
+    assert last_s <= last / RATE_HZ <= last_s + 0.011
+
+
+def test_in_noise_an_utterance_is_what_stands_above_it():
+    sound = bursts((0, 1.0), (0.5, 0.4), (0, 0.2), (0.5, 0.4), (0, 1.0)) + 0.01 * noise(3.0)
+    first, last = utterance_span(sound.astype("f4"))
+    assert (first, last) == (pytest.approx(RATE_HZ, abs=160), pytest.approx(2 * RATE_HZ, abs=160))
+
+
+@pytest.mark.parametrize("around", [np.zeros, lambda n: 1e-4 * noise(n / RATE_HZ)])
+def test_an_utterance_is_the_same_samples_wherever_it_is_found(example_clips, around):
+    for number, clip in enumerate(example_clips):
+        sound = load(clip).samples
+        alone = utterance(waveform(sound))
+        first, last = utterance_span(sound)
+        before = 160 * (97 + 13 * number)
+        after = -(len(sound)) % 160 + 160 * 80
+        inside = np.concatenate([around(before), sound, around(after)]).astype("f4")
+        found = utterance_span(inside, before + first + 1600, before + last - 1600)
+        assert found == (before + first, before + last)
+        kept = slice(round(AROUND_S * RATE_HZ), -round(AROUND_S * RATE_HZ))
+        assert np.array_equal(alone.samples[kept], inside[slice(*found)][: last - first])
+        assert utterance(alone) is alone
+
+
+def test_of_silence_and_of_less_than_a_frame_everything_is_kept():
+    assert utterance_span(np.zeros(5000, "f4")) == (0, 5000)
+    for sound in (np.zeros(0, "f4"), np.full(1, 0.5, "f4"), np.full(100, 0.5, "f4")):
+        assert len(utterance(waveform(sound)).samples) >= len(sound)
+
+
+@given(st.lists(st.floats(-1, 1, width=32), max_size=700), st.integers(0, 700), st.integers(0, 700))
+def test_a_span_lies_within_the_sound(samples, start, length):
+    sound = np.array(samples, "f4")
+    start = min(start, len(sound))
+    first, last = utterance_span(sound, start, min(len(sound), start + length))
+    assert 0 <= first <= last <= len(sound) + 159

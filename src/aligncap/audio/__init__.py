@@ -1,6 +1,7 @@
-"""Sound files in, mono 16 kHz speech out; its level, and where somebody speaks."""
+"""Sound files in, mono 16 kHz speech out; its level, where somebody speaks, and the
+utterance without the silence around it."""
 
-from aligncap.audio.activity import level_db, sound_kind, speech_activity
+from aligncap.audio.activity import level_db, sound_kind, speech_activity, utterance
 from aligncap.audio.detector import SpeechDetector
 from aligncap.audio.files import from_array, load, load_bytes
 from aligncap.audio.sources import Recording, recording
@@ -15,4 +16,5 @@ __all__ = [
     "recording",
     "sound_kind",
     "speech_activity",
+    "utterance",
 ]

@@ -416,6 +416,85 @@ def longest_run(mask: Mask) -> int:
     return max((end - start for start, end in runs(mask)), default=0)
 
 
+_LOUD_RUN_DB = 25.0  # below the loudest frame: what is as loud for long enough belongs to it
+_LOUD_RUN_FRAMES = 8
+_EDGE_DB = 38.0  # below the loudest frame: a soft beginning or end, if it touches what is louder
+_ABOVE_DIP_DB = 6.0  # the softest moment between first and last loud one is the noise around them
+_EDGE_GAP_FRAMES = 18  # a closure before a soft first or after a soft last sound
+AROUND_S = 0.1
+"""Sound that is kept before and after an utterance."""
+
+
+def utterance(waveform: Waveform) -> Waveform:
+    """An utterance with `AROUND_S` of the sound before and after it, of silence where the waveform
+    has no more; the waveform itself where it is just that."""
+    return _cut_out(waveform) or waveform
+
+
+@once_per_waveform
+def _cut_out(waveform: Waveform) -> Waveform | None:
+    """`utterance` where it is not the waveform."""
+    around, length = round(AROUND_S * RATE_HZ), len(waveform.samples)
+    first, last = utterance_span(waveform.samples)
+    start, end = first - around, last + around
+    if (start, end) == (0, length):
+        return None
+    samples = waveform.samples[max(0, start) : end]
+    return Waveform(np.pad(samples, (max(0, -start), max(0, end - length))), waveform.source)
+
+
+def utterance_span(samples: Samples, start: int = 0, end: int | None = None) -> Span:
+    """The first and last sound of the utterance between two samples, as (first, past the last)
+    sample; sound before and after them counts where no closure lies between.
+
+    What is found depends on levels within the utterance alone and not on what is around it, so
+    that a clip and the same utterance in a long recording begin and end with the same sample (of
+    frames of `HOP_S`). Silence is all of it.
+    """
+    hop = round(HOP_S * RATE_HZ)
+    end = len(samples) if end is None else end
+    levels = _levels_db(samples, hop)
+    found = start // hop, min(len(levels), -(-end // hop))
+    if found[0] >= found[1] or levels[slice(*found)].max() < _FAINTEST_DB:
+        return start, end
+    while True:
+        first, last = _grown(levels, found)
+        if found[0] <= first and last <= found[1]:
+            return first * hop, last * hop
+        found = min(first, found[0]), max(last, found[1])
+
+
+def _grown(levels: NDArray[np.float64], inside: Span) -> Span:
+    """From the first to the last sound of an utterance of which frames `inside` are known."""
+    within = levels[slice(*inside)]
+    peak = float(within.max())
+    loud = [
+        one
+        for one in runs(within > peak - _LOUD_RUN_DB)
+        if one[1] - one[0] >= _LOUD_RUN_FRAMES or within[slice(*one)].max() == peak
+    ]
+    first, last = inside[0] + loud[0][0], inside[0] + loud[-1][1]
+    dip = float(levels[first:last].min()) + _ABOVE_DIP_DB
+    heard = levels > min(max(peak - _EDGE_DB, dip), peak - _LOUD_RUN_DB)
+    return first - _reach(heard[:first][::-1]), last + _reach(heard[last:])
+
+
+def _levels_db(samples: Samples, hop: int) -> NDArray[np.float64]:
+    """The level of each frame of `hop` samples, smoothed over three; [frames]."""
+    frames = np.pad(samples, (0, -len(samples) % hop)).reshape(-1, hop)
+    power = np.einsum("ij,ij->i", frames, frames) / hop - np.square(frames.mean(axis=1))
+    smooth = np.convolve(np.pad(np.maximum(power, 0.0), 1), np.full(3, 1 / 3), "valid")
+    return np.asarray(10 * np.log10(smooth + 10 ** (SILENCE_DB / 10)), np.float64)
+
+
+def _reach(heard: Mask) -> int:
+    """How many frames on a mask holds, closures passed over."""
+    reach = 0
+    while (more := np.flatnonzero(heard[reach : reach + _EDGE_GAP_FRAMES])).size:
+        reach += int(more[-1]) + 1
+    return reach
+
+
 _LOUD_DB = 20.0  # below the loudest frame: what is heard as the sound itself
 _SHORT_FRAMES = 20
 _SHORT_SHARE = 0.35

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aligncap.audio import SpeechDetector, from_array, sound_kind
-from aligncap.audio.activity import HOP_S
+from aligncap.audio.activity import AROUND_S, HOP_S, utterance_span
 from aligncap.audio.detector import FRAME, FRAME_S, Floats
 from aligncap.audio.streams import stream
 from aligncap.captioner.transcripts import Line, clock
@@ -29,8 +29,8 @@ LONGEST_S = 15.0
 """A longer utterance is cut where the detector is least sure of speech, after half of this."""
 SHORTEST_S = 0.2
 """What is shorter is no utterance."""
-MARGIN_S = 0.4
-"""Sound before and after an utterance that its caption is made of, too."""
+MARGIN_S = 0.6
+"""How far from where the detector is sure of speech an utterance may begin and end."""
 GAP_S = 1.0
 """What is shorter between two utterances is not named."""
 _HOP = round(HOP_S * RATE_HZ)
@@ -120,7 +120,8 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A stretch of sound that is cut out of a recording; `samples` has margins around it."""
+    """A stretch of sound that is cut out of a recording; `samples` of speech have a little of the
+    sound around it."""
 
     start_s: float
     end_s: float
@@ -213,6 +214,7 @@ class _Cutter:
         self._heard = np.zeros(0, np.float32)  # probabilities of the frames kept
         self._first = 0  # the frame that `_sound` begins with
         self._done = 0  # up to here all is handed out
+        self._spoken = 0  # the sample that the last utterance ends before
         self._start: int | None = None  # of the utterance that is open
         self._last = 0  # its last frame of speech
         self._talking = False
@@ -227,7 +229,7 @@ class _Cutter:
             self._next += 1
         if self._start is None:
             yield from self._between(self._next - _frames(MARGIN_S + 2 * PAUSE_S), final=False)
-        kept = max(self._first, self._done - _frames(MARGIN_S))
+        kept = max(self._first, self._done - _frames(AROUND_S) - 1)
         self._sound = self._sound[(kept - self._first) * FRAME :]
         self._heard = self._heard[kept - self._first :]
         self._first = kept
@@ -272,12 +274,30 @@ class _Cutter:
         start, self._start = self._start or 0, None
         if (stop - start) * FRAME_S < SHORTEST_S:
             return
-        yield from self._between(start, final=True)
+        first, last = self._span(start, stop, held)
+        yield from self._between(first // FRAME, final=True)
+        around = round(AROUND_S * RATE_HZ)
+        samples = self._cut(max(self._spoken, first - around), last + around)
+        self._done, self._spoken = max(stop - held, -(-last // FRAME)), last
+        yield Stretch(first / RATE_HZ, last / RATE_HZ, "speech", samples)
+
+    def _span(self, start: int, stop: int, held: int) -> tuple[int, int]:
+        """The first sample and the one past the last of an utterance: where its sound begins and
+        ends, or, where that is further away than it can be, where the detector hears it."""
         margin = _frames(MARGIN_S)
-        samples = self._cut(max(self._done - margin, start - margin), stop + margin)
-        self._done = stop
-        end = max(stop - held, start + _frames(SHORTEST_S))
-        yield Stretch(start * FRAME_S, end * FRAME_S, "speech", samples)
+        # On the grid of 10 ms: frames fall where they do in a file of its own.
+        begin = -(-max(self._done, start - margin) * FRAME // _HOP) * _HOP
+        end = min(stop + margin, self._next) * FRAME if held else stop * FRAME
+        spoken = start * FRAME, max(stop - held, start + _frames(SHORTEST_S)) * FRAME
+        first, last = (
+            begin + at
+            for at in utterance_span(self._cut(begin, end), *(at - begin for at in spoken))
+        )
+        before, after = start - margin >= self._done, held and stop + margin <= self._next
+        return (
+            spoken[0] if before and first == begin else first,
+            spoken[1] if after and last > end - _HOP else last,
+        )
 
     def _between(self, stop: int, *, final: bool) -> Iterator[Stretch]:
         """What nobody speaks in, up to a frame: in stretches of `_KIND_S`, and their rest where
@@ -285,15 +305,15 @@ class _Cutter:
         size = _frames(_KIND_S)
         while stop - self._done >= 2 * size or (final and stop - self._done >= _frames(GAP_S)):
             end = stop if stop - self._done < 2 * size else self._done + size
-            samples = self._cut(self._done, end)
+            samples = self._cut(self._done * FRAME, end * FRAME)
             kind = KINDS[sound_kind(samples[_EDGE:-_EDGE])]
             yield Stretch(self._done * FRAME_S, end * FRAME_S, kind, samples)
             self._done = end
 
     def _cut(self, start: int, stop: int) -> Samples:
-        # On the grid of 10 ms: the encoder's frames fall where they do in a file of its own.
-        begin = max(0, start * FRAME // _HOP * _HOP - self._first * FRAME)
-        return self._sound[begin : max(0, stop - self._first) * FRAME].copy()
+        """The samples from one to another, as far as they are kept."""
+        first = self._first * FRAME
+        return self._sound[max(0, start - first) : max(0, stop - first)].copy()
 
 
 def _frames(seconds: float) -> int:

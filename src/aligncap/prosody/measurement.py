@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from aligncap.audio import speech_activity
+from aligncap.audio import speech_activity, utterance
 from aligncap.prosody.pitch import PitchTrack, pitch_track
 from aligncap.values import RATE_HZ, Fact, Facts, Samples, Waveform, once_per_waveform
 
@@ -394,7 +394,9 @@ _JUMP_S = 0.15
 @once_per_waveform
 def measure(waveform: Waveform) -> Facts:
     """Everything that the signal shows of an utterance; what it cannot show has a reason."""
-    return measure_spoken(waveform, speech_activity(waveform))
+    heard = utterance(waveform)
+    facts = measure_spoken(heard, speech_activity(heard))
+    return replace(facts, duration_s=waveform.duration_s)
 
 
 def measure_spoken(waveform: Waveform, activity: Sequence[tuple[float, float]]) -> Facts:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aligncap.audio import speech_activity
+from aligncap.audio import speech_activity, utterance
 from aligncap.errors import AudioError, MissingModelError
 from aligncap.foreign import AGAIN, check_regular, reading
 from aligncap.prosody.measurement import MELS, log_mel
@@ -174,6 +174,9 @@ LONGEST_FRAMES = 3000
 SHORTEST_SAMPLES = 2 * FRAMES_A_TOKEN * WHISPER_HOP
 """A shorter waveform is padded with silence, to two tokens."""
 _LEAST_S = 0.1
+SILENCE_S = 0.3
+"""Silence that an utterance is heard with, before and after it: what a recording has there says
+more of the corpus than of the voice."""
 
 
 @cache
@@ -201,6 +204,14 @@ def whisper_log_mel(samples: Samples) -> Floats:
     power = np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)
     levels = np.log10(np.maximum(power @ whisper_mel_filters().T, 1e-10))
     return np.asarray((np.maximum(levels, levels.max() - 8.0) + 4.0) / 4.0, np.float32)
+
+
+def in_silence(waveform: Waveform) -> Samples:
+    """What the encoder hears of a recording: its utterance with `SILENCE_S` of silence before and
+    after, of a long one less; samples of shape [time], 30 s at most."""
+    samples, longest = utterance(waveform).samples, LONGEST_FRAMES * WHISPER_HOP
+    room = max(0, longest - len(samples)) // 2
+    return np.pad(samples, min(round(SILENCE_S * RATE_HZ), room))[:longest]
 
 
 def leave_threads_alone() -> None:
@@ -388,16 +399,15 @@ class WhisperTokenizer(BuiltinTokenizer):
 
         Raises AudioError where it is longer than the encoder has positions for.
         """
-        samples = waveform.samples
-        missing = max(0, SHORTEST_SAMPLES - len(samples))
-        mel = whisper_log_mel(np.pad(samples, (0, missing)))
-        if len(mel) > LONGEST_FRAMES:
+        if len(waveform.samples) > LONGEST_FRAMES * WHISPER_HOP:
             raise AudioError(
                 f"{waveform.source}: {waveform.duration_s:.0f} s are too long for this encoder; "
                 f"cut it to {LONGEST_FRAMES // 100} s"
             )
-        speech_s = sum(end - start for start, end in speech_activity(waveform))
-        return self._encode(mel, baseline, speech_s or waveform.duration_s)
+        heard = utterance(waveform)
+        speech_s = sum(end - start for start, end in speech_activity(heard))
+        mel = whisper_log_mel(in_silence(waveform))
+        return self._encode(mel, baseline, speech_s or heard.duration_s)
 
     def _encode(self, mel: Floats, baseline: Vector | None, speech_s: float) -> SpeechTokens:
         vector = np.zeros(self._width, np.float32) if baseline is None else baseline

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aligncap.audio import utterance
 from aligncap.prosody import measure
 from aligncap.prosody.measurement import spoken_pitch
 from aligncap.values import RATE_HZ, Samples, Waveform
@@ -80,7 +81,7 @@ def utterance_columns(waveform: Waveform, row: Mapping[str, Any], text: object) 
 
     `row` may have the `snr` and `c50` of another tool, which are taken over.
     """
-    facts, track = measure(waveform), spoken_pitch(waveform)
+    facts, track = measure(waveform), spoken_pitch(utterance(waveform))
     voiced = track.frequency_hz[track.voiced].astype(np.float64)
     told = facts.value("pitch_median_hz") is not None
     phonemes = phonemes_of(text, row.get("language"))
