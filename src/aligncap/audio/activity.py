@@ -419,8 +419,11 @@ def longest_run(mask: Mask) -> int:
 _LOUD_RUN_DB = 25.0  # below the loudest frame: what is as loud for long enough belongs to it
 _LOUD_RUN_FRAMES = 8
 _EDGE_DB = 38.0  # below the loudest frame: a soft beginning or end, if it touches what is louder
-_ABOVE_DIP_DB = 6.0  # the softest moment between first and last loud one is the noise around them
 _EDGE_GAP_FRAMES = 18  # a closure before a soft first or after a soft last sound
+_STEADY_DB = 6.0  # noise: the softest fifth of all frames is alike up to this …
+_NOISY_DB = 30.0  # … and not further below the loudest
+_ABOVE_NOISE_DB = 6.0  # or above the softest moment of the utterance, where there is no noise
+_LEAST_DB = 10.0  # below the loudest frame: what is heard in any noise
 AROUND_S = 0.1
 """Sound that is kept before and after an utterance."""
 
@@ -457,25 +460,32 @@ def utterance_span(samples: Samples, start: int = 0, end: int | None = None) -> 
     found = start // hop, min(len(levels), -(-end // hop))
     if found[0] >= found[1] or levels[slice(*found)].max() < _FAINTEST_DB:
         return start, end
+    softest, quiet, peak = np.percentile(levels, (0, 20, 100))
+    noisy = quiet > max(peak - _NOISY_DB, _FAINTEST_DB) and quiet - softest < _STEADY_DB
+    noise = float(quiet) if noisy else None
     while True:
-        first, last = _grown(levels, found)
+        first, last = _grown(levels, found, noise)
         if found[0] <= first and last <= found[1]:
             return first * hop, last * hop
         found = min(first, found[0]), max(last, found[1])
 
 
-def _grown(levels: NDArray[np.float64], inside: Span) -> Span:
-    """From the first to the last sound of an utterance of which frames `inside` are known."""
+def _grown(levels: NDArray[np.float64], inside: Span, noise: float | None) -> Span:
+    """From the first to the last sound of an utterance of which frames `inside` are known; `noise`
+    is the level of what is there all the time, if anything is."""
     within = levels[slice(*inside)]
     peak = float(within.max())
+    least = peak - _LOUD_RUN_DB
+    if noise is not None:
+        least = max(least, min(noise + _ABOVE_NOISE_DB, peak - _LEAST_DB))
     loud = [
         one
-        for one in runs(within > peak - _LOUD_RUN_DB)
+        for one in runs(within > least)
         if one[1] - one[0] >= _LOUD_RUN_FRAMES or within[slice(*one)].max() == peak
     ]
     first, last = inside[0] + loud[0][0], inside[0] + loud[-1][1]
-    dip = float(levels[first:last].min()) + _ABOVE_DIP_DB
-    heard = levels > min(max(peak - _EDGE_DB, dip), peak - _LOUD_RUN_DB)
+    floor = float(levels[first:last].min()) if noise is None else noise
+    heard = levels > min(max(peak - _EDGE_DB, floor + _ABOVE_NOISE_DB), least)
     return first - _reach(heard[:first][::-1]), last + _reach(heard[last:])
 
 
