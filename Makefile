@@ -55,7 +55,7 @@ census: $(TEST)/.installed  ## print the package's structure in numbers (some mi
 	@$(TEST)/bin/python benchmarks/census.py
 
 golden: $(TEST)/.installed  ## store what is computed today as what tests/golden expects
-	OMP_NUM_THREADS=1 PYTHONPATH=tests $(TEST)/bin/python tests/golden/make_golden.py
+	OMP_NUM_THREADS=1 CT2_FORCE_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 PYTHONPATH=tests $(TEST)/bin/python tests/golden/make_golden.py
 
 STAGES := encoder readout rows warmup kd
 mini: $(TEST)/.installed  ## train the built-in model (docs/training-mini.md); goes on where it stopped

@@ -62,6 +62,7 @@ captions = 2
 bucket = 1
 [training]
 steps = 1
+precision = "float32"
 learning_rate = 3e-3
 log_every = 1
 [validation]
