@@ -307,13 +307,12 @@ def report(work: Path) -> None:
 INTRODUCTION = """\
 Twenty real clips of six corpora with pauses, noise and music between, streamed from a file, by"""
 NOTES = """\
-Where a clip begins and ends is by `speech_activity` of the clip alone, in steps of 10 ms. In two
-channels the clips lie by turns, each with what follows it. An
-utterance has the caption that a file with the very same samples has by itself, in whatever batch;
-it is captioned with 0.4 s of the sound around it, and its clip alone with all the silence
-that it has. The plan of a caption is chosen by what is heard and by the length, that sound and
-silence included, so that the words differ mostly; what they say differs where a probability
-was near a threshold."""
+Where a clip begins and ends is by `speech_activity` of the clip alone, in steps of 10 ms; where an
+utterance does, by the detector and by levels (`utterance_span`). In two channels the clips lie by
+turns, each with what follows it. An utterance has the caption that a file with the very same
+samples has by itself, in whatever batch. It is captioned from its first sound to its last with
+0.1 s around it, and its clip alone too, so that both are the same samples where both find the same
+first and last sound, but for the rounding to 16 bits in the recording's file."""
 EMOTION_NOTES = """\
 Emotions of labelled clips: the share whose likeliest emotion is the label's. Clips that are not cut
 once count as wrong. A mean over emotions gives one of a few clips as much weight as one of fifty:
