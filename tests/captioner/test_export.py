@@ -1,6 +1,8 @@
 """A trained folder becomes one that captions without torch, or a plain checkpoint."""
 
 import json
+import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -66,13 +68,31 @@ def test_an_exported_model_can_be_trained_further(trained, exported):
     assert not after.config.tie_word_embeddings
 
 
-def test_of_int8_weights_each_is_off_by_half_a_step_at_most(trained, tmp_path):
+def test_of_int8_weights_each_is_off_by_a_step_at_most(trained, tmp_path):
     export(trained, tmp_path / "int8", quantization="int8")
     before, after = (load_torch(one).causal_lm for one in (trained, tmp_path / "int8"))
     weight, again = (one.model.layers[1].self_attn.k_proj.weight for one in (before, after))
-    step = weight.abs().amax(dim=1, keepdim=True) / 127
-    assert ((again - weight).abs() <= 0.501 * step).all()
+    # Of 63, the largest whose products are exact on every processor; rounded twice, to 127 first.
+    step = weight.abs().amax(dim=1, keepdim=True) / 63
+    assert ((again - weight).abs() <= 0.75 * step).all()
+    assert ((again / step).round() - again / step).abs().max() < 1e-3
     assert not torch.equal(again, weight)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86 processors")
+def test_the_words_of_mini_do_not_depend_on_the_processor(example_clips):
+    """As a processor without VNNI writes them, and as this one does."""
+    command = [sys.executable, "-m", "aligncap", "caption", *map(str, example_clips)]
+    command += ["--format", "jsonl", "--candidates", "3"]
+    said = []
+    for isa in ("AVX2", ""):
+        asked = {"CT2_FORCE_CPU_ISA": isa, "ONEDNN_MAX_CPU_ISA": isa or "ALL"}
+        environment = {**os.environ, **asked}
+        if not isa:
+            del environment["CT2_FORCE_CPU_ISA"]
+        ran = subprocess.run(command, env=environment, capture_output=True, check=True)
+        said.append(ran.stdout)
+    assert said[0] == said[1]
 
 
 def test_weights_of_halves_are_not_trained_further(trained, tmp_path):
