@@ -53,6 +53,22 @@ def test_utterances_are_where_somebody_speaks_whatever_the_blocks(talk):
     assert {"silence", "noise"} <= {one.kind for one in found[0]}
 
 
+def test_speech_without_pauses_is_cut_and_nothing_of_it_is_lost(example_clips):
+    """Loud speakers and one 30 dB softer, one after the other."""
+    parts = [load(path).samples[1600:-3200] for path in example_clips]
+    sound = np.concatenate(parts)
+    spoken = [one for one in utterances([sound], SpeechDetector()) if one.kind == "speech"]
+    times = [time for one in spoken for time in (one.start_s, one.end_s)]
+    assert times == sorted(times)
+    lengths = [one.end_s - one.start_s for one in spoken]
+    assert max(lengths) < 15.1
+    assert sum(lengths) > 0.9 * len(sound) / RATE_HZ
+    for one in spoken:
+        held = sound[max(0, round(one.start_s * RATE_HZ)) : round(one.end_s * RATE_HZ)]
+        assert np.isin(held[:16], one.samples).all()
+        assert len(held) - 16 <= len(one.samples) <= len(held) + 2 * 1600
+
+
 def test_an_utterance_begins_with_its_soft_first_sound(example_clips):
     """Its first third of a second 22 dB softer, which the detector is not sure of."""
     for path in (example_clips[0], example_clips[9]):

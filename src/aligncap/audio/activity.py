@@ -418,7 +418,8 @@ def longest_run(mask: Mask) -> int:
 
 _LOUD_RUN_DB = 25.0  # below the loudest frame: what is as loud for long enough belongs to it
 _LOUD_RUN_FRAMES = 8
-_EDGE_DB = 38.0  # below the loudest frame: a soft beginning or end, if it touches what is louder
+_EDGE_DB = 38.0  # below the loudest frame: a soft sound, if it touches what is louder …
+_SOFT_RUN_FRAMES = 30  # … or is as long
 _EDGE_GAP_FRAMES = 18  # a closure before a soft first or after a soft last sound
 _STEADY_DB = 6.0  # noise: the softest fifth of all frames is alike up to this …
 _NOISY_DB = 30.0  # … and not further below the loudest
@@ -486,6 +487,9 @@ def _grown(levels: NDArray[np.float64], inside: Span, noise: float | None) -> Sp
     first, last = inside[0] + loud[0][0], inside[0] + loud[-1][1]
     floor = float(levels[first:last].min()) if noise is None else noise
     heard = levels > min(max(peak - _EDGE_DB, floor + _ABOVE_NOISE_DB), least)
+    soft = [one for one in runs(heard[slice(*inside)]) if one[1] - one[0] >= _SOFT_RUN_FRAMES]
+    if soft:
+        first, last = min(first, inside[0] + soft[0][0]), max(last, inside[0] + soft[-1][1])
     return first - _reach(heard[:first][::-1]), last + _reach(heard[last:])
 
 

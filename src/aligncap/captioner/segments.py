@@ -283,21 +283,23 @@ class _Cutter:
 
     def _span(self, start: int, stop: int, held: int) -> tuple[int, int]:
         """The first sample and the one past the last of an utterance: where its sound begins and
-        ends, or, where that is further away than it can be, where the detector hears it."""
-        margin = _frames(MARGIN_S)
+        ends, or, where that is further away than it can be, or leaves out what the detector hears
+        for long, where the detector hears it."""
+        margin, left_out = _frames(MARGIN_S), round(PAUSE_S * RATE_HZ)
         # On the grid of 10 ms: frames fall where they do in a file of its own.
         begin = -(-max(self._done, start - margin) * FRAME // _HOP) * _HOP
         end = min(stop + margin, self._next) * FRAME if held else stop * FRAME
-        spoken = start * FRAME, max(stop - held, start + _frames(SHORTEST_S)) * FRAME
+        spoken = max(begin, start * FRAME), max(stop - held, start + _frames(SHORTEST_S)) * FRAME
         first, last = (
             begin + at
             for at in utterance_span(self._cut(begin, end), *(at - begin for at in spoken))
         )
-        before, after = start - margin >= self._done, held and stop + margin <= self._next
-        return (
-            spoken[0] if before and first == begin else first,
-            spoken[1] if after and last > end - _HOP else last,
-        )
+        far = start - margin >= self._done, bool(held) and stop + margin <= self._next
+        if (far[0] and first == begin) or first > spoken[0] + left_out:
+            first = spoken[0]
+        if (far[1] and last > end - _HOP) or last < spoken[1] - left_out:
+            last = spoken[1]
+        return first, min(last, end)
 
     def _between(self, stop: int, *, final: bool) -> Iterator[Stretch]:
         """What nobody speaks in, up to a frame: in stretches of `_KIND_S`, and their rest where
