@@ -12,6 +12,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from transformers import WhisperForConditionalGeneration
 
+from aligncap.audio.activity import AROUND_S
 from aligncap.data.manifest import Utterance
 from aligncap.errors import DataError
 from aligncap.tokenizers import encoder_training as training
@@ -20,7 +21,7 @@ from aligncap.tokenizers.encoder import Reading, SpeechEncoder
 from aligncap.tokenizers.encoder_training import UNKNOWN, LossWeights
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
-from aligncap.values import Waveform
+from aligncap.values import RATE_HZ, Waveform
 from speech_tokenizers.test_encoder import SIZE
 
 RANDOM, CPU = np.random.default_rng(5), torch.device("cpu")
@@ -276,10 +277,13 @@ def test_a_run_is_what_was_planned_and_no_kept_speaker_is_in_it(tmp_path):
     train, evaluated = training.read_clips(settings.data, settings.hold_out)
     assert {one.speaker for one in train} == {"s0"}
     assert {one.speaker for one in evaluated} == {"s3", "ravdess_05"}
-    store = training.store_waveforms(settings.waveforms, [one.path for one in train], training.load)
-    assert store.lengths.tolist() == [4800] * 8
+    paths = [one.path for one in train]
+    store = training.store_waveforms(settings.waveforms, paths, training.load_utterance)
+    # All of a clip is its utterance, and nothing is around it.
+    around = round(AROUND_S * RATE_HZ)
+    assert store.lengths.tolist() == [4800 + 2 * around] * 8
     first, _ = soundfile.read(train[1].path, dtype="int16")
-    start = store.starts[1]
+    start = store.starts[1] + around
     assert np.abs(store.samples[start : start + 4800] - first).max() <= 1
 
 

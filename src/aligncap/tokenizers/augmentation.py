@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aligncap.recipes import Share, recipe_section
 from aligncap.tokenizers.builtin import (
+    SILENCE_S,
     WHISPER_HOP,
     WHISPER_MELS,
     WHISPER_WINDOW,
@@ -49,7 +50,8 @@ class Augmentation:
     floor: Share = 0.2
     """Share of clips that lose what is more than 30 to 60 dB below the loudest band."""
     padding: Share = 0.4
-    """Share of clips with silence before them, up to half a second."""
+    """Share of clips with more or less silence before and after them than they are heard with
+    (`SILENCE_S`), 0.2 to 0.5 s."""
     masks: Share = 0.5
     """Share of clips with a masked band, and with a masked span of time; twice each."""
 
@@ -84,15 +86,15 @@ def vary(
     """A varied copy of each of the `chosen` clips [batch], at most `samples` long; every share is
     multiplied by `strength`. Random numbers come from torch's generator of the device."""
     draw = _Draws(len(chosen), samples, chosen.device, strength)
-    x, inside, ratio, whole = _read(recordings, chosen, draw, settings)
+    x, inside, heard, ratio, whole = _read(recordings, chosen, draw, settings)
     x, telephone = _through_channel(x, draw, settings)
     x = _with_noise(x, inside, draw, settings)
     peak = x.abs().amax(1).clamp(min=1e-4)
     gain = 10 ** ((draw.uniform() * 28 - 25) / 20) / peak
     x = torch.where(draw.share(settings.level)[:, None], x * gain[:, None], x)
     coded = telephone & (draw.uniform() < 0.8)
-    x = torch.where(coded[:, None], mu_law(x), x.clamp(-1, 1))
-    mel, mask, kept = _as_spectrogram(x, inside, draw, settings)
+    x = torch.where(coded[:, None], at_8_khz(x), x.clamp(-1, 1)) * inside
+    mel, mask, kept = _as_spectrogram(x, heard, draw, settings)
     return Views(mel.transpose(1, 2), mask, ratio, whole & kept)
 
 
@@ -118,27 +120,33 @@ class _Draws:
 
 def _read(
     recordings: Recordings, chosen: Tensor, draw: _Draws, settings: Augmentation
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Samples at another speed, from a random place where the clip is longer than the view:
-    [batch, samples]; where the clip is; the ratio; whether all of it is there."""
+    [batch, samples]; where the clip is, and where it is with the silence around it; the ratio;
+    whether all of it is there."""
     starts, lengths = recordings.starts[chosen], recordings.lengths[chosen].float()
     ones = torch.ones_like(lengths)
     spread = (draw.normal() * settings.speed).clamp(-2.6 * settings.speed, 2.6 * settings.speed)
     ratio = torch.where(draw.share(settings.speed_share), spread.exp(), ones)
-    spare = lengths / ratio - draw.samples
+    lead, tail = (
+        (RATE_HZ * (0.2 + 0.3 * draw.uniform(2)))
+        .where(draw.share(settings.padding)[:, None], torch.tensor(RATE_HZ * SILENCE_S))
+        .unbind(1)
+    )
+    spare = lengths / ratio - (draw.samples - lead - tail)
     begin = draw.uniform() * spare.clamp(min=0) * ratio
-    room = (-spare).clamp(0, RATE_HZ / 2)
-    lead = torch.where(draw.share(settings.padding), draw.uniform() * room, 0 * ones)
-    times = draw.axis(draw.samples)[None] - lead[:, None]
-    places = begin[:, None] + times * ratio[:, None]
-    inside = (places >= 0) & (places < lengths[:, None] - 1)
-    places = places.clamp(min=0).minimum(lengths[:, None] - 2)
-    below = places.floor()
+    axis = draw.axis(draw.samples)[None]
+    places = begin[:, None] + (axis - lead[:, None]) * ratio[:, None]
+    end = draw.samples - tail - spare.neg().clamp(min=0)
+    heard = axis < (end + tail)[:, None]
+    inside = (axis >= lead[:, None]) & (axis < end[:, None])
+    places = places.clamp(min=0).minimum(lengths[:, None] - 1)
+    below = places.floor().minimum(lengths[:, None] - 2)
     between = places - below
     index = below.long() + starts[:, None]
     left, right = recordings.samples[index].float(), recordings.samples[index + 1].float()
     x = (left * (1 - between) + right * between) / 32768 * inside
-    return x, inside, ratio, spare <= 0
+    return x, inside, heard, ratio, spare <= 0
 
 
 def _through_channel(x: Tensor, draw: _Draws, settings: Augmentation) -> tuple[Tensor, Tensor]:
@@ -195,6 +203,14 @@ def mu_law(x: Tensor) -> Tensor:
     return rounded.sign() * (torch.pow(256.0, rounded.abs()) - 1) / 255
 
 
+def at_8_khz(x: Tensor) -> Tensor:
+    """Samples [batch, samples], a multiple of four, after a line of 8 kHz with 8-bit µ-law."""
+    size = x.shape[1]
+    narrow = torch.fft.irfft(torch.fft.rfft(x)[:, : size // 4 + 1], size // 2) / 2
+    found: Tensor = torch.fft.irfft(torch.fft.rfft(mu_law(narrow)), size) * 2
+    return found
+
+
 def log_mel(x: Tensor) -> Tensor:
     """Whisper's spectrogram of samples [batch, samples] before its floor and scale, in decades,
     [batch, 80, samples / 160]."""
@@ -205,7 +221,7 @@ def log_mel(x: Tensor) -> Tensor:
 
 
 def _as_spectrogram(
-    x: Tensor, inside: Tensor, draw: _Draws, settings: Augmentation
+    x: Tensor, heard: Tensor, draw: _Draws, settings: Augmentation
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Whisper's spectrogram at another tempo and with masks, [batch, 80, frames]; the frames up to
     the clip's end; whether its end is within them."""
@@ -216,7 +232,7 @@ def _as_spectrogram(
     threshold = top - (3 + 3 * draw.uniform(1, 1))
     faint = draw.share(settings.floor)[:, None, None] & (mel < threshold)
     mel = torch.where(faint, top - _DYNAMIC, mel)
-    last = (frames * inside[:, ::WHISPER_HOP][:, : mel.shape[2]]).amax(1)
+    last = (frames * heard[:, ::WHISPER_HOP][:, : mel.shape[2]]).amax(1)
     spread = ((2 * draw.uniform() - 1) * settings.tempo).exp()
     tempo = torch.where(draw.share(settings.tempo_share), spread, torch.ones_like(spread))
     places = frames * tempo[:, None]

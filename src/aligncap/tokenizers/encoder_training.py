@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from aligncap.audio.files import load
+from aligncap.audio import load, utterance
 from aligncap.data.manifest import Utterance, labelled, read_manifest
 from aligncap.data.splits import validation_split
 from aligncap.data.syllables import count_syllables
@@ -29,7 +29,7 @@ from aligncap.errors import DataError
 from aligncap.recipes import Count, Share, Trainer, recipe_section
 from aligncap.storage import hash_of_file
 from aligncap.tokenizers.augmentation import Augmentation, Recordings, Views, log_mel, vary
-from aligncap.tokenizers.builtin import SHORTEST_SAMPLES
+from aligncap.tokenizers.builtin import SILENCE_S
 from aligncap.tokenizers.cache import WaveformStore, store_waveforms
 from aligncap.tokenizers.encoder import (
     QUANTILES,
@@ -89,7 +89,7 @@ class EncoderSettings:
     shares: Mapping[str, float]
     """How often each corpus is sampled, by name, relative to the others."""
     waveforms: Path
-    """Folder that keeps the decoded samples of all clips from one run to the next."""
+    """Folder that keeps the samples of all utterances from one run to the next."""
     start: str = "openai/whisper-tiny"
     """The Whisper it starts from: a name on the hub, a folder of transformers or of CTranslate2."""
     hold_out: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class EncoderSettings:
     clips: Count = 8
     """Of each speaker in a batch."""
     longest_s: float = 4.0
-    """Longer clips are cut at random places."""
+    """With the silence around them; longer clips are cut at random places."""
     baselines: Share = 0.5
     """Share of clips that are read beside their speaker's baseline."""
     mild: Share = 0.5
@@ -176,6 +176,11 @@ def read_clips(
     return kept, [*validation, *held]
 
 
+def load_utterance(path: Path) -> Waveform:
+    """The utterance of a sound file: what is varied, and is heard with silence around it."""
+    return utterance(load(path))
+
+
 def train_encoder(settings: EncoderSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Train the encoder; the averaged weights go to `output`/encoder. Returns macro recalls on the
     validation speakers and what is held out, where there are any."""
@@ -183,7 +188,7 @@ def train_encoder(settings: EncoderSettings, output: Path, *, resume: bool) -> M
     labels, others = labels_of(train), labels_of(evaluated)
     sampler = Sampler(train, settings)
     everyone = [*train, *evaluated]
-    store = store_waveforms(settings.waveforms, [one.path for one in everyone], load)
+    store = store_waveforms(settings.waveforms, [one.path for one in everyone], load_utterance)
     torch.manual_seed(settings.training.seed)
     model = new_encoder(settings)
     device = processes().device
@@ -222,7 +227,7 @@ def train_encoder(settings: EncoderSettings, output: Path, *, resume: bool) -> M
         familiarise(model, vectors, len(train), seed=settings.training.seed)
         model.syllable_scale.fill_(syllable_scale(spoken, heard[len(train) :]))
         if settings.sounds is not None:
-            made = [load(path) for path in sorted(settings.sounds.glob("*.wav"))]
+            made = [load_utterance(path) for path in sorted(settings.sounds.glob("*.wav"))]
             sounds, _ = vectors_of(model, as_recordings(made, device))
             tell_sounds(model, vectors[: len(train)], sounds)
         model.temperature.fill_(settings.temperature)
@@ -480,10 +485,11 @@ def recalls_of(
 
 
 def _encode_whole(model: SpeechEncoder, recordings: Recordings, place: int) -> Encoded:
-    """A clip as it is, up to 14 s."""
+    """A clip as it is heard, up to 14 s of it."""
     start = int(recordings.starts[place])
     count = min(int(recordings.lengths[place]), round(_LONGEST_EVALUATED_S * RATE_HZ))
-    samples = recordings.samples[start : start + max(count, SHORTEST_SAMPLES)]
+    silence = round(SILENCE_S * RATE_HZ)
+    samples = functional.pad(recordings.samples[start : start + count], (silence, silence))
     mel = as_input(samples)
     encoded: Encoded = model(mel, torch.ones(mel.shape[:2], dtype=torch.bool, device=mel.device))
     return encoded
@@ -491,7 +497,7 @@ def _encode_whole(model: SpeechEncoder, recordings: Recordings, place: int) -> E
 
 @torch.no_grad()
 def read_whole(model: SpeechEncoder, recordings: Recordings, place: int) -> Reading:
-    """The continuous readout of a clip as it is."""
+    """The continuous readout of a clip as it is heard."""
     return model.read(_encode_whole(model, recordings, place))
 
 

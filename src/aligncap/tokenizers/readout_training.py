@@ -20,17 +20,21 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from aligncap.audio.files import load
 from aligncap.data.manifest import Utterance
 from aligncap.errors import DataError
 from aligncap.metrics.claims import macro_recall
 from aligncap.recipes import Count, Share, Trainer, recipe_section
 from aligncap.storage import hash_of, hash_of_file
 from aligncap.tokenizers.augmentation import Augmentation, Recordings, vary
-from aligncap.tokenizers.builtin import SHORTEST_SAMPLES, WHISPER_HOP
+from aligncap.tokenizers.builtin import SILENCE_S, WHISPER_HOP
 from aligncap.tokenizers.cache import store_waveforms
 from aligncap.tokenizers.encoder import SpeechEncoder, load_encoder, save_encoder
-from aligncap.tokenizers.encoder_training import on_device, read_clips, read_whole
+from aligncap.tokenizers.encoder_training import (
+    load_utterance,
+    on_device,
+    read_clips,
+    read_whole,
+)
 from aligncap.tokenizers.statistics import StatisticsReadout
 from aligncap.tokenizers.whisper import load_whisper
 from aligncap.training import dry_run
@@ -46,6 +50,8 @@ AS_THEY_ARE = Augmentation(
 )  # fmt: skip
 _TOGETHER, _CHUNK = 8, 512
 """Clips of one pass through Whisper, and of one file."""
+_AROUND_S = 1.0
+"""Silence before and after a clip together, at most."""
 
 
 @recipe_section
@@ -59,7 +65,7 @@ class ReadoutSettings:
     shares: Mapping[str, float]
     """How often each corpus is sampled, by name, relative to the others."""
     waveforms: Path
-    """Folder that keeps the decoded samples of all clips from one run to the next."""
+    """Folder that keeps the samples of all utterances from one run to the next."""
     start: str = "openai/whisper-tiny"
     """The Whisper whose layers are read: a name on the hub, a folder of transformers or of
     CTranslate2. Its convolutions must be those that the encoder started from."""
@@ -112,7 +118,7 @@ def train_readout(settings: ReadoutSettings, output: Path, *, resume: bool) -> M
         for part in read_clips(settings.data, settings.hold_out)
     )
     everyone = [*train, *evaluated]
-    store = store_waveforms(settings.waveforms, [one.path for one in everyone], load)
+    store = store_waveforms(settings.waveforms, [one.path for one in everyone], load_utterance)
     recordings = on_device(store, torch.device("cpu"))
     encoder = _with_readout(load_encoder(settings.encoder), settings)
     kept = _kept_in(output, everyone, settings)
@@ -167,6 +173,7 @@ def _kept_in(output: Path, clips: Sequence[Utterance], settings: ReadoutSettings
         "clips": [str(one.path) for one in clips], "start": settings.start,
         "layers": settings.layers, "longest_s": settings.longest_s,
         "copies": [asdict(one) for one in settings.copies], "seed": settings.training.seed,
+        "silence_s": SILENCE_S,
     }  # fmt: skip
     return output / f"statistics-{hash_of(repr(table))[:12]}"
 
@@ -219,7 +226,7 @@ def _of_some(
 ) -> Tensor:
     """The statistics of a few recordings of similar length."""
     longest = min(int(recordings.lengths[places].max()), round(longest_s * RATE_HZ))
-    samples = -(-max(longest, SHORTEST_SAMPLES) // WHISPER_HOP) * WHISPER_HOP
+    samples = -(-(longest + round(_AROUND_S * RATE_HZ)) // WHISPER_HOP) * WHISPER_HOP
     views = vary(recordings, places, samples, augmentation, 1.0)
     start = encoder.whisper.convolved(views.mel)
     return encoder.statistics_of(start, views.mel, views.mask)
