@@ -146,7 +146,7 @@ def measure_made(asked: argparse.Namespace) -> Json:
     for seed in range(asked.first, asked.first + asked.recordings):
         clips = chosen(asked.data, asked.part, random.Random(seed))
         sound, truth = recording(clips, seed)
-        soundfile.write(path, sound, RATE_HZ)
+        soundfile.write(path, sound, RATE_HZ, subtype="FLOAT")
         spoken = [one for one in captioner.segments(path) if one.kind == "speech"]
         cuts += same_as_cut(captioner, path, spoken)
         alone = captioner.caption([str(one.path) for one in clips])
@@ -312,7 +312,7 @@ utterance does, by the detector and by levels (`utterance_span`). In two channel
 turns, each with what follows it. An utterance has the caption that a file with the very same
 samples has by itself, in whatever batch. It is captioned from its first sound to its last with
 0.1 s around it, and its clip alone too, so that both are the same samples where both find the same
-first and last sound, but for the rounding to 16 bits in the recording's file."""
+first and last sound; the recordings are of floats, which hold the clips as they are."""
 EMOTION_NOTES = """\
 Emotions of labelled clips: the share whose likeliest emotion is the label's. Clips that are not cut
 once count as wrong. A mean over emotions gives one of a few clips as much weight as one of fifty:

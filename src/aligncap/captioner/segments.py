@@ -29,7 +29,7 @@ LONGEST_S = 15.0
 """A longer utterance is cut where the detector is least sure of speech, after half of this."""
 SHORTEST_S = 0.2
 """What is shorter is no utterance."""
-MARGIN_S = 0.6
+MARGIN_S = 1.0
 """How far from where the detector is sure of speech an utterance may begin and end."""
 GAP_S = 1.0
 """What is shorter between two utterances is not named."""
