@@ -249,10 +249,19 @@ def _gain(larger: str, smaller: str) -> Claim:
         for sign, model in ((1.0, larger), (-1.0, smaller))
         for own, preference in ((1.0, "po"), (-1.0, "none"))
     ]
-    names = {"gpt2": "GPT2-base", "gpt2-large": "GPT2-large", "opt": "OPT"}
-    return Claim(
-        f"PO adds more to {names[larger]} than to {names[smaller]}", "§5.4, Table 4", tuple(terms)
-    )
+    name = f"PO adds more to {_MODELS[larger]} than to {_MODELS[smaller]}"
+    return Claim(name, "§5.4, Table 4", tuple(terms))
+
+
+def _raises(model: str, sign: float = 1.0, place: str = "§5.4, Table 4") -> Claim:
+    """PO raises a language model's scores, or lowers them."""
+    po, none = (_aligncap(language_model=model, preference=one) for one in ("po", "none"))
+    names = (f"{_MODELS[model]}-PO", _MODELS[model])
+    upper, lower = names if sign > 0 else reversed(names)
+    return Claim(f"{upper} above {lower}", place, ((sign, po), (-sign, none)))
+
+
+_MODELS = {"gpt2": "GPT2-base", "gpt2-large": "GPT2-large", "opt": "OPT"}
 
 
 _PO, _RLHF = _aligncap(preference="po"), _aligncap(preference="rlhf")
@@ -298,6 +307,9 @@ CLAIMS: tuple[Claim, ...] = (
         for kind in ("PO", "RLHF")
         for key, part in (("p_act", "P_act"), ("kl", "L_KL"))
     ),
+    _raises("gpt2", -1.0, "§5.4, Table 4 (METEOR, ROUGE-L)"),
+    _raises("gpt2-large"),
+    _raises("opt"),
     _gain("gpt2-large", "gpt2"),
     _gain("opt", "gpt2-large"),
     _gain("opt", "gpt2"),
