@@ -65,6 +65,7 @@ heads = 2
 text_vocabulary = 320
 
 [training]
+precision = "float32"
 steps = 40
 learning_rate = 1e-2
 log_every = 5
@@ -87,6 +88,7 @@ rows = ["{root}/preferences.jsonl"]
 start = "{root}/toy/model"
 
 [training]
+precision = "float32"
 steps = 4
 learning_rate = 1e-3
 log_every = 1

@@ -26,8 +26,13 @@ WARMUP = """
 kind = "warmup"
 data.rows = ["{rows}"]
 model.new = {{hidden = 32, layers = 2, heads = 2, text_vocabulary = 330}}
-training = {{steps = 8, learning_rate = 0.01, accumulation = 2, log_every = 1}}
 batch = {{rows = 4, captions = 2}}
+[training]
+precision = "float32"
+steps = 8
+learning_rate = 0.01
+accumulation = 2
+log_every = 1
 """
 
 KD = """
@@ -38,6 +43,7 @@ loss = {{kl_weight = 0.5, ce_weight = 0.5}}
 batch = {{rows = 4, captions = 2}}
 validation = {{every = 10, rows = 12, best = "loss"}}
 [training]
+precision = "float32"
 steps = 20
 learning_rate = 0.01
 schedule = "constant"

@@ -40,6 +40,7 @@ heads = 2
 text_vocabulary = 320
 
 [training]
+precision = "float32"
 steps = 12
 learning_rate = 1e-2
 warmup_steps = 2
@@ -62,6 +63,7 @@ languages = {en = 1.0}
 start = "runs/tiny/lm/model"
 
 [training]
+precision = "float32"
 steps = 14
 learning_rate = 1e-2
 warmup_steps = 2
@@ -88,6 +90,7 @@ heads = 2
 text_vocabulary = 320
 
 [training]
+precision = "float32"
 steps = 14
 learning_rate = 1e-2
 warmup_steps = 2

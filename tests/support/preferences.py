@@ -114,7 +114,7 @@ class FakeSampler:
 DPO = """
 kind = "dpo"
 data = {rows = ["nowhere"]}
-training = {steps = 4, learning_rate = 1e-3, warmup_steps = 0, log_every = 2}
+training = {precision = "float32", steps = 4, learning_rate = 1e-3, warmup_steps = 0, log_every = 2}
 validation = {rows = 4}
 check = {rows = 3}
 """
