@@ -3,13 +3,13 @@
     python benchmarks/tts_corpus.py CLIPS [--count 5000] [--jobs 2] [--write]
 
 CLIPS is a folder of sounds, of which `count` are taken, every so many one. They are annotated by
-`aligncap annotate` with one process and with `jobs`, from file to parquet, start of the model
-included; and dataspeech's numbers (pitch, SNR, duration of speech, rate of onsets, loudness)
-are computed by librosa and pyworld, with one process and with `jobs`, without captions, emotions or
-evidence (`pip install librosa pyworld`; left out where they are not there). Each has processes of
-its own. Beside the clock, the processor time of all processes and the machine's load are given: on
-a machine that does other work, the clock says how busy it was. `--write` writes
-docs/results/tts-benchmark.md.
+`aligncap annotate` with one process on one core, with `jobs` processes on as many cores, and with
+one process that has all cores for its threads, from file to parquet, start of the model included;
+and dataspeech's numbers (pitch, SNR, duration of speech, rate of onsets, loudness) are computed by
+librosa and pyworld, with one process and with `jobs`, without captions, emotions or evidence (`pip
+install librosa pyworld`; left out where they are not there). Each has processes of its own. Beside
+the clock, the processor time of all processes and the machine's load are given: on a machine that
+does other work, the clock says how busy it was. `--write` writes docs/results/tts-benchmark.md.
 """
 
 import argparse
@@ -61,12 +61,16 @@ def main() -> None:
             ways.append(timed(f"{name}, {jobs} process{'es' * (jobs > 1)}", work, jobs))
             print(ways[-1], flush=True)
 
+    def with_threads(_: int) -> None:
+        annotate(corpus, f"{folder}/threads", 1, cores=len(os.sched_getaffinity(0)))
+
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
         for number, file in enumerate(files):
             shutil.copyfile(file, corpus / f"{number:06d}{file.suffix.lower()}")
-        measure("`aligncap annotate`", lambda jobs: annotate(corpus, folder, jobs))
+        measure("`aligncap annotate`", lambda jobs: annotate(corpus, folder, jobs, cores=jobs))
+        ways.append(timed("`aligncap annotate`, 1 process, all cores", with_threads, 1))
         if importlib.util.find_spec("librosa") and importlib.util.find_spec("pyworld"):
             rival(warming(corpus, folder), 1)  # numba compiles once, for good
             measure("librosa and pyworld", lambda jobs: rival(corpus, jobs))
@@ -90,11 +94,15 @@ def timed(name: str, work: Callable[[int], None], jobs: int) -> Took:
     return Took(name, wall, processor, os.getloadavg()[0])
 
 
-def annotate(corpus: Path, folder: str, jobs: int) -> None:
-    """Annotate a corpus from start to parquet."""
-    out = Path(folder) / f"out{jobs}"
+def annotate(corpus: Path, folder: str, jobs: int, *, cores: int) -> None:
+    """Annotate a corpus from start to parquet on the first so many cores."""
+    out, own = Path(folder) / f"out{jobs}", sorted(os.sched_getaffinity(0))[:cores]
     command = [sys.executable, "-m", "aligncap", "annotate", str(corpus), "--out", str(out)]
-    done = subprocess.run([*command, "--jobs", str(jobs)], check=False)
+    done = subprocess.run(
+        [*command, "--jobs", str(jobs)],
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, own),
+    )
     if done.returncode not in (0, 1):  # 1: some clips have an error
         raise SystemExit(f"aligncap annotate ended with {done.returncode}")
 
