@@ -39,29 +39,37 @@ def json_lines(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def assert_same(found: Any, expected: Any) -> None:
-    """Fails with the first differences of two JSON values."""
-    lines = differences(found, expected)
+TRAINED = 1e-3
+"""How far numbers may be apart after some steps of training: so far they are on processors."""
+
+
+def assert_same(found: Any, expected: Any, *, within: float = 1e-4) -> None:
+    """Fails with the first differences of two JSON values, as `differences`."""
+    lines = differences(found, expected, within=within)
     assert not lines, "\n".join(lines[:20])
 
 
-def differences(found: Any, expected: Any, *, at: str = "") -> list[str]:
-    """Where two JSON values differ, each as one line; floats may differ by a thousandth of the
-    larger, or by 1e-5, as processors do after some steps of training."""
+def differences(found: Any, expected: Any, *, at: str = "", within: float = 1e-4) -> list[str]:
+    """Where two JSON values differ, each as one line; floats may differ by `within` of the larger,
+    or by a hundredth of that."""
     if isinstance(expected, dict) and isinstance(found, dict):
         odd = [
             f"{at}.{key}: {'missing' if key in expected else 'new'}"
             for key in sorted(found.keys() ^ expected.keys())
         ]
         shared = [(f".{key}", found[key], expected[key]) for key in expected if key in found]
-        return odd + [line for key, *two in shared for line in differences(*two, at=at + key)]
+        return odd + [
+            line for key, *two in shared for line in differences(*two, at=at + key, within=within)
+        ]
     if isinstance(expected, list) and isinstance(found, list):
         if len(found) != len(expected):
             return [f"{at}: {len(found)} items, not {len(expected)}"]
         pairs = enumerate(zip(found, expected, strict=True))
-        return [line for n, two in pairs for line in differences(*two, at=f"{at}[{n}]")]
+        return [
+            line for n, two in pairs for line in differences(*two, at=f"{at}[{n}]", within=within)
+        ]
     if _is_number(found) and _is_number(expected):
-        near = math.isclose(found, expected, rel_tol=1e-3, abs_tol=1e-5)
+        near = math.isclose(found, expected, rel_tol=within, abs_tol=within / 100)
         return [] if near else [f"{at}: {found}, not {expected}"]
     same = type(found) is type(expected) and found == expected
     return [] if same else [f"{at}: {found!r}, not {expected!r}"]

@@ -4,7 +4,7 @@ stored. A change that is meant is written down by `make golden`, and its reason 
 import pytest
 
 from golden.make_golden import PARTS, SLOW, read_golden
-from golden.surface import assert_same
+from golden.surface import TRAINED, assert_same
 
 
 @pytest.mark.timeout(1800)  # seconds on an idle machine, minutes on a busy one
@@ -14,4 +14,5 @@ from golden.surface import assert_same
     [pytest.param(n, marks=pytest.mark.slow if part in SLOW else ()) for n, part in PARTS.items()],
 )
 def test_nothing_has_changed(name: str) -> None:
-    assert_same(PARTS[name](), read_golden(name))
+    within = TRAINED if name in ("stages", "pipeline") else 1e-4
+    assert_same(PARTS[name](), read_golden(name), within=within)

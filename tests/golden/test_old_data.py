@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from golden import tiny_runs
-from golden.surface import ROOT, assert_same
+from golden.surface import ROOT, TRAINED, assert_same
 from golden.tiny_runs import ENCODER, OLD, captions_of, train, without_fingerprints, written
 
 EXPECTED = ROOT / OLD / "expected.json"
@@ -65,7 +65,8 @@ PARTS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("name", PARTS)
 def test_old_data_gives_what_it_gave(name: str, tmp_path: Path) -> None:
-    assert_same(PARTS[name](tmp_path), json.loads(EXPECTED.read_text("utf-8"))[name])
+    within = TRAINED if name in ("run", "teacher") else 1e-4
+    assert_same(PARTS[name](tmp_path), json.loads(EXPECTED.read_text("utf-8"))[name], within=within)
 
 
 def test_old_tokens_are_used(tmp_path: Path) -> None:

@@ -451,9 +451,9 @@ def utterance_span(samples: Samples, start: int = 0, end: int | None = None) -> 
     """The first and last sound of the utterance between two samples, as (first, past the last)
     sample; sound before and after them counts where no closure lies between.
 
-    What is found depends on levels within the utterance alone and not on what is around it, so
-    that a clip and the same utterance in a long recording begin and end with the same sample (of
-    frames of `HOP_S`). Silence is all of it.
+    Unless there is noise all the time, what is found depends on levels within the utterance alone
+    and not on what is around it, so that a clip and the same utterance in a long recording begin
+    and end with the same sample (of frames of `HOP_S`). Silence is all of it.
     """
     hop = round(HOP_S * RATE_HZ)
     end = len(samples) if end is None else end
@@ -490,7 +490,9 @@ def _grown(levels: NDArray[np.float64], inside: Span, noise: float | None) -> Sp
     soft = [one for one in runs(heard[slice(*inside)]) if one[1] - one[0] >= _SOFT_RUN_FRAMES]
     if soft:
         first, last = min(first, inside[0] + soft[0][0]), max(last, inside[0] + soft[-1][1])
-    return first - _reach(heard[:first][::-1]), last + _reach(heard[last:])
+    audible = _merged(runs(heard), _EDGE_GAP_FRAMES)
+    first = max(start for start, _ in audible if start <= first)
+    return first, min(end for _, end in audible if end >= last)
 
 
 def _levels_db(samples: Samples, hop: int) -> NDArray[np.float64]:
@@ -499,14 +501,6 @@ def _levels_db(samples: Samples, hop: int) -> NDArray[np.float64]:
     power = np.einsum("ij,ij->i", frames, frames) / hop - np.square(frames.mean(axis=1))
     smooth = np.convolve(np.pad(np.maximum(power, 0.0), 1), np.full(3, 1 / 3), "valid")
     return np.asarray(10 * np.log10(smooth + 10 ** (SILENCE_DB / 10)), np.float64)
-
-
-def _reach(heard: Mask) -> int:
-    """How many frames on a mask holds, closures passed over."""
-    reach = 0
-    while (more := np.flatnonzero(heard[reach : reach + _EDGE_GAP_FRAMES])).size:
-        reach += int(more[-1]) + 1
-    return reach
 
 
 _LOUD_DB = 20.0  # below the loudest frame: what is heard as the sound itself
