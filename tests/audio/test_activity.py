@@ -18,6 +18,7 @@ from aligncap.audio.activity import (
     correlations,
     correlations_of,
     utterance_span,
+    windows_of,
 )
 from aligncap.values import RATE_HZ, Waveform
 from support.signals import (
@@ -146,6 +147,17 @@ def test_white_noise_has_its_power_spread_by_bandwidth():
     expected = -20 + 10 * np.log10(np.diff(BAND_EDGES_HZ) / (RATE_HZ / 2))
     # A narrow band holds a whole number of FFT bins (31 Hz each), not exactly its width.
     assert np.abs(power - expected).max() < 1.2
+
+
+@given(st.integers(0, 60), st.integers(0, 20), st.integers(1, 12), st.integers(0, 9))
+def test_a_window_lies_around_its_hop(length, longer, hop, count) -> None:
+    width = hop + longer
+    samples = np.arange(1, length + 1, dtype=np.float32)
+    found = windows_of(samples, width, hop, count)
+    assert found.shape == (count, width)
+    for number, place in itertools.product(range(count), range(width)):
+        at = number * hop - (width - hop) // 2 + place
+        assert found[number, place] == (samples[at] if 0 <= at < length else 0)
 
 
 def test_autocorrelations_are_computed_once_of_what_is_short(example_clips) -> None:

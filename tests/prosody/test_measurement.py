@@ -19,6 +19,7 @@ from aligncap.prosody.measurement import (
     loudness,
     pauses,
     perturbation,
+    slope_of,
     spectral_tilt,
     syllable_nuclei,
 )
@@ -95,6 +96,13 @@ def test_perturbation_by_hand():
     values = np.array([11.0, 12.0] * 8)
     assert perturbation(values, np.ones(16, bool)) == pytest.approx(1 / 11.5, rel=1e-6)
     assert perturbation(values, np.zeros(16, bool)) is None
+
+
+def test_a_slope_is_that_of_the_line_that_numpy_fits():
+    draw = np.random.default_rng(0)
+    for count in (2, 3, 50):
+        x, y = draw.normal(100, 3, count), draw.normal(0, 5, count)
+        assert slope_of(x, y) == pytest.approx(np.polyfit(x, y, 1)[0])
 
 
 def test_tilt_of_a_known_slope():

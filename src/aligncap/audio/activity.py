@@ -90,16 +90,23 @@ def _halved(samples: Samples) -> Floats:
     return halved
 
 
+def windows_of(samples: Samples, length: int, hop: int, count: int) -> Samples:
+    """Windows of a waveform, one a hop and no shorter, the first of which is centred on the middle
+    of the first hop; a view, [count, length]. What is not there is silence."""
+    before, span = (length - hop) // 2, (count - 1) * hop + length if count else 0
+    padded = np.zeros(span, np.float32)
+    kept = samples[: max(0, span - before)]
+    padded[before : before + len(kept)] = kept
+    # As numpy's sliding_window_view, without what that takes to begin.
+    return np.lib.stride_tricks.as_strided(
+        padded, (count, length), (hop * padded.itemsize, padded.itemsize), writeable=False
+    )
+
+
 def _frames(samples: Samples) -> Floats:
     """Overlapping windows at half the rate, one a hop; shape [frames, window]."""
     hop = round(HOP_S * _FRAME_RATE_HZ)
-    count = frame_count(samples)
-    if count == 0:
-        return np.zeros((0, _WINDOW), np.float32)
-    around = (_WINDOW - hop) // 2
-    padded = np.pad(_halved(samples), (around, around + _WINDOW))
-    windows: Floats = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)
-    return windows[::hop][:count]
+    return windows_of(_halved(samples), _WINDOW, hop, frame_count(samples))
 
 
 @cache
@@ -156,9 +163,7 @@ def band_levels_db(samples: Samples) -> Floats:
     """Level of each critical band in windows of 32 ms every 10 ms, in dBFS; [frames, bands]."""
     hop = round(HOP_S * RATE_HZ)
     count = frame_count(samples)
-    around = (_LEVEL_WINDOW - hop) // 2
-    padded = np.pad(samples, (around, around + _LEVEL_WINDOW))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, _LEVEL_WINDOW)[::hop][:count]
+    windows = windows_of(samples, _LEVEL_WINDOW, hop, count)
     power = np.zeros((count, len(BAND_EDGES_HZ) - 1), np.float32)
     taper, bands = _analysis()
     for start in range(0, count, _LEVEL_BLOCK):
@@ -320,7 +325,7 @@ def _excess_db(levels: Floats, floor: Floats) -> Floats:
     """How far each frame is above the floor in its clearest bands, smoothed; [frames]."""
     above = np.clip(levels - floor, 0.0, _MOST_EXCESS_DB)
     excess = np.partition(above, -_CLEAREST_BANDS, axis=1)[:, -_CLEAREST_BANDS:].mean(axis=1)
-    smooth = np.convolve(np.pad(excess, 1), np.full(3, 1 / 3), "valid")
+    smooth = np.convolve(excess, np.full(3, 1 / 3))[1:-1]
     return np.asarray(smooth, np.float32)
 
 

@@ -287,7 +287,10 @@ class Blocks:
         self.count = 0
 
     def __iter__(self) -> Iterator[Block]:
-        while len(block := self._sound.read(self._length, dtype="float32", always_2d=True)):
+        while self.count < self._sound.frames:  # to read at the end costs a search of it
+            block = self._sound.read(self._length, dtype="float32", always_2d=True)
+            if not len(block):
+                return
             low, high = float(block.min()), float(block.max())
             if not math.isfinite(high - low):
                 bad = int((~np.isfinite(block)).any(axis=1).sum())

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligncap.audio import speech_activity, utterance
+from aligncap.audio.activity import windows_of
 from aligncap.prosody.pitch import PitchTrack, pitch_track
-from aligncap.values import RATE_HZ, Fact, Facts, Samples, Waveform, once_per_waveform
+from aligncap.values import RATE_HZ, Fact, Facts, Waveform, once_per_waveform
 
 HOP = RATE_HZ // 100
 """Samples from one frame to the next: 10 ms."""
@@ -72,11 +73,7 @@ def frame_count(samples: int) -> int:
 def log_mel(waveform: Waveform) -> Frames:
     """Natural logarithm of the mel power, shape [frames, 64]; frames are centred every 10 ms."""
     frames = frame_count(len(waveform.samples))
-    needed = (frames - 1) * HOP + WINDOW
-    left = (WINDOW - HOP) // 2
-    padded: Samples = np.zeros(needed + WINDOW, dtype=np.float32)
-    padded[left : left + len(waveform.samples)] = waveform.samples[: len(padded) - left]
-    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][:frames]
+    windows = windows_of(waveform.samples, WINDOW, HOP, frames)
     power = np.empty((frames, MELS), dtype=np.float32)
     for start in range(0, frames, _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -156,8 +153,14 @@ def loudness(waveform: Waveform) -> Loudness:
         return Loudness(integrated, None, None)
     low, high = np.percentile(blocks[blocks > integrated - 20.0], [10, 95])
     times_s = np.flatnonzero(gated) * HOP_S
-    slope = float(np.polyfit(times_s, blocks[gated], 1)[0])
-    return Loudness(integrated, float(high - low), slope)
+    return Loudness(integrated, float(high - low), slope_of(times_s, blocks[gated]))
+
+
+def slope_of(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    """The slope of the line that fits `y` over `x` with least squares; two different `x` at
+    least."""
+    away = x - x.mean()
+    return float(away @ (y - y.mean()) / (away @ away))
 
 
 def block_loudness(waveform: Waveform) -> Floats:
@@ -338,7 +341,7 @@ def spectral_tilt(mel: NDArray[np.float32], voiced: NDArray[np.bool_]) -> float 
     power = np.maximum(np.exp(spoken.astype(np.float64)).mean(axis=0) - FLOOR, 1e-12)
     density = 10 * np.log10(power / widths)
     inside = (centres > _TILT_FROM_HZ) & (centres < _TILT_TO_HZ)
-    return float(np.polyfit(np.log2(centres[inside]), density[inside], 1)[0])
+    return slope_of(np.log2(centres[inside]), density[inside])
 
 
 def envelope_cues(mel: NDArray[np.float32], voiced: NDArray[np.bool_]) -> Floats | None:
@@ -527,7 +530,7 @@ class _Contour:
         steps, gaps = np.abs(np.diff(semitones)), np.diff(times_s)
         jumps = int(((steps > _JUMP_ST) & (gaps < _JUMP_S)).sum())
         # A line fits times around their mean best: short utterances would give wild slopes.
-        slope = float(np.polyfit(times_s, semitones, 1)[0]) if span > 0 else 0.0
+        slope = slope_of(times_s, semitones) if span > 0 else 0.0
         return cls(float(high - low), slope, jumps / max(span, 0.1), span)
 
 
