@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from types import MappingProxyType
@@ -15,13 +16,17 @@ import soundfile
 import aligncap
 from aligncap.audio import load as load_sound
 from aligncap.captioner.captioner import (
-    LARGEST_BATCH,
     Captioner,
     CaptionGenerator,
 )
 from aligncap.captioner.checkpoint import MODELS, find_model
 from aligncap.captioner.choosing import readout_log_probability, rerank
-from aligncap.captioner.preparing import PreparedSpeech, Preprocessor, densest_window
+from aligncap.captioner.preparing import (
+    LARGEST_AHEAD,
+    PreparedSpeech,
+    Preprocessor,
+    densest_window,
+)
 from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.record import CaptionHypothesis
 from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
@@ -48,6 +53,7 @@ def captioner(
     *texts: str,
     tokenizer: LoudnessTokenizer | None = None,
     longest_s: float = 30.0,
+    workers: int = 2,
     **changes: object,
 ) -> tuple[Captioner, Reciter]:
     reciter = Reciter(VOCABULARY, texts or SAID)
@@ -56,7 +62,7 @@ def captioner(
         CaptionGenerator(meta, PromptBuilder(VOCABULARY), reciter),
         Preprocessor(tokenizer or LoudnessTokenizer(), longest_s),
         options=DecodeOptions(beam_size=3),
-        workers=2,
+        workers=workers,
     )
     return made, reciter
 
@@ -154,12 +160,23 @@ class TestSeveral:
         read, waveform = itertools.count(), load_sound(example_clips[0])
         stream = made.caption_many(waveform for _ in read)
         next(stream)
-        assert next(read) <= 2 + 4
-        for _ in itertools.islice(stream, 29):
+        assert next(read) <= 2 + 8
+        for _ in itertools.islice(stream, 41):
             pass
         stream.close()
-        assert [len(batch) for batch in reciter.batches] == [2, 4, 8, 16]
-        assert LARGEST_BATCH >= 16
+        assert [len(batch) for batch in reciter.batches] == [2, 8, 32]
+        assert LARGEST_AHEAD >= 16
+
+    def test_on_one_core_nothing_is_read_before_it_is_needed(self, example_clips):
+        made, reciter = captioner(workers=1)
+        read, waveform = itertools.count(), load_sound(example_clips[0])
+        threads = threading.active_count()
+        stream = made.caption_many(waveform for _ in read)
+        found = [next(stream) for _ in range(1 + 4 + 16)]
+        assert next(read) == len(found)
+        assert threading.active_count() == threads
+        assert [len(batch) for batch in reciter.batches] == [1, 4, 16]
+        assert found == [captioner()[0].caption(waveform)] * len(found)
 
 
 def test_measured_clues_are_read_where_the_model_was_trained_with_them(example_clips):

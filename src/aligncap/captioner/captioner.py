@@ -1,14 +1,12 @@
 """Recordings in, captions out: generation (Eq. 4), and `load`."""
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, overload
 
 from aligncap.audio import Recording, SpeechDetector, recording
 from aligncap.audio.sources import held, is_recording, several
@@ -34,9 +32,6 @@ from aligncap.prosody.baseline import Measured, baseline_of, baselines_of
 from aligncap.tokenizers import open_tokenizer
 from aligncap.values import Baseline, Caption, SpeechTokenizer, SpeechTokens, Waveform
 
-Given = TypeVar("Given")
-Prepared = TypeVar("Prepared")
-
 
 class StudentInput(NamedTuple):
     """What a caption is written from."""
@@ -54,9 +49,6 @@ RUNTIMES = ("auto", "ct2", "torch")
 BEAM_SIZE = 8
 PLANNED_BEAM_SIZE = 3
 """For a model with plans: by a plan, beams differ in little."""
-
-LARGEST_BATCH = 64
-"""Recordings captioned together, at most."""
 
 LARGE_MODEL_BYTES = 500_000_000
 """Above this, all cores share one response: a single one would take long."""
@@ -261,7 +253,7 @@ class Captioner:
         self, sources: Iterable[object], rate_hz: int | None = None
     ) -> Iterator[Measured | AlignCapError]:
         measure = partial(self._measure, rate_hz=rate_hz)
-        with closing(self._batches(map(held, sources), measure)) as batches:
+        with closing(preparing.batches(map(held, sources), measure, self._workers)) as batches:
             for batch in batches:
                 yield from batch
 
@@ -291,8 +283,8 @@ class Captioner:
 
         Recordings, `rate_hz` and `baseline` are as `caption` takes them; a `Spoken` is a recording
         with a baseline of its own.
-        `sources` is read a little ahead: some are preprocessed while others are captioned, in
-        batches that grow from a few to `LARGEST_BATCH`, so that the first caption comes soon.
+        `sources` is read a little ahead, where there are several cores: some are preprocessed while
+        others are captioned, in batches that grow from a few, so that the first caption comes soon.
         """
         if candidates < 1:
             raise RecipeError(f"candidates is {candidates}, must be at least 1")
@@ -387,31 +379,9 @@ class Captioner:
         generate: Callable[[list[PreparedSpeech | AlignCapError]], Iterable[Candidates]],
     ) -> Iterator[Candidates]:
         prepare = partial(self._prepare, rate_hz=rate_hz)
-        with closing(self._batches(sources, prepare)) as batches:
+        with closing(preparing.batches(sources, prepare, self._workers)) as batches:
             for batch in batches:
                 yield from generate(batch)
-
-    def _batches(
-        self, sources: Iterator[Given], prepare: Callable[[Given], Prepared]
-    ) -> Generator[list[Prepared]]:
-        """What `prepare` makes of each recording, in growing batches."""
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="preprocess")
-
-        def start(count: int) -> list[Future[Prepared]]:
-            return [pool.submit(prepare, source) for source in islice(sources, count)]
-
-        with preparing.one_thread_of_blas():
-            try:
-                size = self._workers
-                batch = start(size)
-                while batch:
-                    size = min(2 * size, LARGEST_BATCH)
-                    # The next batch is preprocessed while this one is used.
-                    following = start(size)
-                    yield [future.result() for future in batch]
-                    batch = following
-            finally:
-                pool.shutdown(cancel_futures=True)
 
     def _prepare(self, given: object, rate_hz: int | None) -> PreparedSpeech | AlignCapError:
         source, baseline = given if isinstance(given, Spoken) else (given, None)

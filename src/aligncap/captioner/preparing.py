@@ -2,12 +2,14 @@
 relative to how the speaker usually sounds, where that is known."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import accumulate, islice, repeat
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 from threadpoolctl import ThreadpoolController
 
@@ -41,6 +43,57 @@ def one_thread_of_blas() -> AbstractContextManager[object]:
     four times as long."""
     limit: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
     return limit
+
+
+LARGEST_BATCH = 256
+"""Recordings captioned together, at most; prompts of one length share a pass of the language model,
+and among more there are more of one length."""
+LARGEST_AHEAD = 64
+"""The same where the samples of the next ones wait in memory."""
+
+Given = TypeVar("Given")
+Prepared = TypeVar("Prepared")
+
+
+def batches(
+    sources: Iterator[Given], prepare: Callable[[Given], Prepared], workers: int
+) -> Generator[list[Prepared]]:
+    """What `prepare` makes of each recording, in batches that grow from a few on.
+
+    By several workers the next batch is prepared while one is used. A single one has one core: a
+    second thread would only take that, and its caches, from the first.
+    """
+    largest = LARGEST_BATCH if workers == 1 else LARGEST_AHEAD
+    sizes = accumulate(repeat(workers), lambda size, _: min(4 * size, largest))
+    with one_thread_of_blas():
+        if workers > 1:
+            yield from _read_ahead(sources, prepare, workers, sizes)
+            return
+        for size in sizes:
+            if not (batch := [prepare(source) for source in islice(sources, size)]):
+                return
+            yield batch
+
+
+def _read_ahead(
+    sources: Iterator[Given],
+    prepare: Callable[[Given], Prepared],
+    workers: int,
+    sizes: Iterator[int],
+) -> Generator[list[Prepared]]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="preprocess")
+
+    def start() -> list[Future[Prepared]]:
+        return [pool.submit(prepare, source) for source in islice(sources, next(sizes))]
+
+    try:
+        batch = start()
+        while batch:
+            following = start()
+            yield [future.result() for future in batch]
+            batch = following
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Spoken(NamedTuple):

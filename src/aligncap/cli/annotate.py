@@ -56,7 +56,7 @@ def annotate(
         ),
     ] = None,
     shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a shard, at most.")] = 512,
-    beams: Annotated[int, typer.Option(min=1, help="Beams of the search for a caption.")] = 2,
+    beams: Annotated[int, typer.Option(min=1, help="Beams of the search for a caption.")] = 1,
     overwrite: Overwrite = False,
 ) -> int:
     """Annotate a corpus for text-to-speech: captions, numbers, texts (needs the tts extra)."""

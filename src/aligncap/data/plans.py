@@ -7,7 +7,7 @@ different traits; which ones, and each of its words, depends on the number of th
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, islice
 from math import hypot
 from random import Random
@@ -45,6 +45,7 @@ ASPECT_OF: Mapping[tuple[str, str], str] = MappingProxyType(
 """The aspect that a measured clue is of, by its trait and meaning."""
 
 
+@lru_cache(maxsize=1024)
 def meaning_of_prompt(prompt: str, language: str) -> Meaning:
     """What a P_act says, as a meaning; without an emotion it is neutral."""
     heard, intensity = heard_in_prompt(prompt, language)
@@ -54,7 +55,9 @@ def meaning_of_prompt(prompt: str, language: str) -> Meaning:
         emotion=heard.first,
         intensity=intensity,
         gender=next((meaning for trait, meaning in sorted(said) if trait == "gender"), None),
-        levels={ASPECT_OF[one]: one[1] for one in sorted(said) if one in ASPECT_OF},
+        levels=MappingProxyType(
+            {ASPECT_OF[one]: one[1] for one in sorted(said) if one in ASPECT_OF}
+        ),
         certainty=heard.certainty,
         second=heard.second,
     )

@@ -29,8 +29,8 @@ TEXT_NAMES = ("text", "transcription", "transcript", "sentence", "text_normalize
 SPEAKER_NAMES = ("speaker_id", "speaker", "speakerid")
 GENDERS = {"f": "female", "w": "female", "woman": "female", "m": "male", "man": "male"}
 
-BEAM_SIZE = 2
-"""Of captions of a corpus: a search with eight, as for single recordings, takes twice as long."""
+BEAM_SIZE = 1
+"""Of captions of a corpus: a plan leaves a search little to find (docs/lab-notes.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,42 +93,37 @@ class Annotator:
     def columns(self, rows: Iterable[Row]) -> Iterator[Row]:
         """For each row what is measured and captioned of it, or its `error`; `rows` is read
         ahead, so that several are captioned together."""
-        waiting: deque[tuple[Row, Waveform | AlignCapError]] = deque()
+        waiting: deque[tuple[Row, Row | AlignCapError]] = deque()
 
         def heard() -> Iterator[Waveform]:
             for row in rows:
                 try:
-                    sound: Waveform | AlignCapError = waveform_of(audio_of(row, self.settings))
+                    sound = waveform_of(audio_of(row, self.settings))
+                    text = value_of(row, self.settings.text, TEXT_NAMES)
+                    # Before the caption, so that no samples wait for it.
+                    waiting.append((row, utterance_columns(sound, row, text)))
                 except AlignCapError as error:
-                    sound = error
-                waiting.append((row, sound))
-                if isinstance(sound, Waveform):
+                    waiting.append((row, error))
+                else:
                     yield sound
 
         def silent() -> Iterator[Row]:
-            while waiting and isinstance(sound := waiting[0][1], AlignCapError):
+            while waiting and isinstance(error := waiting[0][1], AlignCapError):
                 row, _ = waiting.popleft()
-                yield error_columns(row, sound)
+                yield error_columns(row, error)
 
         captions = self.captioner.caption_many(
             heard(), language=self.settings.language, candidates=1, evidence=True
         )
         for caption in captions:
             yield from silent()
-            row, sound = waiting.popleft()
-            assert isinstance(sound, Waveform)
-            yield self._columns_of(row, sound, caption)
+            row, numbers = waiting.popleft()
+            assert not isinstance(numbers, AlignCapError)
+            if isinstance(caption, AlignCapError):
+                yield {**numbers, **error_columns(row, caption)}
+            else:
+                yield {**numbers, **caption_columns(caption), **_source_of(row), "error": None}
         yield from silent()
-
-    def _columns_of(self, row: Row, sound: Waveform, caption: Caption | AlignCapError) -> Row:
-        try:
-            text = value_of(row, self.settings.text, TEXT_NAMES)
-            numbers = utterance_columns(sound, row, text)
-        except AlignCapError as error:
-            return error_columns(row, error)
-        if isinstance(caption, AlignCapError):
-            return {**numbers, **error_columns(row, caption)}
-        return {**numbers, **caption_columns(caption), **_source_of(row), "error": None}
 
 
 @lru_cache(maxsize=2)

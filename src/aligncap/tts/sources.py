@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +112,13 @@ def _file_row(file: Path, folder: Path) -> Row:
 
 
 def _of_rows(path: Path, rows: Iterable[Row], shard_rows: int) -> Corpus:
-    left = iter(rows)
-    parts = list(iter(lambda: tuple(islice(left, shard_rows)), ()))
-    if not parts:
+    held = tuple(rows)
+    if not held:
         raise DataError(f"{path}: has no row; give a corpus")
+    # Of one size, so that processes end together.
+    count = -(-len(held) // shard_rows)
+    places = [number * len(held) // count for number in range(count + 1)]
+    parts = [held[start:end] for start, end in pairwise(places)]
     shards = [
         Shard(DEFAULT_SPLIT, partial(iter, part), len(part), repr([_name_of(row) for row in part]))
         for part in parts
