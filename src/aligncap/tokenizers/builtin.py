@@ -461,7 +461,10 @@ def _open_session(path: Path, threads: int) -> BuiltinTokenizer:
     options.log_severity_level = 3
     with reading(path, hint=AGAIN):
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["SkipLayerNormFusion"],  # what it makes is slower than its parts
         )
         names = tuple(one.name for one in session.get_inputs())
         for form in (WhisperTokenizer, ProsodyTokenizer):

@@ -9,7 +9,7 @@ A clip is not padded to 30 seconds: its frames take the first positions.
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,12 +25,30 @@ from aligncap.tokenizers.builtin import LONGEST_FRAMES, WHISPER_MELS
 Floats = NDArray[np.float32]
 
 
+Attention = Callable[[Tensor, int, Tensor], Tensor]
+
+
+def self_attention(projected: Tensor, heads: int, mask: Tensor) -> Tensor:
+    """What each time attends to: `projected` [batch, time, 3 · width] are queries, keys and values,
+    `mask` [batch, time] is True within the clip; [batch, time, width]."""
+    batch, time, _ = projected.shape
+    query, key, value = projected.view(batch, time, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    attended = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask[:, None, None]
+    )
+    return attended.transpose(1, 2).reshape(batch, time, -1)
+
+
 class WhisperLayer(nn.Module):
     """A layer of Whisper's encoder: self-attention and a feed-forward network, norms first."""
+
+    attention: Attention
+    """`self_attention`, or the same in another form."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
+        self.attention = self_attention
         self.attention_norm = nn.LayerNorm(width)
         self.projections = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
@@ -41,13 +59,8 @@ class WhisperLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """`x` [batch, time, width], `mask` [batch, time] (True within the clip) → as `x`."""
-        batch, time, width = x.shape
-        shaped = self.projections(self.attention_norm(x)).view(batch, time, 3, self.heads, -1)
-        query, key, value = shaped.permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask[:, None, None]
-        )
-        attended = self.output(attended.transpose(1, 2).reshape(batch, time, width))
+        projected = self.projections(self.attention_norm(x))
+        attended = self.output(self.attention(projected, self.heads, mask))
         x = x + self.dropout(attended)
         inner = self.dropout(functional.gelu(self.wide(self.feedforward_norm(x))))
         added: Tensor = self.dropout(self.narrow(inner))
