@@ -333,7 +333,7 @@ def _fused_attention(projected: Tensor, heads: int, mask: Tensor) -> Tensor:
     width = projected.shape[2] // 3
     found: Tensor = torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
-        projected.split(width, 2),
+        torch.split(projected, width, 2),
         attrs={"num_heads": heads},
         dtype=projected.dtype,
         shape=(*projected.shape[:2], width),
