@@ -16,6 +16,7 @@ from aligncap.errors import AlignCapError, AudioError, RecipeError
 from aligncap.preference import candidates
 from aligncap.preference.candidates import (
     CandidateOptions,
+    check_claims,
     decode_options,
     inputs_of,
     provenance_of,
@@ -23,6 +24,7 @@ from aligncap.preference.candidates import (
 from aligncap.preference.store import Clip, ClipCandidates, PreferenceStore
 from aligncap.preference.variety import WordList, claim_set
 from aligncap.values import SpeechTokens
+from support.captioner import tiny_meta
 from support.preferences import FakeSampler
 
 ALIKE = ("He is sad.", "he is SAD", "", "He is sad and slow.", "…", "He is calm.", "He is low.")
@@ -119,8 +121,10 @@ def test_what_was_not_heard_cannot_be_changed() -> None:
     tokens = SpeechTokens(np.zeros((1, 4), dtype=np.int64))
     options = CandidateOptions(method="claims")
     with pytest.raises(RecipeError, match="the model reads none"):
-        inputs_of(StudentInput(tokens), "u1", "en", options)
-    assert inputs_of(StudentInput(tokens), "u1", "en", CandidateOptions()) == [StudentInput(tokens)]
+        check_claims(tiny_meta(act_mode="none"))
+    check_claims(tiny_meta(act_mode="heard"))
+    for given in (options, CandidateOptions()):  # of some clips nothing is heard
+        assert inputs_of(StudentInput(tokens), "u1", "en", given) == [StudentInput(tokens)]
     low = StudentInput(tokens, "Feeling low")
     asked = inputs_of(low, "u1", "en", options)
     assert asked[0] == low

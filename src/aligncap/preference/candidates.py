@@ -111,6 +111,15 @@ def decode_options(options: CandidateOptions, base: DecodeOptions) -> DecodeOpti
     return replace(base, beam_size=beams, captions=beams)
 
 
+def check_claims(meta: ModelMeta) -> None:
+    """RecipeError for a model that reads no P_act, which candidates by claims change."""
+    if meta.act_mode == "none":
+        raise RecipeError(
+            "the method 'claims' changes the acoustic prompt, and the model reads none; take "
+            "'sample'"
+        )
+
+
 def provenance_of(
     options: CandidateOptions, base: DecodeOptions, *, model: str, fingerprint: str
 ) -> Provenance:
@@ -154,6 +163,8 @@ def find_candidates(
                 waiting.append(utterance)
                 yield utterance.path
 
+    if options.method == "claims":
+        check_claims(model.generator.meta)
     decoding = decode_options(options, model.options)
     for result in model.generate_many(files(), language=language, options=decoding):
         utterance = waiting.popleft()
@@ -348,14 +359,9 @@ def inputs_of(
     heard: StudentInput, name: str, language: str, options: CandidateOptions
 ) -> list[StudentInput]:
     """What a model is asked with for the candidates of a clip: once, or with the method "claims"
-    with one P_act after another. RecipeError where there is no P_act to change."""
-    if options.method != "claims":
+    with one P_act after another, where anything was heard."""
+    if options.method != "claims" or not heard.act:
         return [heard]
-    if not heard.act:
-        raise RecipeError(
-            "the method 'claims' changes the acoustic prompt, and the model reads none; take "
-            "'sample'"
-        )
     count = PROMPTS_A_CANDIDATE * options.count
     rng = Random(f"{options.seed}/{language}/{name}")
     # The model chooses the plan: that of the clip may not fit what else is said of it.
@@ -378,6 +384,8 @@ def find_row_candidates(
     same batches, so a run that was killed samples what it would have sampled. Captions with a word
     that `words` lacks are dropped.
     """
+    if options.method == "claims":
+        check_claims(generator.meta)
     done = store.found(provenance)
     base = decode_options(options, generator.options(max(1, options.count)))
     for number, start in enumerate(range(0, len(clips), BATCH_SIZE)):
