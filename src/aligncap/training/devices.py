@@ -12,6 +12,7 @@ be resumed under another setting or number of processes.
 
 import json
 import math
+import atexit
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -135,9 +136,13 @@ def all_gather_number(number: int) -> list[int]:
 
 @contextmanager
 def reporting_lost_processes(output: Path) -> Iterator[None]:
-    """Within it a broken connection becomes LostProcessError, which says how to go on."""
+    """Within it a broken connection becomes LostProcessError, which says how to go on. After it the
+    processes part at their ends: one that ends with its connections open may be aborted."""
+    atexit.unregister(_part)
     try:
         yield
+        if is_distributed():
+            atexit.register(_part)
     except RuntimeError as error:
         # Gloo raises plain RuntimeErrors; NCCL's have a type of their own.
         text = str(error).lower()
@@ -155,6 +160,11 @@ def reporting_lost_processes(output: Path) -> Iterator[None]:
         raise LostProcessError(
             f"{output}: process {rank} lost another process of this run; {hint}"
         ) from error
+
+
+def _part() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 Losses = Callable[[Any], Mapping[str, Tensor]]
