@@ -10,9 +10,9 @@ A single process shards nothing, whatever the setting. Checkpoints hold full ten
 be resumed under another setting or number of processes.
 """
 
+import atexit
 import json
 import math
-import atexit
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
