@@ -1,6 +1,7 @@
 """What a dry run counts, against models that are really built, trained and written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from aligncap.alignment import kd
-from aligncap.alignment.examples import DataSettings
+from aligncap.alignment.examples import DataSettings, write_rows
 from aligncap.alignment.init_model import KNOWN_BACKBONES, ModelSettings, SizeSettings, meta_model
 from aligncap.alignment.kd import CeSettings, plan_stage
 from aligncap.captioner.model import (
@@ -26,7 +27,7 @@ from aligncap.training.dry_run import COUNTED, checkpoints_bytes, training_memor
 from aligncap.training.settings import FitSettings
 from alignment.test_pretrained import pretrained
 from support.captioner import tiny_lm, tiny_vocabulary
-from support.rows import write_tiny
+from support.rows import SOURCE, tiny_rows, write_tiny
 
 FIT = FitSettings(precision="float32", steps=2, learning_rate=1e-3)
 PARTS = {"loads", "parameters", "memory_bytes", "disk_bytes", "assumed", "notes"}
@@ -115,6 +116,31 @@ def test_the_counts_are_those_of_the_run(tmp_path: Path) -> None:
     assert disk["model"] == written("model/adapter/*.safetensors")
     again = planned(rows, ModelSettings(start=tmp_path / "run" / "model"))
     assert again["parameters"] == counts
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_what_goes_on_from_captions_alone_is_counted_with_the_codes_of_its_rows(
+    kind: str, tmp_path: Path
+) -> None:
+    rows = write_tiny(tmp_path)
+    texts = [replace(row, speech=None) for row in tiny_rows()]
+    write_rows(tmp_path / "texts.jsonl", replace(SOURCE, codebook_size=1), texts)
+    model = f'text_vocabulary = 330\nfamily = "{kind}"\nhidden = 16\nlayers = 1\nheads = 2\n'
+
+    def run(stage: str, rows: Path, model: str, **more: Any) -> dict[str, Any]:
+        recipe = tmp_path / f"{stage}.toml"
+        recipe.write_text(
+            f'kind = "{stage}"\n[data]\nrows = ["{rows}"]\n[model{model}\n[training]\n'
+            "steps = 1\nlearning_rate = 1e-3\n"
+        )
+        return run_recipe(recipe, output=tmp_path / stage, **more)
+
+    run("warmup", tmp_path / "texts.jsonl", f".new]\n{model}")
+    start = f']\nstart = "{tmp_path / "warmup" / "model"}"'
+    counts = run("ce", rows, start, dry_run=True)["plan"]["parameters"]
+    summary = run("ce", rows, start)
+    told = f"{counts['trained']:,} of {counts['total']:,} parameters train"
+    assert str(summary["trained"]).startswith(told)
 
 
 def test_a_known_model_that_is_not_here_is_counted(tmp_path: Path) -> None:

@@ -294,13 +294,18 @@ def check_start(folder: Path, source: SpeechSource) -> PromptTemplate:
 def for_codes(model: CaptionModel, source: SpeechSource, *, seed: int) -> CaptionModel:
     """A model of text alone, whose speech tokens nothing was learnt of, for as many as the rows'
     tokenizer has; another model comes back as it is."""
-    shape = model.vocabulary.shape
-    sizes = source.codebooks, source.codebook_size
-    if (shape.codebooks, shape.codebook_size) == sizes or model.connector is not None:
+    vocabulary = _with_codes(model.vocabulary, source)
+    if vocabulary is model.vocabulary or model.connector is not None:
         return model
-    vocabulary = model.vocabulary.with_codes(*sizes)
     add_speech_tokens(model.causal_lm, vocabulary, seed=seed)
     return caption_model(model.causal_lm, vocabulary)
+
+
+def _with_codes(vocabulary: Vocabulary, source: SpeechSource) -> Vocabulary:
+    """The vocabulary with as many speech tokens as the rows' tokenizer has."""
+    sizes = source.codebooks, source.codebook_size
+    same = (vocabulary.shape.codebooks, vocabulary.shape.codebook_size) == sizes
+    return vocabulary if same else vocabulary.with_codes(*sizes)
 
 
 @torch.no_grad()
@@ -440,7 +445,7 @@ def _plan_language_model(settings: ModelSettings, source: SpeechSource | None) -
     if settings.start is not None:
         if source is not None and settings.start.exists():
             check_start(settings.start, source)
-        return _plan_start(settings, settings.start)
+        return _plan_start(settings, settings.start, source)
     codes = {name: getattr(source, name) for name in CODEBOOKS} if source else dict(CODEBOOKS)
     assumed = {} if source else codes
     if settings.base is not None:
@@ -470,7 +475,9 @@ def meta_model(
         return add_adapter(model, lora) if lora else model
 
 
-def _plan_start(settings: ModelSettings, folder: Path) -> PlannedModel:
+def _plan_start(
+    settings: ModelSettings, folder: Path, source: SpeechSource | None
+) -> PlannedModel:
     """The model folder of an earlier stage."""
     hint = "train it with its recipe, or give another model folder"
     needed = [needed_path("model to start from", folder, hint=hint)]
@@ -485,7 +492,10 @@ def _plan_start(settings: ModelSettings, folder: Path) -> PlannedModel:
     config = _config_of(name)
     if config is None:
         return PlannedModel(None, needed, notes=(f"{name}: not here, so its size is unknown",))
-    model = meta_model(config, checkpoint.load_vocabulary(folder, meta), lora, dtype=settings.dtype)
+    vocabulary = checkpoint.load_vocabulary(folder, meta)
+    if source is not None and not meta.connector.name:
+        vocabulary = _with_codes(vocabulary, source)
+    model = meta_model(config, vocabulary, lora, dtype=settings.dtype)
     if meta.connector.name:
         with torch.device("meta"):
             model.connector = open_connector(meta.connector, model.hidden)
