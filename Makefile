@@ -57,7 +57,7 @@ census: $(TEST)/.installed  ## print the package's structure in numbers (some mi
 golden: $(TEST)/.installed  ## store what is computed today as what tests/golden expects
 	OMP_NUM_THREADS=1 CT2_FORCE_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 PYTHONPATH=tests $(TEST)/bin/python tests/golden/make_golden.py
 
-STAGES := encoder readout rows warmup kd
+STAGES := encoder readout pace rows warmup kd
 mini: $(TEST)/.installed  ## train the built-in model (docs/training-mini.md); goes on where it stopped
 	$(TEST)/bin/python benchmarks/sounds.py runs/mini/sounds
 	for stage in $(STAGES); do $(TEST)/bin/aligncap train recipes/mini/$$stage.toml -o runs/mini/$$stage --resume || exit; done

@@ -42,6 +42,7 @@ T = TypeVar("T")
 TRAINERS = {
     "encoder": "aligncap.tokenizers.encoder_training:ENCODER",
     "readout": "aligncap.tokenizers.readout_training:READOUT",
+    "pace": "aligncap.tokenizers.pace_training:PACE",
     "token-rows": "aligncap.alignment.rows:TOKEN_ROWS",
     "codebook": "aligncap.alignment.codebook:CODEBOOK",
     "warmup": "aligncap.alignment.kd:WARMUP",

@@ -475,9 +475,7 @@ def meta_model(
         return add_adapter(model, lora) if lora else model
 
 
-def _plan_start(
-    settings: ModelSettings, folder: Path, source: SpeechSource | None
-) -> PlannedModel:
+def _plan_start(settings: ModelSettings, folder: Path, source: SpeechSource | None) -> PlannedModel:
     """The model folder of an earlier stage."""
     hint = "train it with its recipe, or give another model folder"
     needed = [needed_path("model to start from", folder, hint=hint)]

@@ -15,7 +15,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from aligncap.tokenizers import builtin
 from aligncap.tokenizers.builtin import LONGEST_FRAMES, WHISPER_MELS
 from aligncap.tokenizers.statistics import (
     StatisticsReadout,
+    SyllableReadout,
     distribution,
     pooled,
     width_of,
@@ -75,6 +76,8 @@ class EncoderConfig:
     statistics_layers: int = 0
     """Whisper's layers as they came, whose outputs' statistics a second readout reads; 0: none."""
     statistics_hidden: int = 256
+    syllable_hidden: int = 0
+    """Of what counts syllables by the last of these layers; 0: the vectors of tokens do."""
 
 
 class Codebook(nn.Module):
@@ -217,6 +220,9 @@ class SpeechEncoder(nn.Module):
         self.statistics = (
             StatisticsReadout(width_of(layers, wide), config.statistics_hidden) if layers else None
         )
+        self.syllables = (
+            SyllableReadout(wide, config.syllable_hidden) if config.syllable_hidden else None
+        )
         self.register_buffer("landmarks", torch.zeros(config.landmarks, 2 * width))
         self.register_buffer("distances", torch.arange(QUANTILES, dtype=torch.float32))
         # Weights of a vector and a bias: a logit of sounds that no person makes.
@@ -241,14 +247,18 @@ class SpeechEncoder(nn.Module):
         steps = functional.softplus(self.rate(x)[..., 0]) * kept
         return Encoded(layers[0], (x, *stages), kept, codes, commitment, steps.sum(1))
 
-    def statistics_of(self, start: Tensor, mel: Tensor, mask: Tensor) -> Tensor:
-        """What the second readout reads of a batch, [batch, `width_of`]: of `start` (after the
-        convolutions) the layers as they came are made; `mel` and `mask` as in `forward`."""
-        halves, outputs = mask[:, ::2], []
+    def as_it_came(self, start: Tensor, mask: Tensor) -> list[Tensor]:
+        """What Whisper's layers as they came make of `start` (after the convolutions), each
+        [batch, frames / 2, Whisper's width]; `mask` [batch, frames / 2] is True within the clip."""
+        outputs: list[Tensor] = []
         for layer in self.pretrained:
-            start = layer(start, halves)
-            outputs.append(start)
-        return distribution(torch.cat(outputs, 2), mel, mask)
+            outputs.append(layer(outputs[-1] if outputs else start, mask))
+        return outputs
+
+    def statistics_of(self, start: Tensor, mel: Tensor, mask: Tensor) -> Tensor:
+        """What the second readout reads of a batch, [batch, `width_of`]; `start` as for
+        `as_it_came`, `mel` and `mask` as for `forward`."""
+        return distribution(torch.cat(self.as_it_came(start, mask[:, ::2]), 2), mel, mask)
 
     def _contextual(self, layers: Sequence[Tensor], halves: Tensor) -> tuple[Tensor, Tensor]:
         """[batch, tokens, width] and the tokens' mask, 12.5 a second, of Whisper's outputs."""
@@ -326,6 +336,15 @@ def load_encoder(folder: Path) -> SpeechEncoder:
     return model.eval()
 
 
+def rebuilt(model: SpeechEncoder, without: tuple[str, ...], **changes: int) -> SpeechEncoder:
+    """The encoder with other settings, in evaluation mode. Weights are kept but for those whose
+    names begin with one of `without`, which are new."""
+    found = SpeechEncoder(replace(model.config, **changes))
+    kept = {n: v for n, v in model.state_dict().items() if not n.startswith(without)}
+    found.load_state_dict({**found.state_dict(), **kept})
+    return found.eval()
+
+
 def _fused_attention(projected: Tensor, heads: int, mask: Tensor) -> Tensor:
     """`self_attention` of whole clips as one operator of ONNX Runtime, which takes half the time of
     its parts. It can be exported, and not run."""
@@ -360,9 +379,12 @@ class _Exported(nn.Module):
         pool = readout.pool(encoded.stages[0], encoded.mask)
         own = pool.shape[1]
         found = readout(pool, baseline[:, :own], based)
-        vector, emotion = pool, found.emotion
+        vector, emotion, syllables = pool, found.emotion, encoded.syllables
         if encoder.statistics is not None:
-            statistics = encoder.statistics_of(encoded.start, mel, mask)
+            outputs = encoder.as_it_came(encoded.start, mask[:, ::2])
+            if encoder.syllables is not None:
+                syllables = encoder.syllables(outputs[-1], mask[:, ::2])
+            statistics = distribution(torch.cat(outputs, 2), mel, mask)
             vector = torch.cat((pool, statistics), 1)
             logits = encoder.statistics(statistics, baseline[:, own:], based)
             emotion = encoder.statistics.joined(logits, emotion)
@@ -372,7 +394,7 @@ class _Exported(nn.Module):
             found.female.sigmoid(),
             found.vocalization.softmax(1),
             found.arousal,
-            encoded.syllables * encoder.syllable_scale,
+            syllables * encoder.syllable_scale,
             vector,
             encoder.novelty(pool),
         )

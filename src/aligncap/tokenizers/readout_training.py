@@ -9,7 +9,7 @@ ones alone. Batches depend on their number only.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -25,10 +25,10 @@ from aligncap.errors import DataError
 from aligncap.metrics.claims import macro_recall
 from aligncap.recipes import Count, Share, Trainer, recipe_section
 from aligncap.storage import hash_of, hash_of_file
-from aligncap.tokenizers.augmentation import Augmentation, Recordings, vary
+from aligncap.tokenizers.augmentation import Augmentation, Recordings, Views, vary
 from aligncap.tokenizers.builtin import SILENCE_S, WHISPER_HOP
 from aligncap.tokenizers.cache import store_waveforms
-from aligncap.tokenizers.encoder import SpeechEncoder, load_encoder, save_encoder
+from aligncap.tokenizers.encoder import SpeechEncoder, load_encoder, rebuilt, save_encoder
 from aligncap.tokenizers.encoder_training import (
     load_utterance,
     on_device,
@@ -156,15 +156,9 @@ def _with_readout(encoder: SpeechEncoder, settings: ReadoutSettings) -> SpeechEn
             f"{settings.start}: is not the Whisper that {settings.encoder} started from; set start "
             "to that one"
         )
-    found = SpeechEncoder(replace(encoder.config, statistics_layers=settings.layers))
-    own = {
-        name: value
-        for name, value in encoder.state_dict().items()
-        if not name.startswith(("pretrained.", "statistics."))
-    }
-    layers = {f"pretrained.{name}": value for name, value in whisper.layers.state_dict().items()}
-    found.load_state_dict({**found.state_dict(), **own, **layers})
-    return found.eval()
+    found = rebuilt(encoder, ("pretrained.", "statistics."), statistics_layers=settings.layers)
+    found.pretrained.load_state_dict(whisper.layers.state_dict())
+    return found
 
 
 def _kept_in(output: Path, clips: Sequence[Utterance], settings: ReadoutSettings) -> Path:
@@ -225,11 +219,18 @@ def _of_some(
     longest_s: float,
 ) -> Tensor:
     """The statistics of a few recordings of similar length."""
-    longest = min(int(recordings.lengths[places].max()), round(longest_s * RATE_HZ))
-    samples = -(-(longest + round(_AROUND_S * RATE_HZ)) // WHISPER_HOP) * WHISPER_HOP
-    views = vary(recordings, places, samples, augmentation, 1.0)
+    views = varied_views(recordings, places, augmentation, longest_s)
     start = encoder.whisper.convolved(views.mel)
     return encoder.statistics_of(start, views.mel, views.mask)
+
+
+def varied_views(
+    recordings: Recordings, places: Tensor, augmentation: Augmentation, longest_s: float
+) -> Views:
+    """Recordings as they are heard, varied; what is longer than `longest_s` is cut."""
+    longest = min(int(recordings.lengths[places].max()), round(longest_s * RATE_HZ))
+    samples = -(-(longest + round(_AROUND_S * RATE_HZ)) // WHISPER_HOP) * WHISPER_HOP
+    return vary(recordings, places, samples, augmentation, 1.0)
 
 
 class ReadoutBatch(NamedTuple):

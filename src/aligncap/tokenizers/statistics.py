@@ -10,6 +10,7 @@ those of the encoder's own readout.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from aligncap.tokenizers.builtin import FRAMES_A_TOKEN
 from aligncap.values import EMOTIONS
@@ -104,3 +105,35 @@ def _network(features: int, hidden: int, dropout: float) -> nn.Module:
         nn.Dropout(0.6 * dropout), nn.Linear(features, hidden), nn.LayerNorm(hidden), nn.SiLU(),
         nn.Dropout(dropout), nn.Linear(hidden, len(EMOTIONS)),
     )  # fmt: skip
+
+
+class SyllableReadout(nn.Module):
+    """Counts the syllables of a clip by Whisper's vectors, 50 a second: in tokens of 80 ms two of
+    them can lie."""
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        # Of the vectors trained on.
+        self.register_buffer("centre", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
+        self.enter = nn.Linear(width, hidden)
+        self.around = nn.Conv1d(hidden, hidden, _AROUND, padding=_AROUND // 2)
+        self.leave = nn.Linear(hidden, 1)
+        self.dropout = nn.Dropout(_DROPOUT)
+
+    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """`vectors` [batch, time, width], `mask` [batch, time] True within the clip; [batch]."""
+        x = self.dropout((vectors - self.centre) / self.spread)
+        x = functional.silu(self.enter(x)) * mask[..., None]
+        x = functional.silu(self.around(x.transpose(1, 2))).transpose(1, 2)
+        # A vector in which nothing is begun has next to nothing at first.
+        steps = functional.softplus(self.leave(x)[..., 0] - _AT_FIRST) * mask
+        return steps.sum(1)
+
+
+_AROUND = 5  # vectors, 100 ms
+_DROPOUT = 0.15
+_AT_FIRST = 3.0
