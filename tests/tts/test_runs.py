@@ -138,6 +138,21 @@ def test_bad_rows_of_every_kind_are_rows(tmp_path: Path) -> None:
     assert any("not JSON" in error for error in errors.values())
 
 
+def test_a_row_of_csv_ends_where_its_line_does(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", 3)
+    table = folder / "metadata.csv"
+    table.write_text(
+        "file,text\nclip0.wav,Come\u2028in!\nclip1.wav,Come in, you!\nclip2.wav,Come\x0bin!\n",
+        "utf-8",
+    )
+    summary = annotated(folder, tmp_path / "out")()
+    assert (summary.rows, summary.failed) == (3, 1)
+    rows = {row["id"]: row for row in read_out(tmp_path / "out")}
+    assert rows["clip0"]["text"] == "Come\u2028in!"
+    assert rows["clip2"]["text"] == "Come\x0bin!"
+    assert "more cells than the heading" in rows[f"{table}:3"]["error"]
+
+
 def test_sound_of_films_and_telephones_is_in_the_corpus_too(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "folder", 1)
     (folder / "call.m4a").write_bytes(b"no sound")

@@ -5,7 +5,6 @@ A shard is a stretch of a corpus that one process annotates; which rows it has d
 corpus and `shard_rows` only. Arrow's files are read with pyarrow, tars with Python itself.
 """
 
-import csv
 import json
 import re
 import tarfile
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from aligncap.data.layouts import SOUNDS, sound_files
-from aligncap.data.manifest import read_each_row
+from aligncap.data.manifest import read_csv, read_each_row
 from aligncap.errors import DataError
 from aligncap.foreign import reading
-from aligncap.storage import decoded
 from aligncap.tts.annotator import AUDIO_NAMES
 from aligncap.tts.measures import Row
 
@@ -133,10 +131,8 @@ def _name_of(row: Row) -> tuple[str, str]:
 def _manifest_rows(manifest: Path) -> Iterator[Row]:
     """The rows of a manifest; `audio` is the place of the recording, and an id and the name that
     others give a speaker are there too."""
-    read = (
-        _csv_rows if manifest.suffix.lower() == ".csv" else partial(read_each_row, what="manifest")
-    )
-    for place, told in read(manifest):
+    read = read_csv if manifest.suffix.lower() == ".csv" else read_each_row
+    for place, told in read(manifest, what="manifest"):
         if isinstance(told, DataError):
             yield {"id": place, "audio": told}
             continue
@@ -154,13 +150,6 @@ def _named(row: Row) -> Row:
     if row.get("speaker") is not None:
         row.setdefault("speaker_id", row["speaker"])
     return row
-
-
-def _csv_rows(file: Path) -> Iterator[tuple[str, Row | DataError]]:
-    with reading(file, hint="write it as csv in UTF-8"):
-        text = decoded(file.read_bytes(), str(file), "manifest")
-        for number, row in enumerate(csv.DictReader(text.splitlines(keepends=True)), start=2):
-            yield f"{file}:{number}", {key: value for key, value in row.items() if key}
 
 
 SPLIT_OF_NAME = re.compile(r"^([A-Za-z0-9_.]+?)-\d{5}(-of-\d{5})?\.(parquet|arrow)$")
