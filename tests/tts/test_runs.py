@@ -6,6 +6,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -151,6 +152,42 @@ def test_a_row_of_csv_ends_where_its_line_does(tmp_path: Path) -> None:
     assert rows["clip0"]["text"] == "Come\u2028in!"
     assert rows["clip2"]["text"] == "Come\x0bin!"
     assert "more cells than the heading" in rows[f"{table}:3"]["error"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "text", "place", "bytes"])
+@pytest.mark.parametrize("column", ["clip", "audio"])
+def test_recordings_in_any_column_are_found_beside_the_corpus_and_written(
+    tmp_path: Path, form: str, column: str
+) -> None:
+    folder = write_folder(tmp_path / "in", 2)
+    values = ["clip0.wav", "clip1.wav"]
+    if form in ("csv", "jsonl"):
+        corpus = folder / f"corpus.{form}"
+        lines = (
+            [column, *values] if form == "csv" else [json.dumps({column: one}) for one in values]
+        )
+        corpus.write_text("\n".join(lines), "utf-8")
+    else:
+        corpus = folder / "corpus.parquet"
+        made = {
+            "text": values,
+            "place": [{"bytes": None, "path": one} for one in values],
+            "bytes": [(folder / one).read_bytes() for one in values],
+        }
+        pq.write_table(pa.table({"id": ["0", "1"], column: made[form]}), corpus)
+    settings = AnnotateSettings(audio=column)
+    opened = open_corpus(corpus, 1, column)
+    for audio in (True, False):
+        out = tmp_path / f"out-{audio}"
+        AnnotateRun(opened, out, settings, audio=audio, open_model=open_fake)()
+        rows = read_out(out)
+        assert [row["error"] for row in rows] == [None, None]
+        kept = "clip" if column == "clip" and form in ("place", "bytes") else "audio"
+        assert [row.get(kept, {}).get("bytes") for row in rows] == [
+            bytes_of(number) if audio else None for number in range(2)
+        ]
+        if column == "clip" and form in ("csv", "jsonl", "text"):
+            assert [row["clip"] for row in rows] == values
 
 
 def test_sound_of_films_and_telephones_is_in_the_corpus_too(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def annotate(
     part = part_of(shard, console.environment)
     _check_out(corpus, out, overwrite=overwrite)
     run = AnnotateRun(
-        open_corpus(corpus, shard_rows),
+        open_corpus(corpus, shard_rows, audio_column),
         out,
         settings,
         audio=audio,
