@@ -154,6 +154,17 @@ def test_a_row_of_csv_ends_where_its_line_does(tmp_path: Path) -> None:
     assert "more cells than the heading" in rows[f"{table}:3"]["error"]
 
 
+def test_a_table_without_a_heading_is_refused_before_anything_is_heard(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", 2)
+    table = folder / "metadata.csv"  # as LJ Speech has it, and as some spreadsheets write csv
+    for text in ("clip0|Come in, you.\nclip1|Come in, now.\n", "file;text\nclip0.wav;Come in.\n"):
+        table.write_text(text, "utf-8")
+        with pytest.raises(
+            DataError, match=r"metadata\.csv: has no column 'file' \(its first line"
+        ):
+            open_corpus(folder, 3)
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl", "text", "place", "bytes"])
 @pytest.mark.parametrize("column", ["clip", "audio"])
 def test_recordings_in_any_column_are_found_beside_the_corpus_and_written(

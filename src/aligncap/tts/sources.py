@@ -134,13 +134,19 @@ def _name_of(row: Row) -> tuple[str, str]:
 def _manifest_rows(manifest: Path, names: Sequence[str]) -> Iterator[Row]:
     """The rows of a manifest; `audio` is the place of the recording, and an id and the name that
     others give a speaker are there too."""
+    usual = "file" if "file" in names else names[0]
     read = read_csv if manifest.suffix.lower() == ".csv" else read_each_row
     for place, told in read(manifest, what="manifest"):
         if isinstance(told, DataError):
             yield {"id": place, "audio": told}
             continue
+        if read is read_csv and not told.keys() & set(names):
+            heading = ", ".join(told)[:80]
+            raise DataError(
+                f"{manifest}: has no column {usual!r} (its first line is {heading!r}); begin it "
+                "with the names of its columns, a comma between them"
+            )
         name = next((told[one] for one in names if isinstance(told.get(one), str)), None)
-        usual = "file" if "file" in names else names[0]
         audio = (
             DataError(f"{place}: names no recording; write it under {usual!r}")
             if not name
