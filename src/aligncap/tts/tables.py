@@ -93,7 +93,7 @@ def fields_of(corpus: Corpus, given: Kinds, audio: str) -> tuple[dict[str, Any],
 def _is_text(type_: Any) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_)
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def _is_of_file(type_: Any) -> bool:
