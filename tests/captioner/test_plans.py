@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from aligncap.audio import load
 from aligncap.captioner.captioner import Captioner, CaptionGenerator
 from aligncap.captioner.choosing import agrees
 from aligncap.captioner.preparing import Preprocessor
@@ -12,7 +13,7 @@ from aligncap.clues import emotion_of, find_clues
 from aligncap.data.grammar import Meaning, Plan, split_plan
 from aligncap.data.plans import meaning_of_prompt, plans_for, sentence_of
 from aligncap.errors import AlignCapError, RecipeError, UnknownNameError
-from aligncap.values import EMOTIONS, Facts, SpeechTokens
+from aligncap.values import EMOTIONS, RATE_HZ, Facts, SpeechTokens, Waveform
 from support.captioner import LoudnessTokenizer, Reciter, tiny_meta, wide_vocabulary
 
 VOCABULARY = wide_vocabulary()
@@ -68,6 +69,21 @@ def test_where_none_agrees_the_grammars_own_sentence_is_given(example_clips, lan
     plan = Plan.parse(split_plan(text_after_speech(prompt).split("\n")[-1])[0])
     assert caption.text == sentence_of(meaning_of_prompt(act, language), plan, language).text
     assert emotion_of(find_clues(caption.text, language)) == "sad"
+
+
+@pytest.mark.parametrize(("plans", "read_s"), [(True, 10.0), (False, 24.0)])
+def test_of_long_speech_with_a_plan_the_first_seconds_are_read(example_clips, plans, read_s):
+    clip = load(example_clips[0]).samples
+    long = np.tile(clip, 24 * RATE_HZ // len(clip) + 1)[: 24 * RATE_HZ]
+    made, reciter = captioner("They are probably sad.", plans=plans)
+    caption = made.caption(long, rate_hz=RATE_HZ)
+    assert caption.duration_s == 24.0
+    [[prompt]] = reciter.batches
+    codes = prompt[
+        prompt.index(VOCABULARY.speech_open_id) + 1 : prompt.index(VOCABULARY.speech_close_id)
+    ]
+    whole = LoudnessTokenizer().encode(Waveform(long, "long"))
+    assert list(codes) == VOCABULARY.speech_ids(whole)[: round(12.5 * read_s)]
 
 
 def test_only_those_without_a_caption_that_agrees_are_asked_again(example_clips):

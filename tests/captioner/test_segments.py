@@ -167,6 +167,19 @@ def test_transcripts_are_read(tmp_path, name):
     assert read_transcript(tmp_path / name) == LINES
 
 
+def test_markup_of_subtitles_is_no_word(tmp_path):
+    lines = [Line(0.0, 1.0, "Good morning <laughs>"), Line(1.0, 2.0, "<b> & so on")]
+    (tmp_path / "a.srt").write_text(
+        '1\n00:00:00,000 --> 00:00:01,000\n<font color="#fff">Good</font> <i>morning</i> <laughs>\n'
+    )
+    (tmp_path / "a.vtt").write_text(
+        "WEBVTT\n\n00:00.000 --> 00:01.000\n<v.a Ann>Good <00:00.500><c>morning</c> <laughs></v>\n"
+        "\n00:01.000 --> 00:02.000\n&lt;b&gt; &amp; so on\n"
+    )
+    assert read_transcript(tmp_path / "a.srt") == lines[:1]
+    assert read_transcript(tmp_path / "a.vtt") == lines
+
+
 @pytest.mark.parametrize("name", ["a.srt", "a.json"])
 def test_another_file_is_no_transcript(tmp_path, name):
     (tmp_path / name).write_text("{}", "utf-8")

@@ -42,6 +42,7 @@ def test_what_cannot_be_is_refused(aligncap: Aligncap, tmp_path: Path) -> None:
         ((folder, "--out", folder), "which this command reads"),
         ((folder, "--out", tmp_path / "in"), "which this command reads"),
         ((folder, "--out", folder / "clip0.wav"), "is no folder"),
+        ((folder, "--out", folder / "annotated"), "of which it would be a part"),
         ((tmp_path / "gone", "--out", out), "does not exist"),
         ((folder, "--out", out, "--bins", "v3"), "no set of bins called 'v3'"),
         ((folder, "--out", out, "--shard", "4/4"), "--shard 4/4: must be I/N"),

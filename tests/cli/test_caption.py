@@ -394,3 +394,10 @@ def test_the_built_in_model_captions_without_torch(example_clips, tmp_path: Path
     assert all(record["caption"].endswith(".") and record["model"] for record in records)
     assert all(abs(sum(record["emotion"].values()) - 1) < 0.01 for record in records)
     assert len({record["caption"] for record in records}) > 6
+
+
+def test_an_error_names_its_file_once(aligncap, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"%PDF-1.7")
+    monkeypatch.chdir(tmp_path)
+    for named in (".", "./broken.wav"):
+        assert aligncap("caption", named).err.count("broken.wav") == 1

@@ -66,6 +66,25 @@ def test_a_table_has_a_row_a_clip_and_its_bad_rows_are_named(tmp_path, name, mar
     assert all(one in fault for one, fault in zip(wrong, found.faults, strict=True))
 
 
+def test_a_caption_keeps_its_lines_and_is_not_cut_at_a_comma(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    path = tmp_path / "clips.csv"
+    path.write_bytes(
+        b"file,emotion,caption\r\n"
+        b'a.wav,sad,"She is sad.\r\nShe is slow."\r\n'
+        b"b.wav,sad,A sad woman, who speaks slowly.\r\n"
+        b"c.wav,sad,Slow\xe2\x80\xa8and low.,,\r\n"  # a line separator; Excel's empty cells
+    )
+    found = read_clips(path)
+    assert [one.captions for one in found.clips] == [
+        ("She is sad.\r\nShe is slow.",),
+        ("Slow\u2028and low.",),
+    ]
+    assert found.faults == (
+        f"{path}:4: has more cells than the heading; put a text with ',' in double quotes",
+    )
+
+
 def test_a_manifest_in_the_folder_goes_before_its_folders(tmp_path):
     touch(tmp_path, "sad/a.wav", "sad/b.wav")
     row = {"file": "sad/a.wav", "emotion": "happiness", "speaker": "x"}

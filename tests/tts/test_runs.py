@@ -6,6 +6,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -136,6 +137,68 @@ def test_bad_rows_of_every_kind_are_rows(tmp_path: Path) -> None:
     assert "does not exist" in errors["gone"]
     assert "names no recording" in errors["nameless"]
     assert any("not JSON" in error for error in errors.values())
+
+
+def test_a_row_of_csv_ends_where_its_line_does(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", 3)
+    table = folder / "metadata.csv"
+    table.write_text(
+        "file,text\nclip0.wav,Come\u2028in!\nclip1.wav,Come in, you!\nclip2.wav,Come\x0bin!\n",
+        "utf-8",
+    )
+    summary = annotated(folder, tmp_path / "out")()
+    assert (summary.rows, summary.failed) == (3, 1)
+    rows = {row["id"]: row for row in read_out(tmp_path / "out")}
+    assert rows["clip0"]["text"] == "Come\u2028in!"
+    assert rows["clip2"]["text"] == "Come\x0bin!"
+    assert "more cells than the heading" in rows[f"{table}:3"]["error"]
+
+
+def test_a_table_without_a_heading_is_refused_before_anything_is_heard(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", 2)
+    table = folder / "metadata.csv"  # as LJ Speech has it, and as some spreadsheets write csv
+    for text in ("clip0|Come in, you.\nclip1|Come in, now.\n", "file;text\nclip0.wav;Come in.\n"):
+        table.write_text(text, "utf-8")
+        with pytest.raises(
+            DataError, match=r"metadata\.csv: has no column 'file' \(its first line"
+        ):
+            open_corpus(folder, 3)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "text", "place", "bytes"])
+@pytest.mark.parametrize("column", ["clip", "audio"])
+def test_recordings_in_any_column_are_found_beside_the_corpus_and_written(
+    tmp_path: Path, form: str, column: str
+) -> None:
+    folder = write_folder(tmp_path / "in", 2)
+    values = ["clip0.wav", "clip1.wav"]
+    if form in ("csv", "jsonl"):
+        corpus = folder / f"corpus.{form}"
+        lines = (
+            [column, *values] if form == "csv" else [json.dumps({column: one}) for one in values]
+        )
+        corpus.write_text("\n".join(lines), "utf-8")
+    else:
+        corpus = folder / "corpus.parquet"
+        made = {
+            "text": values,
+            "place": [{"bytes": None, "path": one} for one in values],
+            "bytes": [(folder / one).read_bytes() for one in values],
+        }
+        pq.write_table(pa.table({"id": ["0", "1"], column: made[form]}), corpus)
+    settings = AnnotateSettings(audio=column)
+    opened = open_corpus(corpus, 1, column)
+    for audio in (True, False):
+        out = tmp_path / f"out-{audio}"
+        AnnotateRun(opened, out, settings, audio=audio, open_model=open_fake)()
+        rows = read_out(out)
+        assert [row["error"] for row in rows] == [None, None]
+        kept = "clip" if column == "clip" and form in ("place", "bytes") else "audio"
+        assert [row.get(kept, {}).get("bytes") for row in rows] == [
+            bytes_of(number) if audio else None for number in range(2)
+        ]
+        if column == "clip" and form in ("csv", "jsonl", "text"):
+            assert [row["clip"] for row in rows] == values
 
 
 def test_sound_of_films_and_telephones_is_in_the_corpus_too(tmp_path: Path) -> None:

@@ -70,6 +70,11 @@ def generate_captions(
     ]
 
 
+SHOWN_S = 10.0
+"""Of a thousand clips that `mini` learnt from one is longer: in prompts of more than it has met its
+language model loses the thread, and writes words that are none."""
+
+
 @dataclass(frozen=True, slots=True)
 class CaptionGenerator:
     """A language model with its prompts: speech tokens in, captions out (Eq. 4)."""
@@ -90,10 +95,20 @@ class CaptionGenerator:
     ) -> list[tuple[CaptionHypothesis, ...]]:
         """For each input up to `options.captions` captions, best first."""
         prompts = [
-            self.prompts.student(one.tokens, language=language, act=one.act, plan=one.plan)
+            self.prompts.student(
+                self._shown(one.tokens), language=language, act=one.act, plan=one.plan
+            )
             for one in inputs
         ]
         return generate_captions(self.runtime, self.prompts.vocabulary, prompts, options)
+
+    def _shown(self, tokens: SpeechTokens) -> SpeechTokens:
+        """What the language model reads of speech: of codes the first `SHOWN_S` where it is told
+        by a plan what to say of the whole."""
+        most = round(SHOWN_S * self.meta.tokenizer.frame_rate_hz)
+        if not self.meta.plans or tokens.features is not None or tokens.codes.shape[1] <= most:
+            return tokens
+        return replace(tokens, codes=tokens.codes[:, :most])
 
 
 class Captioner:

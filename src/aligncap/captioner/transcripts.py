@@ -1,5 +1,6 @@
 """Transcripts with times, and segments written as subtitles and labels for other programs."""
 
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,6 +42,10 @@ class Labelled(Protocol):
 
 _TIMES = re.compile(r"((?:\d+:)?\d+:\d+[.,]\d+)\s+-->\s+((?:\d+:)?\d+:\d+[.,]\d+)[^\n]*")
 
+_MARKUP = re.compile(r"</?(?:[bcisuv]|rt|ruby|lang|font)(?:[ .][^>]*)?>|<[\d:.]+>")
+"""Of subtitles: who speaks, how it is drawn, when a word is said. Other words in angle brackets,
+as <laughs>, are the transcript's."""
+
 
 def read_transcript(path: Path) -> list[Line]:
     """The lines of a transcript in SubRip, WebVTT, or the JSON of whisper and its kin
@@ -63,7 +68,9 @@ def read_transcript(path: Path) -> list[Line]:
     else:
         for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
             if found := _TIMES.search(block):
-                words = " ".join(block[found.end() :].split())
+                words = " ".join(_MARKUP.sub("", block[found.end() :]).split())
+                if path.suffix.lower() == ".vtt":
+                    words = html.unescape(words)
                 lines.append(Line(_seconds(found[1]), _seconds(found[2]), words))
     if not lines:
         raise DataError(f"{path}: has no times; give a transcript as .srt, .vtt or .json")

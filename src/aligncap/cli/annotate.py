@@ -79,7 +79,7 @@ def annotate(
     part = part_of(shard, console.environment)
     _check_out(corpus, out, overwrite=overwrite)
     run = AnnotateRun(
-        open_corpus(corpus, shard_rows),
+        open_corpus(corpus, shard_rows, audio_column),
         out,
         settings,
         audio=audio,
@@ -105,13 +105,18 @@ class Opener:
 
 
 def _check_out(corpus: Path, out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds the corpus; with `overwrite`, remove what was annotated there."""
+    """Refuse a folder that holds the corpus or lies in it; with `overwrite`, remove what was
+    annotated there."""
     if corpus.exists() and (
         out.resolve() == corpus.resolve() or corpus.resolve().is_relative_to(out.resolve())
     ):
         raise DataError(f"{out}: holds {corpus}, which this command reads; choose another --out")
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is no folder; choose another --out")
+    if corpus.is_dir() and out.resolve().is_relative_to(corpus.resolve()):
+        raise DataError(
+            f"{out}: lies in {corpus}, of which it would be a part; choose another --out"
+        )
     work = out / ".annotate"
     if overwrite and work.is_dir():
         shutil.rmtree(work)

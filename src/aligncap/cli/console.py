@@ -453,7 +453,8 @@ def _of_bytes(data: bytes) -> Recording:
 def error_record(recording: Recording, error: Exception) -> Record:
     """The record of a recording that could not be used, and why."""
     message, file = " ".join(str(error).split("\n")), recording.file
-    text = message if file in message else f"{file}: {message}"
+    named = file in message or str(Path(file)) in message  # ./a.wav is a.wav in messages
+    text = message if named else f"{file}: {message}"
     return recording.described({"file": file, "error": text})
 
 

@@ -14,6 +14,7 @@ Corpora whose labels stand in their file names or folders.
 """
 
 import csv
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -141,7 +142,7 @@ def read_lines(file: Path) -> Iterator[tuple[str, str]]:
 def read_table(file: Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a csv file with a header, each after its place; DataError where a column is
     missing or the file is none."""
-    reader = csv.DictReader(_decoded(file).splitlines(keepends=True), skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(_decoded(file), newline=""), skipinitialspace=True)
     try:
         present = [name.strip() for name in reader.fieldnames or []]
         if absent := [name for name in columns if name not in present]:

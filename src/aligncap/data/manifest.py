@@ -2,6 +2,8 @@
 the facts of whole corpora, measured once by several processes and kept as JSON lines.
 """
 
+import csv
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -75,6 +77,33 @@ def _object(text: str, place: str) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{place}: holds a {type(row).__name__}; write one JSON object a line")
     return row
+
+
+def read_csv(
+    path: Path, *, what: str, delimiter: str = ","
+) -> Iterator[tuple[str, dict[str, str | None] | DataError]]:
+    """The rows of a table with a heading, each after its place; columns without a name are passed
+    over, cells that a row lacks are None.
+
+    A row with more cells than the heading is given out as its error and the rest goes on: most
+    often its text has a comma and no quotes. DataError where the file is no table in UTF-8.
+    """
+    try:
+        text = decoded(path.read_bytes(), str(path), what)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the {what} ({error.strerror})") from error
+    # Only what ends a line of csv does: a text may hold a line separator of Unicode.
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for row in rows:
+            place, more = f"{path}:{rows.line_num}", row.pop(None, ())
+            if any(more):
+                quote = f"put a text with {delimiter!r} in double quotes"
+                yield place, DataError(f"{place}: has more cells than the heading; {quote}")
+            else:
+                yield place, {key: cell for key, cell in row.items() if key}
+    except csv.Error as error:
+        raise DataError(f"{path}:{rows.line_num}: no csv ({error}); write it anew") from error
 
 
 def text_of(row: Row, key: str, place: str) -> str | None:

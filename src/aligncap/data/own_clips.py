@@ -1,6 +1,5 @@
 """Clips of one's own with labels or captions: a manifest, a table, folders called like emotions."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,11 +12,11 @@ from aligncap.data.manifest import (
     SAME_EMOTION,
     Utterance,
     labelled,
+    read_csv,
     read_each_utterance,
     utterance_of_row,
 )
 from aligncap.errors import DataError
-from aligncap.storage import decoded
 from aligncap.values import EMOTIONS
 
 LEAST_CLIPS = 5
@@ -117,17 +116,12 @@ def _placed(clip: Utterance, source: Path) -> Utterance:
 
 def _of_table(path: Path) -> Iterator[Utterance | DataError]:
     """The clips of a table; "caption" and "captions" are one caption a row."""
-    try:
-        text = decoded(path.read_bytes(), str(path), "table")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the table ({error.strerror})") from error
-    rows = csv.DictReader(text.splitlines(), delimiter=TABLES[path.suffix.lower()])
-    for row in rows:
-        place = f"{path}:{rows.line_num}"
+    for place, row in read_csv(path, what="table", delimiter=TABLES[path.suffix.lower()]):
+        if isinstance(row, DataError):
+            yield row
+            continue
         told: dict[str, Any] = {
-            key.strip().lower(): (value or "").strip()
-            for key, value in row.items()
-            if isinstance(key, str) and isinstance(value, str)
+            key.strip().lower(): (cell or "").strip() for key, cell in row.items()
         }
         written = [told.pop(key, "") for key in ("caption", "captions")]
         told["captions"] = [one for one in written if one]

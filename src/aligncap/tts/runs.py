@@ -24,7 +24,6 @@ from aligncap.errors import AlignCapError, DataError, LostProcessError
 from aligncap.foreign import read_table
 from aligncap.storage import atomic_file, hash_of_parts, write_atomic
 from aligncap.tts.annotator import (
-    AUDIO_NAMES,
     AnnotateSettings,
     Annotator,
     complete,
@@ -37,6 +36,7 @@ from aligncap.tts.sources import Corpus, Shard
 from aligncap.tts.tables import (
     AUDIO,
     Kinds,
+    audio_column,
     embedded,
     fields_of,
     joined,
@@ -97,7 +97,9 @@ class AnnotateRun:
         ]
         cores = len(os.sched_getaffinity(0))
         threads = self.settings.threads or max(1, cores // self.jobs)
-        settings = replace(self.settings, threads=threads)
+        # A corpus' rows have in `audio` what a text in another column names.
+        audio = None if self._audio_column() == AUDIO else self.settings.audio
+        settings = replace(self.settings, threads=threads, audio=audio)
         run_tasks(MeasureJob(settings, self.open_model), tasks, self.jobs, told)
         numbers = range(len(self.corpus.shards))
         unmeasured = sum(not self._found(number).exists() for number in numbers)
@@ -153,14 +155,15 @@ class AnnotateRun:
             joined({name: set(found) for name, found in end[key].items()} for end in ends)
             for key in ("given", "columns")
         )
-        fields, features = fields_of(self.corpus, given)
+        audio = self._audio_column()
+        fields, features = fields_of(self.corpus, given, audio)
         if not self.audio:
-            fields.pop(self._audio_column(), None)
+            fields.pop(audio, None)
         schema = schema_of(fields, self.settings, found, features)
         speakers = statistics_of(
             (line["speaker"], line["found"]) for place in places for line in read_found(place)
         )
-        job = WriteJob(self.settings, speakers, schema)
+        job = WriteJob(self.settings, speakers, schema, audio)
         tasks = [
             (number, (place, target, shard))
             for number, (place, target, shard) in enumerate(
@@ -171,10 +174,7 @@ class AnnotateRun:
         run_tasks(job, tasks, self.jobs, told)
 
     def _audio_column(self) -> str:
-        if self.corpus.schema is None:
-            return AUDIO
-        names = self.corpus.schema.names
-        return self.settings.audio or next((one for one in AUDIO_NAMES if one in names), AUDIO)
+        return audio_column(self.corpus, self.settings.audio)
 
 
 def output_paths(shards: Sequence[Shard], out: Path) -> list[Path]:
@@ -274,6 +274,8 @@ class WriteJob:
     settings: AnnotateSettings
     speakers: Mapping[str, Speaker]
     schema: Any
+    audio: str
+    """The column of the recordings."""
 
     def __call__(self, place: Path, target: Path, shard: Shard) -> Iterator[tuple[int, float]]:
         """Write `target` of the corpus' rows and what `place` has of them."""
@@ -284,7 +286,7 @@ class WriteJob:
         try:
             for row, line in zip(shard.read(), read_found(place), strict=True):
                 whole = merged(row, line["found"], self.settings)
-                if AUDIO in whole and AUDIO in self.schema.names:
+                if self.audio in whole and self.audio in self.schema.names:
                     self._embed(whole)
                 yield complete(whole, self.speakers, self.settings)
         except ValueError as error:
@@ -296,8 +298,8 @@ class WriteJob:
     def _embed(self, row: Row) -> None:
         import pyarrow as pa
 
-        if pa.types.is_struct(self.schema.field(AUDIO).type):
-            row[AUDIO] = embedded(row[AUDIO])
+        if pa.types.is_struct(self.schema.field(self.audio).type):
+            row[self.audio] = embedded(row[self.audio])
 
 
 def target_name(place: Path) -> str:

@@ -5,11 +5,10 @@ A shard is a stretch of a corpus that one process annotates; which rows it has d
 corpus and `shard_rows` only. Arrow's files are read with pyarrow, tars with Python itself.
 """
 
-import csv
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, pairwise
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from aligncap.data.layouts import SOUNDS, sound_files
-from aligncap.data.manifest import read_each_row
+from aligncap.data.manifest import read_csv, read_each_row
 from aligncap.errors import DataError
 from aligncap.foreign import reading
-from aligncap.storage import decoded
 from aligncap.tts.annotator import AUDIO_NAMES
 from aligncap.tts.measures import Row
 
@@ -54,21 +52,23 @@ class Corpus:
     """What Hugging Face's library notes of its columns."""
 
 
-def open_corpus(path: Path, shard_rows: int) -> Corpus:
+def open_corpus(path: Path, shard_rows: int, audio: str | None = None) -> Corpus:
     """A corpus by what is there: a folder of sounds or of Arrow's files or tars, a manifest
-    (.jsonl, .csv), a parquet file, a tar.
+    (.jsonl, .csv), a parquet file, a tar. `audio` is the column of its recordings, if it is not
+    called as usual.
 
     Raises DataError where there is nothing that can be annotated.
     """
+    names = AUDIO_NAMES if audio is None else (audio,)
     if path.is_dir():
-        return _of_folder(path, shard_rows)
+        return _of_folder(path, shard_rows, names)
     if not path.exists():
         raise DataError(f"{path}: does not exist; give a folder, manifest, parquet file or tar")
     kind = path.suffix.lower()
     if kind in (".jsonl", ".csv"):
-        return _of_rows(path, _manifest_rows(path), shard_rows)
+        return _of_rows(path, _manifest_rows(path, names), shard_rows)
     if kind == ".parquet":
-        return _of_arrow(path, [(_split_of(path, path.parent), path)], shard_rows)
+        return _of_arrow(path, [(_split_of(path, path.parent), path)], shard_rows, names)
     if path.name.endswith((".tar", ".tar.gz", ".tgz")):
         return _of_tars(path, [path])
     if kind == ".sqlite":
@@ -80,18 +80,19 @@ def open_corpus(path: Path, shard_rows: int) -> Corpus:
     )
 
 
-def _of_folder(folder: Path, shard_rows: int) -> Corpus:
+def _of_folder(folder: Path, shard_rows: int, names: Sequence[str]) -> Corpus:
     """The first kind of corpus that a folder holds."""
     if saved := _saved_files(folder):
-        return _of_arrow(folder, saved, shard_rows)
+        return _of_arrow(folder, saved, shard_rows, names)
     if files := _visible(folder, "*.parquet"):
-        return _of_arrow(folder, [(_split_of(file, folder), file) for file in files], shard_rows)
+        split = [(_split_of(file, folder), file) for file in files]
+        return _of_arrow(folder, split, shard_rows, names)
     tars = [one for end in ("*.tar", "*.tar.gz", "*.tgz") for one in _visible(folder, end)]
     if tars:
         return _of_tars(folder, sorted(tars))
     for name in ("metadata.jsonl", "metadata.csv", "manifest.jsonl"):
         if (folder / name).is_file():
-            return _of_rows(folder, _manifest_rows(folder / name), shard_rows)
+            return _of_rows(folder, _manifest_rows(folder / name, names), shard_rows)
     files = list(sound_files(folder))
     if not files:
         raise DataError(f"{folder}: has no sound, parquet, arrow or tar file; give a corpus")
@@ -130,19 +131,24 @@ def _name_of(row: Row) -> tuple[str, str]:
     return str(row.get("id")), str(row.get("audio"))
 
 
-def _manifest_rows(manifest: Path) -> Iterator[Row]:
+def _manifest_rows(manifest: Path, names: Sequence[str]) -> Iterator[Row]:
     """The rows of a manifest; `audio` is the place of the recording, and an id and the name that
     others give a speaker are there too."""
-    read = (
-        _csv_rows if manifest.suffix.lower() == ".csv" else partial(read_each_row, what="manifest")
-    )
-    for place, told in read(manifest):
+    usual = "file" if "file" in names else names[0]
+    read = read_csv if manifest.suffix.lower() == ".csv" else read_each_row
+    for place, told in read(manifest, what="manifest"):
         if isinstance(told, DataError):
             yield {"id": place, "audio": told}
             continue
-        name = next((told[one] for one in AUDIO_NAMES if isinstance(told.get(one), str)), None)
+        if read is read_csv and not told.keys() & set(names):
+            heading = ", ".join(told)[:80]
+            raise DataError(
+                f"{manifest}: has no column {usual!r} (its first line is {heading!r}); begin it "
+                "with the names of its columns, a comma between them"
+            )
+        name = next((told[one] for one in names if isinstance(told.get(one), str)), None)
         audio = (
-            DataError(f"{place}: names no recording; write it under 'file'")
+            DataError(f"{place}: names no recording; write it under {usual!r}")
             if not name
             else str(manifest.parent / name)
         )
@@ -154,13 +160,6 @@ def _named(row: Row) -> Row:
     if row.get("speaker") is not None:
         row.setdefault("speaker_id", row["speaker"])
     return row
-
-
-def _csv_rows(file: Path) -> Iterator[tuple[str, Row | DataError]]:
-    with reading(file, hint="write it as csv in UTF-8"):
-        text = decoded(file.read_bytes(), str(file), "manifest")
-        for number, row in enumerate(csv.DictReader(text.splitlines(keepends=True)), start=2):
-            yield f"{file}:{number}", {key: value for key, value in row.items() if key}
 
 
 SPLIT_OF_NAME = re.compile(r"^([A-Za-z0-9_.]+?)-\d{5}(-of-\d{5})?\.(parquet|arrow)$")
@@ -189,7 +188,9 @@ def _saved_files(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _of_arrow(path: Path, files: Iterable[tuple[str, Path]], shard_rows: int) -> Corpus:
+def _of_arrow(
+    path: Path, files: Iterable[tuple[str, Path]], shard_rows: int, names: Sequence[str]
+) -> Corpus:
     import pyarrow as pa
 
     shards: list[Shard] = []
@@ -200,7 +201,7 @@ def _of_arrow(path: Path, files: Iterable[tuple[str, Path]], shard_rows: int) ->
         schemas.append(schema)
         at = 0
         for size in _sizes(groups, shard_rows):
-            read = partial(_arrow_rows, file, at, at + size, _folder_of(path))
+            read = partial(_arrow_rows, file, at, at + size, _folder_of(path), names)
             count = sum(groups[at : at + size])
             shards.append(Shard(split, read, count, f"{file.name}:{at}:{count}"))
             at += size
@@ -243,7 +244,9 @@ def _groups_of(file: Path) -> tuple[Any, list[int]]:
         return stream.schema, [batch.num_rows for batch in stream]
 
 
-def _arrow_rows(file: Path, start: int, stop: int, folder: Path) -> Iterator[Row]:
+def _arrow_rows(
+    file: Path, start: int, stop: int, folder: Path, names: Sequence[str]
+) -> Iterator[Row]:
     """The rows of some groups of an Arrow file; a path of sound is relative to the corpus."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -252,29 +255,31 @@ def _arrow_rows(file: Path, start: int, stop: int, folder: Path) -> Iterator[Row
         if file.suffix == ".parquet":
             with pq.ParquetFile(file) as opened:
                 batches = opened.iter_batches(PARTS, row_groups=range(start, stop))
-                yield from _rows_of(batches, folder)
+                yield from _rows_of(batches, folder, names)
         else:
             with pa.memory_map(str(file)) as mapped, pa.ipc.open_stream(mapped) as stream:
                 groups = islice(stream, start, stop)
-                yield from _rows_of(groups, folder)
+                yield from _rows_of(groups, folder, names)
 
 
-def _rows_of(batches: Iterable[Any], folder: Path) -> Iterator[Row]:
+def _rows_of(batches: Iterable[Any], folder: Path, names: Sequence[str]) -> Iterator[Row]:
     for batch in batches:
         for start in range(0, batch.num_rows, PARTS):
             for row in batch.slice(start, PARTS).to_pylist():
-                yield {name: _placed(name, value, folder) for name, value in row.items()}
+                yield _placed(row, folder, names)
 
 
-def _placed(name: str, value: Any, folder: Path) -> Any:
-    """A path to a recording beside the corpus, so that it can be opened from anywhere."""
-    if name not in AUDIO_NAMES:
-        return value
-    if isinstance(value, str) and (folder / value).is_file():
-        return str(folder / value)
-    if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
-        return {**value, "path": str(folder / value["path"])}
-    return value
+def _placed(row: Row, folder: Path, names: Sequence[str]) -> Row:
+    """A row whose recording can be opened from anywhere: a path to it may be relative to the
+    corpus. Where a text names it, the text stays and the recording is the column `audio`."""
+    name = next((one for one in names if row.get(one) is not None), "")
+    match row.get(name):
+        case str(place):
+            there = (folder / place).is_file()
+            return {**row, "audio": str(folder / place) if there else place}
+        case {"path": str(place), **more} if place and more.get("bytes") is None:
+            return {**row, name: {**more, "path": str(folder / place)}}
+    return row
 
 
 def _of_tars(path: Path, tars: Iterable[Path]) -> Corpus:

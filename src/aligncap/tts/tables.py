@@ -12,7 +12,7 @@ from typing import Any
 
 from aligncap.errors import AlignCapError
 from aligncap.storage import atomic_file, printable
-from aligncap.tts.annotator import AnnotateSettings, own_columns, renamed
+from aligncap.tts.annotator import AUDIO_NAMES, AnnotateSettings, own_columns, renamed
 from aligncap.tts.bins import NO_BINS, TEXT_COLUMNS
 from aligncap.tts.measures import Row
 from aligncap.tts.sources import PARTS, Corpus
@@ -36,7 +36,7 @@ NESTED: dict[str, Any] = {
 """Our columns of several values, by what they hold."""
 
 AUDIO = "audio"
-"""The column of recordings of a corpus that is not in Arrow's files."""
+"""The column of recordings where a text names them, or none of Arrow's files has them."""
 
 
 def note(kinds: Kinds, row: Mapping[str, Any]) -> None:
@@ -63,16 +63,46 @@ def joined(kinds: Iterable[Kinds]) -> Kinds:
     return every
 
 
-def fields_of(corpus: Corpus, given: Kinds) -> tuple[dict[str, Any], dict[str, Any]]:
+def audio_column(corpus: Corpus, asked: str | None) -> str:
+    """The column that the recordings of a corpus are in; `asked` is what it is called there, if
+    unusual."""
+    if corpus.schema is None:
+        return AUDIO
+    names = corpus.schema.names
+    column = next((one for one in (AUDIO_NAMES if asked is None else (asked,)) if one in names), "")
+    return column if column and not _is_text(corpus.schema.field(column).type) else AUDIO
+
+
+def fields_of(corpus: Corpus, given: Kinds, audio: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The types of a corpus' columns, and the features noted of them; `given` are the kinds of its
-    rows where it has no schema."""
+    rows where it has no schema, `audio` is the column of its recordings."""
     import pyarrow as pa
 
-    if corpus.schema is not None:
-        return {one.name: one.type for one in corpus.schema}, dict(corpus.features)
-    fields = {name: _arrow(_joined_kind(kinds)) for name, kinds in given.items()}
-    fields[AUDIO] = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    return fields, {AUDIO: {"_type": "Audio"}}
+    features = dict(corpus.features)
+    if corpus.schema is None:
+        fields = {name: _arrow(_joined_kind(kinds)) for name, kinds in given.items()}
+    else:
+        fields = {one.name: one.type for one in corpus.schema}
+    if corpus.schema is None or audio not in fields or _is_of_file(fields[audio]):
+        fields[audio] = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        if features.get(audio, {}).get("_type") != "Audio":
+            features[audio] = {"_type": "Audio"}
+    return fields, features
+
+
+def _is_text(type_: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
+
+
+def _is_of_file(type_: Any) -> bool:
+    """Whether a column of recordings holds places of files, or their bytes, in whatever form."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(type_):
+        return {one.name for one in type_} <= {"bytes", "path"}
+    return _is_text(type_) or pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
 
 
 def schema_of(
@@ -169,7 +199,7 @@ def _fitting(value: Any, type_: Any) -> Any:
 
     if value is None or isinstance(value, AlignCapError):
         return None
-    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
+    if _is_text(type_):
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
         text = (
@@ -187,6 +217,8 @@ def embedded(audio: Any) -> Row | None:
         if audio.get("bytes") is not None or not audio.get("path"):
             return dict(audio)
         audio = audio["path"]
+    if isinstance(audio, bytes):
+        return {"bytes": audio, "path": None}
     try:
         path = Path(audio)
         return {"bytes": path.read_bytes(), "path": path.name}
