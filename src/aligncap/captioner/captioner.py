@@ -71,8 +71,8 @@ def generate_captions(
 
 
 SHOWN_S = 10.0
-"""Of a thousand clips that `mini` learnt from one is longer: in prompts of more than it has met its
-language model loses the thread, and writes words that are none."""
+"""Of the clips of `mini`'s corpora one in a thousand is longer. In longer prompts than it has met
+its language model loses the thread, and writes words that are none."""
 
 
 @dataclass(frozen=True, slots=True)
