@@ -257,6 +257,17 @@ def test_a_table_for_a_terminal_and_a_comparison_in_markdown() -> None:
     ]
 
 
+def test_what_rounds_to_nothing_has_no_sign_of_less() -> None:
+    result = MetricResult(
+        score=Score("clue-f1", -1e-9, -0.004, 0.004, "x"),
+        baseline=Score("clue-f1", 0.0, 0.0, 0.0, "x"),
+        difference=Difference("clue-f1", -1e-9, -0.004, 0.004, 1.0, "x"),
+    )
+    columns = evaluation.headings([result])
+    found = evaluation.cells(result, columns)
+    assert found[1:] == ["0.00", "0.00 to 0.00", "0.00", "+0.00", "0.00 to 0.00", "1.000"]
+
+
 class Elements(HTMLParser):
     """Every element with its attributes, and the text; that elements are closed in order."""
 

@@ -98,6 +98,14 @@ def recording(path, clips, pause_s=1.5):
     return path
 
 
+def test_the_openai_client_finds_the_model_and_no_other(captioner, client):
+    name = captioner.meta.name
+    assert [one.id for one in client.models.list()] == [name]
+    assert client.models.retrieve(name).id == name
+    with pytest.raises(openai.NotFoundError, match=f"name '{name}'"):
+        client.models.retrieve("some/other")
+
+
 def test_the_openai_client_is_given_the_segments_of_the_command_line(captioner, client, talk):
     offline = list(captioner.segments(talk))
     spoken = [one for one in offline if one.kind == "speech"]

@@ -385,7 +385,7 @@ KINDS = (
 
 def number(value: float | None) -> str:
     """A score with two decimals; a dash where there is none."""
-    return ABSENT if value is None or math.isnan(value) else f"{value:.2f}"
+    return ABSENT if value is None or math.isnan(value) else f"{value:z.2f}"
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -416,7 +416,7 @@ def cells(result: MetricResult, columns: Sequence[str]) -> list[str]:
             found += [ABSENT] * 3
         else:
             p = "<0.001" if change.p < 0.001 else f"{change.p:.3f}"
-            found += [f"{change.delta:+.2f}", interval(change.low, change.high), p]
+            found += [f"{change.delta:+z.2f}", interval(change.low, change.high), p]
     if columns[-1] == PAPER25_HEADING:
         if sample is None or math.isnan(sample.mean):
             found.append(ABSENT)

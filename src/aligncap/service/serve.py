@@ -7,7 +7,7 @@
     POST /v1/timeline               events for `/`: curves and captions of a recording, as found
     GET  /                          the page
     /label-studio, /label-studio/zh Label Studio's machine-learning backend
-    GET  /v1/models, /health, /metrics (Prometheus), /docs (OpenAPI)
+    GET  /v1/models, /v1/models/NAME, /health, /metrics (Prometheus), /docs (OpenAPI)
 
 Recordings and utterances of all clients are captioned together by one model in one thread
 (`CaptionBatcher`); a longer recording is gone along in the meantime (`timeline.Along`). What
@@ -161,6 +161,7 @@ class CaptionServer:
         app.add_exception_handler(ClientDisconnect, _gone)
         router = APIRouter(dependencies=[Depends(self._authorise)], responses=ERRORS)
         router.add_api_route("/v1/models", self.models, methods=["GET"])
+        router.add_api_route("/v1/models/{name:path}", self.model, methods=["GET"])
         router.add_api_route("/metrics", self.scrape, methods=["GET"])
         for path, route, example, kind, extra in (
             ("/v1/captions", self.captions, RECORD, JSON, CAPTIONS_BODY),
@@ -238,10 +239,14 @@ class CaptionServer:
         return PlainTextResponse(generate_latest(self.metrics.registry))
 
     def models(self) -> Json:
-        """The model that captions here."""
-        meta = self._ready().captioner.meta
-        one = {"id": meta.name, "object": "model", "created": 0, "owned_by": "aligncap"}
-        return {"object": "list", "data": [one]}
+        """The one model that captions here, as a list."""
+        return {"object": "list", "data": [self.model()]}
+
+    def model(self, name: str | None = None) -> Json:
+        """The model that captions here; 404 where another is named."""
+        self._check_model(name)
+        served = self._ready().captioner.meta.name
+        return {"id": served, "object": "model", "created": 0, "owned_by": "aligncap"}
 
     async def captions(self, request: Request) -> Json:
         """The caption of a recording, its evidence, and what was estimated of the voice."""
