@@ -127,3 +127,10 @@ def test_an_encoder_without_a_second_readout_is_refused_with_the_command_for_it(
     save_encoder(run.encoder, SpeechEncoder(replace(SIZE, statistics_layers=0)))
     with pytest.raises(DataError, match=r"aligncap train recipes/mini/readout\.toml"):
         training.train_pace(run, tmp_path / "out", resume=False)
+
+
+def test_clips_without_text_are_refused(run, tmp_path):
+    path = run.data[0]
+    path.write_text(path.read_text().replace("dog", ""))
+    with pytest.raises(DataError, match=r"manifest\.jsonl: no clip to learn from has 3 syllables"):
+        training.train_pace(run, tmp_path / "out", resume=False)

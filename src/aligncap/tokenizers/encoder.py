@@ -255,11 +255,6 @@ class SpeechEncoder(nn.Module):
             outputs.append(layer(outputs[-1] if outputs else start, mask))
         return outputs
 
-    def statistics_of(self, start: Tensor, mel: Tensor, mask: Tensor) -> Tensor:
-        """What the second readout reads of a batch, [batch, `width_of`]; `start` as for
-        `as_it_came`, `mel` and `mask` as for `forward`."""
-        return distribution(torch.cat(self.as_it_came(start, mask[:, ::2]), 2), mel, mask)
-
     def _contextual(self, layers: Sequence[Tensor], halves: Tensor) -> tuple[Tensor, Tensor]:
         """[batch, tokens, width] and the tokens' mask, 12.5 a second, of Whisper's outputs."""
         weights = self.mix.softmax(0)

@@ -101,6 +101,9 @@ def train_pace(settings: PaceSettings, output: Path, *, resume: bool) -> Mapping
         [one for one in part if syllables_of(one) >= _FEWEST]
         for part in read_clips(settings.data, settings.hold_out)
     )
+    if not train:
+        places = ", ".join(map(str, settings.data))
+        raise DataError(f"{places}: no clip to learn from has {_FEWEST} syllables of text; add one")
     everyone = [*train, *evaluated]
     store = store_waveforms(settings.waveforms, [one.path for one in everyone], load_utterance)
     recordings = on_device(store, torch.device("cpu"))

@@ -35,7 +35,7 @@ from aligncap.tokenizers.encoder_training import (
     read_clips,
     read_whole,
 )
-from aligncap.tokenizers.statistics import StatisticsReadout
+from aligncap.tokenizers.statistics import StatisticsReadout, distribution
 from aligncap.tokenizers.whisper import load_whisper
 from aligncap.training import dry_run
 from aligncap.training.loop import fit
@@ -220,8 +220,8 @@ def _of_some(
 ) -> Tensor:
     """The statistics of a few recordings of similar length."""
     views = varied_views(recordings, places, augmentation, longest_s)
-    start = encoder.whisper.convolved(views.mel)
-    return encoder.statistics_of(start, views.mel, views.mask)
+    outputs = encoder.as_it_came(encoder.whisper.convolved(views.mel), views.mask[:, ::2])
+    return distribution(torch.cat(outputs, 2), views.mel, views.mask)
 
 
 def varied_views(
