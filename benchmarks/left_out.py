@@ -3,17 +3,21 @@
     python benchmarks/left_out.py measure features/egemaps.npz            # openSMILE's eGeMAPS
     python benchmarks/left_out.py measure features/whisper.npz --whisper openai/whisper-tiny.en
     python benchmarks/left_out.py fit features/egemaps.npz predictions/svm --head svm
-    python benchmarks/left_out.py hear ENCODER predictions/NAME --corpora iesc
+    aligncap train recipes/mini/encoder.toml -o runs/left-out/iesc --set 'hold_out=["iesc"]'
+    python benchmarks/left_out.py hear runs/left-out/iesc/encoder predictions/NAME --corpora iesc
     python benchmarks/left_out.py table predictions --output docs/results/left-out.md
 
 A folder of predictions has a folder for each system with one file a corpus: `iesc.npz` holds the
 `names` of clips ("iesc/file.wav") and their `scores` for each emotion in the order of EMOTIONS
 [clips, 8], from a system that has learnt nothing of iesc. `hear` makes them with an exported
-encoder, `fit` with a classifier of features (an .npz with `names` and `values` [clips, features])
-that is trained on the training speakers of the other corpora. `--per corpus|speaker` subtracts
-from features the mean of each corpus or speaker and divides by its deviation, in training as in
-the test; no label is needed for it. `table` scores the clips that all systems have. To be even
-between corpora and emotions, every clip weighs as one over the clips of its corpus and emotion.
+encoder, which is trained anew for each corpus, its second readout by `readout.toml` as well
+(emodb_more is held out with emodb), and `--per corpus|speaker` gives each clip a baseline: the mean
+vector of the others of its corpus or speaker. `fit` makes them with a classifier of
+features (an .npz with `names` and `values` [clips, features]) that is trained on the training
+speakers of the other corpora; there `--per` subtracts from features the mean of each corpus or
+speaker and divides by its deviation, in training as in the test. No label is needed for either.
+`table` scores the clips that all systems have. To be even between corpora and emotions, every clip
+weighs as one over the clips of its corpus and emotion.
 """
 
 from collections import Counter
@@ -33,7 +37,7 @@ from aligncap.errors import DataError
 from aligncap.experiments.validation import bootstrap_interval, functionals
 from aligncap.metrics.claims import macro_recall
 from aligncap.storage import hash_of
-from aligncap.tokenizers.builtin import open_builtin, whisper_log_mel
+from aligncap.tokenizers.builtin import WhisperTokenizer, open_builtin, whisper_log_mel
 from aligncap.values import EMOTIONS
 
 Numbers = NDArray[np.float64]
@@ -46,6 +50,8 @@ FAMILY = {"emodb_more": "emodb"}
 """Corpora that are left out with another one."""
 DATA = Path("../shared/data/speech")
 EVERY = ",".join(CORPORA)
+FEWEST = 3
+"""Other clips that a baseline is made of, at least."""
 EACH = 410
 """Clips of a corpus that features are measured of, by the hash of their names."""
 
@@ -202,16 +208,29 @@ def hear(
     encoder: Path,
     predictions: Path,
     corpora: Corpora = EVERY,
+    per: Annotated[
+        Literal["", "corpus", "speaker"], typer.Option(help="The baseline of a clip.")
+    ] = "",
     data: Data = DATA,
     names_of: Annotated[Path | None, typer.Option(help="Features whose clips are taken.")] = None,
 ) -> None:
     """Predict corpora by an exported encoder."""
     truth, tokenizer = labelled(data), open_builtin(encoder)
+    if not isinstance(tokenizer, WhisperTokenizer):
+        raise DataError(f"{encoder}: knows no baselines; name an encoder on Whisper's layers")
     wanted = set(read(names_of, "values")) if names_of else set(truth)
     for corpus in corpora.split(","):
         names = [name for name in truth if corpus_of(name) == corpus and name in wanted]
-        heard = [tokenizer.encode(load(truth[name].path)).readout["emotion"] for name in names]
-        scores = np.array([[one[name] for name in EMOTIONS] for one in heard])
+        heard = {name: tokenizer.hear(load(truth[name].path)) for name in names}
+        if per:
+            groups = {name: group_of(name, truth[name], per) for name in names}
+            vectors = {name: np.asarray(heard[name].vector) for name in names}
+            for name in names:
+                mates = [n for n in names if groups[n] == groups[name] and n != name]
+                if len(mates) >= FEWEST:
+                    mean = np.mean([vectors[n] for n in mates], axis=0)
+                    heard[name] = tokenizer.hear(load(truth[name].path), mean)
+        scores = np.array([[heard[n].readout["emotion"][e] for e in EMOTIONS] for n in names])
         write(predictions / f"{corpus}.npz", names, scores=scores)
 
 

@@ -150,6 +150,18 @@ def test_a_transcript_says_where_to_cut():
             assert np.array_equal(one.samples, cut)
 
 
+def test_lines_beyond_the_end_are_told(caplog):
+    beyond = [*LINES, Line(2.9, 3.2, "So"), Line(3.0, 4.0, "what"), Line(5.0, 6.0, "now?")]
+    found = list(transcribed(in_blocks((0.1 * noise(3)).astype(np.float32), 1000), beyond))
+    assert [one.words for one in found] == ["Good morning", "“Yes” & <no>", "So"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("2 of 5 lines of the transcript, from 3.0 s on, are left")
+    assert "ends at 3.0 s" in record.getMessage()
+    caplog.clear()
+    list(transcribed(in_blocks((0.1 * noise(3)).astype(np.float32), 1000), LINES))
+    assert not caplog.records
+
+
 TRANSCRIPTS = {
     "a.srt": "1\n00:00:00,250 --> 00:00:01,000\nGood\nmorning\n\n"
     "2\n00:00:01,500 --> 00:00:02,500\n“Yes” & <no>\n",

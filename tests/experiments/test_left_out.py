@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from aligncap.data.manifest import Utterance
-from aligncap.values import EMOTIONS
+from aligncap.tokenizers.builtin import WhisperTokenizer
+from aligncap.values import EMOTIONS, SpeechTokens
 from support.scripts import load_script
 
 
@@ -53,3 +54,27 @@ def test_a_row_is_macro_recall_among_all_or_among_own_emotions(left_out: Any) ->
     # Angry is right in one of two; sad is taken for bored where that is allowed.
     assert every.split(" | ")[1].startswith("0.250")
     assert among.split(" | ")[1].startswith("0.750")
+
+
+def test_a_baseline_is_the_mean_vector_of_the_speakers_others(
+    left_out: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fake(WhisperTokenizer):
+        def __init__(self) -> None:
+            """Hears the number that stands for a clip."""
+
+        def hear(self, waveform: Any, baseline: Any = None) -> SpeechTokens:
+            heard = 0.0 if baseline is None else float(baseline[0])
+            emotion = dict.fromkeys(EMOTIONS, heard)
+            vector = np.array([waveform], np.float32)
+            return SpeechTokens(np.zeros((1, 1), np.int64), {"emotion": emotion}, vector)
+
+    numbers = {"iesc/1": "a", "iesc/2": "a", "iesc/3": "a", "iesc/7": "a", "iesc/9": "b"}
+    truth = {n: Utterance(n, Path(n), emotion="sad", speaker=who) for n, who in numbers.items()}
+    monkeypatch.setattr(left_out, "labelled", lambda _: truth)
+    monkeypatch.setattr(left_out, "open_builtin", lambda _: Fake())
+    monkeypatch.setattr(left_out, "load", lambda path: float(path.name))
+    left_out.hear(Path("e"), tmp_path, corpora="iesc", per="speaker", data=Path("d"), names_of=None)
+    found = left_out.read(tmp_path / "iesc.npz", "scores")
+    others = {"iesc/1": 4.0, "iesc/2": 11 / 3, "iesc/3": 10 / 3, "iesc/7": 2.0, "iesc/9": 0.0}
+    assert {n: float(row[0]) for n, row in found.items()} == pytest.approx(others)

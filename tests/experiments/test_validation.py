@@ -2,6 +2,7 @@
 rival's features and machine, and whether the interval of macro recall covers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from aligncap.experiments.validation import LABELLED, Captioned, bootstrap_inter
 from aligncap.metrics.claims import macro_recall
 from aligncap.metrics.scores import ScoredClip, difference
 from aligncap.preference.store import Clip
-from aligncap.values import EMOTIONS, RATE_HZ, Caption, Evidence, Verdict
+from aligncap.values import EMOTIONS, RATE_HZ, Baseline, Caption, Evidence, Verdict
 from support.preferences import facts_of
 
 LOUD_AND_FAST = facts_of(loudness_db=-15.0, pace_syllables_per_s=6.1)
@@ -117,6 +118,27 @@ def test_the_emotion_table_tells_words_from_probabilities_and_lists_rivals() -> 
     assert found["emodb", "mini, named in its caption"][2:4] == ["3", "0.750"]
     assert found["emodb", "mini, likeliest emotion"][2:4] == ["3", "0.500"]
     assert found["emodb", "eGeMAPS + SVM (rbf)"][3:] == ["1.000", "1.000–1.000"]
+
+
+def test_clips_are_captioned_beside_their_speakers_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake:
+        def baselines(self, recordings: list[Path], speakers: list[str | None]) -> list[Baseline]:
+            return [Baseline(f"{speaker}", len(recordings)) for speaker in speakers]
+
+        def caption_many(self, sources: list[Any], *, language: str) -> list[Caption]:
+            given.append([*sources])
+            return [said("…").caption for _ in sources]
+
+    given: list[list[Any]] = []
+    monkeypatch.setattr(validation.aligncap, "load", lambda _: Fake())
+    clips = [Utterance(n, Path(f"{n}.wav"), speaker=f"s{n}") for n in "ab"]
+    for per_speaker in (False, True):
+        found = validation.caption_all("m", clips, language="en", per_speaker=per_speaker)
+        assert [row.utterance for row in found] == clips
+    assert given[0] == [one.path for one in clips]
+    assert [(one[0], one[1].source) for one in given[1]] == [
+        (Path("a.wav"), "sa"), (Path("b.wav"), "sb")
+    ]  # fmt: skip
 
 
 def test_a_stated_gender_is_right_or_wrong_and_an_unstated_one_neither() -> None:

@@ -57,6 +57,17 @@ def test_a_speaker_heard_against_a_baseline_is_read_apart_from_the_clip_itself()
     assert not torch.allclose(without, readout(clip, baseline, torch.ones(3)))
 
 
+def test_the_encoders_own_readout_counts_otherwise_beside_a_baseline():
+    torch.manual_seed(0)
+    readout = StatisticsReadout(6, 8)
+    readout.share.copy_(torch.tensor([0.4, 0.1]))
+    logits, others = torch.randn(2, 8), torch.randn(2, 8)
+    found = readout.joined(logits, others, torch.tensor([0.0, 1.0])).softmax(1)
+    for row, power in enumerate((0.4, 0.1)):
+        product = logits[row].softmax(0) * others[row].softmax(0) ** power
+        torch.testing.assert_close(found[row], product / product.sum())
+
+
 def clips(count: int = 60) -> list[Utterance]:
     """Two corpora, one of them three times as large; six speakers, four emotions."""
     return [
@@ -172,7 +183,8 @@ def run(tmp_path: Path, whisper: Path, monkeypatch: pytest.MonkeyPatch) -> Reado
     save_encoder(tmp_path / "start", encoder)
     return ReadoutSettings(
         encoder=tmp_path / "start", data=(tmp_path / "manifest.jsonl",), shares={"tones": 1.0},
-        waveforms=tmp_path / "waveforms", start=str(whisper), layers=1, batch_size=24, share=0.0,
+        waveforms=tmp_path / "waveforms", start=str(whisper), layers=1, batch_size=24,
+        share=(0.0, 0.0),
         training=FitSettings(steps=12, learning_rate=1e-2, save_every=4),
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ no block's length, and memory does not grow with that of the recording. A captio
 utterance with a little of the sound around it.
 """
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from aligncap.values import RATE_HZ, Caption, Samples, Waveform
 
 if TYPE_CHECKING:
     from aligncap.captioner.captioner import Captioner
+
+LOG = logging.getLogger(__name__)
 
 PAUSE_S = 0.5
 """A pause of this length ends an utterance."""
@@ -323,7 +326,8 @@ def _frames(seconds: float) -> int:
 
 
 def transcribed(blocks: Iterable[Samples], lines: Sequence[Line]) -> Iterator[Stretch]:
-    """The stretches of a stream of sound that a transcript's lines name, in order."""
+    """The stretches of a stream of sound that a transcript's lines name, in order; how many lines
+    lie beyond its end is logged."""
     left = deque(sorted(lines, key=lambda one: one.start_s))
     sound, first, at = np.zeros(0, np.float32), 0, 0
 
@@ -342,6 +346,12 @@ def transcribed(blocks: Iterable[Samples], lines: Sequence[Line]) -> Iterator[St
         sound, first = sound[max(0, kept - first) :], max(first, kept)
     for line in left:
         yield from cut(line)
+    if beyond := [one.start_s for one in left if one.start_s * RATE_HZ >= at]:
+        LOG.warning(
+            "%d of %d lines of the transcript, from %.1f s on, are left out: the sound ends at "
+            "%.1f s; is it of another recording?",
+            *(len(beyond), len(lines), min(beyond), at / RATE_HZ),
+        )
 
 
 def joined(found: Iterable[Segment]) -> Iterator[Segment]:

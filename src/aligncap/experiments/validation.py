@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -27,6 +27,7 @@ from rich.progress import track
 import aligncap
 from aligncap.audio.files import load
 from aligncap.captioner.checkpoint import find_model, model_fingerprint, read_meta, write_meta
+from aligncap.captioner.preparing import Spoken
 from aligncap.clues import emotion_of, find_clues, judge
 from aligncap.clues.evidence import ClaimStatus, ClipKnowledge, claims_of, without_composure
 from aligncap.data.captions import write_captions
@@ -404,11 +405,17 @@ def distinct_line(rows: Sequence[Captioned], language: str) -> str:
     return f"Distinct captions ({language}): {len(set(texts))} over {len(texts)} clips."
 
 
-def caption_all(model: str, utterances: Sequence[Utterance], *, language: str) -> list[Captioned]:
-    """Each utterance captioned, but for those in which no speech is found; one that cannot be
-    read is an error."""
+def caption_all(
+    model: str, utterances: Sequence[Utterance], *, language: str, per_speaker: bool = False
+) -> list[Captioned]:
+    """Each utterance captioned, beside its speaker's others or alone, but for those in which no
+    speech is found; one that cannot be read is an error."""
     captioner = aligncap.load(model)
-    outcomes = captioner.caption_many([one.path for one in utterances], language=language)
+    sources: list[Any] = [one.path for one in utterances]
+    if per_speaker:
+        baselines = captioner.baselines(sources, [one.speaker for one in utterances])
+        sources = [*map(Spoken, sources, baselines)]
+    outcomes = captioner.caption_many(sources, language=language)
     found = []
     for utterance, outcome in zip(utterances, outcomes, strict=True):
         if isinstance(outcome, Caption):
@@ -463,6 +470,7 @@ def report(
         "",
         *emotion_table(chinese_by, {}, f"{model}, Chinese"),
         "",
+        *_per_speaker_lines(model, validation),
         *(_former_lines(former, validation, split) if former else ()),
         "## Gender",
         "",
@@ -488,6 +496,18 @@ def report(
         distinct_line(chinese, "Chinese"),
     ]
     return "\n".join(lines) + "\n", [*english, *chinese]
+
+
+def _per_speaker_lines(model: str, utterances: Sequence[Utterance]) -> list[str]:
+    captions = caption_all(model, utterances, language="en", per_speaker=True)
+    by_corpus = {c: [row for row in captions if row.utterance.corpus == c] for c in LABELLED}
+    return [
+        "The same beside the speaker's other clips of the split (`--per speaker`), whose labels "
+        "are not told:",
+        "",
+        *emotion_table(by_corpus, {}, f"{model}, --per speaker"),
+        "",
+    ]
 
 
 def _former_lines(model: str, utterances: Sequence[Utterance], split: str) -> list[str]:

@@ -33,6 +33,7 @@ from aligncap.tokenizers.statistics import (
     StatisticsReadout,
     SyllableReadout,
     distribution,
+    of_two,
     pooled,
     width_of,
 )
@@ -227,7 +228,8 @@ class SpeechEncoder(nn.Module):
         self.register_buffer("distances", torch.arange(QUANTILES, dtype=torch.float32))
         # Weights of a vector and a bias: a logit of sounds that no person makes.
         self.register_buffer("lifeless", torch.zeros(2 * width + 1))
-        self.register_buffer("temperature", torch.ones(()))
+        # Without and with a baseline.
+        self.register_buffer("temperature", torch.ones(2))
         self.register_buffer("syllable_scale", torch.ones(()))
 
     @property
@@ -382,10 +384,10 @@ class _Exported(nn.Module):
             statistics = distribution(torch.cat(outputs, 2), mel, mask)
             vector = torch.cat((pool, statistics), 1)
             logits = encoder.statistics(statistics, baseline[:, own:], based)
-            emotion = encoder.statistics.joined(logits, emotion)
+            emotion = encoder.statistics.joined(logits, emotion, based)
         return (
             encoded.codes[0, : encoder.config.exported],
-            (emotion / encoder.temperature).softmax(1),
+            (emotion / of_two(encoder.temperature, based)[:, None]).softmax(1),
             found.female.sigmoid(),
             found.vocalization.softmax(1),
             found.arousal,

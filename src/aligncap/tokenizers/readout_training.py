@@ -84,10 +84,11 @@ class ReadoutSettings:
     mixup: float = 0.4
     """Both parameters of the Beta distribution by which two clips are mixed."""
     label_smoothing: float = 0.1
-    share: float = 0.4
-    """What the encoder's own readout counts beside this one."""
-    temperature: float = 1.0
-    """Of the joined probabilities, chosen on validation speakers."""
+    share: tuple[float, float] = (0.4, 0.1)
+    """What the encoder's own readout counts beside this one, without a speaker's baseline and
+    with."""
+    temperature: tuple[float, float] = (1.0, 1.0)
+    """Of the joined probabilities, without and with a baseline, chosen on validation speakers."""
     training: FitSettings
 
 
@@ -130,7 +131,7 @@ def train_readout(settings: ReadoutSettings, output: Path, *, resume: bool) -> M
     torch.manual_seed(settings.training.seed)
     readout = encoder.statistics
     assert readout is not None
-    readout.share.fill_(settings.share)
+    readout.share.copy_(torch.tensor(settings.share))
     batches = ReadoutBatches(train, [clean, *copies], settings)
     normalise(readout, clean[: len(train)], batches.weights, [one.speaker for one in train])
 
@@ -139,7 +140,7 @@ def train_readout(settings: ReadoutSettings, output: Path, *, resume: bool) -> M
 
     inputs = {str(path): hash_of_file(path) for path in settings.data}
     fit(readout, step, batches, settings.training, output, resume=resume, inputs=inputs)
-    encoder.temperature.fill_(settings.temperature)
+    encoder.temperature.copy_(torch.tensor(settings.temperature))
     save_encoder(output / "encoder", encoder.eval())
     if not evaluated:
         return {}
@@ -391,7 +392,7 @@ def recalls(
     readout.eval()
     found: dict[str, float] = {}
     for name, known in (("", torch.zeros_like(based)), ("_per_speaker", based)):
-        named = readout.joined(readout(statistics, baseline, known), others).argmax(1)
+        named = readout.joined(readout(statistics, baseline, known), others, known).argmax(1)
         for corpus in sorted({one.corpus or "" for one in utterances}):
             places = [n for n, one in enumerate(utterances) if (one.corpus or "") == corpus]
             labels = [str(utterances[n].emotion) for n in places]

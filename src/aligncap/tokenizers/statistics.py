@@ -70,7 +70,8 @@ class StatisticsReadout(nn.Module):
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
         self.register_buffer("within", torch.ones(features))
-        self.register_buffer("share", torch.ones(()))
+        # Without and with a baseline, as of all that has two values.
+        self.register_buffer("share", torch.ones(2))
         self.alone = _network(features, hidden, dropout)
         self.against = _network(2 * features, hidden, dropout)
 
@@ -93,10 +94,16 @@ class StatisticsReadout(nn.Module):
         """The logits of emotions, [batch, 8]; arguments as those of `features` and `read`."""
         return self.read(self.features(statistics, baseline), based)
 
-    def joined(self, logits: Tensor, others: Tensor) -> Tensor:
+    def joined(self, logits: Tensor, others: Tensor, based: Tensor) -> Tensor:
         """The logits of emotions by this readout and by the encoder's own, [batch, 8] each; the
         other counts for `share` of this."""
-        return logits.log_softmax(1) + self.share * others.log_softmax(1)
+        share = of_two(self.share, based)[:, None]
+        return logits.log_softmax(1) + share * others.log_softmax(1)
+
+
+def of_two(values: Tensor, based: Tensor) -> Tensor:
+    """The first of two values where `based` [batch] is 0 and the second where it is 1, [batch]."""
+    return values[0] + based * (values[1] - values[0])
 
 
 def _network(features: int, hidden: int, dropout: float) -> nn.Module:
