@@ -131,6 +131,7 @@ SURE = Meaning("sad", gender="female", levels={"pitch": "low"})
         ("She sounds angry.", SURE, False),
         ("She sounds sad and angry.", SURE, False),
         ("She sounds perhaps sad.", SURE, True),
+        ("She sounds sad, her voice wav\ufffd.", SURE, False),  # half a character
         ("She sounds sad.", Meaning("sad", gender="female", certainty="unsure"), False),
         ("Somewhere between sad and angry.", Meaning("sad", second="angry"), True),
         ("Somewhere between angry and sad.", Meaning("sad", second="angry"), False),

@@ -134,7 +134,10 @@ ONCE = frozenset({"pitch", "pace", "volume", "intonation", "voice quality"})
 
 
 def agrees(text: str, meaning: Meaning, facts: Facts, *, language: str) -> bool:
-    """Whether a caption says what was heard and measured, and nothing of it twice."""
+    """Whether a caption says what was heard and measured, nothing of it twice, and in whole
+    characters: byte tokens can end within one."""
+    if "\ufffd" in text:
+        return False
     clues = find_clues(text, language, repeats=True)
     emotions = {clue.meaning for clue in clues if clue.trait == "emotion" and not clue.negated}
     said = Counter(clue.trait for clue in clues if clue.trait in ONCE)
