@@ -216,20 +216,20 @@ def hear(
 ) -> None:
     """Predict corpora by an exported encoder."""
     truth, tokenizer = labelled(data), open_builtin(encoder)
-    if not isinstance(tokenizer, WhisperTokenizer):
-        raise DataError(f"{encoder}: knows no baselines; name an encoder on Whisper's layers")
     wanted = set(read(names_of, "values")) if names_of else set(truth)
     for corpus in corpora.split(","):
         names = [name for name in truth if corpus_of(name) == corpus and name in wanted]
-        heard = {name: tokenizer.hear(load(truth[name].path)) for name in names}
+        heard = {name: tokenizer.encode(load(truth[name].path)) for name in names}
         if per:
+            if not isinstance(tokenizer, WhisperTokenizer):
+                raise DataError(f"{encoder}: knows no baselines; leave out --per")
             groups = {name: group_of(name, truth[name], per) for name in names}
             vectors = {name: np.asarray(heard[name].vector) for name in names}
             for name in names:
                 mates = [n for n in names if groups[n] == groups[name] and n != name]
                 if len(mates) >= FEWEST:
                     mean = np.mean([vectors[n] for n in mates], axis=0)
-                    heard[name] = tokenizer.hear(load(truth[name].path), mean)
+                    heard[name] = tokenizer.encode(load(truth[name].path), mean)
         scores = np.array([[heard[n].readout["emotion"][e] for e in EMOTIONS] for n in names])
         write(predictions / f"{corpus}.npz", names, scores=scores)
 

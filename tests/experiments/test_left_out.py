@@ -63,7 +63,7 @@ def test_a_baseline_is_the_mean_vector_of_the_speakers_others(
         def __init__(self) -> None:
             """Hears the number that stands for a clip."""
 
-        def hear(self, waveform: Any, baseline: Any = None) -> SpeechTokens:
+        def encode(self, waveform: Any, baseline: Any = None) -> SpeechTokens:
             heard = 0.0 if baseline is None else float(baseline[0])
             emotion = dict.fromkeys(EMOTIONS, heard)
             vector = np.array([waveform], np.float32)

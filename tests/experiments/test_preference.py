@@ -1,8 +1,10 @@
 """The experiment of preferences on a made-up corpus; what it made is not made again."""
 
+import math
 from pathlib import Path
 
 from aligncap.experiments.preference import Options, report
+from aligncap.training.loop import read_log
 from support.preferences import train_start, write_corpus
 
 
@@ -27,11 +29,18 @@ def test_it_writes_tables_and_makes_nothing_twice(tmp_path: Path) -> None:
     page = report(options, 2)
     rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("|")]
     heads = [[cell.strip() for cell in row] for row in rows]
-    assert heads[0] == ["", "KD", "KD + DPO", "KD + PPO"]
-    assert ["difference", "KD + DPO less KD", "KD + PPO less KD"] in heads
+    arms = ["KD + DPO", "KD + CE on the chosen", "KD + PPO"]
+    assert heads[0] == ["", "KD", *arms]
+    assert ["difference", *(f"{arm} less KD" for arm in arms)] in heads
     names = [row[0] for row in heads]
     for name in ("contradicted by the signal", "not borne out", "emotion-recall", "cider-d"):
         assert names.count(name) == 2
+    for folder in options.runs.glob("*/seed-*/chosen"):
+        losses = [line["loss"] for line in read_log(folder) if "loss" in line]
+        margins = [line["margin"] for line in read_log(folder) if "margin" in line]
+        # Of DPO's own loss log 2 is left, whatever the margin is.
+        assert min(losses) > math.log(2)
+        assert max(map(abs, margins)) < 1e-6
     made = {path: path.stat().st_mtime_ns for path in options.runs.rglob("*.safetensors")}
     assert len([path for path in made if "model" in path.parts]) >= 4
     assert report(options, 2) == page

@@ -1,18 +1,19 @@
-"""What preferences add to KD: KD, KD+DPO and KD+PPO on validation speakers.
+"""What preferences add to KD: KD, KD+DPO and KD+PPO on validation speakers, and a control.
 
     python -m aligncap.experiments.preference --start runs/mini/kd/model \\
         --rows runs/mini/rows/rows.jsonl --facts runs/mini/features-all/facts.jsonl
 
 Each seed samples candidates of its own, which are judged by evidence and paired; DPO is trained on
-the pairs, and PPO with the same evidence as its reward on the same clips. Steps that are done
-already are not repeated.
+the pairs, and PPO with the same evidence as its reward on the same clips. The control spends DPO's
+steps on the captions that the pairs prefer, by cross-entropy. Steps that are done already are not
+repeated.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,7 +33,11 @@ LANGUAGE = "en"
 SCORED = ("ravdess", "emodb", "ased", "nemo")
 """Whose validation clips are scored."""
 
-KD, DPO, PPO = "KD", "KD + DPO", "KD + PPO"
+KD, DPO, CHOSEN, PPO = "KD", "KD + DPO", "KD + CE on the chosen", "KD + PPO"
+
+LIKELIHOOD_ALONE = ("loss.beta=1e-9", "loss.likelihood_weight=1.0")
+"""Of DPO's loss it leaves the chosen captions' cross-entropy: the gradient of the rest is in
+proportion to beta."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,21 +87,28 @@ def train(options: Options, seed: int) -> dict[str, Path]:
         output=folder / "dpo",
         resume=True,
     )
-    rows, written = folder / "dpo" / "round-1" / ROWS_FILE, folder / "ppo" / SUMMARY_FILE
+    rows = folder / "dpo" / "round-1" / ROWS_FILE
+    # The reward is the judge that DPO's pairs are from.
+    weights = [f"reward.{one}" for one in options.change if one.startswith("evidence.")]
+    ppo = [f"training.steps={options.ppo_steps}", f"training.seed={seed}", *weights, *options.ppo]
+    return {
+        DPO: Path(str(summary["model"])),
+        CHOSEN: _learnt("dpo", folder / "chosen", rows, options, [*dpo, *LIKELIHOOD_ALONE]),
+        PPO: _learnt("ppo", folder / "ppo", rows, options, ppo),
+    }
+
+
+def _learnt(
+    kind: Literal["dpo", "ppo"], folder: Path, rows: Path, options: Options, overrides: list[str]
+) -> Path:
+    """The model that a recipe makes of the rows, trained as far as it is not there."""
+    written = folder / SUMMARY_FILE
     if not written.exists():
-        # The reward is the judge that DPO's pairs are from.
-        weights = [f"reward.{one}" for one in options.change if one.startswith("evidence.")]
-        ppo = [
-            f"training.steps={options.ppo_steps}",
-            f"training.seed={seed}",
-            *weights,
-            *options.ppo,
-        ]
         found = learn_once(
-            "ppo", options.recipes, folder / "ppo", rows=rows, start=options.start, overrides=ppo
+            kind, options.recipes, folder, rows=rows, start=options.start, overrides=overrides
         )
         write_atomic(written, json.dumps(found, default=str))
-    return {DPO: Path(str(summary["model"])), PPO: folder / "ppo" / "model"}
+    return folder / "model"
 
 
 def validation_clips(options: Options) -> list[RowClip]:
@@ -161,7 +173,7 @@ def report(options: Options, seeds: int) -> str:
         "in per cent; intervals are of 95 %, by a bootstrap over clips, the runs of a clip "
         "together. What the rows mean stands in `aligncap.experiments.validation`."
     )
-    head = "# Preferences: KD, KD + DPO, KD + PPO"
+    head = f"# Preferences: {KD}, {DPO}, {CHOSEN}, {PPO}"
     return "\n".join([head, "", made, "", *tables(metrics, clips, captions, language=LANGUAGE), ""])
 
 
