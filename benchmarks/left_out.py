@@ -36,6 +36,7 @@ from aligncap.data.splits import split_of
 from aligncap.errors import DataError
 from aligncap.experiments.validation import bootstrap_interval, functionals
 from aligncap.metrics.claims import macro_recall
+from aligncap.prosody.baseline import LEAST_CLIPS
 from aligncap.storage import hash_of
 from aligncap.tokenizers.builtin import WhisperTokenizer, open_builtin, whisper_log_mel
 from aligncap.values import EMOTIONS
@@ -50,8 +51,6 @@ FAMILY = {"emodb_more": "emodb"}
 """Corpora that are left out with another one."""
 DATA = Path("../shared/data/speech")
 EVERY = ",".join(CORPORA)
-FEWEST = 3
-"""Other clips that a baseline is made of, at least."""
 EACH = 410
 """Clips of a corpus that features are measured of, by the hash of their names."""
 
@@ -224,12 +223,15 @@ def hear(
             if not isinstance(tokenizer, WhisperTokenizer):
                 raise DataError(f"{encoder}: knows no baselines; leave out --per")
             groups = {name: group_of(name, truth[name], per) for name in names}
-            vectors = {name: np.asarray(heard[name].vector) for name in names}
+            sizes: Counter[str] = Counter(groups.values())
+            totals: dict[str, Any] = dict.fromkeys(sizes, 0.0)
             for name in names:
-                mates = [n for n in names if groups[n] == groups[name] and n != name]
-                if len(mates) >= FEWEST:
-                    mean = np.mean([vectors[n] for n in mates], axis=0)
-                    heard[name] = tokenizer.encode(load(truth[name].path), mean)
+                totals[groups[name]] = totals[groups[name]] + heard[name].vector
+            for name in names:
+                others = sizes[groups[name]] - 1
+                if others >= LEAST_CLIPS:
+                    mean = (totals[groups[name]] - heard[name].vector) / others
+                    heard[name] = tokenizer.encode(load(truth[name].path), np.float32(mean))
         scores = np.array([[heard[n].readout["emotion"][e] for e in EMOTIONS] for n in names])
         write(predictions / f"{corpus}.npz", names, scores=scores)
 

@@ -87,13 +87,15 @@ def train(options: Options, seed: int) -> dict[str, Path]:
         output=folder / "dpo",
         resume=True,
     )
-    rows = folder / "dpo" / "round-1" / ROWS_FILE
+    learnt = folder / "dpo" / "round-1"
+    rows = learnt / ROWS_FILE
+    chosen = [*dpo, *LIKELIHOOD_ALONE, f'reference="{learnt / "dpo" / "reference"}"']
     # The reward is the judge that DPO's pairs are from.
     weights = [f"reward.{one}" for one in options.change if one.startswith("evidence.")]
     ppo = [f"training.steps={options.ppo_steps}", f"training.seed={seed}", *weights, *options.ppo]
     return {
         DPO: Path(str(summary["model"])),
-        CHOSEN: _learnt("dpo", folder / "chosen", rows, options, [*dpo, *LIKELIHOOD_ALONE]),
+        CHOSEN: _learnt("dpo", folder / "chosen", rows, options, chosen),
         PPO: _learnt("ppo", folder / "ppo", rows, options, ppo),
     }
 
