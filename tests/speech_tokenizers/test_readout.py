@@ -194,10 +194,14 @@ def test_a_run_learns_and_resumes_and_keeps_the_encoder(run, tmp_path):
     assert scores == {"recall_tones": 1.0, "recall_tones_per_speaker": 1.0}
     shorter = replace(run, training=replace(run.training, steps=4))
     training.train_readout(shorter, tmp_path / "parts", resume=False)
-    kept = next((tmp_path / "parts").glob("statistics-*"))
-    times = {file: file.stat().st_mtime_ns for file in kept.iterdir()}
+    kept = sorted(run.waveforms.glob("statistics-*/*"))
+    times = [file.stat().st_mtime_ns for file in kept]
+    assert len(kept) == 2
     training.train_readout(run, tmp_path / "parts", resume=True)
-    assert {file: file.stat().st_mtime_ns for file in kept.iterdir()} == times
+    # What was heard serves other trainings, whatever they hold out.
+    training.train_readout(replace(run, hold_out=("s1",)), tmp_path / "apart", resume=False)
+    assert sorted(run.waveforms.glob("statistics-*/*")) == kept
+    assert [file.stat().st_mtime_ns for file in kept] == times
     once, parts, before = (
         load_file(tmp_path / name / "model.safetensors")
         for name in ("once/encoder", "parts/encoder", "start")

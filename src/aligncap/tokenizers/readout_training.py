@@ -65,7 +65,8 @@ class ReadoutSettings:
     shares: Mapping[str, float]
     """How often each corpus is sampled, by name, relative to the others."""
     waveforms: Path
-    """Folder that keeps the samples of all utterances from one run to the next."""
+    """Folder that keeps the samples of all utterances from one run to the next, and what is heard
+    of them."""
     start: str = "openai/whisper-tiny"
     """The Whisper whose layers are read: a name on the hub, a folder of transformers or of
     CTranslate2. Its convolutions must be those that the encoder started from."""
@@ -118,22 +119,22 @@ def train_readout(settings: ReadoutSettings, output: Path, *, resume: bool) -> M
         [one for one in part if one.emotion is not None]
         for part in read_clips(settings.data, settings.hold_out)
     )
-    everyone = [*train, *evaluated]
+    # In an order that does not depend on what is held out: a clip is heard once for all trainings.
+    everyone = sorted([*train, *evaluated], key=lambda one: str(one.path))
+    learnt_from, apart = _places(train, everyone), _places(evaluated, everyone)
     store = store_waveforms(settings.waveforms, [one.path for one in everyone], load_utterance)
     recordings = on_device(store, torch.device("cpu"))
     encoder = _with_readout(load_encoder(settings.encoder), settings)
-    kept = _kept_in(output, everyone, settings)
-    clean = statistics_of(encoder, recordings, len(everyone), AS_THEY_ARE, settings, kept, 0)
-    copies = [
-        statistics_of(encoder, recordings, len(train), one, settings, kept, number)
-        for number, one in enumerate(settings.copies, 1)
-    ]
+    clean, *copies = (
+        statistics_of(encoder, recordings, everyone, settings, number)
+        for number in range(len(settings.copies) + 1)
+    )
     torch.manual_seed(settings.training.seed)
     readout = encoder.statistics
     assert readout is not None
     readout.share.copy_(torch.tensor(settings.share))
-    batches = ReadoutBatches(train, [clean, *copies], settings)
-    normalise(readout, clean[: len(train)], batches.weights, [one.speaker for one in train])
+    batches = ReadoutBatches(train, [one[learnt_from] for one in (clean, *copies)], settings)
+    normalise(readout, clean[learnt_from], batches.weights, [one.speaker for one in train])
 
     def step(batch: ReadoutBatch) -> Mapping[str, Tensor]:
         return {"loss": readout_loss(readout, batch)}
@@ -144,9 +145,14 @@ def train_readout(settings: ReadoutSettings, output: Path, *, resume: bool) -> M
     save_encoder(output / "encoder", encoder.eval())
     if not evaluated:
         return {}
-    places = range(len(train), len(everyone))
-    others = torch.cat([read_whole(encoder, recordings, place).emotion for place in places])
-    return recalls(readout, clean[len(train) :], others, evaluated)
+    others = torch.cat([read_whole(encoder, recordings, place).emotion for place in apart])
+    return recalls(readout, clean[apart], others, evaluated)
+
+
+def _places(some: Sequence[Utterance], everyone: Sequence[Utterance]) -> list[int]:
+    """Where each of some clips is among all of them."""
+    places = {one.path: place for place, one in enumerate(everyone)}
+    return [places[one.path] for one in some]
 
 
 def _with_readout(encoder: SpeechEncoder, settings: ReadoutSettings) -> SpeechEncoder:
@@ -162,40 +168,34 @@ def _with_readout(encoder: SpeechEncoder, settings: ReadoutSettings) -> SpeechEn
     return found
 
 
-def _kept_in(output: Path, clips: Sequence[Utterance], settings: ReadoutSettings) -> Path:
-    """The folder of what is computed once, named by all that it depends on."""
-    table = {
-        "clips": [str(one.path) for one in clips], "start": settings.start,
-        "layers": settings.layers, "longest_s": settings.longest_s,
-        "copies": [asdict(one) for one in settings.copies], "seed": settings.training.seed,
-        "silence_s": SILENCE_S,
-    }  # fmt: skip
-    return output / f"statistics-{hash_of(repr(table))[:12]}"
-
-
 @torch.inference_mode()
 def statistics_of(
     encoder: SpeechEncoder,
     recordings: Recordings,
-    count: int,
-    augmentation: Augmentation,
+    clips: Sequence[Utterance],
     settings: ReadoutSettings,
-    folder: Path,
     number: int,
 ) -> Floats:
-    """What the readout reads of the first `count` recordings under a variation, whose `number`
-    seeds it, [count, width]; what lies in `folder` already is not computed again."""
+    """What the readout reads of copy `number` of all clips, the first of which is as they are,
+    [clips, width]; what was kept is not computed again."""
     from rich.console import Console
     from rich.progress import track
 
+    augmentation = (AS_THEY_ARE, *settings.copies)[number]
+    kept_by = {
+        "clips": [str(one.path) for one in clips], "start": settings.start,
+        "layers": settings.layers, "longest_s": settings.longest_s, "silence_s": SILENCE_S,
+        "copy": asdict(augmentation), "number": number, "seed": settings.training.seed,
+    }  # fmt: skip
+    folder = settings.waveforms / f"statistics-{hash_of(repr(kept_by))[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    order = recordings.lengths[:count].argsort(stable=True)
+    order = recordings.lengths.argsort(stable=True)
     found: Floats | None = None
     chunks = torch.split(order, _CHUNK)
     for place, chunk in enumerate(
         track(chunks, f"statistics, copy {number}", console=Console(stderr=True))
     ):
-        file = folder / f"{number}-{place:04}.npy"
+        file = folder / f"{place:04}.npy"
         if not file.exists():
             torch.manual_seed(seed_of(settings.training.seed, number, place))
             parts = [
@@ -206,7 +206,7 @@ def statistics_of(
             np.save(unfinished, torch.cat(parts).numpy())
             unfinished.replace(file)
         values = np.load(file, allow_pickle=False)
-        found = np.zeros((count, values.shape[1]), np.float32) if found is None else found
+        found = np.zeros((len(clips), values.shape[1]), np.float32) if found is None else found
         found[chunk.numpy()] = values
     assert found is not None
     return found
