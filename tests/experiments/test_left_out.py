@@ -1,5 +1,7 @@
-"""The benchmark of corpora left out: normalising and scores by hand, a row of its table."""
+"""The benchmark of corpora left out: normalising and scores by hand, a row of its table, and all of
+it in the order in which it is made."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +80,51 @@ def test_a_baseline_is_the_mean_vector_of_the_speakers_others(
     found = left_out.read(tmp_path / "iesc.npz", "scores")
     others = {"iesc/1": 4.0, "iesc/2": 11 / 3, "iesc/3": 10 / 3, "iesc/7": 2.0, "iesc/9": 0.0}
     assert {n: float(row[0]) for n, row in found.items()} == pytest.approx(others)
+
+
+def test_all_makes_what_is_missing_and_holds_a_corpus_out_with_its_family(
+    left_out: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    def touch(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def measure(features: Path, whisper: str, _: Path) -> None:
+        made.append(("measured", features.stem, whisper))
+        touch(features)
+
+    def fit(_: Path, system: Path, head: str, penalty: float, per: str, data: Path) -> None:
+        made.append(("fitted", system.name, head, per))
+        for corpus in left_out.CORPORA:
+            touch(system / f"{corpus}.npz")
+
+    def run_recipe(_: Path, *, overrides: list[str], output: Path, resume: bool) -> None:
+        held, share, *_ = overrides
+        made.append(("trained", output.name, json.loads(held.partition("=")[2]), share))
+        touch(output / "encoder" / "encoder.onnx")
+
+    def hear(encoder: Path, system: Path, corpus: str, per: str, data: Path, names: Path) -> None:
+        made.append(("heard", system.name, corpus, per))
+        touch(system / f"{corpus}.npz")
+
+    for fake in (measure, fit, run_recipe, hear):
+        monkeypatch.setattr(left_out, fake.__name__, fake)
+    monkeypatch.setattr(left_out, "table", lambda *_: made.append(("table",)))
+    left_out.everything(tmp_path, None, tmp_path, "tiny", tmp_path / "encoder")
+    assert [one for one in made if one[0] == "measured"] == [
+        ("measured", "egemaps", ""),
+        ("measured", "whisper", "tiny"),
+    ]
+    assert ("fitted", "Whisper + linear head, per speaker", "linear", "speaker") in made
+    trained = {one[1]: one[2:] for one in made if one[0] == "trained"}
+    assert trained["emodb"] == (["emodb", "emodb_more"], "share=[0.0, 0.0]")
+    assert trained["iesc"] == (["iesc"], "share=[0.0, 0.0]")
+    assert sum(one[0] == "heard" for one in made) == 4 * len(left_out.CORPORA)
+    assert ("heard", "mini's statistics, per corpus", "tess", "corpus") in made
+    # Once more, after one system's clips of one corpus are lost.
+    (tmp_path / "predictions" / "mini-1" / "ased.npz").unlink()
+    made.clear()
+    left_out.everything(tmp_path, None, tmp_path, "tiny", tmp_path / "encoder")
+    assert made == [("heard", "mini-1", "ased", ""), ("table",)]
