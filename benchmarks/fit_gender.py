@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from aligncap.audio import load
 from aligncap.data.manifest import Utterance, read_manifest, trusted_gender
-from aligncap.data.splits import is_validation
+from aligncap.data.splits import split_of
 from aligncap.prosody.measurement import envelope_cues, gender_cues, log_mel
 from aligncap.prosody.pitch import pitch_track
 
@@ -43,8 +43,10 @@ def main(folder: Path) -> None:
     for corpus in CORPORA:
         for one in read_manifest(folder / corpus / "manifest.jsonl"):
             speaker = str(one.speaker)
+            if not (split_of(one) == "train" and trusted_gender(one)):
+                continue
             counts[speaker] = counts.get(speaker, 0) + 1
-            if is_validation(one) or not trusted_gender(one) or counts[speaker] > CLIPS_A_SPEAKER:
+            if counts[speaker] > CLIPS_A_SPEAKER:
                 continue
             cues = cues_of(one)
             if cues is not None:
