@@ -89,7 +89,10 @@ class Trainer:
 RECIPE_FILE = "recipe.json"
 """In the folder of a run: its kind and every setting."""
 
-RESULTS = (RECIPE_FILE, "model", "best", "encoder", "rows.jsonl", "plain.jsonl", "even.jsonl")
+RESULTS = (
+    RECIPE_FILE,
+    *("model", "best", "encoder", "rows.jsonl", "plain.jsonl", "even.jsonl", "prefer.sqlite"),
+)
 """In the folder of a run: what the trainers write there and would write over."""
 
 

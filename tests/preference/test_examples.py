@@ -36,14 +36,24 @@ def test_rows_come_back_as_they_were_written(path: Path) -> None:
 
 def test_a_prompt_holds_what_the_act_mode_asks_for(path: Path) -> None:
     (plain,) = preference_rows(1)
-    clip = replace(plain.clip, measured={"en": "feeling low"}, heard={"en": "feeling sad"})
+    clip = replace(
+        plain.clip,
+        measured={"en": "feeling low"},
+        heard={"en": "feeling sad"},
+        retrieved={"en": "feeling slow"},
+    )
     row = replace(plain, clip=clip, references={"zh": ("她很伤心。",)})
     write_preference_rows(path, SOURCE, [row])
     (read,) = read_preference_rows(path)
     assert read.references == {"zh": ("她很伤心。",)}
     vocabulary = tiny_vocabulary()
     prompter = Prompter(PromptBuilder(vocabulary), [read.clip])
-    for mode, said in (("none", ""), ("measured", "feeling low"), ("heard", "feeling sad")):
+    for mode, said in (
+        ("none", ""),
+        ("measured", "feeling low"),
+        ("heard", "feeling sad"),
+        ("retrieved", "feeling slow"),
+    ):
         book = examples.PairDataset(prompter, [read], candidates=3, act_mode=mode)
         ids = book.row_of(book.all_samples()[0]).prompt_ids
         text = vocabulary.decode([one for one in ids if one < vocabulary.text_vocab_size])
@@ -60,6 +70,9 @@ def test_the_least_that_a_line_needs(path: Path) -> None:
     assert (row.pairs, row.facts, row.language) == ((), None, "en")
     with pytest.raises(DataError, match="make pairs first"):
         examples.with_pairs([row], candidates=9)
+    (paired,) = preference_rows(1)
+    with pytest.raises(DataError, match=r"first 1 candidates; raise batch\.captions"):
+        examples.with_pairs([paired], candidates=1)
 
 
 @pytest.mark.parametrize(

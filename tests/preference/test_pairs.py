@@ -185,6 +185,16 @@ def test_a_store_that_imports_exports_the_same_file(store, tmp_path, name) -> No
         assert export(other, tmp_path / "b.jsonl") == first
 
 
+def test_pairs_that_differ_in_a_full_stop_only_are_one(store, tmp_path: Path) -> None:
+    lines = [
+        {"id": "u1", "chosen": f"He is calm{end}", "rejected": "He is angry."} for end in (".", "")
+    ]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    assert import_pairs(store, path) == 1
+    assert [one.chosen.text for one in latest(store)] == ["He is calm."]
+
+
 def test_rows_made_elsewhere_are_read(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     messages = [{"role": "assistant", "content": "He is calm."}]

@@ -123,10 +123,22 @@ def test_several_judges_are_averaged_and_people_are_waited_for(corpus: Path, tmp
                 store.annotations.add(choice)
     summary = run_recipe(corpus / "prefer.toml", overrides=changes, output=output, resume=True)
     assert summary["rounds"] == 1
+    # What was chosen is of the first round; the second has candidates of its own.
+    with pytest.raises(DataError, match="nobody has chosen between its candidates yet"):
+        run_recipe(
+            corpus / "prefer.toml", overrides=[*changes, "rounds=2"], output=output, resume=True
+        )
     with PreferenceStore(output / "prefer.sqlite") as store:
         assert set(store.judge_names()) == {"evidence", "human"}
         assert "1*(evidence" in store.pairs.latest()
         assert "1*(human" in store.pairs.latest()
+
+
+def test_another_recipe_in_the_folder_of_a_run_is_refused(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "prefer.sqlite").touch()
+    with pytest.raises(RecipeError, match="holds a run already; go on with --resume"):
+        run_recipe(corpus / "prefer.toml", overrides=["pairs.least_margin=0.9"], output=tmp_path)
+    assert not (tmp_path / "recipe.json").exists()
 
 
 def test_the_whole_loop_and_a_second_round(corpus: Path, tmp_path: Path) -> None:

@@ -174,6 +174,17 @@ def test_a_killed_run_goes_on_with_the_same_losses(tmp_path, changed, stopped_at
     assert_goes_on_alike(learn, settings, tmp_path, lost=lost)
 
 
+def test_the_rollouts_of_the_oldest_kept_checkpoint_stay(tmp_path, changed) -> None:
+    """Checkpoints 4 and 6 are there as the second round begins; 4 lies within the first."""
+    settings = changed(
+        training=replace(FIT, steps=7, save_every=2),
+        ppo=ppo.PpoLossSettings(epochs=1, minibatches=6, kl_coefficient=0.05),
+    )
+    run(settings, tmp_path)
+    phases = sorted(path.name for path in (tmp_path / ppo.PHASES_FOLDER).iterdir())
+    assert phases == ["phase-0.npz", "phase-1.npz"]
+
+
 def test_under_lora_the_reference_is_the_model_below(tmp_path, changed, start) -> None:
     lora = ModelSettings(start=start, lora=AdapterSettings(rank=4))
     run(changed(model=lora, training=replace(FIT, steps=8)), tmp_path)

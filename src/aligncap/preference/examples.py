@@ -79,13 +79,13 @@ LOG = logging.getLogger(__name__)
 
 KIND = "preference_rows"
 
-ACTS = ("measured", "heard")
+ACTS = ("measured", "heard", "retrieved")
 """Act modes whose P_act a row gives."""
 
 ROW_KEYS = frozenset(
     {
         *("id", "corpus", "split", "weight", "language", "speech"),
-        *("measured", "heard"),
+        *ACTS,
         *("candidates", "pairs", "facts", "emotion", "gender", "references"),
     }
 )
@@ -186,7 +186,7 @@ def _table_of_row(row: PreferenceRow) -> Mapping[str, object]:
     return {
         **{key: clip[key] for key in ("id", "corpus", "split", "weight", "speech")},
         "language": language,
-        **{act: row.clip.acoustic_prompt(act, language) for act in ACTS},
+        **{act: text for act in ACTS if (text := row.clip.acoustic_prompt(act, language))},
         "candidates": list(row.candidates),
         "pairs": [list(pair) for pair in row.pairs],
         "facts": None if row.facts is None else table_of_facts(row.facts),
@@ -265,6 +265,7 @@ def preference_rows(
                         transcript="",
                         measured=_only(training.measured, language),
                         heard=_only(training.heard, language),
+                        retrieved=_only(training.retrieved, language),
                     ),
                     pairs=tuple((place[one.chosen.key], place[one.rejected.key]) for one in own),
                     facts=clip.facts,
@@ -319,6 +320,11 @@ def with_pairs(rows: Sequence[PreferenceRow], *, candidates: int) -> list[Prefer
         )
     kept = [row for row in different if any(max(pair) < candidates for pair in row.pairs)]
     if not any(row.clip.split == "train" for row in kept):
+        if any(row.clip.split == "train" and row.pairs for row in different):
+            raise DataError(
+                f"no pair of {len(rows)} preference rows of split 'train' is among their first "
+                f"{candidates} candidates; raise batch.captions"
+            )
         raise DataError(
             f"none of {len(rows)} preference rows of split 'train' holds a pair of different "
             "captions; judge the candidates and make pairs first"

@@ -241,28 +241,31 @@ def import_pairs(store: PreferenceStore, path: Path) -> int:
     """Put the pairs of a file into a store, as the latest way of pairing; returns how many."""
     fingerprint = hash_of_file(path) if path.is_file() else ""
     builder = f"imported|{path.name}|sha256:{fingerprint[:16]}"
-    groups: dict[tuple[str, str], dict[PreferencePair, str]] = {}
+    groups: dict[tuple[str, str], dict[tuple[str, str], PreferencePair]] = {}
+    files: dict[tuple[str, str], str] = {}
     for pair, file in read_pairs(path):
-        pairs = groups.setdefault((pair.utterance, pair.language), {})
-        if pairs and file != (other := next(iter(pairs.values()))):
+        group = pair.utterance, pair.language
+        if file != (other := files.setdefault(group, file)):
             raise DataError(
                 f"{path}: clip {pair.utterance!r} is of two recordings, {other!r} and {file!r}; "
                 "give each an id of its own"
             )
-        pairs[pair] = file
+        # Of pairs whose captions differ in spelling only the first counts.
+        pairs = groups.setdefault(group, {})
+        pairs.setdefault((pair.chosen.key, pair.rejected.key), pair)
     if not groups:
         raise DataError(f"{path}: holds no pair; write one a line")
-    store.pairs.begin(builder)
     for (utterance, language), pairs in groups.items():
-        once = {one.key: one for pair in pairs for one in (pair.rejected, pair.chosen)}
-        clip = Clip(utterance, next(iter(pairs.values())))
+        once = {one.key: one for pair in pairs.values() for one in (pair.rejected, pair.chosen)}
+        clip = Clip(utterance, files[utterance, language])
         found = []
         for method in sorted({one.method for one in once.values()}):
             source = Provenance(model=path.name, fingerprint=fingerprint, method=method)
             candidates = tuple(one for one in once.values() if one.method == method)
             found.append((ClipCandidates(clip, language, candidates), source))
         store.add_findings(found)
-        store.pairs.put(utterance, language, builder, list(pairs))
+        store.pairs.put(utterance, language, builder, list(pairs.values()))
+    store.pairs.begin(builder)
     return sum(map(len, groups.values()))
 
 

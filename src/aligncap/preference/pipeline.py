@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, field
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -45,7 +45,7 @@ from aligncap.preference.judges import (
     open_judge,
 )
 from aligncap.preference.pairs import PairOptions, pair_all, variety
-from aligncap.preference.store import PreferenceStore
+from aligncap.preference.store import PreferenceStore, Provenance
 from aligncap.preference.variety import WordList
 from aligncap.recipes import Count, Trainer, one_of, recipe_section, run_recipe
 from aligncap.storage import write_atomic
@@ -188,7 +188,7 @@ def _clips_note(settings: PreferSettings) -> str:
 
 def run_rounds(settings: PreferSettings, output: Path, *, resume: bool) -> Mapping[str, object]:
     """Every round that is not done yet; returns the model folder of the last and its summary."""
-    del resume  # every step goes on where it was
+    del resume  # every step goes on where it was; another recipe in its folder was refused
     if is_distributed():
         raise RecipeError(
             "rounds of preference learning run in one process; run its steps one after another, "
@@ -243,7 +243,8 @@ def make_rows(
                 words=words,
             ):
                 pass
-        judge_store(settings, store, path)
+        fresh = _found_first(store, provenance) if not first else None
+        judge_store(settings, store, path, fresh)
         for _ in pair_all(store, settings.pairs, source=provenance):
             pass
         told = variety(store, provenance)
@@ -260,17 +261,30 @@ def make_rows(
         write_preference_rows(rows, source, found)
 
 
-def judge_store(settings: PreferSettings, store: PreferenceStore, path: Path) -> None:
+def _found_first(store: PreferenceStore, source: Provenance) -> set[str]:
+    """The keys of the candidates that no source before this one found."""
+    before = takewhile(lambda one: one.key != source.key, store.sources())
+    return _keys(store, source) - set().union(*(_keys(store, one) for one in before))
+
+
+def _keys(store: PreferenceStore, source: Provenance) -> set[str]:
+    return {one.key for _, _, candidates in store.groups(source) for one in candidates}
+
+
+def judge_store(
+    settings: PreferSettings, store: PreferenceStore, path: Path, fresh: set[str] | None
+) -> None:
     """Have each of the recipe's judges judge what it has not judged yet.
 
-    DataError where people's choices count and nobody has chosen yet: the page is served, and the
-    run goes on with the same command.
+    DataError where people's choices count and nobody has chosen yet, of `fresh` candidates where
+    they are given: the page is served, and the run goes on.
     """
     annotations = tuple(store.annotations.all())
-    if "human" in settings.pairs.judges and not annotations:
+    chosen = (one for one in annotations if fresh is None or {one.first, one.second} & fresh)
+    if "human" in settings.pairs.judges and not any(chosen):
         raise DataError(
             f"{path}: nobody has chosen between its candidates yet; run: aligncap prefer annotate "
-            f"{path} --audio-root FOLDER, and then this again"
+            f"{path} --audio-root FOLDER, and then this again with --resume"
         )
     options = JudgeOptions(
         weights=settings.evidence, annotations=annotations, model=_model_judge(settings.llm)

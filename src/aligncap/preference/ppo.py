@@ -48,7 +48,7 @@ from aligncap.preference.reward import (
 )
 from aligncap.recipes import Count, Share, Trainer, recipe_section
 from aligncap.storage import atomic_file
-from aligncap.training.checkpoints import latest_checkpoint
+from aligncap.training.checkpoints import checkpoints, latest_checkpoint
 from aligncap.training.devices import training_device
 from aligncap.training.dry_run import Needed, weight_bytes
 from aligncap.training.loop import evaluating
@@ -411,8 +411,8 @@ class Rollouts:
                 save_phase(phase, path)
             self._policy.coefficient.fill_(phase.next_coefficient)
             self._phase = turn, phase
-            checkpoint = latest_checkpoint(self._output)
-            if checkpoint is not None:
+            # A run may go back to the oldest, where a later one is damaged.
+            for checkpoint in checkpoints(self._output)[:1]:
                 step = int(checkpoint.name.rpartition("-")[2])
                 done = step * self._settings.training.accumulation
                 drop_phases(self._folder, before=done // self._settings.ppo.updates)
