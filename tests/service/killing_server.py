@@ -31,7 +31,7 @@ def serve(path: Path, listener: socket.socket) -> int:
     if child == 0:
         with PreferenceStore(path) as store:
             queue = AnnotationQueue(store, tasks_of(store.groups(), per_clip=1), path.parent, 0.0)
-            app = annotation_app(queue, hosts=["*"], token="token")
+            app = annotation_app(queue, hosts=(), token="token")
             config = uvicorn.Config(app, log_level="critical")
             uvicorn.Server(config).run(sockets=[listener])
         os._exit(0)

@@ -9,6 +9,7 @@ from threading import Thread
 
 import httpx
 import pytest
+from fastapi import HTTPException
 
 import aligncap
 from aligncap.errors import DataError
@@ -96,7 +97,9 @@ def test_a_configuration_says_what_a_prediction_fills():
     assert {one["type"] for one in found} == {"labels", "textarea", "choices"}
 
 
-@pytest.mark.parametrize("config", ["<View>", "", "<!DOCTYPE a [<!ENTITY b 'c'>]><View/>"])
+@pytest.mark.parametrize(
+    "config", ["<View>", "", "<!DOCTYPE a [<!ENTITY b 'c'>]><View/>", "<\ud800/>"]
+)
 def test_what_is_no_configuration_is_refused(config):
     with pytest.raises(DataError, match="label_config: "):
         controls_of(config)
@@ -117,11 +120,12 @@ def test_a_recording_is_read_from_label_studio_only(tmp_path):
             ("file:///etc/passwd", known, "outside"),
             ("/data/a.ogg", LabelStudio(url=url), "401; set LABEL_STUDIO_API_KEY"),
             ("/data/a.ogg", LabelStudio(url=url, key="key", largest_bytes=9), "over 9 bytes"),
-            ("data:audio/ogg;base64,&&", known, "base64"),
         ):
             with pytest.raises(aligncap.AlignCapError, match=words):
                 fetch(address, tmp_path, settings)
         assert len(seen) == count + 2
+        with pytest.raises(HTTPException, match="base64"):
+            fetch("data:audio/ogg;base64,&&", tmp_path, known)
     with pytest.raises(aligncap.AlignCapError, match="cannot be fetched"):
         fetch("/a.ogg", tmp_path, known)
 
@@ -144,6 +148,9 @@ def test_tasks_are_captioned_and_the_others_say_why(captioner):
                 {"id": 2, "data": {"audio": "http://elsewhere.example/x.wav"}},
                 {"id": 3, "data": {"audio": whole}},
                 {"id": 4, "data": {"text": "nothing"}},
+                {"id": 5, "data": {"audio": "/data/upload/1/my clip, 录音.ogg"}},
+                {"id": 6, "data": {"audio": "http://[x"}},
+                {"id": 7, "data": {"audio": "data:audio/ogg;base64,é"}},
             ]
             body = {"tasks": tasks, "label_config": CONFIG, "project": "1.2", "params": {}}
             answer = client.post("/predict", json=body, timeout=60).json()["results"]
@@ -159,6 +166,9 @@ def test_tasks_are_captioned_and_the_others_say_why(captioner):
         assert found[0]["score"] == pytest.approx(expected.confidence, abs=1e-4)
         assert found[2]["result"] == found[0]["result"]
         assert "lies outside" in found[1]["error"]
+        assert found[4]["result"] == found[0]["result"]
+        assert "is no address" in found[5]["error"]
+        assert "not base64" in found[6]["error"]
         assert [one["result"] for one in (found[1], found[3])] == [[], []]
         assert {one["model_version"] for one in found} == {version}
         json.dumps(found)

@@ -78,6 +78,7 @@ def test_measuring_needs_no_model():
         ("caption_audio", {"path": "a", "audio_base64": "b"}, "either path or audio_base64"),
         ("measure_audio", {"path": "/nowhere.wav"}, "/nowhere.wav: "),
         ("measure_audio", {"audio_base64": "&"}, "is not base64"),
+        ("measure_audio", {"audio_base64": "é"}, "is not base64"),
         ("measure_audio", {"audio_base64": "bm8gc291bmQ="}, "audio_base64: "),
         ("caption_audio", {"path": str(CLIP), "language": "xx"}, "xx"),
     ],

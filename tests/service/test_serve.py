@@ -29,6 +29,7 @@ from aligncap.audio import load
 from aligncap.cli.main import main
 from aligncap.errors import AudioError
 from aligncap.service.batcher import CaptionBatcher, QueueFullError
+from aligncap.service.serve import LOOPBACK
 from aligncap.values import RATE_HZ
 from support.served import Teller, ready, served
 
@@ -367,6 +368,45 @@ def test_a_token_is_asked_for_everywhere_but_at_health(captioner):
             status = get(f"{url}/v1/models", headers=headers).status_code
             assert status == (200 if token == "s3cret" else 401)
         assert get(f"{url}/metrics").status_code == 401
+
+
+def test_the_token_is_looked_at_before_the_body(captioner):
+    with served(lambda: captioner, token="s3cret", largest_upload_bytes=1000) as url:
+        address = ready(url).removeprefix("http://").split(":")
+        head = "POST /v1/captions HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n"
+        with socket.create_connection((address[0], int(address[1])), timeout=PATIENCE_S) as line:
+            line.sendall(head.encode())  # and nothing of its body
+            assert line.recv(100).startswith(b"HTTP/1.1 401 ")
+        for body in (b"{bad", b"0" * 2000):
+            assert post(f"{url}/v1/chat/completions", content=body).status_code == 401
+
+
+def test_another_hosts_name_is_not_answered(captioner):
+    with served(lambda: captioner, names=LOOPBACK) as url:
+        port = ready(url).rpartition(":")[2]
+        for host, status in (
+            ("localhost", 200), (f"127.0.0.1:{port}", 200), (f"[::1]:{port}", 200),
+            ("evil.example", 400), (f"localhost.evil.example:{port}", 400), ("[x", 400),
+        ):  # fmt: skip
+            assert get(f"{url}/v1/models", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize("name", ["..", "😀" * 90 + ".ogg", ".", "../../etc/a.ogg", "a\\b.ogg"])
+def test_a_name_of_an_upload_is_no_path_and_not_too_long(address, name):
+    answer = post(f"{address}/v1/captions", files={"file": (name, CLIP.read_bytes())})
+    assert answer.status_code == 200
+
+
+def test_what_fails_within_is_answered_and_counted(captioner):
+    def broken():
+        raise RuntimeError("broken")
+
+    with served(lambda: captioner) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aligncap.service.serve.generate_latest", lambda _: broken())
+        answer = get(f"{ready(url)}/metrics")
+        patch.undo()
+        assert (answer.status_code, answer.json()["error"]["message"][:10]) == (500, "the server")
+        assert 'path="/metrics",status="500"' in get(f"{url}/metrics").text
 
 
 def test_health_and_requests_wait_for_the_model(captioner):

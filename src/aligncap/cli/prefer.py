@@ -315,7 +315,7 @@ def annotate(
                 raise DataError(missing[0] if missing else lacking)
             if missing:
                 console.log(f"{len(missing)} pairs are left out, such as {missing[0]}")
-            address = f"http://{host}:{listener.getsockname()[1]}/"
+            address = f"{web.address_of(host, listener)}/"
             console.print(f"{len(tasks)} pairs to judge at {address} (Ctrl-C ends it)")
             queue = service.AnnotationQueue(opened, tasks, audio_root, overlap, annotator)
             service.serve(queue, listener, host=host)

@@ -45,10 +45,11 @@ def serve(
     largest = max_upload_mb * 1_000_000
     settings = service.ServerSettings(
         largest_upload_bytes=largest, waiting=queue, token=token,
+        names=service.LOOPBACK if host in service.LOOPBACK else (),
         label_studio=_label_studio(console, largest),
     )  # fmt: skip
     with web.listen(host, port) as listener:
-        address = f"http://{host}:{listener.getsockname()[1]}"
+        address = web.address_of(host, listener)
         console.print(
             f"captions at {address}/v1, described at {address}/docs (Ctrl-C ends it)",
             f"for people: {address}/",

@@ -26,7 +26,6 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from pydantic import AfterValidator, BaseModel, StringConstraints, TypeAdapter, ValidationError
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from aligncap.errors import AlignCapError, DataError, RecipeError
 from aligncap.preference.store import Annotation, Candidate, Group, PreferenceStore, digest
@@ -302,7 +301,7 @@ def _valid(kind: type[Asked], table: object, queue: AnnotationQueue) -> Asked:
 
 
 def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str], token: str = "") -> FastAPI:
-    """The server; `hosts` are the names it answers to ("*" for any), `token` is what its page sends
+    """The server; `hosts` are the names it answers to (none: any), `token` is what its page sends
     with a choice, a random one if not given."""
     token = token or secrets.token_urlsafe(16)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
@@ -312,11 +311,12 @@ def annotation_app(queue: AnnotationQueue, *, hosts: Sequence[str], token: str =
     async def guard(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
+        if not web.answers_to(hosts, request.headers.get("host", "")):
+            return web.with_headers(JSONResponse({"detail": "another host's name"}, 400))
         detail = _refusal(request, token)
         answer = JSONResponse({"detail": detail}, 403) if detail else await call_next(request)
         return web.with_headers(answer)
 
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     # A full disk or a locked store: the page keeps the choice and sends it again.
     app.add_exception_handler(
         AlignCapError, lambda _, error: JSONResponse({"detail": str(error)}, status_code=503)
@@ -387,7 +387,7 @@ def _sound(file: Path) -> Response:
 def serve(queue: AnnotationQueue, listener: socket.socket, *, host: str) -> None:
     """Serve the page until Ctrl-C."""
     everywhere = ("0.0.0.0", "::")  # noqa: S104  only where it is asked for
-    hosts = ["*"] if host in everywhere else [host, "localhost", "127.0.0.1"]
+    hosts = [] if host in everywhere else [host, "localhost", "127.0.0.1"]
     config = uvicorn.Config(annotation_app(queue, hosts=hosts), log_level="error")
     with suppress(KeyboardInterrupt):  # the usual end
         uvicorn.Server(config).run(sockets=[listener])

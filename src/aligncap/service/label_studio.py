@@ -6,16 +6,15 @@ from Label Studio itself, whose address and key the server was given, and from n
 """
 
 import asyncio
-import base64
-import binascii
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message
+from http.client import HTTPException as ProtocolError
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 from xml.etree import ElementTree as ET
 
@@ -24,7 +23,7 @@ from fastapi import Request as Asked
 from pydantic import BaseModel
 
 from aligncap.errors import AudioError, DataError
-from aligncap.service.web import unless_gone, upload_folder
+from aligncap.service.web import from_base64, safe_name, unless_gone, upload_folder
 from aligncap.values import EMOTIONS
 
 LOG = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def controls_of(config: str) -> list[Control]:
         raise DataError("label_config: a document type is not read; take it out")
     try:
         tags = list(ET.fromstring(config).iter())  # noqa: S314  no document type reaches it
-    except ET.ParseError as error:
+    except (ET.ParseError, UnicodeEncodeError) as error:
         raise DataError(f"label_config: is not XML ({error})") from error
     fields = {
         tag.get("name", ""): tag.get("value", "").removeprefix("$")
@@ -144,22 +143,29 @@ class _Redirects(HTTPRedirectHandler):
         return following
 
 
+_IN_ADDRESSES = ":/?#[]@!$&'()*+,;=%~"
+"""What stands in an address for itself."""
+
+
 def fetch(address: str, folder: Path, settings: LabelStudio) -> Path:
-    """A task's recording as a file; AudioError where it may not be read or cannot be."""
+    """A task's recording as a file; AudioError where it may not be read or cannot be, HTTPException
+    where it is in the task and no base64."""
     if address.startswith("data:"):
         file = folder / "audio"
-        try:
-            file.write_bytes(base64.b64decode(address.partition(",")[2], validate=True))
-        except binascii.Error as error:
-            raise AudioError("task: the recording is not base64") from error
+        file.write_bytes(from_base64(address))
         return file
     if settings.url is None:
         raise AudioError(f"{address}: start the server with LABEL_STUDIO_URL, to read it there")
-    url = urljoin(settings.url.rstrip("/") + "/", address)
-    if urlsplit(url)[:2] != urlsplit(settings.url)[:2]:
+    try:
+        # Names of files as people write them, with spaces and of any script.
+        url = urljoin(settings.url.rstrip("/") + "/", quote(address, safe=_IN_ADDRESSES))
+        place = urlsplit(url)
+    except ValueError as error:
+        raise AudioError(f"{address!a}: is no address") from error
+    if place[:2] != urlsplit(settings.url)[:2]:
         raise AudioError(f"{address}: lies outside of {settings.url}; import it there")
     headers = {"Authorization": f"Token {settings.key}"} if settings.key else {}
-    file = folder / (PurePosixPath(unquote(urlsplit(url).path)).name.replace("\0", "")[-80:] or "x")
+    file = folder / safe_name(PurePosixPath(unquote(place.path)).name)
     try:
         with (
             build_opener(_Redirects).open(
@@ -177,7 +183,7 @@ def fetch(address: str, folder: Path, settings: LabelStudio) -> Path:
     except HTTPError as error:
         hint = "; set LABEL_STUDIO_API_KEY" if error.code in (401, 403) else ""
         raise AudioError(f"{address}: Label Studio answers {error.code}{hint}") from error
-    except (URLError, OSError) as error:
+    except (URLError, OSError, ProtocolError) as error:
         raise AudioError(f"{address}: cannot be fetched ({error})") from error
     return file
 

@@ -5,7 +5,6 @@ model is loaded when the first caption is asked for.
 """
 
 import base64
-import binascii
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -84,11 +83,12 @@ def _file(path: str | None, audio_base64: str | None) -> Iterator[Path]:
         raise ToolError("give either path or audio_base64")
     with TemporaryDirectory(prefix="aligncap-") as folder:
         file = Path(folder) / BYTES if path is None else Path(path)
-        try:
-            if path is None:
+        if path is None:
+            try:
                 file.write_bytes(base64.b64decode(audio_base64 or "", validate=True))
+            except ValueError as error:
+                raise ToolError(f"{BYTES}: is not base64") from error
+        try:
             yield file
-        except binascii.Error as error:
-            raise ToolError(f"{BYTES}: is not base64") from error
         except AlignCapError as error:
             raise ToolError(str(error).replace(f"{folder}/", "")) from error

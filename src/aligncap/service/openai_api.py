@@ -1,7 +1,5 @@
 """What OpenAI's clients send and read: errors, transcriptions, chat completions, their streams."""
 
-import base64
-import binascii
 import json
 import secrets
 import time
@@ -17,6 +15,7 @@ from aligncap.captioner.segments import MEASURED, Segment
 from aligncap.captioner.transcripts import FORMATS
 from aligncap.service.description import CHAT_REQUEST, error_body
 from aligncap.service.timeline import captioned, joined_text
+from aligncap.service.web import from_base64
 from aligncap.values import Caption
 
 Json = dict[str, Any]
@@ -28,7 +27,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"example": CHAT_REQUEST})
     model: str | None = None
     messages: list[Json]
-    stream: bool = False
+    stream: bool | None = False
     language: str = "en"
 
 
@@ -36,15 +35,6 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
     """An error as OpenAI's clients read it."""
     body = {"error": error_body(status, message)}
     return JSONResponse(body, status_code=status, headers=dict(headers or {}))
-
-
-def from_base64(text: str) -> bytes:
-    """The bytes of base64 or of a data: URL; HTTPException for another text."""
-    _, _, data = text.partition(",") if text.startswith("data:") else ("", "", text)
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        raise HTTPException(422, "the audio is not base64") from None
 
 
 def audio_of(messages: Sequence[Json]) -> bytes:

@@ -22,14 +22,14 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI, File, Form, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, File, Form, HTTPException, Request, Response
 from fastapi import UploadFile as FastUpload
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -62,7 +62,6 @@ from aligncap.service.openai_api import (
     ending_in_error,
     error_response,
     event,
-    from_base64,
 )
 from aligncap.service.timeline import Along, between, drawn, joined_text, merged
 from aligncap.values import LANGUAGES, Caption
@@ -71,6 +70,8 @@ Json = dict[str, Any]
 
 JSON = "application/json"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_ASKS_FOR_TOKEN = ("/v1/", "/metrics", "/label-studio")
+"""How the addresses begin that need the token, where there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,8 @@ class ServerSettings:
     """A client that sends nothing of its body for so long is dropped."""
     token: str | None = None
     """The bearer token that clients have to send."""
+    names: Sequence[str] = ()
+    """Names of hosts that the server answers to; none: to any."""
     label_studio: LabelStudio = field(default_factory=LabelStudio)
     """Where the recordings of Label Studio's tasks are read from."""
 
@@ -159,7 +162,8 @@ class CaptionServer:
         app.add_exception_handler(StarletteHTTPException, _http_error)
         app.add_exception_handler(RequestValidationError, _invalid)
         app.add_exception_handler(ClientDisconnect, _gone)
-        router = APIRouter(dependencies=[Depends(self._authorise)], responses=ERRORS)
+        app.add_exception_handler(Exception, _failed)
+        router = APIRouter(responses=ERRORS)
         router.add_api_route("/v1/models", self.models, methods=["GET"])
         router.add_api_route("/v1/models/{name:path}", self.model, methods=["GET"])
         router.add_api_route("/metrics", self.scrape, methods=["GET"])
@@ -211,22 +215,28 @@ class CaptionServer:
     async def _observe(
         self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        begun = time.perf_counter()
-        response = await call_next(request)
-        route = request.scope.get("route")
-        path = getattr(route, "path", "other")
-        self.metrics.requests.labels(path, str(response.status_code)).inc()
-        self.metrics.seconds.observe(time.perf_counter() - begun)
+        begun, status = time.perf_counter(), 500
+        try:
+            response = self._refusal(request) or await call_next(request)
+            status = response.status_code
+        finally:
+            path = getattr(request.scope.get("route"), "path", "other")
+            self.metrics.requests.labels(path, str(status)).inc()
+            self.metrics.seconds.observe(time.perf_counter() - begun)
         return web.with_headers(response)
 
-    def _authorise(self, request: Request) -> None:
-        expected = self.settings.token
-        if expected is None:
-            return
+    def _refusal(self, request: Request) -> Response | None:
+        """The answer to a request that may not be asked, before its body is read."""
+        host, expected = request.headers.get("host", ""), self.settings.token
+        if not web.answers_to(self.settings.names, host):
+            return error_response(400, f"host {host!r}: is not this server's name")
+        if expected is None or not request.url.path.startswith(_ASKS_FOR_TOKEN):
+            return None
         given = _token_of(request.headers.get("authorization", ""))
-        if not secrets.compare_digest(given.encode(), expected.encode()):
-            headers = {"WWW-Authenticate": "Bearer"}
-            raise HTTPException(401, "send the server's token: Authorization: Bearer …", headers)
+        if secrets.compare_digest(given.encode(), expected.encode()):
+            return None
+        headers = {"WWW-Authenticate": "Bearer"}
+        return error_response(401, "send the server's token: Authorization: Bearer …", headers)
 
     def health(self) -> Response:
         """Whether the model is loaded."""
@@ -253,7 +263,7 @@ class CaptionServer:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
             asked = _validated(CaptionRequest.model_validate_json, await request.body())
-            audio: UploadFile | bytes = from_base64(asked.audio)
+            audio: UploadFile | bytes = web.from_base64(asked.audio)
             return await self._record(request, audio, asked)
         if kind != "multipart/form-data":
             given = kind or "no content type"
@@ -480,8 +490,8 @@ def _token_of(header: str) -> str:
 
 def _to_disk(audio: UploadFile | bytes, folder: Path) -> Path:
     """The upload as a file of its own name."""
-    name = (PurePath(audio.filename or "").name if not isinstance(audio, bytes) else "") or "audio"
-    file = folder / "".join(c if c.isprintable() and c not in "/\\" else "_" for c in name)[-80:]
+    name = "" if isinstance(audio, bytes) else PurePath(audio.filename or "").name
+    file = folder / web.safe_name(name)
     with file.open("wb") as out:
         if isinstance(audio, bytes):
             out.write(audio)
@@ -501,6 +511,10 @@ def _validated(parse: Callable[[Any], CaptionRequest], given: object) -> Caption
 def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
     return error_response(error.status_code, str(error.detail), error.headers)
+
+
+def _failed(_: Request, __: Exception) -> Response:
+    return error_response(500, "the server failed; what it prints says why")
 
 
 def _gone(_: Request, __: Exception) -> Response:

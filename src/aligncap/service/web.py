@@ -5,13 +5,15 @@ it, so that one answer brings all of it; nothing else may run in it or be shown 
 """
 
 import asyncio
+import base64
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
@@ -49,6 +51,24 @@ def with_headers(response: Response) -> Response:
     return response
 
 
+def answers_to(names: Sequence[str], host: str) -> bool:
+    """Whether a request's Host is one of the server's names, with any port: a page of another site
+    that had its own name lead here could else read the answers."""
+    try:
+        return not names or not host or urlsplit(f"//{host}").hostname in names
+    except ValueError:
+        return False
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes of base64 or of a data: URL; HTTPException for another text."""
+    _, _, data = text.partition(",") if text.startswith("data:") else ("", "", text)
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError:
+        raise HTTPException(422, "the audio is not base64") from None
+
+
 class LimitedBody:
     """Refuses a body above a size with 413, before it has come, and one that stops coming with 408.
 
@@ -81,6 +101,16 @@ class LimitedBody:
             return message
 
         await self._app(scope, limited if scope["type"] == "http" else receive, send)
+
+
+def safe_name(name: str) -> str:
+    """A file name for an upload of that name: its end, which has what kind of file it is."""
+    kept = "".join(c if c.isprintable() and c not in "/\\" else "_" for c in name)
+    kept = kept.encode(errors="replace")[-_LONGEST_NAME:].decode(errors="ignore")
+    return kept if kept.strip(".") else "audio"
+
+
+_LONGEST_NAME = 200  # bytes
 
 
 @contextmanager
@@ -126,10 +156,17 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
+def address_of(host: str, listener: socket.socket) -> str:
+    """The address of a server as a browser takes it."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; DataError where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port))
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise DataError(
             f"{host}:{port}: cannot listen there ({error.strerror or error}); give another --port"
