@@ -95,7 +95,7 @@ def _of_subtitles(path: Path, text: str) -> Iterator[Line]:
         if path.suffix.lower() == ".vtt":
             words = html.unescape(words)
         place = f"{path}:{number}"
-        yield _line(place, *(_seconds(one, place) for one in cue.groups()), words)
+        yield _line(place, _seconds(cue[1], place), _seconds(cue[2], place), words)
 
 
 def _line(place: str, start_s: float, end_s: float, words: str) -> Line:
