@@ -137,8 +137,7 @@ def caption(
             *(language, format, segments_as, output, overwrite),
             *(channels == "split", transcript, plot),
         )
-        others = bool(resume or baseline or per or candidates > 1 or style != "full")
-        _check_segments(wanted, others=others, evidence=evidence)
+        _check_segments(wanted, evidence, resume, baseline, per, candidates > 1, style != "full")
         return caption_segments(console, expanded(paths), load, wanted)
     if channels == "split":
         raise RecipeError("--channels split is of segments; give --segments too")
@@ -163,13 +162,8 @@ def caption(
     captions = partial(caption_records, captioner=captioner, **asked)
     _write_captions(
         *(console, file, recordings, captions),
-        signature=signature,
-        evidence=evidence,
-        output=output,
-        countable="-" not in paths,
-    )
-    if file.failed and file.done > 1:
-        console.log(f"{file.failed} of {file.done} files could not be captioned")
+        signature=signature, evidence=evidence, output=output, countable="-" not in paths,
+    )  # fmt: skip
     return SOME_FAILED if file.failed else 0
 
 
@@ -213,11 +207,13 @@ def _write_captions(
                 bar.advance()
         except KeyboardInterrupt as stop:
             raise InterruptedRunError(f"stopped; {file.kept()}") from stop
+    if file.failed and file.done > 1:
+        console.log(f"{file.failed} of {file.done} files could not be captioned")
 
 
-def _check_segments(asked: SegmentOptions, *, others: bool, evidence: bool) -> None:
-    """RecipeError where --segments is given with what it does not take."""
-    if others:
+def _check_segments(asked: SegmentOptions, evidence: bool, *others: object) -> None:
+    """RecipeError where --segments is given with what it does not take: any of the `others`."""
+    if any(others):
         raise RecipeError(
             "--segments goes without --resume, --baseline, --per, --candidates, --style"
         )
