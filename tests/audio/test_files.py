@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import soxr
 
-from aligncap.audio import from_array, level_db, load
+from aligncap.audio import from_array, level_db, load, load_bytes
 from aligncap.audio.files import read_at
 from aligncap.errors import AudioError
 from aligncap.values import RATE_HZ
@@ -251,3 +251,11 @@ class TestArrays:
         with pytest.raises(AudioError, match=said) as caught:
             from_array(samples, rate_hz)
         assert "\n" not in str(caught.value)
+
+
+def test_bytes_are_called_by_their_name_in_warnings(write, caplog):
+    path = write(3 * TONE / np.abs(TONE).max(), kind=("WAV", "FLOAT"))
+    found = load_bytes(path.read_bytes(), "stdin")
+    assert [one.getMessage().partition(":")[0] for one in caplog.records] == ["stdin"]
+    assert found.source == "stdin"
+    assert np.array_equal(found.samples, load(path).samples)

@@ -33,6 +33,7 @@ from aligncap.captioner.runtimes import DecodeOptions, Hypothesis
 from aligncap.errors import (
     AlignCapError,
     AudioError,
+    DataError,
     MissingModelError,
     NoSpeechError,
     RecipeError,
@@ -85,6 +86,32 @@ def test_a_file_a_waveform_and_an_array_are_captioned_alike(example_clips):
     assert resampled.duration_s == pytest.approx(captions[0].duration_s, abs=0.01)
     with pytest.raises(AudioError, match="rate_hz"):
         made.caption(samples)
+
+
+@pytest.mark.parametrize(
+    "rate", ["x", "16000", b"16000", [1, 2], float("nan"), float("inf"), {}, 1j]
+)
+def test_a_rate_that_is_no_number_is_named(rate):
+    made, samples = captioner()[0], np.zeros(16_000, np.float32)
+    table = {"array": samples, "sampling_rate": rate}
+    for given, options, name in (
+        (table, {}, "sampling_rate"),
+        ({"audio": table}, {}, "sampling_rate"),
+        (samples, {"rate_hz": rate}, "rate_hz"),
+    ):
+        with pytest.raises(AudioError) as caught:
+            made.caption(given, **options)
+        assert str(caught.value).startswith(f"{name} is ")
+        assert "give the sampling rate in Hz" in str(caught.value)
+        with pytest.raises(AudioError, match="give the sampling rate"):
+            made.baseline(given, **options)
+
+
+def test_a_baseline_needs_a_speaker_for_each_recording(example_clips):
+    made, _ = captioner()
+    for speakers in (["x", "y"], []):
+        with pytest.raises(DataError, match=rf"1 recordings, {len(speakers)} speakers; give one"):
+            made.baselines([example_clips[0]], speakers)
 
 
 class TestRecord:
@@ -288,6 +315,7 @@ class TestFindingModels:
         [
             ("mimi", {}, UnknownNameError, "did you mean 'mini'"),
             ("mini", {"runtime": "tensorflow"}, UnknownNameError, "runtime"),
+            ("mini", {"threads": -1}, RecipeError, "threads is -1; give a number of cores"),
             (Path("none"), {}, MissingModelError, "no such model folder"),
             (Path(), {}, MissingModelError, r"aligncap\.json"),
             ("nobody/aligncap-kd", {}, MissingModelError, "hf download nobody/aligncap-kd"),

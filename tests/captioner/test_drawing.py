@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -46,8 +47,6 @@ def test_a_notebook_shows_player_curves_and_evidence(captioner, example_clips):
 
 
 def test_the_text_of_others_is_no_markup(captioner, example_clips):
-    from dataclasses import replace
-
     caption = replace(captioner.caption(example_clips[0]), text="<script>alert(1)</script>")
     assert parsed(caption._repr_html_()).find("p").text == caption.text
 
@@ -82,6 +81,13 @@ def test_it_is_plotted(captioner, example_clips):
     assert all(one.measurement in line for one, line in zip(caption.evidence, lines, strict=True))
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
+    assert picture.getvalue().startswith(b"\x89PNG")
+
+
+def test_dollars_of_a_caption_are_no_formula(captioner, example_clips):
+    pytest.importorskip("matplotlib")
+    caption = replace(captioner.caption(example_clips[0]), text=r"It costs $\q$ or $5.")
+    caption.plot().savefig(picture := io.BytesIO(), format="png")
     assert picture.getvalue().startswith(b"\x89PNG")
 
 

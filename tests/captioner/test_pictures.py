@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -16,6 +17,7 @@ from aligncap.captioner.pictures import Picture, check_picture
 from aligncap.captioner.segments import Segment
 from aligncap.errors import MissingModelError, RecipeError
 from aligncap.prosody import curves_of, streamed_envelope
+from aligncap.storage import printable
 from aligncap.values import RATE_HZ, Waveform
 from support.segments import spoken
 from support.signals import noise
@@ -140,6 +142,29 @@ def test_a_page_is_whole_in_itself(recording):
     assert not any(one.startswith(("http", "//")) for one in loaded)
     left, each = (float(re.search(rf"{name} = ([\d.]+)", page)[1]) for name in ("left", "each"))
     assert left + 6 * each == pytest.approx(pictures._RIGHT)
+
+
+@pytest.mark.parametrize("name", ["x$y_$z.wav", r"x$\q$z.wav", "caf\udce9.wav"])
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".html"])
+def test_names_and_words_are_drawn_as_they_are_written(recording, name, suffix):
+    path = recording.rename(recording.with_name(name))
+    words = r"it costs $5 or $6_x, $\q$"
+    found = [replace(FOUND[0], words=words), Segment(2, 3, "silence")]
+    drawing = drawn(path, found, suffix)
+    if suffix == ".svg":
+        texts = texts_of(drawing)
+        assert f"{printable(name)}  (00:00:06)" in texts
+        assert any(words in one for one in texts)
+
+
+def test_sound_that_is_too_long_is_left_out_wherever_segments_end(recording, monkeypatch):
+    monkeypatch.setattr(pictures, "LONGEST_PLAYED_S", 5.9)
+    found = [spoken(0, 1)]  # as of a transcript that ends early
+    page = drawn(recording, found, ".html").decode()
+    assert "<audio" not in page
+    assert "a & b.wav  (00:00:06)" in texts_of(drawn(recording, found, ".svg"))
+    monkeypatch.setattr(pictures, "LONGEST_PLAYED_S", 6.0)
+    assert "<audio" in drawn(recording, found, ".html").decode()
 
 
 def test_another_suffix_is_refused(tmp_path):

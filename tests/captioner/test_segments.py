@@ -199,6 +199,71 @@ def test_another_file_is_no_transcript(tmp_path, name):
         read_transcript(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.srt", "a.vtt"])
+def test_cues_without_empty_lines_between_them_are_cues(tmp_path, name):
+    cues = "1\n00:00:00,250 --> 00:00:01,000\nGood morning\n2\n00:00:01,500 --> 00:00:02,500\nYes\n"
+    (tmp_path / name).write_text(cues)
+    assert read_transcript(tmp_path / name) == [LINES[0], Line(1.5, 2.5, "Yes")]
+    uncounted = "00:00.25 --> 00:01.00\nAll\n42\n\n00:03 --> 00:04\nGone\n\nnot said\n"
+    (tmp_path / name).write_text(uncounted)
+    assert read_transcript(tmp_path / name) == [Line(0.25, 1.0, "All 42"), Line(3.0, 4.0, "Gone")]
+
+
+def test_words_that_are_null_are_none(tmp_path):
+    segments = [{"start": 0, "end": 1, "text": None}, {"start": 1, "end": 2, "text": " a\nb "}]
+    (tmp_path / "a.json").write_text(json.dumps({"segments": segments}))
+    assert read_transcript(tmp_path / "a.json") == [Line(0, 1, ""), Line(1, 2, "a b")]
+
+
+@pytest.mark.parametrize(
+    "times", ["NaN, 1", "0, NaN", "0, Infinity", "-Infinity, 1", "-5, 1", "1, 1", "2, 1"]
+)
+def test_times_that_are_none_are_named(tmp_path, times):
+    start, end = times.split(", ")
+    rows = f'{{"start": 0, "end": 1, "text": "a"}}, {{"start": {start}, "end": {end}, "text": "b"}}'
+    (tmp_path / "a.json").write_text(f'{{"segments": [{rows}]}}')
+    with pytest.raises(DataError, match=r"^\S+a\.json: segment 2: from .* mend or remove it$"):
+        read_transcript(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "times",
+    ["00:02,0 --> 00:01,0", "00:01,0 --> 00:01,0", "-00:05,0 --> 00:09,0", "00:01.2.3 --> 00:05",
+     "1:2:3:4 --> 1:2:3:5", f"00:01 --> {'9' * 400}"],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["a.srt", "a.vtt"])
+def test_times_of_a_cue_that_are_none_are_named_by_their_line(tmp_path, name, times):
+    (tmp_path / name).write_text(f"1\n00:00,0 --> 00:01,0\nGood\n\n2\n{times}\nmorning\n")
+    with pytest.raises(DataError, match=rf"^\S+{name}:6: [^\n]*$"):
+        read_transcript(tmp_path / name)
+
+
+def test_numbers_that_no_float_holds_are_one_line(tmp_path):
+    for text in (
+        '{"segments": [{"start": 1' + "0" * 400 + ', "end": 1, "text": ""}]}',
+        "[" * 99_999,
+    ):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(DataError, match="has no segments"):
+            read_transcript(tmp_path / "a.json")
+
+
+def test_subtitles_of_several_channels_say_who_speaks(tmp_path):
+    found = [Segment(0.5, 2.0, "music", channel=0), Segment(1.0, 2.5, "noise", channel=1)]
+    texts = {form: "\n".join(FORMATS[form](found)) + "\n" for form in ("srt", "vtt", "labels")}
+    said = {"srt": "channel {}: [{}]", "vtt": "<v channel {}>[{}]"}
+    for form, template in said.items():
+        (tmp_path / f"a.{form}").write_text(texts[form])
+        with av.open(str(tmp_path / f"a.{form}")) as file:
+            cues = [
+                bytes(one).decode() for one in file.demux(file.streams.subtitles[0]) if one.size
+            ]
+        assert cues == [template.format(1, "music"), template.format(2, "noise")]
+    labels = [line.split("\t")[2] for line in texts["labels"].splitlines()]
+    assert labels == ["channel 1: [music]", "channel 2: [noise]"]
+    assert [one.words for one in read_transcript(tmp_path / "a.vtt")] == ["[music]", "[noise]"]
+
+
 SEGMENTS = [
     Segment(0.5, 3661.25, "silence"),
     Segment(3662.0, 3663.004, "music", channel=None),

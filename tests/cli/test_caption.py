@@ -278,6 +278,22 @@ class TestBaselines:
         assert first["baseline"]["source"] == f"folder {clips[0].parent}"
         assert first["signature"].endswith("|per:folder")
 
+    def test_none_of_their_recordings_is_overwritten(self, aligncap, clips, tmp_path):
+        usual, manifest = tmp_path / "b.wav", tmp_path / "m.jsonl"
+        usual.write_bytes(clips[1].read_bytes())
+        manifest.write_text('{"file": "b.wav"}\n')
+        for given in (usual, tmp_path, manifest):
+            asked = (clips[0], "--baseline", given, "-o", usual, "--format", "jsonl", "--overwrite")
+            aligncap("caption", *asked).refused("this command reads")
+        asked = (clips[0], "--baseline", manifest, "-o", manifest, "--overwrite")
+        aligncap("caption", *asked).refused("this command reads")
+        assert usual.read_bytes() == clips[1].read_bytes()
+
+    def test_a_broken_line_of_their_manifest_is_named(self, aligncap, clip, tmp_path):
+        (tmp_path / "bad.jsonl").write_text('{"file": \n')
+        ran = aligncap("caption", clip, "--baseline", tmp_path / "bad.jsonl")
+        ran.refused("bad.jsonl:1: not JSON")
+
     def test_what_cannot_be_is_one_line(self, aligncap, clip, tmp_path):
         aligncap("caption", clip, "--per", "speaker").refused("no recording has a speaker")
         both = ("--per", "folder", "--baseline", clip)

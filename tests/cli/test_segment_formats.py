@@ -182,6 +182,58 @@ def test_a_file_that_cannot_be_read_is_a_line_and_the_others_go_on(aligncap, cal
     assert "absent.wav" in ran.err
     assert ran.err.count("\n") == 1
     assert len(spoken_in(ran.out)) == 2
+    failed = records(ran.out)[0]
+    assert (failed["file"], failed["kind"], list(failed)) == (
+        *(str(absent), "error"),
+        ["file", "error", "kind"],
+    )
+    assert "absent.wav" in failed["error"]
+    ran = aligncap("caption", absent, call, "--segments", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(ran.out)))
+    assert [one["kind"] for one in rows if one["error"]] == ["error"]
+    assert sum(one["kind"] == "speech" for one in rows) == 2
+
+
+@pytest.mark.parametrize("form", ["txt", "srt", "vtt", "TextGrid", "labels"])
+def test_an_output_is_left_where_nothing_is_written(aligncap, tmp_path, form):
+    kept, new = tmp_path / f"kept.{form}", tmp_path / f"new.{form}"
+    kept.write_text("years of work")
+    absent = tmp_path / "absent.wav"
+    assert aligncap("caption", absent, "--segments", "-o", kept, "--overwrite").code == 1
+    assert aligncap("caption", absent, "--segments", "-o", new).code == 1
+    assert kept.read_text() == "years of work"
+    assert not new.exists()
+    # A recording of which nothing is to be said is no failure: that is written.
+    soundfile.write(tmp_path / "short.wav", np.zeros(RATE_HZ // 2), RATE_HZ)
+    short = ("caption", tmp_path / "short.wav", "--segments", "-o", kept, "--overwrite")
+    assert aligncap(*short).code == 0
+    assert "years" not in kept.read_text()
+
+
+def test_no_input_is_overwritten(aligncap, call, tmp_path):
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    sound = folder / "a.wav"
+    sound.write_bytes(call.read_bytes())
+    manifest, text = tmp_path / "m.jsonl", tmp_path / "t.html"
+    manifest.write_text(json.dumps({"file": "calls/a.wav"}))
+    text.write_text("1\n00:00:01,000 --> 00:00:02,000\nWords\n")
+    before = [one.read_bytes() for one in (sound, manifest, text)]
+    for given in (
+        (sound, "--transcript", text, "--segments-as", "srt", "-o", text),
+        (folder, "--segments", "--format", "jsonl", "-o", sound),
+        (manifest, "--segments", "--format", "jsonl", "-o", sound),
+        (sound, "--transcript", text, "--plot", text),
+        (manifest, "--segments", "--plot", folder / "a.wav"),
+    ):
+        ran = aligncap("caption", *given, "--overwrite")
+        assert ran.code == 2
+        assert ran.out == ""
+        assert ran.err.count("\n") == 1
+    assert [one.read_bytes() for one in (sound, manifest, text)] == before
+    aligncap("caption", sound, "--transcript", text, "--plot", text, "--overwrite").refused(
+        "t.html: is what this command reads"
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,6 +244,10 @@ def test_a_file_that_cannot_be_read_is_a_line_and_the_others_go_on(aligncap, cal
         (("--segments", "--style", "short"), "--style"),
         (("--segments-as", "srt", "--per", "folder"), "--per"),
         (("--segments", "--baseline", "x.wav"), "--baseline"),
+        (("--segments", "--evidence"), "--format jsonl"),
+        (("--segments-as", "srt", "--evidence"), "--format jsonl"),
+        (("--channels", "split"), "--segments"),
+        (("--segments", "-o", "x.html", "--format", "jsonl", "--plot", "./x.html"), "name two"),
         (("--segments", "-o", "x.doc"), "x.doc"),
         (("--transcript", "absent.srt"), "absent.srt"),
         (("--transcript", __file__), "has no times"),

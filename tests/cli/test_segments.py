@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from aligncap.captioner.pictures import Picture
 from aligncap.captioner.segments import Segment
 from aligncap.cli.console import Console, Recording
 from aligncap.cli.segments import COLUMNS, SegmentOptions, caption_segments, written
@@ -53,6 +54,22 @@ def test_a_picture_is_written_beside(tmp_path, capsys):
     assert code == 0
     assert "Somebody speaks." in capsys.readouterr().out
     assert b"Somebody speaks." in plot.read_bytes()
+
+
+def test_what_is_captioned_is_kept_where_the_picture_fails(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    path, output = tmp_path / "a.wav", tmp_path / "a.srt"
+    soundfile.write(path, np.zeros(4 * RATE_HZ), RATE_HZ)
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Picture, "save", fail)
+    options = asked(output=output, plot=tmp_path / "a.svg")
+    with pytest.raises(OSError, match="no space"):
+        caption_segments(Console(), [str(path)], FakeCaptioner, options)
+    assert output.read_text("utf-8").count("Somebody speaks.") == 2
+    assert not (tmp_path / "a.svg").exists()
 
 
 def test_a_picture_of_another_kind_is_refused_before_a_model_is_opened(aligncap, clip, tmp_path):

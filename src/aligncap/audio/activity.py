@@ -515,13 +515,12 @@ _TONAL_SHARE = 0.3
 _NARROW_DB = 20.0
 SILENT_DB = -60.0
 
-SOUND_KINDS = ("silence", "short sounds", "tones or music", "noise")
-
 
 def sound_kind(samples: Samples) -> str:
-    """What a sound without speech is, roughly; one of SOUND_KINDS.
+    """What a sound without speech is, roughly.
 
-    Tones repeat themselves or fill few bands; motors do, too, and count as tones.
+    One of "silence", "short sounds", "tones or music", "noise". Tones repeat themselves or fill few
+    bands; motors do, too, and count as tones.
     """
     if level_db(Waveform(samples)) < SILENT_DB or not frame_count(samples):
         return "silence"

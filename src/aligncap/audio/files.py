@@ -51,16 +51,20 @@ def load(path: str | Path) -> Waveform:
     whole numbers, or holds NaN.
     """
     file = Path(path)
+    return Waveform(_samples_of(file, str(file)), str(file), partial(read_at, file))
+
+
+def _samples_of(file: Path, name: str) -> Samples:
+    """What `load` hears in a file; `name` is what warnings call it."""
     if kind := foreign_kind(file):
-        return Waveform(_of_media(file, kind), str(file), partial(read_at, file))
+        return _of_media(file, kind, name)
     done: list[Samples] = []
     with damage_told(file):
         for source in sources(file):
             with soundfile.SoundFile(source()) as sound:
-                done.append(_read(sound, source, file))
+                done.append(_read(sound, source, file, name))
             _refuse_length(file, sum(map(len, done)) / RATE_HZ)
-    samples = done[0] if len(done) == 1 else np.concatenate(done)
-    return Waveform(samples, str(file), partial(read_at, file))
+    return done[0] if len(done) == 1 else np.concatenate(done)
 
 
 def read_at(file: Path, rate_hz: int, start: int, end: int) -> Samples:
@@ -130,12 +134,12 @@ def samples_at(waveform: Waveform, rate_hz: int) -> Samples:
 
 
 def load_bytes(data: bytes, name: str) -> Waveform:
-    """The sound of a file in memory, as `load`; `name` is what errors call it."""
+    """The sound of a file in memory, as `load`; `name` is what errors and warnings call it."""
     with TemporaryDirectory(prefix="aligncap-") as folder:
         file = Path(folder) / "sound"
         file.write_bytes(data)
         try:
-            return Waveform(load(file).samples, name)
+            return Waveform(_samples_of(file, name), name)
         except AudioError as error:
             raise AudioError(str(error).replace(str(file), name)) from None
 
@@ -163,7 +167,7 @@ def foreign_kind(file: Path) -> str | None:
         return containers.foreign_kind(opened.read(16))
 
 
-def _of_media(file: Path, kind: str) -> Samples:
+def _of_media(file: Path, kind: str, name: str) -> Samples:
     """All of a file that PyAV decodes, mono at 16 kHz."""
     rate_hz, channels, _ = media.track(file, kind)
     counted = 0
@@ -182,7 +186,7 @@ def _of_media(file: Path, kind: str) -> Samples:
         mono = _mono(blocks, rate_hz)
     if not counted:
         raise AudioError(f"{file}: holds no samples; export it again")
-    return _finished(mono, str(file))
+    return _finished(mono, name)
 
 
 @contextmanager
@@ -222,7 +226,7 @@ def _place(file: Path) -> bytes | Path:
     return os.fsencode(file) if os.name == "posix" else file
 
 
-def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> Samples:
+def _read(sound: soundfile.SoundFile, source: Source, file: Path, name: str) -> Samples:
     """All of an open file, mono at 16 kHz."""
     if sound.format not in containers.READABLE:
         raise AudioError(
@@ -246,7 +250,7 @@ def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> Samples:
     else:
         mono = _mono(partial(_decoded, once, source), rate_hz)
     refuse_cut(sound, once, file)
-    return _finished(mono, str(file))
+    return _finished(mono, name)
 
 
 def refuse_cut(sound: soundfile.SoundFile, read: "Blocks", file: Path) -> None:

@@ -1,7 +1,7 @@
 """Recordings in, captions out: generation (Eq. 4), and `load`."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from aligncap.audio import Recording, SpeechDetector, recording
-from aligncap.audio.sources import held, is_recording, several
+from aligncap.audio.sources import RATES, held, is_recording, several
 from aligncap.captioner import checkpoint, preparing, runtimes
 from aligncap.captioner.choosing import Candidates, CaptionCandidates, chosen, settled
 from aligncap.captioner.drawing import Drawing
@@ -22,6 +22,7 @@ from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.data.grammar import STYLES, split_plan
 from aligncap.errors import (
     AlignCapError,
+    AudioError,
     DataError,
     MissingModelError,
     NoSpeechError,
@@ -261,6 +262,9 @@ class Captioner:
         """
         found = self._measure_many(recordings)
         measured = [None if isinstance(one, AlignCapError) else one for one in found]
+        if len(measured) != len(speakers):
+            counts = f"{len(measured)} recordings, {len(speakers)} speakers"
+            raise DataError(f"baselines: {counts}; give one speaker for each recording")
         fingerprint = self._preprocessor.tokenizer.fingerprint
         return baselines_of(measured, speakers, kind=kind, tokenizer=fingerprint)
 
@@ -274,7 +278,7 @@ class Captioner:
 
     def _measure(self, source: object, rate_hz: int | None) -> Measured | AlignCapError:
         try:
-            found = recording(source, rate_hz)
+            found = _opened(source, rate_hz)
             speech = self._preprocessor.prepare(found)
         except AlignCapError as error:
             return error
@@ -401,7 +405,7 @@ class Captioner:
     def _prepare(self, given: object, rate_hz: int | None) -> PreparedSpeech | AlignCapError:
         source, baseline = given if isinstance(given, Spoken) else (given, None)
         try:
-            found = recording(source, rate_hz)
+            found = _opened(source, rate_hz)
             speech = self._preprocessor.prepare(found, baseline)
         except AlignCapError as error:
             return error
@@ -449,6 +453,18 @@ class Captioner:
             )
 
 
+def _opened(source: object, rate_hz: int | None) -> Path | Waveform:
+    """As `recording`; AudioError, too, for a sampling rate that is no number."""
+    table: Any = {"rate_hz": rate_hz, "audio": source}
+    while isinstance(table, Mapping):
+        for name in RATES:
+            rate = table.get(name)
+            if rate is not None and not (hasattr(rate, "__float__") and 0 < rate < 1e9):
+                raise AudioError(f"{name} is {rate!r}; give the sampling rate in Hz, such as 16000")
+        table = table.get("audio")
+    return recording(source, rate_hz)
+
+
 def _act(meta: checkpoint.ModelMeta, speech: PreparedSpeech, language: str, *, told: str) -> str:
     """P_act of the prompt; for a model with plans it may be what is `told` anyway."""
     if meta.plans and meta.act_mode == "heard":
@@ -489,6 +505,8 @@ def load(
     """
     if runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)
+    if threads is not None and threads < 0:
+        raise RecipeError(f"threads is {threads}; give a number of cores, or leave it out for all")
     folder = checkpoint.find_model(name)
     generator = open_generator(
         folder, runtime=runtime, threads=threads, seed=seed, endpoint=endpoint

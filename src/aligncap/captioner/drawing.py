@@ -71,7 +71,10 @@ class Drawing:
         pitch, loudness = (figure.add_subplot(grid[row], sharex=wave) for row in (1, 2))
         wave.fill_between(times_s, -curves.peak, curves.peak, color=PITCH_COLOUR, linewidth=0)
         wave.set(ylabel="waveform")
-        wave.set_title(caption.text, wrap=True, fontsize="medium")
+        title = caption.text.replace(
+            "$", r"\$"
+        )  # to wrap, matplotlib reads formulas whatever it is told
+        wave.set_title(title, wrap=True, fontsize="medium")
         pitch.plot(times_s, curves.pitch_hz, color=PITCH_COLOUR)
         pitch.set(ylabel="pitch (Hz)")
         loudness.plot(times_s, curves.loudness_lufs, color=PITCH_COLOUR)
@@ -99,7 +102,10 @@ def _write_evidence(axes: Any, caption: Caption) -> None:
     for number, one in enumerate(caption.evidence):
         height = 1 - (number + 0.5) / len(caption.evidence)
         text = f"{one.clue.word}: {one.verdict.value} · {one.measurement}"
-        axes.text(0, height, text, color=COLOURS[one.verdict], va="center", fontsize="small")
+        axes.text(
+            *(0, height, text),
+            color=COLOURS[one.verdict], va="center", fontsize="small", parse_math=False,
+        )  # fmt: skip
 
 
 def fonts_here() -> list[str]:

@@ -28,7 +28,8 @@ from aligncap.captioner.summary import Summarizer, Summary
 from aligncap.captioner.transcripts import Line, clock
 from aligncap.errors import RecipeError
 from aligncap.prosody import Envelope, pitch_track, streamed_envelope
-from aligncap.values import EMOTIONS, RATE_HZ, Caption, Waveform
+from aligncap.storage import printable
+from aligncap.values import EMOTIONS, RATE_HZ, Caption, Samples, Waveform
 
 LOG = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class Picture:
 
     def __init__(self, source: str | Path) -> None:
         self._source = Path(source)
+        self._name = printable(self._source.name)
         self._notes: list[_Note] = []
         self._summarizer = Summarizer()
 
@@ -115,12 +117,12 @@ class Picture:
         text = str(one.caption) if one.kind == "speech" else one.text
         said = f" “{one.words}”" if one.words else ""
         self._notes.append(
-            _Note(one.start_s, one.end_s, one.kind, one.channel, text + said, emotion)
+            _Note(one.start_s, one.end_s, one.kind, one.channel, printable(text + said), emotion)
         )
 
     def figure(self) -> Any:
         """The picture as a figure of matplotlib; AudioError where the recording is gone."""
-        return self._drawn(listed=True)
+        return self._drawn(listed=True)[0]
 
     def save(self, file: IO[bytes], suffix: str) -> None:
         """Write the picture as ".png", ".svg" or ".html"."""
@@ -143,7 +145,8 @@ class Picture:
                 font_hint(),
             )
 
-    def _drawn(self, *, listed: bool) -> Any:
+    def _drawn(self, *, listed: bool) -> tuple[Any, float]:
+        """The figure, and how long the recording is in seconds."""
         summaries = self._summarizer.summaries()
         spoken = [one for one in self._notes if one.kind == "speech"]
         numbered = spoken if len(spoken) <= MOST_LISTED else []
@@ -151,27 +154,38 @@ class Picture:
         text = _LINE * (len(lines) + 1) if lines else 0.0
         each = sum(_ROWS) + 0.95
         height = each * len(summaries) + 0.3 + text
-        figure = new_figure("the picture", figsize=(_WIDTH, height))
+        figure, length_s = new_figure("the picture", figsize=(_WIDTH, height)), 0.0
         for number, summary in enumerate(summaries):
             axes = _axes(figure, height - each * number - 0.6, height)
             notes = [one for one in self._notes if one.channel == summary.channel]
-            envelope = streamed_envelope(
-                stream(self._source, channel=summary.channel), most_points=MOST_POINTS
-            )
+            envelope, length_s = self._heard(summary.channel)
             _draw(axes, envelope, notes, summary)
             contours = self._contours([one for one in notes if one.kind == "speech"], summary)
             _draw_pitch(axes[1], list(contours), summary)
             _draw_numbers(axes[0], numbered, summary)
         figure.text(
-            *(_LEFT, 1 - 0.15 / height, _title(self._source.name, summaries)),
-            fontsize=11, weight="bold", va="center",
+            *(_LEFT, 1 - 0.15 / height, f"{self._name}  ({clock(length_s, '.')[:8]})"),
+            fontsize=11, weight="bold", va="center", parse_math=False,
         )  # fmt: skip
         for number, (line, colour) in enumerate(lines):
             at = (text - _LINE * (number + 0.5)) / height
-            figure.text(0.02, at, line, fontsize=_TEXT_SIZE, va="center")
+            figure.text(0.02, at, line, fontsize=_TEXT_SIZE, va="center", parse_math=False)
             if colour:
                 figure.text(0.01, at, "■", fontsize=_TEXT_SIZE, color=colour, va="center")
-        return figure
+        return figure, length_s
+
+    def _heard(self, channel: int | None) -> tuple[Envelope, float]:
+        """The envelope of the recording or a channel of it, and its length in seconds."""
+        count = 0
+
+        def counted() -> Iterator[Samples]:
+            nonlocal count
+            for block in stream(self._source, channel=channel):
+                count += len(block)
+                yield block
+
+        envelope = streamed_envelope(counted(), most_points=MOST_POINTS)
+        return envelope, count / RATE_HZ
 
     def _contours(self, spoken: Sequence[_Note], summary: Summary) -> Iterator[_Contour]:
         """The pitch in each utterance, of a recording that is not too long."""
@@ -185,14 +199,14 @@ class Picture:
             yield (one.start_s + track.times_s)[::each], hertz[::each]
 
     def _page(self) -> str:
-        figure, drawing = self._drawn(listed=False), io.StringIO()
+        (figure, length_s), drawing = self._drawn(listed=False), io.StringIO()
         figure.savefig(drawing, format="svg")
         svg = drawing.getvalue()
         summaries = self._summarizer.summaries()
-        played = max(one.duration_s for one in summaries) <= LONGEST_PLAYED_S
+        played = length_s <= LONGEST_PLAYED_S
         right_s = figure.axes[0].get_xlim()[1]
         return _PAGE.format(
-            title=escape(self._source.name),
+            title=escape(self._name),
             svg=svg[svg.index("<svg") :],
             summary=escape("\n".join(line for one in summaries for line in one.lines())),
             player=f'<audio controls src="{sound_address(self._source)}"></audio>'
@@ -202,11 +216,6 @@ class Picture:
             left=_LEFT,
             each=(_RIGHT - _LEFT) / right_s,
         )
-
-
-def _title(name: str, summaries: Sequence[Summary]) -> str:
-    length = max(one.duration_s for one in summaries)
-    return f"{name}  ({clock(length, '.')[:8]})"
 
 
 def _lines(numbered: Sequence[_Note], summaries: Sequence[Summary]) -> Iterator[tuple[str, str]]:

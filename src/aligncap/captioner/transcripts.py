@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,11 @@ class Labelled(Protocol):
         """Counted from 0, or None."""
 
 
-_TIMES = re.compile(r"((?:\d+:)?\d+:\d+[.,]\d+)\s+-->\s+((?:\d+:)?\d+:\d+[.,]\d+)[^\n]*")
+_TIMES = re.compile(
+    r"^(?:[ \t]*\d+[ \t]*\n)?[ \t]*(-?\d[\d:.,]*)[ \t]*-->[ \t]*(-?\d[\d:.,]*)[^\n]*",
+    re.MULTILINE,
+)
+"""The line of a cue with its times, and the one before it that counts cues."""
 
 _MARKUP = re.compile(r"</?(?:[bcisuv]|rt|ruby|lang|font)(?:[ .][^>]*)?>|<[\d:.]+>")
 """Of subtitles: who speaks, how it is drawn, when a word is said. Other words in angle brackets,
@@ -54,33 +59,65 @@ def read_transcript(path: Path) -> list[Line]:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the transcript cannot be read ({error})") from error
-    lines: list[Line] = []
-    if path.suffix.lower() == ".json":
-        try:
-            lines = [
-                Line(float(one["start"]), float(one["end"]), str(one["text"]).strip())
-                for one in json.loads(text)["segments"]
-            ]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}: has no segments with start, end and text; give whisper's own JSON"
-            ) from error
-    else:
-        for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
-            if found := _TIMES.search(block):
-                words = " ".join(_MARKUP.sub("", block[found.end() :]).split())
-                if path.suffix.lower() == ".vtt":
-                    words = html.unescape(words)
-                lines.append(Line(_seconds(found[1]), _seconds(found[2]), words))
-    if not lines:
+    read = _of_json if path.suffix.lower() == ".json" else _of_subtitles
+    if not (lines := list(read(path, text))):
         raise DataError(f"{path}: has no times; give a transcript as .srt, .vtt or .json")
     return sorted(lines, key=lambda one: one.start_s)
 
 
-def _seconds(text: str) -> float:
+def _of_json(path: Path, text: str) -> Iterator[Line]:
+    try:
+        found = [
+            (
+                float(one["start"]),
+                float(one["end"]),
+                "" if one["text"] is None else str(one["text"]),
+            )
+            for one in json.loads(text)["segments"]
+        ]
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise DataError(
+            f"{path}: has no segments with start, end and text; give whisper's own JSON"
+        ) from error
+    for number, (start_s, end_s, words) in enumerate(found, start=1):
+        yield _line(f"{path}: segment {number}", start_s, end_s, words)
+
+
+def _of_subtitles(path: Path, text: str) -> Iterator[Line]:
+    """The cues: of each the words up to an empty line, or to the next cue's times."""
+    cues = list(_TIMES.finditer(text))
+    ends = [*(one.start() for one in cues), len(text)][1:]
+    number, counted = 1, 0
+    for cue, end in zip(cues, ends, strict=True):
+        number, counted = number + text.count("\n", counted, cue.start(1)), cue.start(1)
+        words = re.split(r"\n\s*\n", text[cue.end() : end], maxsplit=1)[0]
+        words = _MARKUP.sub("", words)
+        if path.suffix.lower() == ".vtt":
+            words = html.unescape(words)
+        place = f"{path}:{number}"
+        yield _line(place, _seconds(cue[1], place), _seconds(cue[2], place), words)
+
+
+def _line(place: str, start_s: float, end_s: float, words: str) -> Line:
+    """A line of a transcript; DataError, beginning with its `place`, for times that are none."""
+    if not 0 <= start_s < end_s < math.inf:
+        raise DataError(
+            f"{place}: from {start_s:g} to {end_s:g} s; a line begins at 0 or later and ends after "
+            "that: mend or remove it"
+        )
+    return Line(start_s, end_s, " ".join(words.split()))
+
+
+def _seconds(text: str, place: str) -> float:
     """Of "01:02:03,450" or "02:03.450"."""
-    parts = [float(part) for part in text.replace(",", ".").split(":")]
-    return sum((part * 60.0**n for n, part in enumerate(reversed(parts))), 0.0)
+    sign = -1.0 if text.startswith("-") else 1.0
+    parts = text.lstrip("-").replace(",", ".").split(":")
+    try:
+        if len(parts) > 3:
+            raise ValueError("more than hours, minutes and seconds")
+        return sign * sum(float(part) * 60.0**n for n, part in enumerate(reversed(parts)))
+    except ValueError as error:
+        raise DataError(f"{place}: {text} is no time; write it as 00:01:02,345") from error
 
 
 def clock(seconds: float, mark: str) -> str:
@@ -89,12 +126,17 @@ def clock(seconds: float, mark: str) -> str:
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{mark}{ms:03}"
 
 
+def _speaker(one: Labelled) -> str:
+    """ "channel 1: " before the text of one channel among several."""
+    return "" if one.channel is None else f"channel {one.channel + 1}: "
+
+
 def as_srt(segments: Iterable[Labelled]) -> Iterator[str]:
     """Lines of SubRip."""
     for number, one in enumerate(segments, start=1):
         yield str(number)
         yield f"{clock(one.start_s, ',')} --> {clock(one.end_s, ',')}"
-        yield f"{one.text}\n"
+        yield f"{_speaker(one)}{one.text}\n"
 
 
 def as_vtt(segments: Iterable[Labelled]) -> Iterator[str]:
@@ -102,13 +144,14 @@ def as_vtt(segments: Iterable[Labelled]) -> Iterator[str]:
     yield "WEBVTT\n"
     for one in segments:
         yield f"{clock(one.start_s, '.')} --> {clock(one.end_s, '.')}"
-        yield one.text.replace("&", "&amp;").replace("<", "&lt;") + "\n"
+        voice = "" if one.channel is None else f"<v channel {one.channel + 1}>"
+        yield voice + one.text.replace("&", "&amp;").replace("<", "&lt;") + "\n"
 
 
 def as_labels(segments: Iterable[Labelled]) -> Iterator[str]:
     """Lines of a label track of Audacity."""
     for one in segments:
-        yield f"{one.start_s:.3f}\t{one.end_s:.3f}\t{one.text}"
+        yield f"{one.start_s:.3f}\t{one.end_s:.3f}\t{_speaker(one)}{one.text}"
 
 
 def as_textgrid(segments: Iterable[Labelled]) -> Iterator[str]:

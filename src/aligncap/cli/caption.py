@@ -26,6 +26,7 @@ from aligncap.cli.console import (
     TokenizerWeights,
     error_record,
     expanded,
+    files_of,
     find_recordings,
     for_terminal,
     format_of,
@@ -130,38 +131,39 @@ def caption(
 ) -> int:
     """Caption recordings: one sentence for each file, or for each utterance of long ones."""
     console: Console = context.obj
+    load = partial(_load, console, model, endpoint, served, tokenizer_weights)
     if segments or segments_as or transcript or plot:
-        others = bool(resume or baseline or per or candidates > 1)
-        _check_segments(others=others, style=style)
         wanted = SegmentOptions(
             *(language, format, segments_as, output, overwrite),
             *(channels == "split", transcript, plot),
         )
-        load = partial(_load, console, model, endpoint, served, tokenizer_weights)
+        _check_segments(wanted, evidence, resume, baseline, per, candidates > 1, style != "full")
         return caption_segments(console, expanded(paths), load, wanted)
+    if channels == "split":
+        raise RecipeError("--channels split is of segments; give --segments too")
     form = format_of(output, format, RECORD_SUFFIXES)
     paths = expanded(paths)
     file = CaptionFile(output, form, resume=resume, overwrite=overwrite)
     recordings: Iterable[Recording] = find_recordings(paths, console)
+    usual = list(find_recordings(baseline or (), console))
+    inputs: list[str | Path] = [*paths, *(baseline or ()), *files_of(usual)]
     if file.is_there:
         recordings = list(recordings)
-    _check_output(console, output, paths, recordings if file.is_there else (), resume or overwrite)
-    captioner = _load(console, model, endpoint, served, tokenizer_weights)
+        inputs += files_of(recordings)
+    console.check_output(output, inputs, overwrite=resume or overwrite)
+    captioner = load()
     asked = _asked(captioner, language=language, candidates=candidates, style=style)
-    recordings, relative = with_baselines(recordings, captioner, console, files=baseline, per=per)
+    recordings, relative = with_baselines(
+        recordings, captioner, console, files=baseline or (), usual=usual, per=per
+    )
     signature = ""
     if output is not None and form != "text":
         signature = _signature(captioner, asked | relative, endpoint and (served or "model"))
     captions = partial(caption_records, captioner=captioner, **asked)
     _write_captions(
         *(console, file, recordings, captions),
-        signature=signature,
-        evidence=evidence,
-        output=output,
-        countable="-" not in paths,
-    )
-    if file.failed and file.done > 1:
-        console.log(f"{file.failed} of {file.done} files could not be captioned")
+        signature=signature, evidence=evidence, output=output, countable="-" not in paths,
+    )  # fmt: skip
     return SOME_FAILED if file.failed else 0
 
 
@@ -205,26 +207,18 @@ def _write_captions(
                 bar.advance()
         except KeyboardInterrupt as stop:
             raise InterruptedRunError(f"stopped; {file.kept()}") from stop
+    if file.failed and file.done > 1:
+        console.log(f"{file.failed} of {file.done} files could not be captioned")
 
 
-def _check_segments(*, others: bool, style: str) -> None:
-    """RecipeError where --segments is given with what it does not take."""
-    if others or style != "full":
+def _check_segments(asked: SegmentOptions, evidence: bool, *others: object) -> None:
+    """RecipeError where --segments is given with what it does not take: any of the `others`."""
+    if any(others):
         raise RecipeError(
             "--segments goes without --resume, --baseline, --per, --candidates, --style"
         )
-
-
-def _check_output(
-    console: Console,
-    output: Path | None,
-    paths: Iterable[str],
-    recordings: Iterable[Recording],
-    overwrite: bool,
-) -> None:
-    """DataError where the output is an input, or is there already and not to be replaced."""
-    heard = [one.audio for one in recordings if isinstance(one.audio, Path)]
-    console.check_output(output, [*paths, *heard], overwrite=overwrite)
+    if evidence and asked.form != "jsonl":
+        raise RecipeError("--segments has evidence in records alone; give --format jsonl")
 
 
 def _asked(captioner: Any, *, style: str, **options: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import re
 import sys
 import unicodedata
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -313,6 +313,11 @@ class Recording:
         return {"file": self.file, **kept, **record}
 
 
+def files_of(recordings: Iterable[Recording]) -> list[Path]:
+    """The files that recordings are read from."""
+    return [one.audio for one in recordings if isinstance(one.audio, Path)]
+
+
 def other_columns(recordings: Iterable[Recording], known: Collection[str]) -> list[str]:
     """The columns of csv that the recordings' manifests have besides `known` ones."""
     named = dict.fromkeys(name for one in recordings for name in one.described({}))
@@ -493,22 +498,27 @@ def with_baselines(
     captioner: Any,
     console: Console,
     *,
-    files: list[str] | None,
+    files: Sequence[str],
+    usual: Sequence[Recording],
     per: str | None,
 ) -> tuple[Iterable[Recording], dict[str, str]]:
     """The recordings, each with the baseline that it is relative to, and what a signature says of
-    that. `files` are those of one speaker; `per` is how the speakers of the recordings are told."""
+    that. `usual` are those of one speaker, found as `files`; `per` is how the speakers of the
+    recordings are told."""
     if files and per:
         raise RecipeError("--baseline is of one speaker, --per of each; give one of them")
     if files:
-        found = [one.audio for one in find_recordings(files, console)]
-        usual = replace(captioner.baseline(found), source=", ".join(files))
-        numbers = {key: value for key, value in usual.to_dict().items() if key != "source"}
-        vector = usual.vector.tolist() if usual.vector is not None else None
+        for one in usual:
+            if isinstance(one.audio, AlignCapError):
+                raise one.audio
+        found = captioner.baseline([one.audio for one in usual])
+        baseline = replace(found, source=", ".join(files))
+        numbers = {key: value for key, value in baseline.to_dict().items() if key != "source"}
+        vector = baseline.vector.tolist() if baseline.vector is not None else None
         from aligncap.storage import canonical_json, hash_of
 
         signature = {"baseline": hash_of(canonical_json([numbers, vector]))[:12]}
-        return (replace(one, baseline=usual) for one in recordings), signature
+        return (replace(one, baseline=baseline) for one in recordings), signature
     if per in (None, "file"):
         return recordings, {}
     recordings = list(recordings)

@@ -2,9 +2,11 @@
 
 import heapq
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +18,8 @@ from aligncap.cli.console import (
     Record,
     Recording,
     csv_line,
+    error_record,
+    files_of,
     find_recordings,
     for_terminal,
     other_columns,
@@ -24,6 +28,7 @@ from aligncap.errors import AlignCapError, RecipeError
 from aligncap.storage import atomic_file
 
 if TYPE_CHECKING:
+    from aligncap.captioner.pictures import Picture
     from aligncap.captioner.segments import Segment
     from aligncap.captioner.transcripts import Line
 
@@ -102,74 +107,126 @@ class SegmentOptions:
 def caption_segments(
     console: Console, paths: Sequence[str], load: Callable[[], Any], asked: SegmentOptions
 ) -> int:
-    """Write the segments of the recordings; the exit code."""
-    from aligncap.captioner.transcripts import FORMATS, read_transcript
+    """Write the segments of the recordings, and then their picture; the exit code."""
+    from aligncap.captioner.transcripts import read_transcript
 
     form = asked.form
     recordings = list(find_recordings(list(paths), console))
-    if (form in FORMATS or asked.transcript or asked.plot) and len(recordings) != 1:
+    _check(console, [*paths, *files_of(recordings)], recordings, asked)
+    lines = read_transcript(asked.transcript) if asked.transcript else ()
+    captioner, failed, picture = load(), 0, None
+    columns = [*COLUMNS, *other_columns(recordings, COLUMNS)]
+    with _output(console, asked.output) as write:
+        if form == "csv":
+            write([csv_line(columns)])
+        for one in recordings:
+            try:
+                found = segments_of(captioner, one, asked, lines)
+                if asked.plot is not None:
+                    picture, found = _watched(one, found)
+                write(written(found, one, form, columns))
+            except AlignCapError as error:
+                console.log(str(error))
+                failed += 1
+                write(_error_lines(one, error, form, columns), whole=False)
+    if asked.plot is not None and picture is not None and not failed:
+        with atomic_file(asked.plot, "wb") as file:
+            picture.save(file, asked.plot.suffix)
+    return SOME_FAILED if failed else 0
+
+
+def _check(
+    console: Console,
+    inputs: Sequence[str | Path],
+    recordings: Sequence[Recording],
+    asked: SegmentOptions,
+) -> None:
+    """An error where what is asked for cannot be written, or would replace what is read."""
+    from aligncap.captioner.transcripts import FORMATS
+
+    if (asked.form in FORMATS or asked.transcript or asked.plot) and len(recordings) != 1:
         raise RecipeError(
             f"{len(recordings)} recordings: subtitles, transcripts and pictures are of one"
         )
-    console.check_output(asked.output, paths, overwrite=asked.overwrite)
+    inputs = [*inputs, *([asked.transcript] if asked.transcript else [])]
+    console.check_output(asked.output, inputs, overwrite=asked.overwrite)
     if asked.plot is not None:
         from aligncap.captioner.pictures import check_picture
 
         check_picture(asked.plot)
-        console.check_output(asked.plot, paths, overwrite=asked.overwrite)
-    lines = read_transcript(asked.transcript) if asked.transcript else ()
-    captioner, failed = load(), 0
-    with ExitStack() as stack:
-        stream: IO[Any] = console.stdout
-        if asked.output is not None:
-            stream = stack.enter_context(atomic_file(asked.output))
-        columns = [*COLUMNS, *other_columns(recordings, COLUMNS)]
-        if form == "csv":
-            print(csv_line(columns), file=stream)
-        for one in recordings:
-            try:
-                if isinstance(one.audio, AlignCapError):
-                    raise one.audio
-                if not isinstance(one.audio, Path):
-                    raise RecipeError(f"{one.file}: segments are of files; give a path")
-                found = segments_of(captioner, one.audio, asked, lines)
-                with drawn(found, one.audio, asked) as watched:
-                    for text in written(watched, one, form, columns):
-                        print(text if asked.output else for_terminal(text), file=stream, flush=True)
-            except AlignCapError as error:
-                console.log(str(error))
-                failed += 1
-    return SOME_FAILED if failed else 0
-
-
-def segments_of(
-    captioner: Any, path: Path, asked: SegmentOptions, lines: "Sequence[Line]"
-) -> "Iterator[Segment]":
-    """The segments of a file in order of their start, of each channel if asked for."""
-    from aligncap.audio.streams import channel_count
-
-    channels: Iterable[int | None] = range(channel_count(path)) if asked.split else [None]
-    found = [
-        captioner.segments(path, channel=one, transcript=lines, language=asked.language)
-        for one in channels
-    ]
-    return heapq.merge(*found, key=lambda segment: segment.start_s)
+        if asked.output and os.path.realpath(asked.output) == os.path.realpath(asked.plot):
+            raise RecipeError(f"{asked.plot}: is OUTPUT and picture at once; name two files")
+        console.check_output(asked.plot, inputs, overwrite=asked.overwrite)
 
 
 @contextmanager
-def drawn(
-    found: "Iterable[Segment]", path: Path, asked: SegmentOptions
-) -> "Iterator[Iterable[Segment]]":
-    """The segments to go through; their picture is written thereafter, if asked for."""
-    if asked.plot is None:
-        yield found
-        return
+def _output(console: Console, path: Path | None) -> Iterator[Callable[..., None]]:
+    """What writes lines, to standard output or a file; what is in the file stays until there is
+    something to write, or all of a recording is done (`whole`)."""
+    with ExitStack() as stack:
+        stream: IO[Any] | None = None if path else console.stdout
+
+        def opened() -> IO[Any]:
+            nonlocal stream
+            if stream is None and path is not None:
+                stream = stack.enter_context(atomic_file(path))
+            assert stream is not None
+            return stream
+
+        def write(lines: Iterable[str], *, whole: bool = True) -> None:
+            for line in lines:
+                print(line if path else for_terminal(line), file=opened(), flush=True)
+            if whole:
+                opened()
+
+        yield write
+
+
+def segments_of(
+    captioner: Any, recording: Recording, asked: SegmentOptions, lines: "Sequence[Line]"
+) -> "Iterator[Segment]":
+    """The segments of a recording in order of their start, of each channel if asked for.
+
+    The first is there when this returns: what cannot be read is an error before anything of it is
+    written.
+    """
+    from aligncap.audio.streams import channel_count
+
+    path = recording.audio
+    if isinstance(path, AlignCapError):
+        raise path
+    if not isinstance(path, Path):
+        raise RecipeError(f"{recording.file}: segments are of files; give a path")
+    channels: Iterable[int | None] = range(channel_count(path)) if asked.split else [None]
+    each = [
+        captioner.segments(path, channel=one, transcript=lines, language=asked.language)
+        for one in channels
+    ]
+    found = heapq.merge(*each, key=lambda segment: segment.start_s)
+    first = list(islice(found, 1))
+    return chain(first, found)
+
+
+def _watched(
+    recording: Recording, found: "Iterator[Segment]"
+) -> "tuple[Picture, Iterator[Segment]]":
+    """The picture of a recording, complete once its segments were gone through."""
     from aligncap.captioner.pictures import Picture
 
-    picture = Picture(path)
-    yield picture.watched(found)
-    with atomic_file(asked.plot, "wb") as file:
-        picture.save(file, asked.plot.suffix)
+    assert isinstance(recording.audio, Path)
+    picture = Picture(recording.audio)
+    return picture, picture.watched(found)
+
+
+def _error_lines(
+    recording: Recording, error: AlignCapError, form: str, columns: Sequence[str]
+) -> list[str]:
+    """The record of a recording that could not be used; none in formats that have no place for
+    it."""
+    record = {**error_record(recording, error), "kind": "error"}
+    if form == "jsonl":
+        return [json.dumps(record, ensure_ascii=False)]
+    return [csv_line(_cells(record, columns))] if form == "csv" else []
 
 
 def written(
