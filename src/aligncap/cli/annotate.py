@@ -39,7 +39,11 @@ def annotate(
     ] = "mini",
     language: CaptionLanguage = "en",
     bins: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="v01, v02, paraspeechcaps, a .json, or none.")
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Edges and words of pace, noise, pitch: v01, v02, paraspeechcaps, none, a .json.",
+        ),
     ] = "v02",
     audio: Annotated[bool, typer.Option(help="Write the recordings too.")] = True,
     audio_column: Annotated[str | None, _column("the recordings, if unusual")] = None,
