@@ -22,6 +22,7 @@ VERBS = (
     *("prefer agreement", "prefer rows", "prefer export"),
     *("prefer import", "prefer run"),
     *("corpus", "corpus emosec", "corpus split", "corpus doctor"),
+    "reproduce",
 )
 
 HEADING = f"""\
@@ -30,7 +31,8 @@ HEADING = f"""\
 <!-- Written by `make docs` with typer {version("typer")}; edit src/aligncap/cli instead. -->
 
 Exit code: 0 all went well, 1 some file could not be used, 2 the command could not be carried out,
-130 stopped by Ctrl-C. An error is one line on standard error that begins with `aligncap:`.
+130 stopped by Ctrl-C. An error is one line on standard error that begins with `aligncap:`; what is
+wrong with a command line itself is told with the usage.
 """
 
 EXAMPLE = re.compile(r"(<!-- example: (.+) -->\n```text\n)(.*?)(```\n)", re.DOTALL)

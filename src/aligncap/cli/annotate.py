@@ -30,6 +30,15 @@ def _column(of_what: str) -> typer.models.OptionInfo:
     return option
 
 
+Bins = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Edges and words of pace, noise, pitch: v01, v02, paraspeechcaps, none, a .json.",
+    ),
+]
+
+
 def annotate(
     context: typer.Context,
     corpus: Corpus,
@@ -38,9 +47,7 @@ def annotate(
         str, typer.Option(metavar="NAME|DIR", help="A built-in model, or a model folder.")
     ] = "mini",
     language: CaptionLanguage = "en",
-    bins: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="v01, v02, paraspeechcaps, a .json, or none.")
-    ] = "v02",
+    bins: Bins = "v02",
     audio: Annotated[bool, typer.Option(help="Write the recordings too.")] = True,
     audio_column: Annotated[str | None, _column("the recordings, if unusual")] = None,
     text_column: Annotated[str | None, _column("the transcripts, if unusual")] = None,

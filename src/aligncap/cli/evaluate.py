@@ -73,7 +73,10 @@ TextLanguage = Annotated[
 ]
 MetricNames = Annotated[
     str | None,
-    typer.Option(metavar="A,B,…", help="Which; if not given, all that need nothing more."),
+    typer.Option(
+        metavar="A,B,…",
+        help="bleu4, cider, … (docs/evaluate.md); without it, all that need nothing more.",
+    ),
 ]
 ReportFormat = Annotated[
     Literal["table", "json", "markdown", "html"] | None,
@@ -343,7 +346,7 @@ def measure(
     context: typer.Context,
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="WAV…", help="As for caption: files, folders, globs, -."),
+        typer.Argument(metavar="PATH…", help="As for caption: files, folders, globs, -."),
     ],
     format: Annotated[  # noqa: A002
         RecordFormat | None,

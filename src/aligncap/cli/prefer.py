@@ -170,7 +170,7 @@ def judge(
         typer.Option(
             metavar="NAME=VALUE",
             help="evidence: what a claim is worth or costs (contradicted, invented, untold, "
-            "emotion, wrong_emotion, middle); may be repeated.",
+            "emotion, wrong_emotion, middle, repeated); may be given several times.",
         ),
     ] = None,
     judge_model: LlmModel = None,

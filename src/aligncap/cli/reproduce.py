@@ -38,7 +38,8 @@ def reproduce(
         Path, typer.Option(metavar="DIR", help="Folder of the corpora's manifests.")
     ] = DATA,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Runs of everything; as the scale has it, else.")
+        int | None,
+        typer.Option(min=1, help="How many seeds; without it, as many as the scale has."),
     ] = None,
     system: Annotated[
         list[Path] | None,

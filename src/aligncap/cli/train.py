@@ -216,7 +216,7 @@ CORPORA = {
     "iemocap": "IEMOCAP: English dialogues.",
     "ravdess": "RAVDESS: two English sentences by 24 actors.",
     "emodb": "EmoDB: ten German sentences by ten actors.",
-    "folder": "Any folder of sound files, captions beside them in .txt.",
+    "folder": "Sound files with captions (clip.txt), labels (clip.json).",
 }
 """Corpus → help of its verb; the names are those of `data.captioned`, whose import takes numpy."""
 

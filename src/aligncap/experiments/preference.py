@@ -1,7 +1,7 @@
 """What preferences add to KD: KD, KD+DPO and KD+PPO on validation speakers, and a control.
 
     python -m aligncap.experiments.preference --start runs/mini/kd/model \\
-        --rows runs/mini/rows/rows.jsonl --facts runs/mini/features-all/facts.jsonl
+        --rows runs/mini/rows/rows.jsonl --facts runs/mini/rows/facts.jsonl
 
 Each seed samples candidates of its own, which are judged by evidence and paired; DPO is trained on
 the pairs, and PPO with the same evidence as its reward on the same clips. The control spends DPO's
