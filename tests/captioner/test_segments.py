@@ -216,7 +216,7 @@ def test_words_that_are_null_are_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "times", ["NaN, 1", "0, NaN", "0, Infinity", "-Infinity, 1", "-5, 1", "1, 1", "2, 1"]
+    "times", ["NaN, 1", "0, NaN", "0, Infinity", "-Infinity, 1", "-5, 1", "2, 1"]
 )
 def test_times_that_are_none_are_named(tmp_path, times):
     start, end = times.split(", ")
@@ -226,9 +226,19 @@ def test_times_that_are_none_are_named(tmp_path, times):
         read_transcript(tmp_path / "a.json")
 
 
+def test_a_line_that_lasts_no_time_is_told_where_it_has_words(tmp_path, caplog):
+    (tmp_path / "a.vtt").write_text(
+        "WEBVTT\n\n00:01.0 --> 00:01.0\nyou\n\n00:02.0 --> 00:02.0\n\n00:03.0 --> 00:04.0\nGood\n"
+    )
+    assert read_transcript(tmp_path / "a.vtt") == [Line(3, 4, "Good")]
+    assert [one.getMessage() for one in caplog.records] == [
+        f"{tmp_path / 'a.vtt'}:3: lasts no time and is left out: “you”"
+    ]
+
+
 @pytest.mark.parametrize(
     "times",
-    ["00:02,0 --> 00:01,0", "00:01,0 --> 00:01,0", "-00:05,0 --> 00:09,0", "00:01.2.3 --> 00:05",
+    ["00:02,0 --> 00:01,0", "-00:05,0 --> 00:09,0", "00:01.2.3 --> 00:05",
      "1:2:3:4 --> 1:2:3:5", f"00:01 --> {'9' * 400}"],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["a.srt", "a.vtt"])

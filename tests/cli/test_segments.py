@@ -12,6 +12,7 @@ from aligncap.captioner.pictures import Picture
 from aligncap.captioner.segments import Segment
 from aligncap.cli.console import Console, Recording
 from aligncap.cli.segments import COLUMNS, SegmentOptions, caption_segments, written
+from aligncap.errors import InterruptedRunError
 from aligncap.values import RATE_HZ
 from support.segments import spoken
 
@@ -70,6 +71,23 @@ def test_what_is_captioned_is_kept_where_the_picture_fails(tmp_path, monkeypatch
         caption_segments(Console(), [str(path)], FakeCaptioner, options)
     assert output.read_text("utf-8").count("Somebody speaks.") == 2
     assert not (tmp_path / "a.svg").exists()
+
+
+def test_what_is_captioned_is_kept_where_somebody_stops_it(tmp_path):
+    output = tmp_path / "o.jsonl"
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(4 * RATE_HZ), RATE_HZ)
+
+    class Stopped(FakeCaptioner):
+        def segments(self, path, **_):
+            if path.stem == "b":
+                raise KeyboardInterrupt
+            return super().segments(path)
+
+    with pytest.raises(InterruptedRunError, match=r"stopped; \S+o\.jsonl holds what was captioned"):
+        caption_segments(Console(), [str(tmp_path)], Stopped, asked(output=output))
+    files = {json.loads(line)["file"] for line in output.read_text("utf-8").splitlines()}
+    assert files == {str(tmp_path / "a.wav")}
 
 
 def test_a_picture_of_another_kind_is_refused_before_a_model_is_opened(aligncap, clip, tmp_path):

@@ -2,6 +2,7 @@
 
 import html
 import json
+import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +41,8 @@ class Labelled(Protocol):
     def channel(self) -> int | None:
         """Counted from 0, or None."""
 
+
+LOG = logging.getLogger(__name__)
 
 _TIMES = re.compile(
     r"^(?:[ \t]*\d+[ \t]*\n)?[ \t]*(-?\d[\d:.,]*)[ \t]*-->[ \t]*(-?\d[\d:.,]*)[^\n]*",
@@ -80,7 +83,7 @@ def _of_json(path: Path, text: str) -> Iterator[Line]:
             f"{path}: has no segments with start, end and text; give whisper's own JSON"
         ) from error
     for number, (start_s, end_s, words) in enumerate(found, start=1):
-        yield _line(f"{path}: segment {number}", start_s, end_s, words)
+        yield from _line(f"{path}: segment {number}", start_s, end_s, words)
 
 
 def _of_subtitles(path: Path, text: str) -> Iterator[Line]:
@@ -95,17 +98,22 @@ def _of_subtitles(path: Path, text: str) -> Iterator[Line]:
         if path.suffix.lower() == ".vtt":
             words = html.unescape(words)
         place = f"{path}:{number}"
-        yield _line(place, _seconds(cue[1], place), _seconds(cue[2], place), words)
+        yield from _line(place, _seconds(cue[1], place), _seconds(cue[2], place), words)
 
 
-def _line(place: str, start_s: float, end_s: float, words: str) -> Line:
-    """A line of a transcript; DataError, beginning with its `place`, for times that are none."""
-    if not 0 <= start_s < end_s < math.inf:
+def _line(place: str, start_s: float, end_s: float, words: str) -> Iterator[Line]:
+    """A line of a transcript, but for one that lasts no time, of which a warning tells; DataError,
+    beginning with its `place`, for times that are none."""
+    words = " ".join(words.split())
+    if not 0 <= start_s <= end_s < math.inf:
         raise DataError(
             f"{place}: from {start_s:g} to {end_s:g} s; a line begins at 0 or later and ends after "
             "that: mend or remove it"
         )
-    return Line(start_s, end_s, " ".join(words.split()))
+    if start_s < end_s:
+        yield Line(start_s, end_s, words)
+    elif words:
+        LOG.warning("%s: lasts no time and is left out: “%s”", place, words)
 
 
 def _seconds(text: str, place: str) -> float:

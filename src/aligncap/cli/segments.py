@@ -24,7 +24,7 @@ from aligncap.cli.console import (
     for_terminal,
     other_columns,
 )
-from aligncap.errors import AlignCapError, RecipeError
+from aligncap.errors import AlignCapError, InterruptedRunError, RecipeError
 from aligncap.storage import atomic_file
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def caption_segments(
     recordings = list(find_recordings(list(paths), console))
     _check(console, [*paths, *files_of(recordings)], recordings, asked)
     lines = read_transcript(asked.transcript) if asked.transcript else ()
-    captioner, failed, picture = load(), 0, None
+    captioner, failed, picture, stopped = load(), 0, None, False
     columns = [*COLUMNS, *other_columns(recordings, COLUMNS)]
     with _output(console, asked.output) as write:
         if form == "csv":
@@ -129,6 +129,12 @@ def caption_segments(
                 console.log(str(error))
                 failed += 1
                 write(_error_lines(one, error, form, columns), whole=False)
+            except KeyboardInterrupt:
+                stopped = True  # what is written is kept
+                break
+    if stopped:
+        where = f"; {asked.output} holds what was captioned" if asked.output else ""
+        raise InterruptedRunError(f"stopped{where}")
     if asked.plot is not None and picture is not None and not failed:
         with atomic_file(asked.plot, "wb") as file:
             picture.save(file, asked.plot.suffix)
