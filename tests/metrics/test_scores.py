@@ -24,7 +24,6 @@ from aligncap.metrics.scores import (
 )
 from metrics.small import metric, synthetic_pairs
 
-
 UNRATED = "nan"
 
 
