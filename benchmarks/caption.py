@@ -16,24 +16,25 @@ that what else the machine does matters less: of a pair of times the ratio is re
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from language_models import (
     LANGUAGE_MODELS,
     fastest,
+    machine,
     measure_language_model,
     peak_mb,
     random_model,
 )
+
+PACKAGES = ("ctranslate2", "onnxruntime", "torch", "transformers")
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     if asked.pairs:
         show_pairs(asked)
         return
-    report: dict[str, Any] = {"machine": machine(asked.threads)}
+    report: dict[str, Any] = {"machine": machine(*PACKAGES) | {"threads": asked.threads}}
     with tempfile.TemporaryDirectory() as folder:
         if not asked.skip_language_models:
             trained = asked.trained or random_model(Path(folder) / "trained", asked.model)
@@ -173,21 +174,6 @@ def cold_process(asked: argparse.Namespace) -> dict[str, float]:
             for _ in range(3)
         )
         for name, run in runs.items()
-    }
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """What the numbers depend on."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-    packages = ("ctranslate2", "onnxruntime", "torch", "transformers")
-    return {
-        "cpu": names[0].partition(":")[2].strip() if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": threads,
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
     }
 
 

@@ -100,6 +100,15 @@ def babble(length: int, chance: np.random.Generator, voices: Sequence[Samples]) 
     return mixed
 
 
+def noises(voices: Sequence[Samples]) -> dict[str, Callable[[int, np.random.Generator], Samples]]:
+    """White noise, pink noise and babble of these voices: of a length, by chance."""
+    return {
+        "white": lambda length, chance: chance.normal(size=length).astype(np.float32),
+        "pink": pink,
+        "babble": lambda length, chance: babble(length, chance, voices),
+    }
+
+
 def channels(voices: Sequence[Samples]) -> dict[str, Callable[[Samples], Samples]]:
     """What a clip is sent through, by name."""
     found: dict[str, Callable[[Samples], Samples]] = {
@@ -110,12 +119,7 @@ def channels(voices: Sequence[Samples]) -> dict[str, Callable[[Samples], Samples
         "Opus, medium": through("OGG", "OPUS", 0.5),
         "Opus, smallest": through("OGG", "OPUS", 0.99),
     }
-    kinds: dict[str, Callable[[int, np.random.Generator], Samples]] = {
-        "white": lambda length, chance: chance.normal(size=length).astype(np.float32),
-        "pink": pink,
-        "babble": lambda length, chance: babble(length, chance, voices),
-    }
-    for name, make in kinds.items():
+    for name, make in noises(voices).items():
         for snr_db in (10, 5):
 
             def noisy(samples: Samples, make=make, snr_db=snr_db) -> Samples:

@@ -4,11 +4,14 @@ All get the same prompts and write responses of one fixed length.
 """
 
 import argparse
+import os
+import platform
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +156,19 @@ def fastest(action: Callable[[], object], *, times: int) -> float:
         action()
         taken.append(time.perf_counter() - started)
     return min(taken)
+
+
+def machine(*packages: str) -> dict[str, Any]:
+    """What numbers depend on: the processor, how busy it is, and versions."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": names[0].partition(":")[2].strip() if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
 
 
 def peak_mb() -> float:

@@ -10,8 +10,6 @@ too, so that other work on the machine counts less.
 
 import argparse
 import json
-import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -19,15 +17,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from language_models import peak_mb
+from language_models import machine, peak_mb
 
 Timings = dict[str, float]
 
+PACKAGES = ("aligncap", "numpy", "nltk", "pycocoevalcap")
 MEANINGS = 1000
 SENTENCES = 10
 """Of each meaning; pairs are drawn from them, so that 100,000 take seconds to make."""
@@ -44,7 +42,7 @@ def main() -> None:
     if asked.child:
         print(json.dumps(CHILDREN[asked.child](asked.pairs[0], asked.language)))
         return
-    report: dict[str, Any] = {"machine": machine()}
+    report: dict[str, Any] = {"machine": machine(*PACKAGES)}
     report["ours"] = {str(n): child("ours", n, asked.language) for n in sorted(asked.pairs)}
     names = ["pycocoevalcap"] if shutil.which("java") else ["pycocoevalcap without Java"]
     report["theirs"] = child(names[0], asked.against, asked.language)
@@ -190,19 +188,6 @@ def processor_s() -> float:
     """Seconds of the processor so far."""
     java = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + java.ru_utime + java.ru_stime
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": names[0].partition(":")[2].strip() if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("aligncap", "numpy", "nltk", "pycocoevalcap")},
-    }
 
 
 def page(report: dict[str, Any], asked: argparse.Namespace) -> str:

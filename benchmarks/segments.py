@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from language_models import machine
 from numpy.typing import NDArray
 from sounds import made
 
@@ -79,11 +80,6 @@ def keep(path: Path, measure: Any) -> None:
     if not path.exists():
         path.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
     print(path.read_text("utf-8"))
-
-
-def machine() -> Json:
-    """What the machine is, and how much else runs on it."""
-    return {"cores": len(os.sched_getaffinity(0)), "load": [round(x, 1) for x in os.getloadavg()]}
 
 
 def chosen(data: Path, part: str, draw: random.Random) -> list[Utterance]:
@@ -163,7 +159,7 @@ def measure_made(asked: argparse.Namespace) -> Json:
             own = truth[channel::2]
             apart += [near(span, [one for one in spoken if _meet(one, span)]) for span in own]
             apart_others += sum(not any(_meet(one, span) for span in own) for one in spoken)
-        print(f"recording {seed}: {machine()['load']}", flush=True)
+        print(f"recording {seed}: load {os.getloadavg()[0]:.1f}", flush=True)
     path.unlink()
     made_of = {"part": asked.part, "recordings": asked.recordings, "others": others}
     channels = {"apart": apart, "apart_others": apart_others}

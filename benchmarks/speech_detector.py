@@ -21,6 +21,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from channels import noises, with_noise
 from sounds import CHOSEN_BY, HELD_OUT, LIKE_A_VOWEL, made
 
 from aligncap.audio import SpeechDetector, load, speech_activity
@@ -30,7 +31,7 @@ from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import is_validation
 from aligncap.errors import NoSpeechError
 from aligncap.tokenizers import open_tokenizer
-from aligncap.values import RATE_HZ, Samples, Waveform
+from aligncap.values import Samples, Waveform
 
 ROOT = Path(__file__).resolve().parent.parent
 SNR_DB = 5.0
@@ -150,12 +151,13 @@ def corpora(data: Path, count: int, draw: random.Random) -> None:
             if sounds:
                 sets[kind or folder.name] = (bool(kind), sounds)
     people = [one for wordless, sounds in sets.values() if not wordless for one in sounds]
-    noises = np.random.default_rng(draw.getrandbits(32))
+    kinds_of_noise = noises(people)
+    chance = np.random.default_rng(draw.getrandbits(32))
     for name, (wordless, sounds) in sets.items():
         shares = [refused(sounds)]
         shares += [
-            refused([mixed(one, noise, people, noises) for one in sounds])
-            for noise in (() if wordless else ("white", "pink", "babble"))
+            refused([with_noise(one, make(len(one), chance), SNR_DB) for one in sounds])
+            for make in (() if wordless else kinds_of_noise.values())
         ]
         cells = [f"{share:.1%}" for share in shares] + [""] * (4 - len(shares))
         print(f"| {name} | {len(sounds)} | {' | '.join(cells)} |", flush=True)
@@ -164,24 +166,6 @@ def corpora(data: Path, count: int, draw: random.Random) -> None:
 def refused(sounds: Sequence[Samples]) -> float:
     """Share of sounds in which no speech is heard."""
     return 1 - float(np.mean([DETECTOR.hears_speech(one) for one in sounds]))
-
-
-def mixed(
-    speech: Samples, noise: str, people: Sequence[Samples], draw: np.random.Generator
-) -> Samples:
-    """Speech with noise at `SNR_DB`; babble is six other people."""
-    count = len(speech)
-    if noise == "babble":
-        chosen = draw.choice(len(people), 6, replace=False)
-        voices = [np.resize(people[n], count) / (people[n].std() + 1e-6) for n in chosen]
-        added = np.sum([np.roll(one, draw.integers(count)) for one in voices], axis=0)
-    else:
-        spectrum = np.fft.rfft(draw.normal(size=count))
-        if noise == "pink":
-            spectrum /= np.sqrt(np.maximum(np.fft.rfftfreq(count, 1 / RATE_HZ), 20.0))
-        added = np.fft.irfft(spectrum, count)
-    scale = np.sqrt(np.mean(speech**2) / np.mean(added**2) / 10 ** (SNR_DB / 10))
-    return np.clip(speech + scale * added, -1, 1).astype(np.float32)
 
 
 def speed() -> None:

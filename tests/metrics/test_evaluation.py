@@ -211,30 +211,34 @@ def test_which_metrics_and_language_clips_have_by_default() -> None:
     found = with_splits(["clue-f1", "hallucination", "hallucination/pitch", "clue-f1"])
     assert found[:3] == ["clue-f1", "hallucination", "hallucination/emotion"]
     assert len(found) == len(set(found)) == 10
+    assert with_splits(["hallucination/pitch", "clue-f1", "hallucination"])[:9] == found[:9]
+    alone = ["hallucination/pitch", "clue-f1", "hallucination-signal/pitch"]
+    assert with_splits(alone) == alone
     chinese = [ScoredClip("a", "", ("她很高兴。", "高兴的女性。"))]
     assert majority_language(chinese) == "zh"
     assert majority_language([*chinese, *CLIPS]) == "en"
 
 
 F1 = MetricResult(score=Score("clue-f1", 70.125, 60.0, 81.5, "clue-f1|n:2"))
-PITCH = MetricResult(score=Score("hallucination/pitch", math.nan, None, None, "clue-f1|n:2"))
+WHOLE = MetricResult(score=Score("hallucination", 70.125, 60.0, 81.5, "hallucination|n:2"))
+PITCH = MetricResult(score=Score("hallucination/pitch", math.nan, None, None, "pitch|n:2"))
 
 
 def test_a_table_for_a_terminal_and_a_comparison_in_markdown() -> None:
-    assert evaluation.text_table([F1, PITCH], "Two clips").splitlines() == [
+    assert evaluation.text_table([WHOLE, PITCH], "Two clips").splitlines() == [
         "Two clips",
         "",
-        "metric   score   95 % interval",
-        "clue-f1  70.12  60.00 to 81.50",
-        "  pitch      –               –",
+        "metric         score   95 % interval",
+        "hallucination  70.12  60.00 to 81.50",
+        "  pitch            –               –",
         "",
-        "clue-f1|n:2",
+        "hallucination|n:2",
     ]
     full = MetricResult(
-        score=F1.score,
-        baseline=Score("clue-f1", 65.0, 55.0, 75.0, "clue-f1|n:2"),
-        difference=Difference("clue-f1", 5.0, -1.0, 11.0, 0.0004, "clue-f1|n:2"),
-        paper25=SmallSample("clue-f1", 69.5, 4.25, "clue-f1|draws:100x25"),
+        score=WHOLE.score,
+        baseline=Score("hallucination", 65.0, 55.0, 75.0, "hallucination|n:2"),
+        difference=Difference("hallucination", 5.0, -1.0, 11.0, 0.0004, "hallucination|n:2"),
+        paper25=SmallSample("hallucination", 69.5, 4.25, "hallucination|draws:100x25"),
     )
     unknown = MetricResult(
         score=PITCH.score,
@@ -248,13 +252,27 @@ def test_a_table_for_a_terminal_and_a_comparison_in_markdown() -> None:
         "| metric | score | 95 % interval | baseline | difference | 95 % interval | p "
         "| 25 clips, mean ± sd |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| clue-f1 | 70.12 | 60.00 to 81.50 | 65.00 | +5.00 | -1.00 to 11.00 | <0.001 "
+        "| hallucination | 70.12 | 60.00 to 81.50 | 65.00 | +5.00 | -1.00 to 11.00 | <0.001 "
         "| 69.50 ± 4.25 |",
         "| &emsp;pitch | – | – | – | – | – | – | – |",
         "",
-        "- `clue-f1|n:2`",
-        "- `clue-f1|draws:100x25`",
+        "- `hallucination|n:2`",
+        "- `hallucination|draws:100x25`",
     ]
+
+
+def test_metrics_by_trait_asked_for_alone_have_their_names_and_signatures() -> None:
+    names = ["hallucination/pitch", "hallucination-signal/pitch"]
+    results = list(evaluate(CLIPS, names, MetricOptions(), resampling=FEW))
+    shown = evaluation.text_table(results, "Three clips").splitlines()
+    assert [line.split()[0] for line in shown[3:5]] == names
+    assert [line.partition(":")[0] for line in shown[-2:]] == names
+    columns = evaluation.headings(results)
+    assert [row[0] for row in evaluation.rows_of(results, columns)] == names
+    # The whole of another metric is not theirs.
+    results = list(evaluate(CLIPS, ["hallucination", names[1]], MetricOptions(), resampling=FEW))
+    assert evaluation.rows_of(results, columns)[1][0] == names[1]
+    assert len(evaluation.signatures(results)) == 2
 
 
 def test_what_rounds_to_nothing_has_no_sign_of_less() -> None:
@@ -264,7 +282,7 @@ def test_what_rounds_to_nothing_has_no_sign_of_less() -> None:
         difference=Difference("clue-f1", -1e-9, -0.004, 0.004, 1.0, "x"),
     )
     columns = evaluation.headings([result])
-    found = evaluation.cells(result, columns)
+    (found,) = evaluation.rows_of([result], columns)
     assert found[1:] == ["0.00", "0.00 to 0.00", "0.00", "+0.00", "0.00 to 0.00", "1.000"]
 
 

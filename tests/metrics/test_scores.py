@@ -24,6 +24,8 @@ from aligncap.metrics.scores import (
 )
 from metrics.small import metric, synthetic_pairs
 
+UNRATED = "nan"
+
 
 @dataclass(frozen=True)
 class Number:
@@ -38,6 +40,14 @@ class Number:
 
 def clips_of(values: Floats) -> list[ScoredClip]:
     return [ScoredClip(str(n), repr(float(value)), ("x",)) for n, value in enumerate(values)]
+
+
+class Ratings(Number):
+    """Numbers of which some cannot be told."""
+
+    def measure(self, clips: list[ScoredClip]) -> Statistics:
+        left_out = {clip.id: "not rated" for clip in clips if clip.hypothesis == UNRATED}
+        return replace(super().measure(clips), left_out=left_out)
 
 
 def mean_sample(clips: int) -> list[Statistics]:
@@ -101,6 +111,26 @@ def test_a_baseline_has_the_same_clips_in_any_order() -> None:
             difference(Number(), one, other)
 
 
+def test_clips_that_either_side_leaves_out_count_on_neither() -> None:
+    # Of one value on every clip that both rate; the baseline's better half is not rated.
+    values = np.where(np.arange(40) % 2, 0.4, 0.8)
+    system, baseline = clips_of(values), clips_of(np.where(np.arange(40) % 4 == 2, np.nan, values))
+    assert score(Ratings(), baseline).value < score(Ratings(), system).value
+    for one, other in ((system, baseline), (baseline, system)):
+        found = difference(Ratings(), one, other)
+        assert (found.delta, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+        assert "|n:30|boot:1000|" in found.signature
+    # Where both leave out the same, the difference is that of their scores.
+    worse = clips_of(np.where(np.arange(40) % 4 == 2, np.nan, values - 0.1))
+    found = difference(Ratings(), baseline, worse)
+    alone = (score(Ratings(), one) for one in (baseline, worse))
+    assert found.delta == pytest.approx(next(alone).value - next(alone).value)
+    nothing = difference(Ratings(), system, clips_of(np.full(40, np.nan)))
+    assert np.isnan(nothing.delta)
+    assert (nothing.low, nothing.high, nothing.p) == (None, None, 1.0)
+    assert "|n:0|" in nothing.signature
+
+
 def test_scores_are_times_a_hundred_and_signed() -> None:
     clips = synthetic_pairs("en", 60)
     made = score(metric("bleu4"), clips, draws=200, seed=3)
@@ -117,11 +147,11 @@ def test_scores_are_times_a_hundred_and_signed() -> None:
 
 def test_a_scale_of_one_is_kept_and_nothing_to_resample_gives_no_interval() -> None:
     @dataclass(frozen=True)
-    class Ratings(Number):
+    class Marks(Number):
         def measure(self, clips: list[ScoredClip]) -> Statistics:
             return replace(super().measure(clips), scale=1.0)
 
-    made = score(Ratings(), clips_of(np.array([4.0, 8.0])))
+    made = score(Marks(), clips_of(np.array([4.0, 8.0])))
     assert 4.0 <= made.low <= 6.0 == made.value <= made.high <= 8.0
     for values, value, how in (
         ([0.5], 50.0, {}),

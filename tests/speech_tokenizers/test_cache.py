@@ -21,9 +21,17 @@ from numpy.typing import NDArray
 
 from aligncap.audio import load
 from aligncap.errors import DataError
-from aligncap.tokenizers.cache import TokenCache, TokenizeSummary, tokenize_manifest
+from aligncap.tokenizers import cache as caching
+from aligncap.tokenizers.cache import (
+    TokenCache,
+    TokenizeSummary,
+    store_waveforms,
+    tokenize_manifest,
+)
+from aligncap.tokenizers.encoder_training import load_utterance
 from aligncap.values import RATE_HZ, SpeechTokens, Waveform
 from support.killer import kill, start, wait_until
+from support.scripts import ROOT
 from support.speech_tokenizers import Clip, FakeTokenizer, noise
 
 
@@ -138,6 +146,45 @@ def test_another_tokenizer_finds_nothing_of_it(write_clips, tokenizer, tmp_path)
         shutil.copyfile(ours.path, cache.path)
     with pytest.raises(DataError, match="was made with fingerprint"):
         TokenCache(tmp_path, other)
+
+
+def test_samples_are_read_again_where_a_file_or_what_is_read_of_it_is_another(
+    write_clips, tmp_path, monkeypatch
+):
+    paths = [clip.path for clip in write_clips(3)]
+    asked: list[Path] = []
+
+    def read(path: Path) -> Waveform:
+        asked.append(path)
+        return load(path)
+
+    def stored() -> caching.WaveformStore:
+        asked.clear()
+        return store_waveforms(tmp_path / "kept", paths, read)
+
+    first = stored()
+    assert asked == paths
+    again = stored()
+    assert asked == []
+    assert again.fingerprint == first.fingerprint
+    assert np.array_equal(again.samples, first.samples)
+    # Another sound under the old name, as long as the one before.
+    sound = -load(paths[1]).samples
+    soundfile.write(paths[1], sound, RATE_HZ)
+    other = stored()
+    assert asked == paths
+    place = slice(other.starts[1], other.starts[1] + other.lengths[1])
+    assert np.abs(other.samples[place] - 32767 * sound).max() <= 2
+    monkeypatch.setattr(caching, "UTTERANCES", "another way")
+    assert len({first.fingerprint, other.fingerprint, stored().fingerprint}) == 3
+    assert asked == paths
+
+
+def test_what_is_read_of_a_file_is_what_its_number_says():
+    """Where utterances have become others on purpose, `UTTERANCES` needs another number."""
+    clips = sorted((ROOT / "examples/clips").glob("*.ogg"))[:4]
+    lengths = [len(load_utterance(clip).samples) for clip in clips]
+    assert (caching.UTTERANCES, lengths) == ("utterances, 1", [47200, 80480, 39680, 73760])
 
 
 @pytest.mark.parametrize("keep_bytes", [None, 100, 4096, 9000])

@@ -129,6 +129,19 @@ def test_an_encoder_without_a_second_readout_is_refused_with_the_command_for_it(
         training.train_pace(run, tmp_path / "out", resume=False)
 
 
+def test_where_no_validation_clip_has_text_it_trains_and_scores_nothing(run, tmp_path):
+    rows = [json.loads(line) for line in run.data[0].read_text().splitlines()]
+    for row in rows:
+        if row["speaker"] == "ravdess_05":
+            del row["text"]
+    run.data[0].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    short = replace(run, training=replace(run.training, steps=2))
+    assert training.train_pace(short, tmp_path / "out", resume=False) == {}
+    kept = load_encoder(tmp_path / "out/encoder")
+    assert kept.config.syllable_hidden == 12
+    assert float(kept.syllable_scale) == 1.0
+
+
 def test_clips_without_text_are_refused(run, tmp_path):
     path = run.data[0]
     path.write_text(path.read_text().replace("dog", ""))

@@ -215,6 +215,14 @@ def test_a_run_learns_and_resumes_and_keeps_the_encoder(run, tmp_path):
     assert isinstance(back.statistics, nn.Module)
 
 
+def test_a_sound_file_that_is_replaced_is_heard_again(run, tmp_path):
+    training.train_readout(run, tmp_path / "before", resume=False)
+    assert len(list(run.waveforms.glob("statistics-*"))) == 2
+    soundfile.write(tmp_path / "0.wav", 0.2 * np.sin(0.5 * np.arange(4800)), 16_000)
+    training.train_readout(run, tmp_path / "after", resume=False)
+    assert len(list(run.waveforms.glob("statistics-*"))) == 4
+
+
 def test_another_whisper_than_the_encoders_is_refused(run, tmp_path):
     encoder = load_encoder(run.encoder)
     with torch.no_grad():

@@ -260,9 +260,15 @@ def default_metrics(clips: Sequence[ScoredClip]) -> list[str]:
     return names
 
 
+def parts_of(names: Iterable[str]) -> set[str]:
+    """The metrics that split one of these."""
+    return {part for name in names for part in SPLITS.get(name, ())}
+
+
 def with_splits(names: Sequence[str]) -> list[str]:
     """The metrics, each followed by those that split it, every one once."""
-    return list(dict.fromkeys(part for name in names for part in (name, *SPLITS.get(name, ()))))
+    whole = [name for name in names if name not in parts_of(names)]
+    return list(dict.fromkeys(part for name in whole for part in (name, *SPLITS.get(name, ()))))
 
 
 def majority_language(clips: Sequence[ScoredClip]) -> str:
@@ -404,11 +410,18 @@ def headings(results: Sequence[MetricResult]) -> list[str]:
     return names
 
 
-def cells(result: MetricResult, columns: Sequence[str]) -> list[str]:
-    """A result as text, one for each column; "  pitch" for "hallucination/pitch"."""
+def rows_of(results: Sequence[MetricResult], columns: Sequence[str]) -> list[list[str]]:
+    """The results as text, one for each column; "  pitch" is a part of a metric that is among
+    them."""
+    names = [result.score.name for result in results]
+    parts = parts_of(names)
+    heads = [f"  {name.partition('/')[2]}" if name in parts else name for name in names]
+    return [[head, *_values(one, columns)] for head, one in zip(heads, results, strict=True)]
+
+
+def _values(result: MetricResult, columns: Sequence[str]) -> list[str]:
     score, change, sample = result.score, result.difference, result.paper25
-    _, _, part = score.name.partition("/")
-    found = [f"  {part}" if part else score.name, number(score.value)]
+    found = [number(score.value)]
     found.append(interval(score.low, score.high))
     if "p" in columns:
         found.append(number(result.baseline.value if result.baseline else None))
@@ -428,7 +441,7 @@ def cells(result: MetricResult, columns: Sequence[str]) -> list[str]:
 def text_table(results: Sequence[MetricResult], heading: str) -> str:
     """The scores in columns under a heading, then the signature of each."""
     columns = headings(results)
-    rows = [columns, *(cells(result, columns) for result in results)]
+    rows = [columns, *rows_of(results, columns)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(columns))]
     shown = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
@@ -442,9 +455,7 @@ def markdown_table(results: Sequence[MetricResult], heading: str) -> str:
     """The scores as a table of markdown, then the signature of each."""
     columns = headings(results)
     rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
-    rows += [
-        [cell.replace("  ", "&emsp;", 1) for cell in cells(result, columns)] for result in results
-    ]
+    rows += [[name.replace("  ", "&emsp;"), *rest] for name, *rest in rows_of(results, columns)]
     signed = [f"- {note}" for note in noted(results)]
     signed += [f"- `{signature}`" for signature in signatures(results)]
     return "\n".join([heading, "", *(f"| {' | '.join(row)} |" for row in rows), "", *signed]) + "\n"
@@ -460,16 +471,17 @@ def noted(results: Sequence[MetricResult]) -> list[str]:
     found = list(of_all)
     for note, names in metrics.items():
         if note not in of_all:
-            parts = {part for name in names for part in SPLITS.get(name, ())}
+            parts = parts_of(names)
             found.append(f"{', '.join(name for name in names if name not in parts)}: {note}")
     return found
 
 
-def signatures(results: Iterable[MetricResult]) -> list[str]:
-    """The signatures of the numbers; a metric by trait has that of the whole metric."""
+def signatures(results: Sequence[MetricResult]) -> list[str]:
+    """The signatures of the numbers; a part of a metric among them has that of the whole."""
     found = []
+    parts = parts_of(result.score.name for result in results)
     for result in results:
-        if "/" not in result.score.name:
+        if result.score.name not in parts:
             signed = (result.score, result.difference, result.paper25)
             found += [one.signature for one in signed if one is not None]
     return list(dict.fromkeys(found))
@@ -532,8 +544,8 @@ def _scores(results: Sequence[MetricResult]) -> Iterator[str]:
     yield '<div class="wide" tabindex="0" role="region" aria-label="Scores"><table>'
     heads = "".join(f'<th scope="col">{name}</th>' for name in columns)
     yield f"<thead><tr>{heads}</tr></thead><tbody>"
-    for result in results:
-        name, *values = map(escaped, cells(result, columns))
+    for row in rows_of(results, columns):
+        name, *values = map(escaped, row)
         kind = ' class="part"' if name.startswith(" ") else ""
         shown = "".join(f"<td>{value}</td>" for value in values)
         yield f'<tr{kind}><th scope="row">{name.strip()}</th>{shown}</tr>'

@@ -13,7 +13,7 @@ Statistician 2015, section 4.6).
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -390,12 +390,19 @@ def difference(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Difference:
-    """The system's score less the baseline's, on the same resamples of clips for both.
+    """The system's score less the baseline's, on the same resamples of clips for both. Clips that
+    are left out of either count on neither side.
 
     Raises DataError where the two are not of the same clips.
     """
     baseline_clips = _in_order(baseline_clips, clips)
     system, baseline = metric.measure(clips), metric.measure(baseline_clips)
+    left_out = system.left_out.keys() | baseline.left_out.keys()
+    counted = [clip for clip in clips if clip.id not in left_out]
+    kept = np.array([[clip.id not in left_out] for clip in clips])
+    system, baseline = (
+        replace(one, per_clip=np.where(kept, one.per_clip, 0.0)) for one in (system, baseline)
+    )
     deltas = np.concatenate(
         [
             system.value_of(weights @ system.per_clip)
@@ -403,14 +410,14 @@ def difference(
             for weights in resampled(len(clips), draws=draws, seed=seed)
         ]
     )
-    low, high = bounds(deltas, len(clips), system.scale)
+    low, high = bounds(deltas, len(counted), system.scale)
     return Difference(
         metric.name,
         system.scale * (system.value - baseline.value),
         low,
         high,
         two_sided(deltas),
-        signature(metric, clips, boot=draws, seed=seed),
+        signature(metric, counted, boot=draws, seed=seed),
     )
 
 

@@ -48,7 +48,6 @@ _TRIM_NATS = 8.0  # 35 dB below the loudest frame is silence around the utteranc
 _MARGIN = 8
 _ACTIVE_NATS = 7.0
 _REFERENCE_HZ = 170.0
-_SMOOTH = np.hanning(9) / np.hanning(9).sum()
 
 Floats = NDArray[np.float32]
 

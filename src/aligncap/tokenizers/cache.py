@@ -336,11 +336,16 @@ def tokenize_manifest(
 
 _LISTING = "files.txt"
 
+UTTERANCES = "utterances, 1"
+"""What is read of a file (`encoder_training.load_utterance`): another number where that changes."""
+
 
 class WaveformStore:
     """The samples of many clips, one after another, in one int16 array on disk."""
 
     def __init__(self, folder: Path) -> None:
+        self.fingerprint = hash_of_file(folder / _LISTING)
+        """Of the files as they were when they were read, and of what is read of a file."""
         self.samples: NDArray[np.int16] = np.load(folder / "samples.npy", mmap_mode="r+")
         ends: NDArray[np.int64] = np.load(folder / "ends.npy", allow_pickle=False)
         self.starts = np.concatenate((ends[:1] * 0, ends[:-1]))
@@ -350,9 +355,10 @@ class WaveformStore:
 def store_waveforms(
     folder: Path, paths: Sequence[Path], read: Callable[[Path], Waveform]
 ) -> WaveformStore:
-    """The samples of every file, from `folder` where it lists the same files in the same order,
-    else read into it. DataError for no files."""
-    listing = "\n".join(str(path) for path in paths)
+    """The samples of every file, from `folder` where it lists the same untouched files in the same
+    order, else read into it. DataError for no files; OSError for one that is not there."""
+    stats = ("\t".join(map(str, _stat(path))) for path in paths)
+    listing = "\n".join([UTTERANCES, *stats])
     done = folder / _LISTING
     if done.exists() and done.read_text(encoding="utf-8") == listing:
         return WaveformStore(folder)

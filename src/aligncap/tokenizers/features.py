@@ -40,7 +40,12 @@ def feature_tokens(vectors: NDArray[Any], tokens: SpeechTokens | None = None) ->
 
 class BuiltinFeatures:
     """The built-in encoder's vectors, 12.5 a second, as they are before its codebook, and what its
-    heads read."""
+    heads read.
+
+    Vectors are of the recording as it is, with the silence that it has, codes and readout of its
+    utterance in silence (`builtin.in_silence`): they are not the vectors that the codes stand for.
+    Changed, they would not be those of the comparison in docs/results/paper any more.
+    """
 
     name = "builtin-features"
     codebooks = codebook_size = 1

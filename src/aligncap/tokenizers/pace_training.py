@@ -134,12 +134,13 @@ def train_pace(settings: PaceSettings, output: Path, *, resume: bool) -> Mapping
     inputs = {str(path): hash_of_file(path) for path in settings.data}
     fit(readout, step, batch_at, settings.training, output, resume=resume, inputs=inputs)
     readout.eval()
-    found = torch.zeros(len(everyone))
+    own = torch.zeros(len(evaluated))
     with torch.inference_mode():
-        for part in torch.split(torch.arange(len(train), len(everyone)), _TOGETHER):
-            batch = heard(part, AS_THEY_ARE)
-            found[part] = readout(batch.vectors, batch.mask)
-    own, spoken = found[len(train) :], counts[len(train) :]
+        for start in range(0, len(evaluated), _TOGETHER):
+            part = torch.arange(start, min(start + _TOGETHER, len(evaluated)))
+            batch = heard(len(train) + part, AS_THEY_ARE)
+            own[part] = readout(batch.vectors, batch.mask)
+    spoken = counts[len(train) :]
     encoder.syllable_scale.fill_(syllable_scale(spoken, own.numpy()))
     save_encoder(output / "encoder", encoder.eval())
     return deviations([one.corpus or "" for one in evaluated], own, spoken)

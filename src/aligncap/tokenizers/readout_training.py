@@ -126,7 +126,7 @@ def train_readout(settings: ReadoutSettings, output: Path, *, resume: bool) -> M
     recordings = on_device(store, torch.device("cpu"))
     encoder = _with_readout(load_encoder(settings.encoder), settings)
     clean, *copies = (
-        statistics_of(encoder, recordings, everyone, settings, number)
+        statistics_of(encoder, recordings, store.fingerprint, settings, number)
         for number in range(len(settings.copies) + 1)
     )
     torch.manual_seed(settings.training.seed)
@@ -172,18 +172,18 @@ def _with_readout(encoder: SpeechEncoder, settings: ReadoutSettings) -> SpeechEn
 def statistics_of(
     encoder: SpeechEncoder,
     recordings: Recordings,
-    clips: Sequence[Utterance],
+    clips: str,
     settings: ReadoutSettings,
     number: int,
 ) -> Floats:
     """What the readout reads of copy `number` of all clips, the first of which is as they are,
-    [clips, width]; what was kept is not computed again."""
+    [clips, width]; what was kept of `clips`, their store's fingerprint, is not computed again."""
     from rich.console import Console
     from rich.progress import track
 
     augmentation = (AS_THEY_ARE, *settings.copies)[number]
     kept_by = {
-        "clips": [str(one.path) for one in clips], "start": settings.start,
+        "clips": clips, "start": settings.start,
         "layers": settings.layers, "longest_s": settings.longest_s, "silence_s": SILENCE_S,
         "copy": asdict(augmentation), "number": number, "seed": settings.training.seed,
     }  # fmt: skip
@@ -206,7 +206,7 @@ def statistics_of(
             np.save(unfinished, torch.cat(parts).numpy())
             unfinished.replace(file)
         values = np.load(file, allow_pickle=False)
-        found = np.zeros((len(clips), values.shape[1]), np.float32) if found is None else found
+        found = np.zeros((len(order), values.shape[1]), np.float32) if found is None else found
         found[chunk.numpy()] = values
     assert found is not None
     return found
