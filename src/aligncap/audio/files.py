@@ -56,7 +56,7 @@ def load(path: str | Path) -> Waveform:
     done: list[Samples] = []
     with damage_told(file):
         for source in sources(file):
-            with soundfile.SoundFile(source()) as sound:
+            with opened_sound(source, file) as sound:
                 done.append(_read(sound, source, file))
             _refuse_length(file, sum(map(len, done)) / RATE_HZ)
     samples = done[0] if len(done) == 1 else np.concatenate(done)
@@ -74,7 +74,7 @@ def read_at(file: Path, rate_hz: int, start: int, end: int) -> Samples:
     with damage_told(file):
         parts = sources(file)
         for source in parts:
-            with soundfile.SoundFile(source()) as sound:
+            with opened_sound(source, file) as sound:
                 own_hz = int(sound.samplerate)
                 if len(parts) == 1:
                     return _piece(partial(_sought, sound, file), own_hz, rate_hz, start, end)
@@ -150,7 +150,7 @@ def read_header(path: str | Path) -> tuple[float, int]:
     length_s, rate_hz = 0.0, RATE_HZ
     with damage_told(file):
         for source in sources(file):
-            with soundfile.SoundFile(source()) as sound:
+            with opened_sound(source, file) as sound:
                 rate_hz = int(sound.samplerate)
                 length_s += sound.frames / rate_hz
     return length_s, rate_hz
@@ -210,6 +210,23 @@ def sources(file: Path) -> list[Source]:
     return [partial(_bytes_of, file, part) for part in parts]
 
 
+@contextmanager
+def opened_sound(source: Source, file: Path) -> Iterator[soundfile.SoundFile]:
+    """One of the sources of a file; AudioError for a container that cannot be told to be whole."""
+    with soundfile.SoundFile(source()) as sound:
+        if sound.format not in containers.READABLE:
+            raise AudioError(
+                f"{file}: {sound.format_info} is not read here; "
+                + containers.FFMPEG.format(name=file.name, stem=file.stem)
+            )
+        if sound.frames >= _ENDLESS:
+            raise AudioError(
+                f"{file}: its header does not say how long it is; write it anew: "
+                f"ffmpeg -i {file.name} {file.stem}-whole.wav"
+            )
+        yield sound
+
+
 def _bytes_of(file: Path, part: containers.Part) -> BinaryIO:
     """A part of a file as a file of its own."""
     with file.open("rb") as opened:
@@ -224,17 +241,7 @@ def _place(file: Path) -> bytes | Path:
 
 def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> Samples:
     """All of an open file, mono at 16 kHz."""
-    if sound.format not in containers.READABLE:
-        raise AudioError(
-            f"{file}: {sound.format_info} is not read here; "
-            + containers.FFMPEG.format(name=file.name, stem=file.stem)
-        )
     promised, rate_hz = int(sound.frames), int(sound.samplerate)
-    if promised >= _ENDLESS:
-        raise AudioError(
-            f"{file}: its header does not say how long it is; write it anew: "
-            f"ffmpeg -i {file.name} {file.stem}-whole.wav"
-        )
     _refuse_length(file, promised / rate_hz)
     once = Blocks(sound, file)
     # Block by block, so that an hour of many channels at a high rate is never held at once.

@@ -5,7 +5,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 
 from aligncap.audio import files, media
@@ -44,7 +43,7 @@ def _rate_and_channels(file: Path) -> tuple[int, int]:
     if kind := files.foreign_kind(file):
         found = media.track(file, kind)
         return found.rate_hz, found.channels
-    with files.damage_told(file), soundfile.SoundFile(files.sources(file)[0]()) as sound:
+    with files.damage_told(file), files.opened_sound(files.sources(file)[0], file) as sound:
         return int(sound.samplerate), int(sound.channels)
 
 
@@ -55,7 +54,7 @@ def _blocks(file: Path) -> Iterator[Samples]:
         return
     with files.damage_told(file):
         for source in files.sources(file):
-            with soundfile.SoundFile(source()) as sound:
+            with files.opened_sound(source, file) as sound:
                 blocks = files.Blocks(sound, file)
                 yield from blocks
                 files.refuse_cut(sound, blocks, file)
