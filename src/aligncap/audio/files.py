@@ -174,14 +174,12 @@ def _of_media(file: Path, kind: str) -> Samples:
         for block in media.blocks(file, kind):
             counted += len(block)
             _refuse_length(file, counted / rate_hz)
-            yield block
+            yield checked(block, file)
 
     if channels == 1:
         mono = _resampled((block[:, 0] for block in blocks()), rate_hz)
     else:
         mono = _mono(blocks, rate_hz)
-    if not counted:
-        raise AudioError(f"{file}: holds no samples; export it again")
     return _finished(mono, str(file))
 
 
@@ -298,13 +296,18 @@ class Blocks:
             block = self._sound.read(self._length, dtype="float32", always_2d=True)
             if not len(block):
                 return
-            low, high = float(block.min()), float(block.max())
-            if not math.isfinite(high - low):
-                bad = int((~np.isfinite(block)).any(axis=1).sum())
-                raise AudioError(f"{self.file}: {bad} samples are NaN or infinite; export it again")
             self.count += len(block)
-            _refuse_scale(max(high, -low), str(self.file))
-            yield block
+            yield checked(block, self.file)
+
+
+def checked(block: Block, file: Path) -> Block:
+    """A block of a file; AudioError for one that is not finite or scaled to whole numbers."""
+    low, high = float(block.min()), float(block.max())
+    if not math.isfinite(high - low):
+        bad = int((~np.isfinite(block)).any(axis=1).sum())
+        raise AudioError(f"{file}: {bad} samples are NaN or infinite; export it again")
+    _refuse_scale(max(high, -low), str(file))
+    return block
 
 
 def _mono(blocks: Callable[[], Iterable[Block]], rate_hz: int) -> Samples:
@@ -324,8 +327,8 @@ def _resampled(blocks: Iterable[Samples], rate_hz: int, to_hz: int = RATE_HZ) ->
 
 
 _FULL_SCALE_SLACK = 8.0  # floats further over full scale are whole numbers, or a mistake
-_OVERSHOOT = 1.25  # of codecs and resamplers where a wave was clipped
-_OFFSET_S = 0.1
+OVERSHOOT: Final = 1.25  # of codecs and resamplers where a wave was clipped
+OFFSET_S: Final = 0.1
 _OFFSET_SHARE = 0.02  # of the amplitude: in pauses, less hides nothing
 _DRIFT_SHARE = 0.1
 
@@ -342,31 +345,48 @@ def _refuse_scale(peak: float, name: str) -> None:
 def _finished(mono: Samples, name: str) -> Samples:
     """Samples without a constant or drifting offset, in [-1, 1]."""
     mono = _without_offset(mono)
-    if (largest := float(np.abs(mono).max(initial=0.0))) > _OVERSHOOT:
-        LOG.warning("%s: samples reach %.1f and are scaled to full scale, 1", name, largest)
-        mono = mono / np.float32(largest)
-    return np.clip(mono, -1.0, 1.0)
+    full = full_scale(float(np.abs(mono).max(initial=0.0)), name)
+    return np.clip(mono / np.float32(full) if full > 1.0 else mono, -1.0, 1.0)
+
+
+def full_scale(largest: float, name: str) -> float:
+    """What samples that reach `largest` are divided by; warns where that is not 1."""
+    if largest <= OVERSHOOT:
+        return 1.0
+    LOG.warning("%s: samples reach %.1f and are scaled to full scale, 1", name, largest)
+    return largest
 
 
 def _without_offset(samples: Samples) -> Samples:
-    """Samples without what lies below all sound: a constant, or a drift of several hertz at most.
-
-    What is small beside the sound is left, so that most recordings stay as they are.
-    """
-    length = round(_OFFSET_S * RATE_HZ)
+    """Samples without what lies below all sound."""
+    length = round(OFFSET_S * RATE_HZ)
     count = len(samples) // length
     if count == 0:
         return samples
     means = samples[: count * length].reshape(count, length).mean(axis=1)
     offset = float(samples.mean(dtype=np.float64))
     power = float(np.vdot(samples, samples)) / len(samples) - offset * offset
+    return lifted(samples, below_sound(means, offset, power), length)
+
+
+def below_sound(means: Samples, offset: float, power: float) -> Samples:
+    """What lies below all sound: a constant, shape [1], or a drift of several hertz at most, which
+    is `means`, those of frames of `OFFSET_S`; [0] where it is small beside the sound, so that
+    most recordings stay as they are. `offset` is the mean of all, `power` that of the rest."""
     if float(np.square(means - offset).mean()) > _DRIFT_SHARE**2 * power:
-        centres = (np.arange(count) + 0.5) * length
-        drift = np.interp(np.arange(len(samples)), centres, means)
-        return np.asarray(samples - drift, np.float32)
-    if offset * offset > _OFFSET_SHARE**2 * power:
-        return samples - np.float32(offset)
-    return samples
+        return means
+    is_heard = offset * offset > _OFFSET_SHARE**2 * power
+    return np.full(int(is_heard), offset, np.float32)
+
+
+def lifted(samples: Samples, below: Samples, length: float, first: int = 0) -> Samples:
+    """Samples, the `first` of them and those after it, without what lies below them; `length` is
+    that of its frames in samples."""
+    if len(below) < 2:
+        return samples - below[0] if len(below) else samples
+    middles = (np.arange(len(below)) + 0.5) * length
+    drift = np.interp(first + np.arange(len(samples)), middles, below)
+    return np.asarray(samples - drift, np.float32)
 
 
 _LOWEST_RATE_HZ = 1_000
