@@ -8,7 +8,7 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import soxr
 from numpy.typing import NDArray
 
 from aligncap.audio import containers, media
-from aligncap.audio.activity import channel_mixes, spoken_in
+from aligncap.audio.activity import Floats, channel_mixes, spoken_in
 from aligncap.errors import AudioError
 from aligncap.values import RATE_HZ, Samples, Waveform
 
@@ -52,46 +52,58 @@ def load(path: str | Path) -> Waveform:
     """
     file = Path(path)
     if kind := foreign_kind(file):
-        return Waveform(_of_media(file, kind), str(file), partial(read_at, file))
+        samples, mix = _of_media(file, kind)
+        return Waveform(samples, str(file), partial(read_at, file, [mix]))
     done: list[Samples] = []
+    mixes: list[Floats] = []
     with damage_told(file):
         for source in sources(file):
             with opened_sound(source, file) as sound:
-                done.append(_read(sound, source, file))
+                samples, mix = _read(sound, source, file)
+            done.append(samples)
+            mixes.append(mix)
             _refuse_length(file, sum(map(len, done)) / RATE_HZ)
     samples = done[0] if len(done) == 1 else np.concatenate(done)
-    return Waveform(samples, str(file), partial(read_at, file))
+    return Waveform(samples, str(file), partial(read_at, file, mixes))
 
 
-def read_at(file: Path, rate_hz: int, start: int, end: int) -> Samples:
-    """The mean of the channels of a file that `load` reads, at another rate, as it is: float32,
-    shape [time]. `start` and `end` are samples of what `load` gives; little more of the file than
-    what lies between is read. AudioError as `load`."""
+def read_at(file: Path, mixes: Sequence[Floats], rate_hz: int, start: int, end: int) -> Samples:
+    """The channels of a file that `load` reads, mixed as it mixes them, at another rate: float32,
+    shape [time]. `mixes` are the weights of the channels, [channels], of each part of the file.
+    `start` and `end` are samples of what `load` gives; little more of the file than what lies
+    between is read. AudioError as `load`."""
     if kind := foreign_kind(file):
         decoded = partial(_between, media.blocks(file, kind))
-        return _piece(decoded, media.track(file, kind).rate_hz, rate_hz, start, end)
+        own_hz = media.track(file, kind).rate_hz
+        return _piece(_mixed(decoded, mixes[0]), own_hz, rate_hz, start, end)
     done = []
     with damage_told(file):
-        parts = sources(file)
-        for source in parts:
+        for source, mix in zip(sources(file), mixes, strict=True):
             with opened_sound(source, file) as sound:
                 own_hz = int(sound.samplerate)
-                if len(parts) == 1:
-                    return _piece(partial(_sought, sound, file), own_hz, rate_hz, start, end)
-                means = (block.mean(axis=1) for block in Blocks(sound, file))
-                done.append(_resampled(means, own_hz, rate_hz))
+                if len(mixes) == 1:
+                    read = _mixed(partial(_sought, sound, file), mix)
+                    return _piece(read, own_hz, rate_hz, start, end)
+                mono = (block @ mix for block in Blocks(sound, file))
+                done.append(_resampled(mono, own_hz, rate_hz))
     return np.concatenate(done)[_place_at(start, rate_hz) : _place_at(end, rate_hz)]
 
 
-def _piece(
-    read: Callable[[int, int], Iterable[Block]], own_hz: int, rate_hz: int, start: int, end: int
-) -> Samples:
-    """What `read`, given a frame and a count of frames, reads from `start` to `end`, at another
-    rate. A second more is read on both sides, where a resampler looks, too; whole seconds begin
-    with a sample at any rate."""
+Read = Callable[[int, int], Iterable[Samples]]
+"""Given a frame and a count of frames, reads these."""
+
+
+def _mixed(read: Read, mix: Floats) -> Read:
+    return lambda first, count: (block @ mix for block in read(first, count))
+
+
+def _piece(read: Read, own_hz: int, rate_hz: int, start: int, end: int) -> Samples:
+    """What `read` reads of one channel from `start` to `end`, at another rate. A second more is
+    read on both sides, where a resampler looks, too; whole seconds begin with a sample at any
+    rate."""
     first_s, last_s = max(0, start // RATE_HZ - 1), -(-end // RATE_HZ) + 1
     blocks = read(first_s * own_hz, (last_s - first_s) * own_hz)
-    found = _resampled((block.mean(axis=1) for block in blocks), own_hz, rate_hz)
+    found = _resampled(blocks, own_hz, rate_hz)
     before = first_s * rate_hz
     return found[_place_at(start, rate_hz) - before : _place_at(end, rate_hz) - before]
 
@@ -163,8 +175,8 @@ def foreign_kind(file: Path) -> str | None:
         return containers.foreign_kind(opened.read(16))
 
 
-def _of_media(file: Path, kind: str) -> Samples:
-    """All of a file that PyAV decodes, mono at 16 kHz."""
+def _of_media(file: Path, kind: str) -> tuple[Samples, Floats]:
+    """All of a file that PyAV decodes, mono at 16 kHz, and its mix."""
     rate_hz, channels, _ = media.track(file, kind)
     counted = 0
 
@@ -176,11 +188,8 @@ def _of_media(file: Path, kind: str) -> Samples:
             _refuse_length(file, counted / rate_hz)
             yield checked(block, file)
 
-    if channels == 1:
-        mono = _resampled((block[:, 0] for block in blocks()), rate_hz)
-    else:
-        mono = _mono(blocks, rate_hz)
-    return _finished(mono, str(file))
+    mono, mix = _only(blocks(), rate_hz) if channels == 1 else _mono(blocks, rate_hz)
+    return _finished(mono, str(file)), mix
 
 
 @contextmanager
@@ -237,21 +246,21 @@ def _place(file: Path) -> bytes | Path:
     return os.fsencode(file) if os.name == "posix" else file
 
 
-def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> Samples:
-    """All of an open file, mono at 16 kHz."""
+def _read(sound: soundfile.SoundFile, source: Source, file: Path) -> tuple[Samples, Floats]:
+    """All of an open file, mono at 16 kHz, and its mix."""
     promised, rate_hz = int(sound.frames), int(sound.samplerate)
     _refuse_length(file, promised / rate_hz)
     once = Blocks(sound, file)
     # Block by block, so that an hour of many channels at a high rate is never held at once.
     if sound.channels == 1:
-        mono = _resampled((block[:, 0] for block in once), rate_hz)
+        mono, mix = _only(once, rate_hz)
     elif promised * sound.channels <= _HELD:
         kept = list(once)
-        mono = _mono(lambda: kept, rate_hz)
+        mono, mix = _mono(lambda: kept, rate_hz)
     else:
-        mono = _mono(partial(_decoded, once, source), rate_hz)
+        mono, mix = _mono(partial(_decoded, once, source), rate_hz)
     refuse_cut(sound, once, file)
-    return _finished(mono, str(file))
+    return _finished(mono, str(file)), mix
 
 
 def refuse_cut(sound: soundfile.SoundFile, read: "Blocks", file: Path) -> None:
@@ -310,11 +319,26 @@ def checked(block: Block, file: Path) -> Block:
     return block
 
 
-def _mono(blocks: Callable[[], Iterable[Block]], rate_hz: int) -> Samples:
-    """The channels that carry speech, mixed to keep its level, at 16 kHz."""
+def _only(blocks: Iterable[Block], rate_hz: int) -> tuple[Samples, Floats]:
+    """The only channel at 16 kHz, and its weight."""
+    return _resampled((block[:, 0] for block in blocks), rate_hz), np.ones(1, np.float32)
+
+
+def _mono(blocks: Callable[[], Iterable[Block]], rate_hz: int) -> tuple[Samples, Floats]:
+    """The channels that carry speech, mixed to keep its level, at 16 kHz; and their weights."""
     mixes = channel_mixes(blocks())
     heard = [_resampled((block @ mix for block in blocks()), rate_hz) for mix in mixes]
-    return spoken_in(heard)
+    mono = spoken_in(heard)
+    return mono, np.asarray(_shares(heard, mono) @ np.stack(mixes), np.float32)
+
+
+def _shares(sounds: Sequence[Samples], mono: Samples) -> Floats:
+    """How much of each sound is in their sum, by least squares, since some may not be in it."""
+    if len(sounds) == 1:
+        return np.ones(1, np.float32)
+    products = [[float(np.vdot(one, other)) for other in sounds] for one in sounds]
+    wanted = [float(np.vdot(one, mono)) for one in sounds]
+    return np.asarray(np.linalg.lstsq(products, wanted, rcond=1e-6)[0].round(3), np.float32)
 
 
 def _resampled(blocks: Iterable[Samples], rate_hz: int, to_hz: int = RATE_HZ) -> Samples:
@@ -413,7 +437,7 @@ def from_array(samples: NDArray[np.generic], rate_hz: int) -> Waveform:
     if many.shape[1] == 1:
         mono = _resampled([many[:, 0]], rate_hz)
     else:
-        mono = _mono(lambda: [many], rate_hz)
+        mono, _ = _mono(lambda: [many], rate_hz)
     return Waveform(_finished(mono, "array"))
 
 
