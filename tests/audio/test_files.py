@@ -90,7 +90,7 @@ class TestReading:
     @pytest.mark.parametrize("span_s", [(0, 3), (10.3, 14.7), (17, 20)])
     def test_a_part_at_another_rate_is_that_of_the_whole(self, write, name, rate_hz, span_s):
         rng = np.random.default_rng(0)
-        both = 0.1 * rng.standard_normal((20 * rate_hz, 2))
+        both = np.repeat(0.1 * rng.standard_normal((20 * rate_hz, 1)), 2, axis=1)
         file = write(both, name=f"clip.{name}", rate_hz=rate_hz, kind=FORMATS[name])
         whole = soxr.resample(soundfile.read(file)[0].mean(axis=1), rate_hz, 32_000)
         start, end = (round(time * RATE_HZ) for time in span_s)
@@ -103,9 +103,34 @@ class TestReading:
     def test_of_what_lies_behind_a_part_nothing_is_read(self, write):
         sound = np.concatenate([np.repeat(TONE, 30), [np.nan]])  # 30 s
         file = write(sound, kind=("WAV", "FLOAT"))
-        assert len(read_at(file, 32_000, 0, 10 * RATE_HZ)) == 320_000
+        mixes = [np.ones(1, np.float32)]
+        assert len(read_at(file, mixes, 32_000, 0, 10 * RATE_HZ)) == 320_000
         with pytest.raises(AudioError, match="1 samples are NaN"):
-            read_at(file, 32_000, 29 * RATE_HZ, 30 * RATE_HZ)
+            read_at(file, mixes, 32_000, 29 * RATE_HZ, 30 * RATE_HZ)
+
+    @pytest.mark.parametrize("channels", ["inverted", "a speaker each", "one of noise", "of three"])
+    @pytest.mark.parametrize("parts", [1, 2])
+    def test_at_another_rate_the_same_channels_are_heard(
+        self, write, example_clips, channels, parts
+    ):
+        man, woman = (load(example_clips[number]).samples[: 2 * RATE_HZ] for number in (0, 4))
+        silence, hiss = np.zeros_like(man), 0.01 * noise(3)[: len(man)]
+        turns = [np.concatenate((man, silence)), np.concatenate((silence, woman))]
+        sounds = {
+            "inverted": [man, -man],
+            "a speaker each": turns,
+            "one of noise": [man, hiss],
+            "of three": [turns[0], 0.5 * (turns[0] + turns[1]), turns[1]],
+        }[channels]
+        many = soxr.resample(np.stack(sounds, axis=1), RATE_HZ, 48_000)
+        whole = write(many, rate_hz=48_000, kind=("WAV", "FLOAT"))
+        whole.write_bytes(whole.read_bytes() * parts)
+        heard = load(whole)
+        again = heard.at_rate(32_000, 0, len(heard.samples))
+        brought_down = soxr.resample(again, 32_000, RATE_HZ)
+        assert np.sqrt(np.mean(heard.samples**2)) > 0.01
+        edges = np.abs(np.arange(len(brought_down)) % (len(brought_down) // parts) - 400) > 400
+        assert np.abs(brought_down - heard.samples)[edges].max() < 2e-3
 
     def test_eight_bits_are_read_around_their_middle(self, write):
         assert np.abs(load(write(TONE, kind=("WAV", "PCM_U8"))).samples - TONE).max() < 0.02

@@ -74,6 +74,21 @@ def test_it_is_heard_as_it_was(tmp_path, suffix):
     assert length_s == pytest.approx(load(CLIP).duration_s, abs=0.2)
 
 
+def test_at_another_rate_the_same_channels_are_heard(tmp_path):
+    clip = load(CLIP).samples
+    both = np.stack((clip, -clip), axis=1).reshape(1, -1)
+    with av.open(str(tmp_path / "talk.mkv"), "w") as container:
+        track = container.add_stream("pcm_f32le", rate=RATE_HZ, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(both, format="flt", layout="stereo")
+        frame.sample_rate = RATE_HZ
+        container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    heard = load(tmp_path / "talk.mkv")
+    assert np.abs(heard.samples - clip).max() < 1e-6
+    again = heard.at_rate(48_000, 0, len(clip))
+    assert np.abs(again[::3] - clip)[100:-100].max() < 2e-3
+
+
 def test_the_sound_of_a_film_is_heard_whatever_its_name(tmp_path):
     film = encoded(tmp_path / "film.mp4", "aac", 48_000, "stereo", film=True)
     assert agreement(film.rename(tmp_path / "film.wav")) > 0.95

@@ -117,6 +117,7 @@ def test_a_telephone_has_no_bass_and_no_treble():
 
 
 def test_noise_fills_the_pauses():
+    torch.manual_seed(0)
     clip = np.concatenate((tone(300, 0.5), np.zeros(RATE // 2)))
     quiet, noisy = (
         vary(recordings(clip, clip), torch.tensor([0, 1] * 8), 2 * RATE, only(noise=share), 1.0)

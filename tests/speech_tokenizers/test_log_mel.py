@@ -17,13 +17,13 @@ RATE = 48_000
 
 
 def write(path: Path, *, length_s: float) -> np.ndarray:
-    """A recording of two channels at 48 kHz: noise, and a tone at 12 kHz on the right; their mean
-    at 32 kHz."""
+    """A recording at 48 kHz of noise and a tone at 12 kHz, whose second channel is the first turned
+    over; the first at 32 kHz."""
     times = np.arange(round(length_s * RATE)) / RATE
     noise = 0.05 * np.random.default_rng(0).standard_normal(len(times))
-    both = np.stack([noise, noise + 0.4 * np.sin(2 * np.pi * 12_000 * times)], axis=1)
-    soundfile.write(path, both, RATE, subtype="FLOAT")
-    return soxr.resample(both.astype(np.float32).mean(1), RATE, 32_000)
+    sound = (noise + 0.2 * np.sin(2 * np.pi * 12_000 * times)).astype(np.float32)
+    soundfile.write(path, np.stack([sound, -sound], axis=1), RATE, subtype="FLOAT")
+    return soxr.resample(sound, RATE, 32_000)
 
 
 def encoded(waveform: Waveform, **options: int) -> np.ndarray:

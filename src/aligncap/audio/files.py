@@ -8,7 +8,7 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import soxr
 from numpy.typing import NDArray
 
 from aligncap.audio import containers, media
-from aligncap.audio.activity import channel_mixes, spoken_in
+from aligncap.audio.activity import Floats, channel_mixes, spoken_in
 from aligncap.errors import AudioError
 from aligncap.values import RATE_HZ, Samples, Waveform
 
@@ -51,51 +51,65 @@ def load(path: str | Path) -> Waveform:
     whole numbers, or holds NaN.
     """
     file = Path(path)
-    return Waveform(_samples_of(file, str(file)), str(file), partial(read_at, file))
+    samples, mixes = _heard(file, str(file))
+    return Waveform(samples, str(file), partial(read_at, file, mixes))
 
 
-def _samples_of(file: Path, name: str) -> Samples:
-    """What `load` hears in a file; `name` is what warnings call it."""
+def _heard(file: Path, name: str) -> tuple[Samples, list[Floats]]:
+    """What `load` hears in a file, and the weights of the channels of each of its parts; `name` is
+    what warnings call it."""
     if kind := foreign_kind(file):
-        return _of_media(file, kind, name)
+        samples, mix = _of_media(file, kind, name)
+        return samples, [mix]
     done: list[Samples] = []
+    mixes: list[Floats] = []
     with damage_told(file):
         for source in sources(file):
-            with soundfile.SoundFile(source()) as sound:
-                done.append(_read(sound, source, file, name))
+            with opened_sound(source, file) as sound:
+                samples, mix = _read(sound, source, file, name)
+            done.append(samples)
+            mixes.append(mix)
             _refuse_length(file, sum(map(len, done)) / RATE_HZ)
-    return done[0] if len(done) == 1 else np.concatenate(done)
+    return done[0] if len(done) == 1 else np.concatenate(done), mixes
 
 
-def read_at(file: Path, rate_hz: int, start: int, end: int) -> Samples:
-    """The mean of the channels of a file that `load` reads, at another rate, as it is: float32,
-    shape [time]. `start` and `end` are samples of what `load` gives; little more of the file than
-    what lies between is read. AudioError as `load`."""
+def read_at(file: Path, mixes: Sequence[Floats], rate_hz: int, start: int, end: int) -> Samples:
+    """The channels of a file that `load` reads, mixed as it mixes them, at another rate: float32,
+    shape [time]. `mixes` are the weights of the channels, [channels], of each part of the file.
+    `start` and `end` are samples of what `load` gives; little more of the file than what lies
+    between is read. AudioError as `load`."""
     if kind := foreign_kind(file):
         decoded = partial(_between, media.blocks(file, kind))
-        return _piece(decoded, media.track(file, kind).rate_hz, rate_hz, start, end)
+        own_hz = media.track(file, kind).rate_hz
+        return _piece(_mixed(decoded, mixes[0]), own_hz, rate_hz, start, end)
     done = []
     with damage_told(file):
-        parts = sources(file)
-        for source in parts:
-            with soundfile.SoundFile(source()) as sound:
+        for source, mix in zip(sources(file), mixes, strict=True):
+            with opened_sound(source, file) as sound:
                 own_hz = int(sound.samplerate)
-                if len(parts) == 1:
-                    return _piece(partial(_sought, sound, file), own_hz, rate_hz, start, end)
-                means = (block.mean(axis=1) for block in Blocks(sound, file))
-                done.append(_resampled(means, own_hz, rate_hz))
+                if len(mixes) == 1:
+                    read = _mixed(partial(_sought, sound, file), mix)
+                    return _piece(read, own_hz, rate_hz, start, end)
+                mono = (block @ mix for block in Blocks(sound, file))
+                done.append(_resampled(mono, own_hz, rate_hz))
     return np.concatenate(done)[_place_at(start, rate_hz) : _place_at(end, rate_hz)]
 
 
-def _piece(
-    read: Callable[[int, int], Iterable[Block]], own_hz: int, rate_hz: int, start: int, end: int
-) -> Samples:
-    """What `read`, given a frame and a count of frames, reads from `start` to `end`, at another
-    rate. A second more is read on both sides, where a resampler looks, too; whole seconds begin
-    with a sample at any rate."""
+Read = Callable[[int, int], Iterable[Samples]]
+"""Given a frame and a count of frames, reads these."""
+
+
+def _mixed(read: Read, mix: Floats) -> Read:
+    return lambda first, count: (block @ mix for block in read(first, count))
+
+
+def _piece(read: Read, own_hz: int, rate_hz: int, start: int, end: int) -> Samples:
+    """What `read` reads of one channel from `start` to `end`, at another rate. A second more is
+    read on both sides, where a resampler looks, too; whole seconds begin with a sample at any
+    rate."""
     first_s, last_s = max(0, start // RATE_HZ - 1), -(-end // RATE_HZ) + 1
     blocks = read(first_s * own_hz, (last_s - first_s) * own_hz)
-    found = _resampled((block.mean(axis=1) for block in blocks), own_hz, rate_hz)
+    found = _resampled(blocks, own_hz, rate_hz)
     before = first_s * rate_hz
     return found[_place_at(start, rate_hz) - before : _place_at(end, rate_hz) - before]
 
@@ -139,7 +153,7 @@ def load_bytes(data: bytes, name: str) -> Waveform:
         file = Path(folder) / "sound"
         file.write_bytes(data)
         try:
-            return Waveform(_samples_of(file, name), name)
+            return Waveform(_heard(file, name)[0], name)
         except AudioError as error:
             raise AudioError(str(error).replace(str(file), name)) from None
 
@@ -154,7 +168,7 @@ def read_header(path: str | Path) -> tuple[float, int]:
     length_s, rate_hz = 0.0, RATE_HZ
     with damage_told(file):
         for source in sources(file):
-            with soundfile.SoundFile(source()) as sound:
+            with opened_sound(source, file) as sound:
                 rate_hz = int(sound.samplerate)
                 length_s += sound.frames / rate_hz
     return length_s, rate_hz
@@ -167,8 +181,8 @@ def foreign_kind(file: Path) -> str | None:
         return containers.foreign_kind(opened.read(16))
 
 
-def _of_media(file: Path, kind: str, name: str) -> Samples:
-    """All of a file that PyAV decodes, mono at 16 kHz."""
+def _of_media(file: Path, kind: str, name: str) -> tuple[Samples, Floats]:
+    """All of a file that PyAV decodes, mono at 16 kHz, and its mix."""
     rate_hz, channels, _ = media.track(file, kind)
     counted = 0
 
@@ -178,15 +192,10 @@ def _of_media(file: Path, kind: str, name: str) -> Samples:
         for block in media.blocks(file, kind):
             counted += len(block)
             _refuse_length(file, counted / rate_hz)
-            yield block
+            yield checked(block, file)
 
-    if channels == 1:
-        mono = _resampled((block[:, 0] for block in blocks()), rate_hz)
-    else:
-        mono = _mono(blocks, rate_hz)
-    if not counted:
-        raise AudioError(f"{file}: holds no samples; export it again")
-    return _finished(mono, name)
+    mono, mix = _only(blocks(), rate_hz) if channels == 1 else _mono(blocks, rate_hz)
+    return _finished(mono, name), mix
 
 
 @contextmanager
@@ -214,6 +223,23 @@ def sources(file: Path) -> list[Source]:
     return [partial(_bytes_of, file, part) for part in parts]
 
 
+@contextmanager
+def opened_sound(source: Source, file: Path) -> Iterator[soundfile.SoundFile]:
+    """One of the sources of a file; AudioError for a container that cannot be told to be whole."""
+    with soundfile.SoundFile(source()) as sound:
+        if sound.format not in containers.READABLE:
+            raise AudioError(
+                f"{file}: {sound.format_info} is not read here; "
+                + containers.FFMPEG.format(name=file.name, stem=file.stem)
+            )
+        if sound.frames >= _ENDLESS:
+            raise AudioError(
+                f"{file}: its header does not say how long it is; write it anew: "
+                f"ffmpeg -i {file.name} {file.stem}-whole.wav"
+            )
+        yield sound
+
+
 def _bytes_of(file: Path, part: containers.Part) -> BinaryIO:
     """A part of a file as a file of its own."""
     with file.open("rb") as opened:
@@ -226,31 +252,23 @@ def _place(file: Path) -> bytes | Path:
     return os.fsencode(file) if os.name == "posix" else file
 
 
-def _read(sound: soundfile.SoundFile, source: Source, file: Path, name: str) -> Samples:
-    """All of an open file, mono at 16 kHz."""
-    if sound.format not in containers.READABLE:
-        raise AudioError(
-            f"{file}: {sound.format_info} is not read here; "
-            + containers.FFMPEG.format(name=file.name, stem=file.stem)
-        )
+def _read(
+    sound: soundfile.SoundFile, source: Source, file: Path, name: str
+) -> tuple[Samples, Floats]:
+    """All of an open file, mono at 16 kHz, and its mix."""
     promised, rate_hz = int(sound.frames), int(sound.samplerate)
-    if promised >= _ENDLESS:
-        raise AudioError(
-            f"{file}: its header does not say how long it is; write it anew: "
-            f"ffmpeg -i {file.name} {file.stem}-whole.wav"
-        )
     _refuse_length(file, promised / rate_hz)
     once = Blocks(sound, file)
     # Block by block, so that an hour of many channels at a high rate is never held at once.
     if sound.channels == 1:
-        mono = _resampled((block[:, 0] for block in once), rate_hz)
+        mono, mix = _only(once, rate_hz)
     elif promised * sound.channels <= _HELD:
         kept = list(once)
-        mono = _mono(lambda: kept, rate_hz)
+        mono, mix = _mono(lambda: kept, rate_hz)
     else:
-        mono = _mono(partial(_decoded, once, source), rate_hz)
+        mono, mix = _mono(partial(_decoded, once, source), rate_hz)
     refuse_cut(sound, once, file)
-    return _finished(mono, name)
+    return _finished(mono, name), mix
 
 
 def refuse_cut(sound: soundfile.SoundFile, read: "Blocks", file: Path) -> None:
@@ -295,20 +313,40 @@ class Blocks:
             block = self._sound.read(self._length, dtype="float32", always_2d=True)
             if not len(block):
                 return
-            low, high = float(block.min()), float(block.max())
-            if not math.isfinite(high - low):
-                bad = int((~np.isfinite(block)).any(axis=1).sum())
-                raise AudioError(f"{self.file}: {bad} samples are NaN or infinite; export it again")
             self.count += len(block)
-            _refuse_scale(max(high, -low), str(self.file))
-            yield block
+            yield checked(block, self.file)
 
 
-def _mono(blocks: Callable[[], Iterable[Block]], rate_hz: int) -> Samples:
-    """The channels that carry speech, mixed to keep its level, at 16 kHz."""
+def checked(block: Block, file: Path) -> Block:
+    """A block of a file; AudioError for one that is not finite or scaled to whole numbers."""
+    low, high = float(block.min()), float(block.max())
+    if not math.isfinite(high - low):
+        bad = int((~np.isfinite(block)).any(axis=1).sum())
+        raise AudioError(f"{file}: {bad} samples are NaN or infinite; export it again")
+    _refuse_scale(max(high, -low), str(file))
+    return block
+
+
+def _only(blocks: Iterable[Block], rate_hz: int) -> tuple[Samples, Floats]:
+    """The only channel at 16 kHz, and its weight."""
+    return _resampled((block[:, 0] for block in blocks), rate_hz), np.ones(1, np.float32)
+
+
+def _mono(blocks: Callable[[], Iterable[Block]], rate_hz: int) -> tuple[Samples, Floats]:
+    """The channels that carry speech, mixed to keep its level, at 16 kHz; and their weights."""
     mixes = channel_mixes(blocks())
     heard = [_resampled((block @ mix for block in blocks()), rate_hz) for mix in mixes]
-    return spoken_in(heard)
+    mono = spoken_in(heard)
+    return mono, np.asarray(_shares(heard, mono) @ np.stack(mixes), np.float32)
+
+
+def _shares(sounds: Sequence[Samples], mono: Samples) -> Floats:
+    """How much of each sound is in their sum, by least squares, since some may not be in it."""
+    if len(sounds) == 1:
+        return np.ones(1, np.float32)
+    products = [[float(np.vdot(one, other)) for other in sounds] for one in sounds]
+    wanted = [float(np.vdot(one, mono)) for one in sounds]
+    return np.asarray(np.linalg.lstsq(products, wanted, rcond=1e-6)[0].round(3), np.float32)
 
 
 def _resampled(blocks: Iterable[Samples], rate_hz: int, to_hz: int = RATE_HZ) -> Samples:
@@ -321,8 +359,8 @@ def _resampled(blocks: Iterable[Samples], rate_hz: int, to_hz: int = RATE_HZ) ->
 
 
 _FULL_SCALE_SLACK = 8.0  # floats further over full scale are whole numbers, or a mistake
-_OVERSHOOT = 1.25  # of codecs and resamplers where a wave was clipped
-_OFFSET_S = 0.1
+OVERSHOOT: Final = 1.25  # of codecs and resamplers where a wave was clipped
+OFFSET_S: Final = 0.1
 _OFFSET_SHARE = 0.02  # of the amplitude: in pauses, less hides nothing
 _DRIFT_SHARE = 0.1
 
@@ -339,31 +377,48 @@ def _refuse_scale(peak: float, name: str) -> None:
 def _finished(mono: Samples, name: str) -> Samples:
     """Samples without a constant or drifting offset, in [-1, 1]."""
     mono = _without_offset(mono)
-    if (largest := float(np.abs(mono).max(initial=0.0))) > _OVERSHOOT:
-        LOG.warning("%s: samples reach %.1f and are scaled to full scale, 1", name, largest)
-        mono = mono / np.float32(largest)
-    return np.clip(mono, -1.0, 1.0)
+    full = full_scale(float(np.abs(mono).max(initial=0.0)), name)
+    return np.clip(mono / np.float32(full) if full > 1.0 else mono, -1.0, 1.0)
+
+
+def full_scale(largest: float, name: str) -> float:
+    """What samples that reach `largest` are divided by; warns where that is not 1."""
+    if largest <= OVERSHOOT:
+        return 1.0
+    LOG.warning("%s: samples reach %.1f and are scaled to full scale, 1", name, largest)
+    return largest
 
 
 def _without_offset(samples: Samples) -> Samples:
-    """Samples without what lies below all sound: a constant, or a drift of several hertz at most.
-
-    What is small beside the sound is left, so that most recordings stay as they are.
-    """
-    length = round(_OFFSET_S * RATE_HZ)
+    """Samples without what lies below all sound."""
+    length = round(OFFSET_S * RATE_HZ)
     count = len(samples) // length
     if count == 0:
         return samples
     means = samples[: count * length].reshape(count, length).mean(axis=1)
     offset = float(samples.mean(dtype=np.float64))
     power = float(np.vdot(samples, samples)) / len(samples) - offset * offset
+    return lifted(samples, below_sound(means, offset, power), length)
+
+
+def below_sound(means: Samples, offset: float, power: float) -> Samples:
+    """What lies below all sound: a constant, shape [1], or a drift of several hertz at most, which
+    is `means`, those of frames of `OFFSET_S`; [0] where it is small beside the sound, so that
+    most recordings stay as they are. `offset` is the mean of all, `power` that of the rest."""
     if float(np.square(means - offset).mean()) > _DRIFT_SHARE**2 * power:
-        centres = (np.arange(count) + 0.5) * length
-        drift = np.interp(np.arange(len(samples)), centres, means)
-        return np.asarray(samples - drift, np.float32)
-    if offset * offset > _OFFSET_SHARE**2 * power:
-        return samples - np.float32(offset)
-    return samples
+        return means
+    is_heard = offset * offset > _OFFSET_SHARE**2 * power
+    return np.full(int(is_heard), offset, np.float32)
+
+
+def lifted(samples: Samples, below: Samples, length: float, first: int = 0) -> Samples:
+    """Samples, the `first` of them and those after it, without what lies below them; `length` is
+    that of its frames in samples."""
+    if len(below) < 2:
+        return samples - below[0] if len(below) else samples
+    middles = (np.arange(len(below)) + 0.5) * length
+    drift = np.interp(first + np.arange(len(samples)), middles, below)
+    return np.asarray(samples - drift, np.float32)
 
 
 _LOWEST_RATE_HZ = 1_000
@@ -390,7 +445,7 @@ def from_array(samples: NDArray[np.generic], rate_hz: int) -> Waveform:
     if many.shape[1] == 1:
         mono = _resampled([many[:, 0]], rate_hz)
     else:
-        mono = _mono(lambda: [many], rate_hz)
+        mono, _ = _mono(lambda: [many], rate_hz)
     return Waveform(_finished(mono, "array"))
 
 

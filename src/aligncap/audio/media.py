@@ -58,6 +58,8 @@ def blocks(file: Path, kind: str) -> Iterator[Samples]:
                 waiting.clear()
         if waiting:
             yield np.concatenate(waiting)
+    if not count:
+        raise AudioError(f"{file}: holds no samples; export it again")
     found_s = count / promised.rate_hz
     if promised.length_s and found_s < LEAST_SHARE * promised.length_s:
         raise cut_short(file, f"{found_s:.1f} of {promised.length_s:.1f} s could be read")
