@@ -6,6 +6,7 @@ model is loaded when the first caption is asked for.
 
 import base64
 import binascii
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -91,4 +92,4 @@ def _file(path: str | None, audio_base64: str | None) -> Iterator[Path]:
         except binascii.Error as error:
             raise ToolError(f"{BYTES}: is not base64") from error
         except AlignCapError as error:
-            raise ToolError(str(error).replace(f"{folder}/", "")) from error
+            raise ToolError(str(error).replace(f"{folder}{os.sep}", "")) from error
