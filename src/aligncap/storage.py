@@ -4,13 +4,15 @@
 and `atomic_folder` write next to the target, on the same file system, and rename, so that a file or
 folder is complete or absent whatever moment a kill comes at. A fingerprint is the
 SHA-256 of canonical JSON, files or arrays. A cache is either a SQLite file (`Database`), looked up
-by key, or a folder of memory-mapped arrays (`open_arrays`).
+by key, or a folder of memory-mapped arrays (`open_arrays`). Where an operating system lacks what
+Linux has (locks of files, a list of usable processors), what is here does without.
 """
 
 import json
 import os
 import shutil
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -100,7 +102,8 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """
     encoding: dict[str, Any] = {}
     if "b" not in mode:
-        encoding = {"encoding": "utf-8", "errors": "backslashreplace"}
+        # Of the same bytes on every system.
+        encoding = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
     if path.exists() and not (path.is_file() or path.is_dir()):
         with path.open(mode, **encoding) as file:
             yield file
@@ -185,6 +188,8 @@ def _partial_path(path: Path, ending: str = "partial") -> Path:
 
 
 def _is_running(process: int) -> bool:
+    if sys.platform == "win32":  # its os.kill would send Ctrl-C: what may be at work stays
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -192,6 +197,29 @@ def _is_running(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def lock_file(file: IO[Any]) -> bool:
+    """Have this process alone hold an open file until it is closed or the process ends; False where
+    another one does. Where the system or the file system has no such locks, every process may."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def usable_cores() -> int:
+    """Processors that this process may use: all of the machine where the system tells no less."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _sync(path: Path) -> None:

@@ -273,14 +273,6 @@ class SpeechTokenizer(Protocol):
         """The tokens of one utterance."""
 
 
-class FeatureEncoder(SpeechTokenizer, Protocol):
-    """A frozen speech encoder whose tokens have `features`, with one codebook of one entry."""
-
-    @property
-    def feature_width(self) -> int:
-        """The length of a vector."""
-
-
 class SpeakerTokenizer(SpeechTokenizer, Protocol):
     """A tokenizer whose readout may be relative to how the speaker usually sounds."""
 

@@ -123,7 +123,9 @@ def test_noise_fills_the_pauses():
         vary(recordings(clip, clip), torch.tensor([0, 1] * 8), 2 * RATE, only(noise=share), 1.0)
         for share in (0.0, 1.0)
     )
-    assert (noisy.mel[:, 100:120].mean((1, 2)) > quiet.mel[:, 100:120].mean((1, 2)) + 0.05).all()
+    filled = noisy.mel[:, 100:120].mean((1, 2)) - quiet.mel[:, 100:120].mean((1, 2))
+    assert (filled > 0).all()  # by noise 2 to 30 dB below the clip
+    assert filled.mean() > 0.2
 
 
 def test_strength_is_a_factor_of_every_share():

@@ -1,6 +1,5 @@
 """Recordings in, captions out: generation (Eq. 4), and `load`."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from aligncap.errors import (
     UnknownNameError,
 )
 from aligncap.prosody.baseline import Measured, baseline_of, baselines_of
+from aligncap.storage import usable_cores
 from aligncap.tokenizers import open_tokenizer
 from aligncap.values import Baseline, Caption, SpeechTokenizer, SpeechTokens, Waveform
 
@@ -517,7 +517,7 @@ def load(
         generator,
         Preprocessor(tokenizer, generator.meta.limits.max_speech_s, SpeechDetector()),
         options=generator.options(beam_size),
-        workers=threads or len(os.sched_getaffinity(0)),
+        workers=threads or usable_cores(),
         again=partial(
             load,
             folder.absolute(),
@@ -552,7 +552,7 @@ def open_generator(
     elif not exported.is_dir():
         raise MissingModelError(f"{folder}: is not exported; run: aligncap export {folder} OUT")
     else:
-        cores = threads or len(os.sched_getaffinity(0))
+        cores = threads or usable_cores()
         weights = exported / "model.bin"
         large = weights.is_file() and weights.stat().st_size > LARGE_MODEL_BYTES
         threads, replicas = (cores, 1) if large else (1, cores)

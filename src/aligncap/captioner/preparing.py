@@ -17,7 +17,7 @@ from aligncap.audio import SpeechDetector, sound_kind, speech_activity
 from aligncap.audio import load as load_audio
 from aligncap.clues import heard_facts
 from aligncap.errors import DataError, NoSpeechError
-from aligncap.prosody import measure, measure_spoken, with_heard_pace
+from aligncap.prosody import measure, measure_detected, with_heard_pace
 from aligncap.prosody.baseline import relative_to
 from aligncap.values import (
     RATE_HZ,
@@ -190,7 +190,7 @@ class Preprocessor:
         if facts.speech_s:
             return facts
         if spoken := self._spoken(part):  # in noise that hides it from the measurement's own ear
-            return measure_spoken(part, spoken)
+            return measure_detected(part, spoken)
         raise no_speech(part.source, "")
 
     def _encode_vocalization(self, part: Waveform, baseline: Baseline | None) -> SpeechTokens:

@@ -31,7 +31,7 @@ from aligncap.captioner.prompts import features_of
 from aligncap.captioner.vocabulary import STOP_CHARACTERS, Vocabulary
 from aligncap.endpoints import COMPLETIONS, Endpoint, NoReplyError, ServerSettings
 from aligncap.errors import DataError, EndpointError, MissingModelError, RecipeError
-from aligncap.tokenizers.builtin import leave_threads_alone
+from aligncap.tokenizers.builtin import after_fork, leave_threads_alone
 
 CT2_FOLDER = "ct2"
 """Where an exported model folder keeps its language model."""
@@ -326,7 +326,7 @@ class CT2Runtime:
         with foreign.reading(folder, hint=foreign.AGAIN):
             self._generator = self._open(intra_threads=threads)
         leave = WeakMethod(self._leave)
-        os.register_at_fork(after_in_child=lambda: (living := leave()) and living())
+        after_fork(lambda: (living := leave()) and living())
 
     def _leave(self) -> None:
         """Give the generator up in the child of a fork, where its threads are not. It must not be

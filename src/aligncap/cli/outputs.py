@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from aligncap.cli.console import (
     other_columns,
 )
 from aligncap.errors import AlignCapError, DataError, RecipeError
-from aligncap.storage import atomic_file, printable
+from aligncap.storage import atomic_file, lock_file, printable
 
 COLUMNS = (
     *("file", "duration_s", "language", "caption", "clues", "emotion", "arousal", "valence"),
@@ -78,6 +79,8 @@ class CaptionFile:
             if self._resume and self.is_there and self._path is not None:
                 recordings = list(recordings)
                 if self._read_earlier(self._path, recordings, signature):
+                    if sys.platform == "win32":  # no file that is open is replaced there
+                        stream.close()
                     self._mend(self._path)
                     stream = stack.enter_context(_locked(self._path))
                 recordings = [one for one in recordings if self._earlier(one) is None]
@@ -140,22 +143,13 @@ class CaptionFile:
 @contextmanager
 def _locked(path: Path) -> Iterator[IO[Any]]:
     """A file to append to, which no other process may open so; DataError where one has."""
-    import fcntl
-
     try:
         # A name that is not UTF-8 is written as the \\udcXX that JSON reads as that name.
         stream = path.open("a", encoding="utf-8", newline="", errors="backslashreplace")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
     with stream:
-        taken = False
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            taken = True
-        except OSError:  # a file system without locks
-            pass
-        if taken or not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+        if not lock_file(stream) or not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
             raise DataError(f"{path}: another process is writing it; wait for it to end")
         yield stream
 

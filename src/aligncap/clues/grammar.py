@@ -472,6 +472,8 @@ def _negated(words: Sequence[Word], kinds: str, at: int, language: str) -> bool:
         if count and kind not in "NDdb":
             break  # "not fast and not slow": the further negator has its own clue
         if kind == "N":
+            if words[before].text == "less" and _has_more(words[before:at]):
+                break  # "less angry and more relaxed"
             if attributive and words[before].text[-1] not in "是非":
                 break  # 毫无悲伤的平静语气 is calm; 不是悲伤的哭泣 is no crying
             count += 1
@@ -493,6 +495,10 @@ def _negated(words: Sequence[Word], kinds: str, at: int, language: str) -> bool:
         elif kind in "bfp":
             near = False
     return count % 2 == 1
+
+
+def _has_more(words: Iterable[Word]) -> bool:
+    return any(word.text in ("more", "much more") for word in words)
 
 
 def _is_person(word: Word) -> bool:

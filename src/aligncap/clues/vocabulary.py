@@ -55,6 +55,7 @@ SAME_TEXT = (
     (re.compile(r"-l[rsc]b-", re.IGNORECASE), "("),
     (re.compile(r"-r[rsc]b-", re.IGNORECASE), ")"),
     (re.compile(r"--+"), "—"),
+    (re.compile(r"(?<=[a-z])(?<!-or)(?<!-the)-less\b", re.IGNORECASE), "less"),
     (re.compile(r"[^\S\n]+"), " "),
     (re.compile(r" ?\bn ?' ?t\b", re.IGNORECASE), "n't"),
     (re.compile(r" ?' ?(?=(?:s|t|re|ve|ll|d|m)\b)", re.IGNORECASE), "'"),

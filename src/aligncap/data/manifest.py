@@ -25,7 +25,7 @@ from aligncap.audio import load
 from aligncap.clues import emotion_of
 from aligncap.errors import DataError
 from aligncap.prosody import measure
-from aligncap.storage import atomic_file, decoded, printable
+from aligncap.storage import atomic_file, decoded, printable, usable_cores
 from aligncap.values import EMOTIONS, VOCALIZATIONS, Fact, Facts
 
 Row = dict[str, Any]
@@ -410,7 +410,7 @@ def measure_all(cache: Path, paths: Sequence[Path]) -> FactsFile:
     missing = [path for path in paths if str(path) not in known]
     if missing:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        cores = len(os.sched_getaffinity(0))
+        cores = min(usable_cores(), 61)  # Windows waits for no more
         with ProcessPoolExecutor(cores) as pool, cache.open("ab") as file:
             lines = pool.map(_line_of, missing, chunksize=16)
             progress = track(

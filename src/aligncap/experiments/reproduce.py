@@ -32,7 +32,7 @@ from aligncap.experiments.stages import DONE_FILE, SHARED, Planner, Stage
 from aligncap.experiments.validation import REFERENCE_SEED, REFERENCES
 from aligncap.metrics.scores import MetricOptions
 from aligncap.recipes import run_recipe
-from aligncap.storage import atomic_folder, canonical_json, write_atomic
+from aligncap.storage import atomic_folder, canonical_json, lock_file, write_atomic
 from aligncap.values import Facts
 
 RUNNING = "running"
@@ -329,16 +329,9 @@ def _steps(folder: Path) -> int:
 def lock(path: Path) -> Iterator[bool]:
     """Whether this process alone has a name; where another has it, False. It ends with the
     process, however that ends."""
-    import fcntl
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+        yield lock_file(file)
 
 
 def commit() -> str:

@@ -415,9 +415,13 @@ def measure_spoken(waveform: Waveform, activity: Sequence[tuple[float, float]]) 
 @once_per_waveform
 def spoken_pitch(waveform: Waveform) -> PitchTrack:
     """Pitch, unvoiced where nobody speaks."""
+    return _pitch_within(waveform, speech_activity(waveform))
+
+
+def _pitch_within(waveform: Waveform, activity: Sequence[tuple[float, float]]) -> PitchTrack:
     track = pitch_track(waveform)
     spoken = np.zeros(len(track.frequency_hz), dtype=bool)
-    for start, end in speech_activity(waveform):
+    for start, end in activity:
         spoken[round(start / track.hop_s) : round(end / track.hop_s)] = True
     masked = np.where(spoken, track.frequency_hz, 0.0).astype(np.float32)
     return PitchTrack(masked, track.strength, track.hop_s)
@@ -439,7 +443,7 @@ class _Analysis:
 
     @cached_property
     def track(self) -> PitchTrack:
-        return spoken_pitch(self.waveform)
+        return _pitch_within(self.waveform, self.activity)
 
     @cached_property
     def mel(self) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ model is loaded when the first caption is asked for.
 """
 
 import base64
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -91,4 +92,4 @@ def _file(path: str | None, audio_base64: str | None) -> Iterator[Path]:
         try:
             yield file
         except AlignCapError as error:
-            raise ToolError(str(error).replace(f"{folder}/", "")) from error
+            raise ToolError(str(error).replace(f"{folder}{os.sep}", "")) from error

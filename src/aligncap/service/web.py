@@ -6,6 +6,7 @@ it, so that one answer brings all of it; nothing else may run in it or be shown 
 
 import asyncio
 import base64
+import os
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
@@ -121,7 +122,7 @@ def upload_folder() -> Iterator[Path]:
         try:
             yield Path(folder)
         except (AudioError, RecipeError) as error:
-            raise HTTPException(422, str(error).replace(f"{folder}/", "")) from error
+            raise HTTPException(422, str(error).replace(f"{folder}{os.sep}", "")) from error
 
 
 async def unless_gone(request: Request, awaited: Awaitable[T]) -> T:

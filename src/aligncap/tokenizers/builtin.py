@@ -9,7 +9,7 @@ import ctypes
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -211,6 +211,12 @@ def in_silence(waveform: Waveform) -> Samples:
     samples, longest = utterance(waveform).samples, LONGEST_FRAMES * WHISPER_HOP
     room = max(0, longest - len(samples)) // 2
     return np.pad(samples, min(round(SILENCE_S * RATE_HZ), room))[:longest]
+
+
+def after_fork(call: Callable[[], object]) -> None:
+    """Have every child of a fork call something first; on Windows nothing forks."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
 
 
 def leave_threads_alone() -> None:
@@ -469,7 +475,7 @@ def _open_session(path: Path, threads: int) -> BuiltinTokenizer:
         for form in (WhisperTokenizer, ProsodyTokenizer):
             if names == form.INPUTS:
                 # With one thread the session itself is usable in a child.
-                os.register_at_fork(after_in_child=leave_threads_alone)
+                after_fork(leave_threads_alone)
                 return form(path, session)
         raise ValueError(f"its inputs are {', '.join(names)[:80]}")
 

@@ -17,12 +17,12 @@ from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from aligncap.captioner.checkpoint import find_model, model_fingerprint
 from aligncap.errors import AlignCapError, DataError, LostProcessError
 from aligncap.foreign import read_table
-from aligncap.storage import atomic_file, hash_of_parts, write_atomic
+from aligncap.storage import atomic_file, hash_of_parts, usable_cores, write_atomic
 from aligncap.tts.annotator import (
     AnnotateSettings,
     Annotator,
@@ -95,7 +95,7 @@ class AnnotateRun:
             for number, shard in enumerate(self.corpus.shards)
             if number % of == own and not self._found(number).exists()
         ]
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         threads = self.settings.threads or max(1, cores // self.jobs)
         # A corpus' rows have in `audio` what a text in another column names.
         audio = None if self._audio_column() == AUDIO else self.settings.audio
@@ -330,8 +330,8 @@ def run_tasks(job: Job, tasks: Sequence[tuple[int, Any]], jobs: int, told: Told)
             ours.send(task)
         busy = set(processes)
         while busy:
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
+            # Windows' connections are of a class of their own, which does the same.
+            for ready in cast(list[Connection], wait(list(busy))):
                 if _hear(ready, told):
                     following = next(left, None)
                     if following is None:
