@@ -143,9 +143,20 @@ class Planner:
         return [self._scale.corpora[name] for name in names]
 
     def _manifests(self, kind: str, corpora: Sequence[Corpus]) -> tuple[list[str], list[str]]:
-        """The overrides that name the manifests a stage of this kind reads, and the files."""
+        """The overrides that name the manifests a stage of this kind reads, and the files.
+
+        RecipeError where some corpora have parts of their own and some are split by their speakers:
+        rows know one way or the other.
+        """
         train = [file for one in corpora for file in one.files("train")]
         chosen = [file for one in corpora if not one.manifests for file in one.validation]
+        whole = [file for one in corpora for file in one.manifests]
+        if chosen and whole and kind == "token-rows":
+            raise RecipeError(
+                f"{whole[0]} is split by its speakers and {chosen[0]} is a part of its own; give "
+                "corpora that are read together either manifests, or train, validation and test "
+                "(aligncap corpus NAME … --split)"
+            )
         if kind == "token-rows":
             settings = {"data": train, "validation": chosen}
         elif kind == "prefer":
