@@ -138,9 +138,22 @@ def scored_clip(row: Mapping[str, Any]) -> ScoredClip:
 
 def read_runs(out: Path) -> list[StoredRun]:
     """All finished runs in a folder, by name."""
-    folders = sorted((out / RUNS_FOLDER).glob(f"*/{RUN_FILE}"))
+    return [_read_run(file) for file in sorted((out / RUNS_FOLDER).glob(f"*/{RUN_FILE}"))]
+
+
+def _read_run(file: Path) -> StoredRun:
     hint = "remove its folder and run aligncap reproduce again"
-    return [StoredRun(file.parent, read_table(file, hint=hint)) for file in folders]
+    return StoredRun(file.parent, read_table(file, hint=hint))
+
+
+def made_of(folder: Path) -> Mapping[str, Any] | None:
+    """What the run stored in a folder was made of; None where there is none, or one of before this
+    was written down."""
+    file = folder / RUN_FILE
+    found: Mapping[str, Any] | None = None
+    if file.is_file():
+        found = _read_run(file).table.get("made_of")
+    return found
 
 
 def write_captions(folder: Path, rows: Iterable[Mapping[str, object]]) -> None:

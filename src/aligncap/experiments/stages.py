@@ -96,6 +96,17 @@ class Planner:
                  for file in self._scale.corpora[name].files(part)]  # fmt: skip
         return hash_of("|".join(self._hash(file) for file in dict.fromkeys(files)))[:12]
 
+    def made_of(self, run: Run, stage: Stage) -> dict[str, object]:
+        """Everything that a run's captions depend on."""
+        corpus = self._scale.corpora[run.test.test]
+        tested = [corpus.split, corpus.language, *map(self._hash, corpus.files(corpus.split))]
+        return {
+            "stage": stage.key,
+            "beam_size": self._scale.beam_size,
+            "clips": self._scale.clips,
+            "tested": hash_of("|".join(tested))[:12],
+        }
+
     def _hash(self, file: str) -> str:
         path = self._data / file
         if path not in self._hashes:
