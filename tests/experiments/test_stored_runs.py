@@ -1,11 +1,11 @@
 """Runs as `reproduce` stores them, of models that nobody trained: what is made again, and when."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +13,11 @@ from aligncap.errors import DataError
 from aligncap.experiments import reproduce
 from aligncap.experiments.comparison import Scale, read_scale
 from aligncap.experiments.reproduce import Options, Reproduction, Task
+from aligncap.experiments.runs import METRICS, MARKS, StoredRun, read_runs, write_scores
+from aligncap.experiments.statistics import compare
+from aligncap.metrics.scores import MetricOptions
 from support.comparison import write_comparison
+from support.reproduced import write_run, written_captions
 
 
 class Plan:
@@ -60,7 +64,7 @@ def plan(tmp_path: Path, example_clips: list[Path], monkeypatch: pytest.MonkeyPa
     made = Plan(tmp_path, example_clips[:3])
     monkeypatch.setattr(reproduce, "load", lambda _, beam_size: made)
     monkeypatch.setattr(reproduce, "model_fingerprint", lambda _: "f" * 12)
-    monkeypatch.setattr(reproduce.stored, "write_scores", lambda *_: None)
+    monkeypatch.setattr(reproduce.stored, "write_scores", lambda *_, **__: None)
     return made
 
 
@@ -127,3 +131,60 @@ def test_half_made_captions_are_gone_on_with_if_they_are_of_the_same(
     assert captions(plan.make(beam_size=1)) == {"second"}
     assert captions(plan.make()) == {"first"}
     assert plan.asked == asked + 1
+
+
+class Judge:
+    """Gives every caption one mark."""
+
+    prompts = None
+
+    def __init__(self, name: str, mark: float) -> None:
+        self.model, self.mark = SimpleNamespace(name=name, settings={}), mark
+
+    def ask(self, questions: Sequence[object]) -> list[float]:
+        return [self.mark for _ in questions]
+
+
+def judged(folder: Path, name: str, judge: Judge | None) -> StoredRun:
+    """A stored run with a judge's marks, and the metrics that take no time."""
+    run = write_run(folder, name, written_captions(1.0, clips=3))
+    write_scores(run.folder, run.clips, MetricOptions(judge=cast(Any, judge)))
+    return StoredRun(run.folder, run.table)
+
+
+@pytest.fixture
+def few_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {key: METRICS[key] for key in ("bleu4", "spice", *MARKS)}
+    monkeypatch.setattr("aligncap.experiments.runs.METRICS", kept)
+
+
+@pytest.mark.usefixtures("few_metrics")
+def test_marks_of_another_judge_are_given_anew_and_not_mixed(tmp_path: Path) -> None:
+    small, large = Judge("small", 3.0), Judge("large", 8.0)
+    by_small, by_none = judged(tmp_path, "kd", small), judged(tmp_path, "secap", None)
+    by_large = judged(tmp_path, "other", large)
+    with pytest.raises(DataError, match=r"different judges .*small.*--judge-model"):
+        compare("aes_c", [by_small], [by_large])
+    assert compare("aes_c", [by_small], [by_none]).delta is None
+    assert compare("bleu4", [by_small], [by_large]).delta == pytest.approx(0.0)
+    options = MetricOptions(judge=cast(Any, large))
+    scale: Any = None  # nothing is planned
+    found = Reproduction(
+        Options(scale=scale, items=(), data=tmp_path, out=tmp_path, seeds=1, metrics=options)
+    )
+    told: list[str] = []
+    found.score_again(read_runs(tmp_path), told.append)
+    assert told == ["scores: kd", "scores: secap"]
+    assert [run.scores["aes_c"] for run in read_runs(tmp_path)] == [8.0, 8.0, 8.0]
+    found.score_again(read_runs(tmp_path), told.append)
+    assert len(told) == 2
+
+
+@pytest.mark.usefixtures("few_metrics")
+def test_marks_are_kept_where_no_judge_is_given(tmp_path: Path) -> None:
+    run = judged(tmp_path, "kd", Judge("small", 3.0))
+    assert not run.to_be_scored(MetricOptions())
+    write_scores(run.folder, run.clips, MetricOptions(), former=run)
+    again = StoredRun(run.folder, run.table)
+    assert again.scores == run.scores
+    assert again.clip_scores == run.clip_scores

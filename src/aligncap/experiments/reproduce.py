@@ -190,12 +190,13 @@ class Reproduction:
         partial.rmdir()
 
     def score_again(self, runs: Sequence[stored.StoredRun], told: Told) -> None:
-        """Score stored runs whose metrics could not be given when they were made, and now can."""
+        """Score stored runs whose metrics could not be given when they were made and now can, and
+        those that another judge has marked than the one that is given."""
         for run in runs:
             metrics = replace(self.options.metrics, language=run.language)
-            if any(not stored.why_not(stored.METRICS[name], metrics) for name in run.unscored):
+            if run.to_be_scored(metrics):
                 told(f"scores: {run.name}")
-                stored.write_scores(run.folder, run.clips, metrics)
+                stored.write_scores(run.folder, run.clips, metrics, former=run)
 
     def clips_of(self, corpus: str) -> list[Utterance]:
         """The tested clips of a corpus."""
