@@ -19,14 +19,14 @@ import typer
 
 import aligncap
 from aligncap.alignment.examples import read_rows
-from aligncap.captioner.captioner import open_generator
+from aligncap.captioner.captioner import StudentInput, open_generator
 from aligncap.captioner.checkpoint import load_vocabulary, model_fingerprint, read_meta
 from aligncap.errors import DataError
 from aligncap.experiments.validation import REFERENCES, measures, tables
 from aligncap.preference.candidates import RowClip, is_unchanged, join
 from aligncap.preference.pipeline import ROWS_FILE, SUMMARY_FILE, learn_once
 from aligncap.recipes import read_toml, run_recipe
-from aligncap.storage import hash_of, write_atomic
+from aligncap.storage import fingerprint_of_arrays, hash_of, hash_of_parts, write_atomic
 
 LANGUAGE = "en"
 
@@ -132,19 +132,29 @@ def validation_clips(options: Options) -> list[RowClip]:
 
 
 def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path) -> list[str]:
-    """The model's caption of each clip, by a beam search; kept in `cache`."""
-    names = "|".join(one.clip.utterance for one in clips)
-    key = hash_of(f"{model_fingerprint(model)}|{beam}|{names}")[:20]
-    path = cache / f"captions-{key}.json"
+    """The model's caption of each clip, by a beam search; kept in `cache` by the model, the beam
+    and what the model reads."""
+    meta = read_meta(model)
+    inputs = [one.student_input(meta, LANGUAGE) for one in clips]
+    parts = [f"{model_fingerprint(model)}|{beam}", *map(_read_by_model, inputs)]
+    path = cache / f"captions-{hash_of_parts(parts)[:20]}.json"
     if path.exists():
         return [str(text) for text in json.loads(path.read_text("utf-8"))]
     generator = open_generator(model)
-    inputs = [one.student_input(generator.meta, LANGUAGE) for one in clips]
     found = generator.generate(inputs, language=LANGUAGE, options=generator.options(beam))
     # A caption is one line; the runs of a clip are joined by line.
     texts = [" ".join(hypotheses[0].text.split()) for hypotheses in found]
     write_atomic(path, json.dumps(texts, ensure_ascii=False))
     return texts
+
+
+def _read_by_model(one: StudentInput) -> str:
+    """A hash of a prompt's speech, P_act and plan."""
+    tokens = one.tokens
+    vectors = [("vectors", tokens.features.read())] if tokens.features else []
+    return fingerprint_of_arrays(
+        {"act": one.act, "plan": one.plan}, [("codes", tokens.codes), *vectors]
+    )
 
 
 def report(options: Options, seeds: int) -> str:
