@@ -1,6 +1,7 @@
 """The experiment of preferences on a made-up corpus; what it made is not made again."""
 
 import math
+from os.path import relpath
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,11 @@ def test_it_writes_tables_and_makes_nothing_twice(tmp_path: Path) -> None:
         corpora=("odd", "even"),
     )
     page = report(options, 2)
-    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("|")]
+    _, made_by, lines = page
+    assert (
+        f"Made by `python -m aligncap.experiments.preference --start {relpath(start)} " in made_by
+    )
+    rows = [line.split("|")[1:-1] for line in lines if line.startswith("|")]
     heads = [[cell.strip() for cell in row] for row in rows]
     arms = ["KD + DPO", "KD + CE on the chosen", "KD + PPO"]
     assert heads[0] == ["", "KD", *arms]

@@ -22,6 +22,7 @@ from aligncap.alignment.examples import read_rows
 from aligncap.captioner.captioner import StudentInput, open_generator
 from aligncap.captioner.checkpoint import load_vocabulary, model_fingerprint, read_meta
 from aligncap.errors import DataError
+from aligncap.experiments import Page, command, write_page
 from aligncap.experiments.validation import REFERENCES, measures, tables
 from aligncap.preference.candidates import RowClip, is_unchanged, join
 from aligncap.preference.pipeline import ROWS_FILE, SUMMARY_FILE, learn_once
@@ -157,8 +158,8 @@ def _read_by_model(one: StudentInput) -> str:
     )
 
 
-def report(options: Options, seeds: int) -> str:
-    """Train every arm with every seed, caption, score; the page in markdown."""
+def report(options: Options, seeds: int) -> Page:
+    """Train every arm with every seed, caption, score; the page."""
     clips = validation_clips(options)
     cache = options.runs / "captions"
     captions: dict[str, list[list[str]]] = {
@@ -174,19 +175,19 @@ def report(options: Options, seeds: int) -> str:
         language=LANGUAGE,
         tokens=lambda text: len(vocabulary.encode_text(text)),
     )
+    asked = command("preference", start=options.start, rows=options.rows, facts=options.facts)
     changes = {"prefer": options.change, "dpo": options.dpo, "ppo": options.ppo}
     changed = [f"{name} {list(own)}" for name, own in changes.items() if own]
     made = (
-        f"Made by `python -m aligncap.experiments.preference`; do not edit. Signature: aligncap "
-        f"{aligncap.__version__} · {options.clips} training clips · DPO {options.steps} steps · "
-        f"PPO {options.ppo_steps} steps · {seeds} seeds, mean ± sd · beam {options.beam}, English "
-        f"captions of {len(clips)} validation clips ({', '.join(options.corpora)}) · {REFERENCES} "
-        f"references of the paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares "
-        "in per cent; intervals are of 95 %, by a bootstrap over clips, the runs of a clip "
+        f"Made by `{asked}`; do not edit. Signature: aligncap {aligncap.__version__} · "
+        f"{options.clips} training clips · DPO {options.steps} steps · PPO {options.ppo_steps} "
+        f"steps · {seeds} seeds, mean ± sd · beam {options.beam}, English captions of {len(clips)} "
+        f"validation clips ({', '.join(options.corpora)}) · {REFERENCES} references of the "
+        f"paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares in per cent; intervals are of 95 %, by a bootstrap over clips, the runs of a clip "
         "together. What the rows mean stands in `aligncap.experiments.validation`."
     )
-    head = f"# Preferences: {KD}, {DPO}, {CHOSEN}, {PPO}"
-    return "\n".join([head, "", made, "", *tables(metrics, clips, captions, language=LANGUAGE), ""])
+    title = f"Preferences: {KD}, {DPO}, {CHOSEN}, {PPO}"
+    return title, made, tables(metrics, clips, captions, language=LANGUAGE)
 
 
 def main(
@@ -224,10 +225,7 @@ def main(
         dpo=dpo or (),
         ppo=ppo or (),
     )
-    text = report(options, seeds)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
-    print(text)
+    write_page(output, *report(options, seeds))
 
 
 if __name__ == "__main__":
