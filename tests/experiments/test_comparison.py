@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from aligncap.errors import RecipeError, UnknownNameError
-from aligncap.experiments.comparison import Corpus, Run, Scale, planned_runs, read_scale, with_system
+from aligncap.experiments.comparison import (
+    Corpus,
+    Run,
+    Scale,
+    planned_runs,
+    read_scale,
+    with_system,
+)
 from aligncap.experiments.stages import Planner, Stage
 from support.comparison import RECIPES
 
@@ -140,7 +147,9 @@ def test_speakers_and_parts_of_their_own_are_not_read_together(
     mixed = replace(
         scale, corpora={**scale.corpora, "two": own}, tests={**scale.tests, "one": both}
     )
-    with pytest.raises(RecipeError, match=r"one.jsonl is split by its speakers and chosen.jsonl is"):
+    with pytest.raises(
+        RecipeError, match=r"one.jsonl is split by its speakers and chosen.jsonl is"
+    ):
         Planner(mixed, tmp_path, tmp_path / "out").stage_of(run_of(mixed, "kd", "one"))
     # Each alone is well.
     assert planner.stage_of(run_of(scale, "kd", "one"))

@@ -13,7 +13,7 @@ from aligncap.errors import DataError
 from aligncap.experiments import reproduce
 from aligncap.experiments.comparison import Scale, read_scale
 from aligncap.experiments.reproduce import Options, Reproduction, Task
-from aligncap.experiments.runs import METRICS, MARKS, StoredRun, read_runs, write_scores
+from aligncap.experiments.runs import MARKS, METRICS, StoredRun, read_runs, write_scores
 from aligncap.experiments.statistics import compare
 from aligncap.metrics.scores import MetricOptions
 from support.comparison import write_comparison
@@ -80,7 +80,9 @@ CHANGES: dict[str, Callable[[Scale], dict[str, Any]]] = {
     },
     "beam": lambda _: {"beam_size": 1},
     "clips": lambda _: {"clips": 1},
-    "split": lambda scale: {"corpora": {"mine": replace(scale.corpora["mine"], split="validation")}},
+    "split": lambda scale: {
+        "corpora": {"mine": replace(scale.corpora["mine"], split="validation")}
+    },
 }
 
 
