@@ -183,8 +183,9 @@ def report(options: Options, seeds: int) -> Page:
         f"{options.clips} training clips · DPO {options.steps} steps · PPO {options.ppo_steps} "
         f"steps · {seeds} seeds, mean ± sd · beam {options.beam}, English captions of {len(clips)} "
         f"validation clips ({', '.join(options.corpora)}) · {REFERENCES} references of the "
-        f"paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares in per cent; intervals are of 95 %, by a bootstrap over clips, the runs of a clip "
-        "together. What the rows mean stands in `aligncap.experiments.validation`."
+        f"paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares in per cent; "
+        "intervals are of 95 %, by a bootstrap over clips, the runs of a clip together. "
+        "What the rows mean stands in `aligncap.experiments.validation`."
     )
     title = f"Preferences: {KD}, {DPO}, {CHOSEN}, {PPO}"
     return title, made, tables(metrics, clips, captions, language=LANGUAGE)
