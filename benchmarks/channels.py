@@ -1,6 +1,6 @@
 """How much of the emotion survives telephone, codecs and noise, and what its probability is worth.
 
-    python benchmarks/channels.py --model mini --data ../shared/data/speech --clips 60
+    python benchmarks/channels.py --model mini --data ../shared/data/speech
 
 Each clip of speakers kept back for choosing is heard as it is and through each channel; counted
 are the clips whose likeliest emotion stays the same, and those that are refused or taken for a
@@ -31,7 +31,7 @@ from aligncap.storage import hash_of
 from aligncap.tokenizers import open_tokenizer
 from aligncap.values import RATE_HZ, Samples, Waveform
 
-LABELLED = ("ravdess", "emodb", "ased", "nemo")
+LABELLED = ("ravdess", "emodb", "ased", "nemo", "emovo", "uem_es", "turev_db", "iesc")
 TELEPHONE_HZ = 8_000
 MU = 255.0
 BINS = 10
@@ -182,7 +182,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder with a folder a corpus.")] = Path(
         "../shared/data/speech"
     ),
-    clips: Annotated[int, typer.Option(help="Clips, all corpora together.")] = 60,
+    clips: Annotated[int, typer.Option(help="Clips, all corpora together.")] = 200,
     corpora: Annotated[str, typer.Option(help="Corpora, parted by commas.")] = ",".join(LABELLED),
     output: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
     without: Annotated[

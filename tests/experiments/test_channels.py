@@ -1,13 +1,15 @@
 """The benchmark of channels: G.711's steps, powers and bands by hand, and the calibration error."""
 
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from support.scripts import load_script
+from support.scripts import ROOT, load_script
 from support.signals import tone
 
 RATE_HZ = 16_000
@@ -76,3 +78,12 @@ def test_a_run_goes_on_from_what_it_has_heard(channels: Any, tmp_path: Path) -> 
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert channels.remembered(file, "a") == {"wire": [{"sad": 1.0}, None]}
     assert channels.remembered(None, "a") == {}
+
+
+def test_what_is_heard_unasked_is_what_the_committed_page_says(channels: Any) -> None:
+    page = (ROOT / "docs/results/channels.md").read_text("utf-8")
+    given = inspect.signature(channels.main).parameters
+    assert f"({given['corpora'].default})" in page
+    found = re.search(r"(\d+) clips of speakers kept back", page)
+    assert found is not None
+    assert 0.95 * given["clips"].default <= int(found[1]) <= given["clips"].default

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from aligncap.errors import RecipeError, UnknownNameError
-from aligncap.experiments.comparison import Run, Scale, planned_runs, read_scale, with_system
+from aligncap.experiments.comparison import (
+    Corpus,
+    Run,
+    Scale,
+    planned_runs,
+    read_scale,
+    with_system,
+)
 from aligncap.experiments.stages import Planner, Stage
 from support.comparison import RECIPES
 
@@ -129,6 +136,25 @@ def test_other_data_is_another_stage(planned: tuple[Scale, Planner], tmp_path: P
     (tmp_path / "one.jsonl").write_text('{"id": "new", "file": "new.wav"}\n', "utf-8")
     after = Planner(scale, tmp_path, tmp_path / "out").stage_of(run_of(scale, "linear", "one"))
     assert before.folder != after.folder
+
+
+def test_speakers_and_parts_of_their_own_are_not_read_together(
+    planned: tuple[Scale, Planner], tmp_path: Path
+) -> None:
+    scale, planner = planned
+    own = Corpus(train=("two.jsonl",), validation=("chosen.jsonl",), test=("two.jsonl",))
+    both = replace(scale.tests["one"], train=("one", "two"))
+    mixed = replace(
+        scale, corpora={**scale.corpora, "two": own}, tests={**scale.tests, "one": both}
+    )
+    with pytest.raises(
+        RecipeError, match=r"one.jsonl is split by its speakers and chosen.jsonl is"
+    ):
+        Planner(mixed, tmp_path, tmp_path / "out").stage_of(run_of(mixed, "kd", "one"))
+    # Each alone is well.
+    assert planner.stage_of(run_of(scale, "kd", "one"))
+    alone = replace(mixed, tests={**scale.tests, "one": replace(both, train=("two",), test="two")})
+    assert Planner(alone, tmp_path, tmp_path / "out").stage_of(run_of(alone, "kd", "one"))
 
 
 def test_a_path_of_no_recipe_is_refused(planned: tuple[Scale, Planner], tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from aligncap.experiments.figures import judged_clues, knowledge_of
 from aligncap.experiments.plots import draw
-from aligncap.experiments.report import write_report
+from aligncap.experiments.report import marked, write_report
 from aligncap.experiments.runs import read_runs
 from support.browser import open_browser, opened
 from support.reproduced import write_run, written_captions
@@ -99,6 +101,21 @@ def test_the_page_is_whole_and_made_again_alike(report: Path) -> None:
     assert "<audio" not in silent
     assert len(silent) < len(text)
     report.write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Angrily, a man shouts in a loud voice.", "en"),
+        ("Somebody speaks.", "en"),
+        ("悲伤的女声，语速很慢。", "zh"),
+    ],
+)
+def test_a_caption_is_shown_once_whatever_its_first_word_says(text: str, language: str) -> None:
+    known = knowledge_of({"emotion": "sad", "references": ("A woman sounds sad.",)}, "en", None)
+    caption = {"text": text, "clues": judged_clues(text, language, known)}
+    unseen = re.sub(r'<span class="unseen".*?</span>', "", marked(caption))
+    assert re.sub("<[^>]*>", "", unseen).partition(" · ")[0] == text
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The validation report: measures and tables counted by hand over captions nobody generated, the
 rival's features and machine, and whether the interval of macro recall covers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,36 @@ def test_clips_are_captioned_beside_their_speakers_others(monkeypatch: pytest.Mo
     assert [(one[0], one[1].source) for one in given[1]] == [
         (Path("a.wav"), "sa"), (Path("b.wav"), "sb")
     ]  # fmt: skip
+
+
+def test_the_report_is_of_captioned_clips_and_lies_where_its_split_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def manifest(path: Path) -> list[Utterance]:
+        corpus = path.parent.name
+        ids = ("train", "test-1", "test-2", "test-refused")
+        return [replace(said("…").utterance, id=one, corpus=corpus) for one in ids]
+
+    def caption_all(_: str, clips: list[Utterance], **__: object) -> list[Captioned]:
+        caption = said("She sounds sad.").caption
+        return [Captioned(one, caption) for one in clips if one.id != "test-refused"]
+
+    for name, made in {
+        "read_manifest": manifest,
+        "caption_all": caption_all,
+        "split_of": lambda one: one.id.partition("-")[0],
+        "functionals": lambda clips, _: np.zeros((len(clips), 88)),
+        "svm_answers": lambda *values, kernel: ["sad"] * len(values[2]),
+        "find_model": Path,
+        "model_fingerprint": lambda _: "f" * 12,
+    }.items():
+        monkeypatch.setattr(validation, name, made)
+    monkeypatch.chdir(tmp_path)
+    validation.main(split="test", cache=tmp_path / "cache.npz")
+    page = (tmp_path / "docs/results/test.md").read_text("utf-8")
+    assert page.startswith("# mini on test speakers\n\nMade by `python -m aligncap.experiments.")
+    assert "27 clips of speakers never trained on, 9 of them refused" in page
+    assert "| emodb | eGeMAPS + SVM (rbf) | 2 | 1.000 |" in page
 
 
 def test_a_stated_gender_is_right_or_wrong_and_an_unstated_one_neither() -> None:

@@ -2,15 +2,18 @@
 the files that are read may hold."""
 
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from aligncap.captioner.runtimes import DecodeOptions
 from aligncap.data.manifest import Utterance
 from aligncap.errors import DataError
 from aligncap.experiments import witnesses
 from aligncap.experiments.witnesses import Heard, Outside, against_people
+from aligncap.storage import hash_of_file
 from aligncap.values import Fact, Facts, Verdict
 from support.signals import harmonics, waveform
 
@@ -74,3 +77,56 @@ def test_captions_of_a_file_are_taken_by_id_or_file(tmp_path: Path) -> None:
     file.write_text('{"id": "a"}\n')
     with pytest.raises(DataError, match=r"captions.jsonl:1: needs .* aligncap caption FOLDER"):
         witnesses.read_texts(file)
+
+
+class Mute:
+    """A captioner that says the same of every clip."""
+
+    options = DecodeOptions(beam_size=1)
+
+    def generate_many(self, paths: list[Path], **_: object) -> list[SimpleNamespace]:
+        speech = SimpleNamespace(judged_facts=Facts(2.0, 1.0, MappingProxyType({})))
+        return [SimpleNamespace(hypotheses=["its own"], speech=speech) for _ in paths]
+
+
+def test_captions_of_a_file_stand_for_the_models_in_their_own_language(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = [SimpleNamespace(text="A low voice.")]
+    monkeypatch.setattr(witnesses, "chosen", lambda *_, language: own)
+    clips = [Utterance(name, Path(f"{name}.wav")) for name in "ab"]
+    texts = {"a": "A loud, high voice.", "b": "他的声音很低。"}
+    captioner: Any = Mute()
+    for language in ("en", "zh"):
+        found = witnesses.hear(captioner, clips, language, texts)
+        assert [(one.text, one.language) for one in found] == [
+            (texts["a"], "en"), (texts["b"], "zh")
+        ]  # fmt: skip
+        found = witnesses.hear(captioner, clips, language)
+        assert {(one.text, one.language) for one in found} == {("A low voice.", language)}
+    with pytest.raises(DataError, match="1 of 2 clips have no caption, the first is b"):
+        witnesses.hear(captioner, clips, "en", {"a": "Loud."})
+
+
+def test_the_page_names_the_captions_that_it_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("fact_lines", "rate_lines", "claim_lines", "people_lines"):
+        monkeypatch.setattr(witnesses, name, lambda *_: [])
+    for name, made in {
+        "read_manifest": lambda _: [],
+        "find_model": Path,
+        "model_fingerprint": lambda _: "f" * 64,
+    }.items():
+        monkeypatch.setattr(witnesses, name, made)
+    monkeypatch.setattr(witnesses.aligncap, "load", lambda _: Mute())
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "theirs.jsonl"
+    file.write_text('{"id": "a", "caption": "Sad."}\n')
+    title, made_by, _ = witnesses.report("mini", tmp_path, tmp_path / "x", most=3, captions=file)
+    assert title == "theirs.jsonl before witnesses from outside"
+    assert "witnesses --captions theirs.jsonl`; do not edit." in made_by
+    assert f"· captions {hash_of_file(file)[:12]} ·" in made_by
+    title, made_by, _ = witnesses.report("mini", tmp_path, tmp_path / "x", most=3)
+    assert title == "mini before witnesses from outside"
+    assert "captions" not in made_by

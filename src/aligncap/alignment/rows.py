@@ -395,7 +395,8 @@ def _encode(cache: TokenCache, clips: Sequence[Utterance]) -> None:
 
 
 def split_clips(settings: TokenRowsSettings) -> list[tuple[Utterance, str]]:
-    """The clips of all manifests in their order, each with its split; test speakers are left out.
+    """The clips of all manifests in their order, each with its split: as manifests to validate on
+    say, where there are any; else by the project's fixed speakers, those of the test left out.
 
     DataError where a clip is both trained and validated on, or twice in the manifests.
     """

@@ -25,7 +25,7 @@ from aligncap.captioner.prompts import PromptBuilder
 from aligncap.captioner.runtimes import DecodeOptions, ResponseRules
 from aligncap.clues import emotion_of, find_clues
 from aligncap.errors import DataError
-from aligncap.experiments import write_page
+from aligncap.experiments import command, write_page
 from aligncap.metrics.claims import macro_recall
 from aligncap.recipes import run_recipe
 from aligncap.training.loop import read_log
@@ -153,7 +153,8 @@ def main(
     write_page(
         output,
         "Alignment: KD against cross-entropy, teacher prompts against each other",
-        "Made by `python -m aligncap.experiments.alignment`; do not edit. Signature: aligncap "
+        f"Made by `{command('alignment', rows=rows, start=start)}`; do not edit. "
+        "Signature: aligncap "
         f"{aligncap.__version__} · {steps} steps · {seeds} seeds, mean ± sd · greedy English "
         f"captions of {len(kept)} validation rows · overrides {change or 'none'}.",
         table(scores),

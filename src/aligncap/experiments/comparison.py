@@ -61,7 +61,7 @@ SPLITS = ("train", "validation", "test")
 @recipe_section
 class Corpus:
     """Where a corpus lies. Either all of it, split by this project's fixed speakers
-    (`data.splits`), or a manifest of each part."""
+    (`data.splits`), or a manifest of each part; those that are read together are of one kind."""
 
     manifests: tuple[str, ...] = ()
     train: tuple[str, ...] = ()

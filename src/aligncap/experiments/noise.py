@@ -17,8 +17,8 @@ import typer
 
 import aligncap
 from aligncap.errors import DataError
-from aligncap.experiments import write_page
-from aligncap.recipes import run_recipe
+from aligncap.experiments import command, write_page
+from aligncap.recipes import apply_override, read_toml, run_recipe
 from aligncap.storage import hash_of_file
 from aligncap.training.loop import read_log
 
@@ -32,6 +32,15 @@ def validation_of(run: Path) -> float:
     if not losses:
         raise DataError(f"{run}: its log has no validation_ce; the rows need validation rows")
     return losses[-1]
+
+
+def steps_of(recipe: Path, changes: Sequence[str]) -> int:
+    """How many optimiser steps a run takes: the learning rate falls over all of them, so another
+    length is another run, and a finished one does not go on."""
+    table = read_toml(recipe)
+    for change in changes:
+        apply_override(table, change)
+    return int(table["training"]["steps"])
 
 
 def sweep_table(found: Mapping[float, Sequence[float]]) -> list[str]:
@@ -59,7 +68,6 @@ def main(
     found: dict[float, list[float]] = {one: [] for one in variance or VARIANCES}
     for one, losses in found.items():
         for seed in range(seeds):
-            run = runs / f"{one:g}-{seed}"
             changes = [
                 f'data.rows=["{rows}"]',
                 f'model.start="{start}"',
@@ -67,12 +75,14 @@ def main(
                 f"training.seed={seed}",
                 *(change or ()),
             ]
+            run = runs / f"{steps_of(recipe, changes)}-steps" / f"{one:g}-{seed}"
             run_recipe(recipe, overrides=changes, output=run, resume=True)
             losses.append(validation_of(run))
     write_page(
         output,
         "Noise on captions' vectors",
-        "Made by `python -m aligncap.experiments.noise`; do not edit. Signature: aligncap "
+        f"Made by `{command('noise', recipe, rows=rows, start=start)}`; do not edit. "
+        "Signature: aligncap "
         f"{aligncap.__version__} · {recipe} · {seeds} seeds, mean ± sd · rows "
         f"{hash_of_file(rows)[:12]} · overrides {change or 'none'}.",
         sweep_table(found),

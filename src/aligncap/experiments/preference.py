@@ -19,14 +19,15 @@ import typer
 
 import aligncap
 from aligncap.alignment.examples import read_rows
-from aligncap.captioner.captioner import open_generator
+from aligncap.captioner.captioner import StudentInput, open_generator
 from aligncap.captioner.checkpoint import load_vocabulary, model_fingerprint, read_meta
 from aligncap.errors import DataError
+from aligncap.experiments import Page, command, write_page
 from aligncap.experiments.validation import REFERENCES, measures, tables
 from aligncap.preference.candidates import RowClip, is_unchanged, join
 from aligncap.preference.pipeline import ROWS_FILE, SUMMARY_FILE, learn_once
 from aligncap.recipes import read_toml, run_recipe
-from aligncap.storage import hash_of, write_atomic
+from aligncap.storage import fingerprint_of_arrays, hash_of, hash_of_parts, write_atomic
 
 LANGUAGE = "en"
 
@@ -132,14 +133,15 @@ def validation_clips(options: Options) -> list[RowClip]:
 
 
 def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path) -> list[str]:
-    """The model's caption of each clip, by a beam search; kept in `cache`."""
-    names = "|".join(one.clip.utterance for one in clips)
-    key = hash_of(f"{model_fingerprint(model)}|{beam}|{names}")[:20]
-    path = cache / f"captions-{key}.json"
+    """The model's caption of each clip, by a beam search; kept in `cache` by the model, the beam
+    and what the model reads."""
+    meta = read_meta(model)
+    inputs = [one.student_input(meta, LANGUAGE) for one in clips]
+    parts = [f"{model_fingerprint(model)}|{beam}", *map(_read_by_model, inputs)]
+    path = cache / f"captions-{hash_of_parts(parts)[:20]}.json"
     if path.exists():
         return [str(text) for text in json.loads(path.read_text("utf-8"))]
     generator = open_generator(model)
-    inputs = [one.student_input(generator.meta, LANGUAGE) for one in clips]
     found = generator.generate(inputs, language=LANGUAGE, options=generator.options(beam))
     # A caption is one line; the runs of a clip are joined by line.
     texts = [" ".join(hypotheses[0].text.split()) for hypotheses in found]
@@ -147,8 +149,17 @@ def captions_of(model: Path, clips: Sequence[RowClip], *, beam: int, cache: Path
     return texts
 
 
-def report(options: Options, seeds: int) -> str:
-    """Train every arm with every seed, caption, score; the page in markdown."""
+def _read_by_model(one: StudentInput) -> str:
+    """A hash of a prompt's speech, P_act and plan."""
+    tokens = one.tokens
+    vectors = [("vectors", tokens.features.read())] if tokens.features else []
+    return fingerprint_of_arrays(
+        {"act": one.act, "plan": one.plan}, [("codes", tokens.codes), *vectors]
+    )
+
+
+def report(options: Options, seeds: int) -> Page:
+    """Train every arm with every seed, caption, score; the page."""
     clips = validation_clips(options)
     cache = options.runs / "captions"
     captions: dict[str, list[list[str]]] = {
@@ -164,19 +175,20 @@ def report(options: Options, seeds: int) -> str:
         language=LANGUAGE,
         tokens=lambda text: len(vocabulary.encode_text(text)),
     )
+    asked = command("preference", start=options.start, rows=options.rows, facts=options.facts)
     changes = {"prefer": options.change, "dpo": options.dpo, "ppo": options.ppo}
     changed = [f"{name} {list(own)}" for name, own in changes.items() if own]
     made = (
-        f"Made by `python -m aligncap.experiments.preference`; do not edit. Signature: aligncap "
-        f"{aligncap.__version__} · {options.clips} training clips · DPO {options.steps} steps · "
-        f"PPO {options.ppo_steps} steps · {seeds} seeds, mean ± sd · beam {options.beam}, English "
-        f"captions of {len(clips)} validation clips ({', '.join(options.corpora)}) · {REFERENCES} "
-        f"references of the paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares "
-        "in per cent; intervals are of 95 %, by a bootstrap over clips, the runs of a clip "
-        "together. What the rows mean stands in `aligncap.experiments.validation`."
+        f"Made by `{asked}`; do not edit. Signature: aligncap {aligncap.__version__} · "
+        f"{options.clips} training clips · DPO {options.steps} steps · PPO {options.ppo_steps} "
+        f"steps · {seeds} seeds, mean ± sd · beam {options.beam}, English captions of {len(clips)} "
+        f"validation clips ({', '.join(options.corpora)}) · {REFERENCES} references of the "
+        f"paraphrase grammar · changes: {', '.join(changed) or 'none'}. Shares in per cent; "
+        "intervals are of 95 %, by a bootstrap over clips, the runs of a clip together. "
+        "What the rows mean stands in `aligncap.experiments.validation`."
     )
-    head = f"# Preferences: {KD}, {DPO}, {CHOSEN}, {PPO}"
-    return "\n".join([head, "", made, "", *tables(metrics, clips, captions, language=LANGUAGE), ""])
+    title = f"Preferences: {KD}, {DPO}, {CHOSEN}, {PPO}"
+    return title, made, tables(metrics, clips, captions, language=LANGUAGE)
 
 
 def main(
@@ -214,10 +226,7 @@ def main(
         dpo=dpo or (),
         ppo=ppo or (),
     )
-    text = report(options, seeds)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
-    print(text)
+    write_page(output, *report(options, seeds))
 
 
 if __name__ == "__main__":

@@ -353,18 +353,18 @@ def _clip(clip: Mapping[str, Any], data: Path | None) -> Iterator[str]:
     yield '<dl class="captions">'
     for one in clip["captions"]:
         yield f"<dt>{escaped(one['system'])}</dt>"
-        yield f'<dd lang="{escaped(clip["language"])}">{_marked(one)}</dd>'
+        yield f'<dd lang="{escaped(clip["language"])}">{marked(one)}</dd>'
     yield "</dl></article>"
 
 
-def _marked(caption: Mapping[str, Any]) -> str:
+def marked(caption: Mapping[str, Any]) -> str:
     """The caption with its clues marked; those that stand in other words follow it."""
     text, done, parts = caption["text"], 0, []
-    for clue in sorted(caption["clues"], key=lambda one: one["start"] or len(text)):
-        if clue["end"]:
-            parts += [escaped(text[done : clue["start"]])]
-            parts += [_mark(clue, text[clue["start"] : clue["end"]])]
-            done = clue["end"]
+    found = (one for one in caption["clues"] if one["end"])
+    for clue in sorted(found, key=lambda one: one["start"]):
+        parts += [escaped(text[done : clue["start"]])]
+        parts += [_mark(clue, text[clue["start"] : clue["end"]])]
+        done = clue["end"]
     others = [_mark(clue, clue["word"]) for clue in caption["clues"] if not clue["end"]]
     whole = "".join([*parts, escaped(text[done:])]) or '<em lang="en">Nothing was said.</em>'
     return whole + "".join(f" · {one}" for one in others)

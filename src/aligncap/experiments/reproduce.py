@@ -1,7 +1,7 @@
 """Runs what a comparison needs and is not there yet: trains, captions, scores, stores.
 
     <out>/shared/<recipe>-<hash>/    stages, each the run of a recipe (`stages`)
-          running/<name>/            captions of a run so far
+          running/<name>-<hash>/     captions of a run so far; the hash is of what it is made of
           runs/<name>/               finished runs (`runs`)
 
 Everything goes on where it was: a stage from its last checkpoint, captions from the last clips
@@ -32,7 +32,7 @@ from aligncap.experiments.stages import DONE_FILE, SHARED, Planner, Stage
 from aligncap.experiments.validation import REFERENCE_SEED, REFERENCES
 from aligncap.metrics.scores import MetricOptions
 from aligncap.recipes import run_recipe
-from aligncap.storage import atomic_folder, canonical_json, lock_file, write_atomic
+from aligncap.storage import atomic_folder, canonical_json, hash_of, lock_file, write_atomic
 from aligncap.values import Facts
 
 RUNNING = "running"
@@ -66,11 +66,13 @@ class Task:
     stage: Stage
     folder: Path
     """Where it is stored when it is finished."""
+    made_of: Mapping[str, object]
+    """As `Planner.made_of`."""
 
     @property
     def finished(self) -> bool:
-        """Whether it is."""
-        return (self.folder / stored.RUN_FILE).is_file()
+        """Whether it is, and of the same."""
+        return stored.made_of(self.folder) == self.made_of
 
 
 class Reproduction:
@@ -92,9 +94,12 @@ class Reproduction:
         folder = options.out / stored.RUNS_FOLDER
         for run in planned_runs(options.scale, options.items, options.seeds):
             try:
-                found.append(Task(run, self._planner.stage_of(run), folder / run.name))
+                stage = self._planner.stage_of(run)
             except AlignCapError as error:
                 self.failed[run.name] = error
+            else:
+                made_of = self._planner.made_of(run, stage)
+                found.append(Task(run, stage, folder / run.name, made_of))
         return found
 
     def cannot(self) -> dict[str, list[str]]:
@@ -134,7 +139,8 @@ class Reproduction:
                     raise
                 except AlignCapError as error:
                     self.failed[task.run.name] = error
-                    told(f"{task.run.name}: {error}")
+                    former = "; one of other settings is stored" if task.folder.exists() else ""
+                    told(f"{task.run.name}: {error}{former}")
                 except Exception as error:  # noqa: BLE001
                     self.faults.append(error)
                     told(f"{task.run.name}: {type(error).__name__}: {error}")
@@ -168,7 +174,8 @@ class Reproduction:
         clips, done = self.clips_of(test.test), task.stage.done
         assert done is not None
         model = Path(done["model"])
-        partial = options.out / RUNNING / task.run.name
+        key = hash_of(canonical_json(task.made_of))[:12]
+        partial = options.out / RUNNING / f"{task.run.name}-{key}"
         rows = list(self._captioned(model, clips, corpus.language, partial))
         metrics = replace(options.metrics, language=corpus.language)
         seconds = time.monotonic() - begun
@@ -183,12 +190,13 @@ class Reproduction:
         partial.rmdir()
 
     def score_again(self, runs: Sequence[stored.StoredRun], told: Told) -> None:
-        """Score stored runs whose metrics could not be given when they were made, and now can."""
+        """Score stored runs whose metrics could not be given when they were made and now can, and
+        those that another judge has marked than the one that is given."""
         for run in runs:
             metrics = replace(self.options.metrics, language=run.language)
-            if any(not stored.why_not(stored.METRICS[name], metrics) for name in run.unscored):
+            if run.to_be_scored(metrics):
                 told(f"scores: {run.name}")
-                stored.write_scores(run.folder, run.clips, metrics)
+                stored.write_scores(run.folder, run.clips, metrics, former=run)
 
     def clips_of(self, corpus: str) -> list[Utterance]:
         """The tested clips of a corpus."""
@@ -271,6 +279,7 @@ class Reproduction:
             "n": clips,
             "model": os.path.relpath(model, self.options.out),
             "stages": [one.folder.name for one in stages.values()],
+            "made_of": task.made_of,
             "signature": {
                 "commit": commit(),
                 "processor": processor(),

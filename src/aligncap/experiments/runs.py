@@ -3,7 +3,8 @@ made of these files and nothing else.
 
     <out>/runs/<name>/run.json        what it is, what it took, its signature
                       captions.jsonl  a line of each tested clip
-                      scores.json     each metric over all clips, or why it is not there
+                      scores.json     each metric over all clips, or why it is not there; and the
+                                      variant of each (`metrics.scores`): an AES' judge and prompt
                       scores.jsonl    each metric of each clip alone
 
 A folder is there when the run is finished, never before.
@@ -53,7 +54,7 @@ CORPUS_METRICS = ("bleu4", "emotion_recall")
 """Those that are no mean over clips."""
 
 MARKS = ("aes_c", "aes_s")
-"""Those that are marks out of ten, not x 100."""
+"""Those that are marks out of ten, not x 100; a judge gives them."""
 
 
 NOTHING = "nothing that it counts is in these clips"
@@ -93,6 +94,21 @@ class StoredRun:
     def scores(self) -> Mapping[str, Any]:
         """scores.json."""
         return read_table(self.folder / SCORES_FILE, hint="run aligncap reproduce again")
+
+    def variant(self, metric: str) -> str | None:
+        """That of a score; None of a score of before these were written down."""
+        found: str | None = self.scores.get("variants", {}).get(metric)
+        return found
+
+    def to_be_scored(self, options: MetricOptions) -> bool:
+        """Whether a score is not there that can be given, or is of another judge than these
+        options have."""
+        given = [key for key, name in METRICS.items() if not why_not(name, options)]
+        return any(
+            key in self.unscored
+            or (key in MARKS and self.variant(key) != open_metric(METRICS[key], options).variant)
+            for key in given
+        )
 
     @cached_property
     def clip_scores(self) -> Mapping[str, Mapping[str, Any]]:
@@ -138,9 +154,22 @@ def scored_clip(row: Mapping[str, Any]) -> ScoredClip:
 
 def read_runs(out: Path) -> list[StoredRun]:
     """All finished runs in a folder, by name."""
-    folders = sorted((out / RUNS_FOLDER).glob(f"*/{RUN_FILE}"))
+    return [_read_run(file) for file in sorted((out / RUNS_FOLDER).glob(f"*/{RUN_FILE}"))]
+
+
+def _read_run(file: Path) -> StoredRun:
     hint = "remove its folder and run aligncap reproduce again"
-    return [StoredRun(file.parent, read_table(file, hint=hint)) for file in folders]
+    return StoredRun(file.parent, read_table(file, hint=hint))
+
+
+def made_of(folder: Path) -> Mapping[str, Any] | None:
+    """What the run stored in a folder was made of; None where there is none, or one of before this
+    was written down."""
+    file = folder / RUN_FILE
+    found: Mapping[str, Any] | None = None
+    if file.is_file():
+        found = _read_run(file).table.get("made_of")
+    return found
 
 
 def write_captions(folder: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -149,29 +178,44 @@ def write_captions(folder: Path, rows: Iterable[Mapping[str, object]]) -> None:
     write_atomic(folder / CAPTIONS_FILE, "".join(lines))
 
 
-def write_scores(folder: Path, clips: Sequence[ScoredClip], options: MetricOptions) -> None:
+def write_scores(
+    folder: Path,
+    clips: Sequence[ScoredClip],
+    options: MetricOptions,
+    *,
+    former: StoredRun | None = None,
+) -> None:
     """Score captions and write scores.json and scores.jsonl.
 
-    A metric that cannot be given has null and a reason: SPICE without its Java program or for
-    captions that are not English, AES without a judge.
+    A metric that cannot be given keeps the `former` score of these captions, or else has null and a
+    reason: SPICE without its Java program or for captions that are not English, AES without a
+    judge.
     """
     totals: dict[str, object] = {}
     reasons: dict[str, str] = {}
+    variants: dict[str, str | None] = {}
     by_clip: list[dict[str, object]] = [{"id": clip.id} for clip in clips]
     for key, name in METRICS.items():
         reason = why_not(name, options)
+        if reason and former is not None and former.scores.get(key) is not None:
+            totals[key], variants[key] = former.scores[key], former.variant(key)
+            for row in by_clip:
+                row[key] = former.clip_scores[str(row["id"])].get(key)
+            continue
         if reason:
             totals[key], reasons[key] = None, reason
             continue
-        statistics = open_metric(name, options).measure(list(clips))
+        metric = open_metric(name, options)
+        variants[key], statistics = metric.variant, metric.measure(list(clips))
         value = statistics.scale * statistics.value
         totals[key] = None if math.isnan(value) else round(value, 6)
         if math.isnan(value):
             reasons[key] = NOTHING
         for row, one in zip(by_clip, statistics.clip_values, strict=True):
             row[key] = None if math.isnan(one) else round(statistics.scale * float(one), 6)
+    found = {**totals, "reasons": reasons, "variants": variants}
     write_atomic(folder / CLIPS_FILE, "".join(json.dumps(row) + "\n" for row in by_clip))
-    write_atomic(folder / SCORES_FILE, canonical_json({**totals, "reasons": reasons}) + "\n")
+    write_atomic(folder / SCORES_FILE, canonical_json(found) + "\n")
 
 
 def why_not(name: str, options: MetricOptions) -> str:
@@ -192,4 +236,15 @@ def check_same_clips(runs: Sequence[StoredRun]) -> None:
         raise DataError(
             f"{runs[0].folder}: {runs[0].name} and others are of different clips; give another "
             "--out, or remove the folder runs in it"
+        )
+
+
+def check_same_judge(metric: str, runs: Sequence[StoredRun]) -> None:
+    """DataError where runs that are compared by a judge's marks have them of different judges."""
+    judges = {run.variant(metric) for run in runs if run.scores.get(metric) is not None}
+    if metric in MARKS and len(judges) > 1:
+        raise DataError(
+            f"{runs[0].folder}: {runs[0].name} and others have {metric} of different judges "
+            f"({', '.join(sorted(map(str, judges)))}); run aligncap reproduce again with "
+            "--judge-model, which scores them all"
         )

@@ -96,6 +96,17 @@ class Planner:
                  for file in self._scale.corpora[name].files(part)]  # fmt: skip
         return hash_of("|".join(self._hash(file) for file in dict.fromkeys(files)))[:12]
 
+    def made_of(self, run: Run, stage: Stage) -> dict[str, object]:
+        """Everything that a run's captions depend on."""
+        corpus = self._scale.corpora[run.test.test]
+        tested = [corpus.split, corpus.language, *map(self._hash, corpus.files(corpus.split))]
+        return {
+            "stage": stage.key,
+            "beam_size": self._scale.beam_size,
+            "clips": self._scale.clips,
+            "tested": hash_of("|".join(tested))[:12],
+        }
+
     def _hash(self, file: str) -> str:
         path = self._data / file
         if path not in self._hashes:
@@ -143,9 +154,20 @@ class Planner:
         return [self._scale.corpora[name] for name in names]
 
     def _manifests(self, kind: str, corpora: Sequence[Corpus]) -> tuple[list[str], list[str]]:
-        """The overrides that name the manifests a stage of this kind reads, and the files."""
+        """The overrides that name the manifests a stage of this kind reads, and the files.
+
+        RecipeError where some corpora have parts of their own and some are split by their speakers:
+        rows know one way or the other.
+        """
         train = [file for one in corpora for file in one.files("train")]
         chosen = [file for one in corpora if not one.manifests for file in one.validation]
+        whole = [file for one in corpora for file in one.manifests]
+        if chosen and whole and kind == "token-rows":
+            raise RecipeError(
+                f"{whole[0]} is split by its speakers and {chosen[0]} is a part of its own; give "
+                "corpora that are read together either manifests, or train, validation and test "
+                "(aligncap corpus NAME … --split)"
+            )
         if kind == "token-rows":
             settings = {"data": train, "validation": chosen}
         elif kind == "prefer":

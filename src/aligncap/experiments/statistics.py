@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from aligncap.errors import DataError
-from aligncap.experiments.runs import StoredRun, check_same_clips
+from aligncap.experiments.runs import StoredRun, check_same_clips, check_same_judge
 from aligncap.metrics.scores import (
     CONFIDENCE,
     DRAWS,
@@ -116,9 +116,10 @@ def contrast(
 
     Of one term it is a score, of two with the factors 1 and -1 a difference, of four the difference
     of two gains. Nothing but None where a term has no such score. DataError where the runs are of
-    different clips, or no seed is common to all terms.
+    different clips or judged by different models, or no seed is common to all terms.
     """
     clips = _count_clips(terms)
+    check_same_judge(metric, [one for _, some in terms for one in some])
     arms = [(factor, _by_seed(runs)) for factor, runs in terms]
     seeds = sorted(set.intersection(*(set(arm) for _, arm in arms)))
     if not seeds:

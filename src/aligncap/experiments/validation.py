@@ -2,7 +2,7 @@
 measures of captions with their confidence intervals and the SVM baseline that other tables use.
 
     python -m aligncap.experiments.validation --model mini --data ../shared/data/speech \
-        --output docs/results/validation.md
+        --split validation
 
 Every speaker is one that the model was never trained on (`data.splits.split_of`).
 
@@ -34,6 +34,7 @@ from aligncap.data.captions import write_captions
 from aligncap.data.manifest import Utterance, read_manifest, trusted_gender
 from aligncap.data.splits import split_of
 from aligncap.errors import MissingModelError, NoSpeechError, UnknownNameError
+from aligncap.experiments import Page, write_page
 from aligncap.metrics.claims import macro_recall
 from aligncap.metrics.scores import (
     Floats,
@@ -292,9 +293,9 @@ def svm_answers(
 
 
 LABELLED = ("ravdess", "emodb", "ased", "nemo", "emovo", "uem_es", "turev_db", "iesc")
+"""Corpora with labels, on which a classifier can be trained."""
 CORPORA = (*LABELLED, "secap")
 SPLITS = ("validation", "test")
-"""Corpora with labels, on which a classifier can be trained."""
 MEASURED_TRAITS = ("pitch", "volume", "pace")
 DISTINCT_OVER = 500
 
@@ -318,6 +319,11 @@ class Captioned:
             if evidence.clue.trait == "gender" and not evidence.clue.negated:
                 return evidence.clue.meaning
         return None
+
+
+def by_corpus(rows: Sequence[Captioned]) -> dict[str, list[Captioned]]:
+    """The rows of each corpus."""
+    return {c: [row for row in rows if row.utterance.corpus == c] for c in CORPORA}
 
 
 def emotion_row(
@@ -427,9 +433,9 @@ def caption_all(
 
 def card_scores(rows: Sequence[Captioned], split: str) -> dict[str, str]:
     """What the model card says: macro recalls of the emotion named in English captions."""
-    scores = {}
+    scores, found = {}, by_corpus(rows)
     for corpus in LABELLED:
-        own = [row for row in rows if row.utterance.corpus == corpus]
+        own = found[corpus]
         truth, named = [str(row.utterance.emotion) for row in own], [row.emotion for row in own]
         low, high = bootstrap_interval(truth, named)
         scores[f"macro recall of the emotion named, {corpus}"] = (
@@ -441,40 +447,38 @@ def card_scores(rows: Sequence[Captioned], split: str) -> dict[str, str]:
 
 def report(
     model: str, data: Path, cache: Path, *, split: str, rivals: bool, former: str | None
-) -> tuple[str, list[Captioned]]:
-    """The whole report as markdown, and every caption behind it; of the model `former` the emotions
-    only."""
+) -> tuple[Page, list[Captioned]]:
+    """The whole report, and every caption behind it; of the model `former` the emotions only."""
     everyone = [one for name in CORPORA for one in read_manifest(data / name / "manifest.jsonl")]
     train = [one for one in everyone if split_of(one) == "train"]
     validation = [one for one in everyone if split_of(one) == split]
     english = caption_all(model, validation, language="en")
     chinese = caption_all(model, validation, language="zh")
-    by_corpus = {c: [row for row in english if row.utterance.corpus == c] for c in CORPORA}
-    chinese_by = {c: [row for row in chinese if row.utterance.corpus == c] for c in CORPORA}
-    answers = svm_baselines(train, validation, cache) if rivals else {}
-    lines = [
-        f"# {model} on {split} speakers",
-        "",
+    # Rivals answer for the clips that got a caption: on the same clips they are compared.
+    kept = [row.utterance for row in english]
+    answers = svm_baselines(train, kept, cache) if rivals else {}
+    made = (
         f"Made by `python -m aligncap.experiments.validation --split {split}`; do not edit. "
         f"Signature: aligncap {aligncap.__version__} · "
         f"model {model_fingerprint(find_model(model))[:12]} · "
         f"split {split} of data.splits · {len(validation)} clips of speakers never trained on, "
         f"{len(validation) - len(english)} of them refused as no speech · intervals by 1,000 "
-        "stratified bootstrap draws, seed 0.",
-        "",
+        "stratified bootstrap draws, seed 0."
+    )
+    lines = [
         "## Emotion",
         "",
-        *emotion_table(by_corpus, answers, model),
+        *emotion_table(by_corpus(english), answers, model),
         "",
         "The same with Chinese captions:",
         "",
-        *emotion_table(chinese_by, {}, f"{model}, Chinese"),
+        *emotion_table(by_corpus(chinese), {}, f"{model}, Chinese"),
         "",
         *_per_speaker_lines(model, validation),
         *(_former_lines(former, validation, split) if former else ()),
         "## Gender",
         "",
-        *gender_lines(by_corpus),
+        *gender_lines(by_corpus(english)),
         "",
         "## Claims against the signal",
         "",
@@ -495,41 +499,40 @@ def report(
         distinct_line(english, "English"),
         distinct_line(chinese, "Chinese"),
     ]
-    return "\n".join(lines) + "\n", [*english, *chinese]
+    return (f"{model} on {split} speakers", made, lines), [*english, *chinese]
 
 
 def _per_speaker_lines(model: str, utterances: Sequence[Utterance]) -> list[str]:
     captions = caption_all(model, utterances, language="en", per_speaker=True)
-    by_corpus = {c: [row for row in captions if row.utterance.corpus == c] for c in LABELLED}
     return [
         "The same beside the speaker's other clips of the split (`--per speaker`), whose labels "
         "are not told:",
         "",
-        *emotion_table(by_corpus, {}, f"{model}, --per speaker"),
+        *emotion_table(by_corpus(captions), {}, f"{model}, --per speaker"),
         "",
     ]
 
 
 def _former_lines(model: str, utterances: Sequence[Utterance], split: str) -> list[str]:
     captions = caption_all(model, utterances, language="en")
-    by_corpus = {c: [row for row in captions if row.utterance.corpus == c] for c in LABELLED}
     trained = ", some of whom it was trained on" if split == "test" else ", by whom it was chosen"
     return [
         f"The same of `{model}` on the same speakers{trained}:",
         "",
-        *emotion_table(by_corpus, {}, model),
+        *emotion_table(by_corpus(captions), {}, model),
         "",
     ]
 
 
 def svm_baselines(
-    train: Sequence[Utterance], validation: Sequence[Utterance], cache: Path
+    train: Sequence[Utterance], tested: Sequence[Utterance], cache: Path
 ) -> dict[tuple[str, str], list[str]]:
-    """The emotions that each support vector machine predicts, by (corpus, kernel)."""
+    """The emotions that each support vector machine predicts of the tested clips, by (corpus,
+    kernel)."""
     found = {}
     for corpus in LABELLED:
         own = [one for one in train if one.corpus == corpus]
-        kept = [one for one in validation if one.corpus == corpus]
+        kept = [one for one in tested if one.corpus == corpus]
         values = functionals([*own, *kept], cache)
         for kernel in KERNELS:
             answers = svm_answers(own, values[: len(own)], values[len(own) :], kernel=kernel)
@@ -542,9 +545,9 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder with a folder a corpus.")] = Path(
         "../shared/data/speech"
     ),
-    output: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path(
-        "docs/results/validation.md"
-    ),
+    output: Annotated[
+        Path | None, typer.Option(help="Markdown file; docs/results/SPLIT.md if not given.")
+    ] = None,
     cache: Annotated[Path, typer.Option(help="Keeps eGeMAPS functionals.")] = Path(
         "runs/egemaps.npz"
     ),
@@ -557,10 +560,8 @@ def main(
     """Caption the speakers of a split and write the table."""
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
-    text, rows = report(model, data, cache, split=split, rivals=rivals, former=former)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
-    print(text)
+    page, rows = report(model, data, cache, split=split, rivals=rivals, former=former)
+    write_page(output or Path(f"docs/results/{split}.md"), *page)
     if card is not None:
         meta = read_meta(card)
         scores = card_scores([row for row in rows if row.caption.language == "en"], split)

@@ -28,7 +28,7 @@ from aligncap.audio.files import load
 from aligncap.captioner.captioner import Captioner
 from aligncap.captioner.checkpoint import find_model, model_fingerprint
 from aligncap.captioner.choosing import chosen
-from aligncap.clues import find_clues, judge, measured_clues
+from aligncap.clues import detect_language, find_clues, judge, measured_clues
 from aligncap.clues.evidence import (
     Claim,
     ClaimStatus,
@@ -40,7 +40,8 @@ from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import is_validation, secap_source
 from aligncap.data.syllables import count_syllables
 from aligncap.errors import AlignCapError, DataError, MissingModelError
-from aligncap.storage import atomic_file, hash_of
+from aligncap.experiments import Page, command, write_page
+from aligncap.storage import atomic_file, hash_of, hash_of_file
 from aligncap.values import RATE_HZ, Clue, Fact, Facts, Verdict, Waveform
 
 TRANSCRIBED = ("ravdess", "emodb", "nemo")
@@ -149,10 +150,21 @@ class Heard:
 
 
 def hear(
-    captioner: Captioner, utterances: Sequence[Utterance], language: str, texts: Mapping[str, str]
+    captioner: Captioner,
+    utterances: Sequence[Utterance],
+    language: str,
+    texts: Mapping[str, str] | None = None,
 ) -> list[Heard]:
-    """Each clip with the caption that the model writes, or with its text of `texts` by id; clips
-    that hold no words are left out."""
+    """Each clip with the caption that the model writes, or with its text of `texts` by id, in the
+    language that this is in; clips that hold no words are left out.
+
+    DataError where `texts` lack a clip.
+    """
+    if texts is not None and (missing := [one.id for one in utterances if one.id not in texts]):
+        raise DataError(
+            f"{len(missing)} of {len(utterances)} clips have no caption, the first is "
+            f"{missing[0]}; caption the manifests of {', '.join((*TRANSCRIBED, 'secap'))}"
+        )
     options = replace(captioner.options, captions=captioner.options.beam_size)
     outcomes = captioner.generate_many(
         [one.path for one in utterances], language=language, options=options
@@ -162,9 +174,9 @@ def hear(
         if isinstance(outcome, AlignCapError):
             raise outcome
         if outcome.hypotheses:
-            best = chosen(outcome, language=language)[0].text
-            text = texts.get(one.id, best)
-            found.append(Heard(one, text, language, outcome.speech.judged_facts))
+            text = texts[one.id] if texts else chosen(outcome, language=language)[0].text
+            said_in = detect_language(text) if texts else language
+            found.append(Heard(one, text, said_in, outcome.speech.judged_facts))
     return found
 
 
@@ -361,10 +373,8 @@ def sampled(utterances: Sequence[Utterance], most: int) -> list[Utterance]:
     return sorted(utterances, key=lambda one: hash_of(f"{one.corpus}/{one.id}"))[:most]
 
 
-def read_texts(path: Path | None) -> dict[str, str]:
+def read_texts(path: Path) -> dict[str, str]:
     """Captions by id of JSON lines with "id" (or "file", whose name is the id) and "caption"."""
-    if path is None:
-        return {}
     found = {}
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         try:
@@ -378,11 +388,9 @@ def read_texts(path: Path | None) -> dict[str, str]:
     return found
 
 
-def report(
-    model: str, data: Path, cache: Path, *, most: int, texts: Mapping[str, str] | None = None
-) -> str:
-    """The whole report as markdown."""
-    captioner = aligncap.load(model)
+def report(model: str, data: Path, cache: Path, *, most: int, captions: Path | None = None) -> Page:
+    """The whole report; of a file of captions in place of the model's, if one is given."""
+    captioner, texts = aligncap.load(model), read_texts(captions) if captions else None
     every = {
         name: list(read_manifest(data / name / "manifest.jsonl"))
         for name in (*TRANSCRIBED, "secap")
@@ -398,15 +406,17 @@ def report(
         for one in every["secap"]
         if _levels(c for text in one.captions for c in find_clues(text, "zh"))
     ]
-    heard = hear(captioner, spoken, "en", texts or {})
+    heard = hear(captioner, spoken, "en", texts)
     outside = listen_all([one.utterance for one in heard], cache)
-    people = hear(captioner, sampled(remarked, most), "zh", texts or {})
+    people = hear(captioner, sampled(remarked, most), "zh", texts)
+    asked = command("witnesses", **({"captions": captions} if captions else {}))
+    whose = f" · captions {hash_of_file(captions)[:12]}" if captions else ""
+    made = (
+        f"Made by `{asked}`; do not edit. Signature: aligncap {aligncap.__version__} · "
+        f"model {model_fingerprint(find_model(model))[:12]}{whose} · "
+        f"rules {claims_fingerprint()} · {len(heard)} clips, {len(people)} that people remarked on."
+    )
     lines = [
-        f"# {model} before witnesses from outside",
-        "",
-        "Made by `python -m aligncap.experiments.witnesses`; do not edit. Signature: aligncap "
-        f"{aligncap.__version__} · model {model_fingerprint(find_model(model))[:12]} · rules "
-        f"{claims_fingerprint()} · {len(heard)} clips, {len(people)} that people remarked on.",
         *_TOLD,
         "",
         "## Measurements",
@@ -417,7 +427,7 @@ def report(
         "",
         *rate_lines(heard, outside),
         "",
-        "## Claims of English captions",
+        f"## Claims of {'the' if captions else 'English'} captions",
         "",
         *claim_lines(verdicts(heard, outside)),
         "",
@@ -425,11 +435,10 @@ def report(
         "",
         *people_lines(people),
     ]
-    return "\n".join(lines) + "\n"
+    return f"{captions.name if captions else model} before witnesses from outside", made, lines
 
 
 _TOLD = (
-    "",
     "`test.md` counts claims that the package's own measurements contradict. Those also",
     "wrote the captions that a model learnt from, fill its prompts and rank its beams: that number",
     "says that captions follow the measurements, not that the measurements are right. Here the",
@@ -458,10 +467,7 @@ def main(
     most: Annotated[int, typer.Option(help="Clips a question, at most.")] = 300,
 ) -> None:
     """Hold claims to witnesses from outside and write the table."""
-    text = report(model, data, cache, most=most, texts=read_texts(captions))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
-    print(text)
+    write_page(output, *report(model, data, cache, most=most, captions=captions))
 
 
 if __name__ == "__main__":
