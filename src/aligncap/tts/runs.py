@@ -7,6 +7,7 @@ not at all, so that a run goes on after any kill where it was.
 
 import json
 import os
+import shutil
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aligncap.captioner.checkpoint import find_model, model_fingerprint
-from aligncap.errors import AlignCapError, DataError, LostProcessError
+from aligncap.errors import AlignCapError, DataError, LostProcessError, RecipeError
 from aligncap.foreign import read_table
 from aligncap.storage import atomic_file, hash_of_parts, write_atomic
 from aligncap.tts.annotator import (
@@ -46,6 +47,7 @@ from aligncap.tts.tables import (
 )
 
 WORK_FOLDER = ".annotate"
+DATA_FOLDER = "data"
 NAMES = {"corpus": "corpus or --shard-rows", "shards": "corpus or --shard-rows"}
 """What a plan's entries are on the command line, where they are called otherwise."""
 OFTEN = 16
@@ -112,6 +114,26 @@ class AnnotateRun:
             sum(one["sound_s"] for one in ends),
             unmeasured,
         )
+
+    def remove_earlier(self) -> None:
+        """Remove what was annotated in `out` before; the corpus is open, and the model is looked
+        for first.
+
+        RecipeError where other machines do parts of it, DataError where `out` holds more.
+        """
+        if self.part[1] > 1:
+            raise RecipeError(
+                f"--overwrite: would remove what others of the {self.part[1]} parts have done; "
+                f"remove {self.out} before the first one starts, or give another --out"
+            )
+        find_model(self.settings.model)
+        if not (self.out / WORK_FOLDER).is_dir():
+            return
+        if {one.name for one in self.out.iterdir()} - {WORK_FOLDER, DATA_FOLDER}:
+            raise DataError(f"{self.out}: holds something else too; choose another --out")
+        # The plan goes last: without it, what is left after a kill would be somebody else's.
+        shutil.rmtree(self.out / DATA_FOLDER, ignore_errors=True)
+        shutil.rmtree(self.out / WORK_FOLDER)
 
     def done(self) -> int:
         """Rows that are annotated already."""
@@ -185,7 +207,7 @@ def output_paths(shards: Sequence[Shard], out: Path) -> list[Path]:
     for split in splits:
         number = seen.get(split, 0)
         seen[split] = number + 1
-        paths.append(out / "data" / f"{split}-{number:05d}-of-{splits.count(split):05d}.parquet")
+        paths.append(out / DATA_FOLDER / f"{split}-{number:05d}-of-{splits.count(split):05d}.parquet")
     return paths
 
 
