@@ -264,6 +264,28 @@ def refuses(*_: object):
     raise DataError("this one: cannot be; mend it")
 
 
+def test_a_gender_that_is_heard_is_left_out_where_the_corpus_has_codes(tmp_path: Path) -> None:
+    given = {"id": ["0", "1"], "gender": [1, None], "audio": [bytes_of(0), bytes_of(1)]}
+    pq.write_table(pa.table(given), tmp_path / "corpus.parquet")
+    annotated(tmp_path / "corpus.parquet", tmp_path / "out")()
+    rows = read_out(tmp_path / "out")
+    assert [row["gender"] for row in rows] == [1, None]
+    assert [row["gender_source"] for row in rows] == ["corpus", "heard"]
+
+
+def fills_the_disk(*_: object):
+    yield 1, 0.5
+    raise OSError(28, "No space left on device", "/out/00000.jsonl")
+
+
+@pytest.mark.slow
+def test_what_a_job_raises_of_the_system_is_passed_on() -> None:
+    tasks = [(n, (n,)) for n in range(2)]
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        run_tasks(fills_the_disk, tasks, 2, lambda *_: None)
+    assert caught.value.filename == "/out/00000.jsonl"
+
+
 @pytest.mark.slow
 def test_what_becomes_of_other_processes_is_told() -> None:
     tasks = [(n, (n,)) for n in range(3)]

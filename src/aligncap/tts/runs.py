@@ -378,7 +378,7 @@ def _hear(connection: Connection, told: Told) -> bool:
         ) from error
     if isinstance(message, str):
         raise DataError(message)
-    if isinstance(message, ModuleNotFoundError):
+    if isinstance(message, ModuleNotFoundError | OSError):
         raise message
     if message is None:
         return True
@@ -392,11 +392,19 @@ def _serve(connection: Connection, job: Job) -> None:
     with suppress(EOFError, OSError):
         while True:
             task = connection.recv()
-            try:
-                for progress in job(*task):
-                    connection.send(progress)
-            except (AlignCapError, ModuleNotFoundError) as error:
-                # An error of ours need not be made of its message alone, as pickle would have it.
-                connection.send(str(error) if isinstance(error, AlignCapError) else error)
-                return
-            connection.send(None)
+            for message in _messages(job, task):
+                connection.send(message)
+
+
+def _messages(job: Job, task: Sequence[Any]) -> Iterator[Any]:
+    """The progress of a task and None at its end, or what it raised."""
+    try:
+        yield from job(*task)
+    except AlignCapError as error:
+        yield str(error)  # one of ours need not be made of its message alone, as pickle has it
+    except ModuleNotFoundError as error:
+        yield error
+    except OSError as error:  # a full disk
+        yield OSError(error.errno, error.strerror or str(error), error.filename)
+    else:
+        yield None
