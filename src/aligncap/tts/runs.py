@@ -207,7 +207,9 @@ def output_paths(shards: Sequence[Shard], out: Path) -> list[Path]:
     for split in splits:
         number = seen.get(split, 0)
         seen[split] = number + 1
-        paths.append(out / DATA_FOLDER / f"{split}-{number:05d}-of-{splits.count(split):05d}.parquet")
+        paths.append(
+            out / DATA_FOLDER / f"{split}-{number:05d}-of-{splits.count(split):05d}.parquet"
+        )
     return paths
 
 
