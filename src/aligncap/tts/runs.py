@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from aligncap.captioner.checkpoint import find_model, model_fingerprint
 from aligncap.errors import AlignCapError, DataError, LostProcessError, RecipeError
 from aligncap.foreign import read_table
-from aligncap.storage import atomic_file, hash_of_parts, write_atomic
+from aligncap.storage import atomic_file, hash_of, hash_of_parts, write_atomic
 from aligncap.tts.annotator import (
     AnnotateSettings,
     Annotator,
@@ -32,6 +32,7 @@ from aligncap.tts.annotator import (
     open_captioner,
     speaker_of,
 )
+from aligncap.tts.bins import read_bins
 from aligncap.tts.measures import Row, Speaker, statistics_of
 from aligncap.tts.sources import Corpus, Shard
 from aligncap.tts.tables import (
@@ -48,7 +49,11 @@ from aligncap.tts.tables import (
 
 WORK_FOLDER = ".annotate"
 DATA_FOLDER = "data"
-NAMES = {"corpus": "corpus or --shard-rows", "shards": "corpus or --shard-rows"}
+NAMES = {
+    "corpus": "corpus or --shard-rows",
+    "shards": "corpus or --shard-rows",
+    "bins": "content of --bins",
+}
 """What a plan's entries are on the command line, where they are called otherwise."""
 OFTEN = 16
 """Rows after which progress is told."""
@@ -149,12 +154,18 @@ class AnnotateRun:
             "corpus": hash_of_parts(f"{one.split}:{one.described}\n" for one in self.corpus.shards),
             "shards": len(self.corpus.shards),
             "settings": json.loads(self.settings.signature),
+            "bins": hash_of(repr(read_bins(self.settings.bins))),
             "model": model_fingerprint(find_model(self.settings.model))[:12],
             "audio": self.audio,
         }
         path = self.out / WORK_FOLDER / "plan.json"
         if path.exists():
             found = read_table(path, hint="choose another --out")
+            if found.keys() != made.keys():
+                raise DataError(
+                    f"{self.out}: was begun by another version of aligncap, which noted other "
+                    "things of the corpus; end it with that, give --overwrite, or another --out"
+                )
             for name, value in made.items():
                 if found.get(name) != value:
                     raise DataError(
