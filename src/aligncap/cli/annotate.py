@@ -75,7 +75,6 @@ def annotate(
         speaker="*" if one_speaker else speaker_column,
         beam_size=beams,
     )
-    part = part_of(shard, console.environment)
     _check_out(corpus, out)
     run = AnnotateRun(
         open_corpus(corpus, shard_rows, audio_column),
@@ -83,7 +82,7 @@ def annotate(
         settings,
         audio=audio,
         jobs=jobs,
-        part=part,
+        part=part_of(shard, console.environment),
         open_model=Opener(console.load_model),
     )
     if overwrite:

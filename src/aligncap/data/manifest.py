@@ -128,7 +128,7 @@ def csv_rows(path: Path, text: str, *, delimiter: str = ",") -> Iterator[tuple[s
             cells = next(rows)
             taken, wrong = rows.line_num, _swallowed(cells, before, delimiter)
         except csv.Error as error:
-            taken, wrong = 1, f"no row of csv ({error})"
+            cells, taken, wrong = [], 1, f"no row of csv ({error})"
         if wrong:
             cells, taken = lines[at].rstrip("\r\n").split(delimiter), 1
             if delimiter != "\t" or len(cells) != width:
