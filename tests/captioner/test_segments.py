@@ -53,6 +53,17 @@ def test_utterances_are_where_somebody_speaks_whatever_the_blocks(talk):
     assert {"silence", "noise"} <= {one.kind for one in found[0]}
 
 
+@pytest.mark.parametrize("left", [1, 100, 511])
+def test_nothing_ends_after_the_sound(talk, left):
+    """Whether it ends amid silence or speech, within a frame."""
+    sound, spans = talk
+    for whole in (sound, sound[: round(spans[0][1] * RATE_HZ - 8000)]):
+        cut = whole[: len(whole) // 512 * 512 - 512 + left]
+        found = list(utterances([cut], SpeechDetector()))
+        assert max(one.end_s for one in found) <= len(cut) / RATE_HZ
+    assert found[-1].kind == "speech"
+
+
 def test_speech_without_pauses_is_cut_and_nothing_of_it_is_lost(example_clips):
     """Loud speakers and one 30 dB softer, one after the other."""
     parts = [load(path).samples[1600:-3200] for path in example_clips]

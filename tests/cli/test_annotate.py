@@ -35,6 +35,25 @@ def test_bad_rows_are_counted(aligncap: Aligncap, tmp_path: Path) -> None:
     assert f"1 of {COUNT + 1} clips have an error" in ran.err
 
 
+def held(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_nothing_is_removed_before_it_is_sure_that_a_run_can_begin(
+    aligncap: Aligncap, tmp_path: Path
+) -> None:
+    corpus, out = write_folder(tmp_path / "in", 1), tmp_path / "out"
+    assert aligncap("annotate", corpus, "--out", out).code == 0
+    before = held(out)
+    again = ("--out", out, "--overwrite")
+    aligncap("annotate", tmp_path / "typo.jsonl", *again).refused("does not exist")
+    aligncap("annotate", corpus, *again, "--model", "tiny").refused("no model called 'tiny'")
+    aligncap("annotate", corpus, *again, "--shard", "1/2").refused("what others of the 2 parts")
+    (out / "README.md").write_text("Mine.", "utf-8")
+    aligncap("annotate", corpus, *again).refused("holds something else too")
+    assert before.items() <= held(out).items()
+
+
 def test_what_cannot_be_is_refused(aligncap: Aligncap, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "in" / "wav")
     out = tmp_path / "out"

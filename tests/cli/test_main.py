@@ -1,6 +1,7 @@
 """The command line as a whole: its start, its page, its exit codes; measure and clues."""
 
 import csv
+import io
 import json
 import re
 import subprocess
@@ -119,6 +120,25 @@ def test_measure_writes_what_a_suffix_says_with_the_columns_of_a_manifest(
     )
     assert not (tmp_path / "out.xlsx").exists()
     assert aligncap("measure", manifest, "--format", "csv").out.splitlines()[0].startswith("file,")
+
+
+def test_measure_keeps_a_column_of_the_manifest_that_is_called_like_a_fact(
+    aligncap, example_clips, tmp_path
+):
+    rows = [
+        {"file": str(example_clips[0]), "pitch_median_hz": "high"},
+        {"file": "absent.wav", "pitch_median_hz": "low"},
+    ]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    heading, *lines = csv.reader(
+        io.StringIO(aligncap("measure", manifest, "--format", "csv").out, newline="")
+    )
+    assert len(set(heading)) == len(heading)
+    first, second = (dict(zip(heading, line, strict=True)) for line in lines)
+    assert [one["manifest_pitch_median_hz"] for one in (first, second)] == ["high", "low"]
+    assert float(first["pitch_median_hz"]) > 0
+    assert second["pitch_median_hz"] == ""
 
 
 def test_clues_of_a_caption(aligncap) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from aligncap.audio import load
-from aligncap.clues import Levels, acoustic_prompt, clue_of, emotion_of, find_clues
-from aligncap.data.captions import gold_clues, meaning_of, plain_captions, write_captions
+from aligncap.clues import Levels, clue_of, emotion_of, find_clues
+from aligncap.data.captions import gold_clues, meaning_of, write_captions
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import validation_split
 from aligncap.prosody import measure
-from aligncap.values import EMOTIONS, Clue, Fact, Facts
+from aligncap.values import Clue, Fact, Facts
 
 UNKNOWN = dict.fromkeys(Levels.__dataclass_fields__)
 LEVELS = Levels(**{**UNKNOWN, "gender": "male", "pitch": "high", "pace": "fast"})
@@ -104,21 +104,3 @@ def test_no_sentence_is_copied_from_the_captions_we_learnt_from(speech_data: Pat
         for language in ("en", "zh"):
             drawn = write_captions(clip, LEVELS, language=language, count=300, seed=0)
             assert not {text.strip(" .。").lower() for text in drawn} & known
-
-
-@pytest.mark.parametrize("emotion", EMOTIONS)
-@pytest.mark.parametrize("gender", ["female", "male", None])
-def test_plain_captions_say_the_emotion_in_the_word_of_the_acoustic_prompt(emotion, gender):
-    prompt = acoustic_prompt([clue_of("emotion", emotion)], "en")
-    captions = plain_captions(emotion, gender)
-    assert len(set(captions)) == len(captions) == (3 if gender else 2)
-    for caption in captions:
-        assert emotion_of(caption) == emotion
-        assert prompt.removeprefix("Feeling ") in caption
-        assert {m for trait, m in pairs(find_clues(caption)) if trait == "gender"} <= {gender}
-
-
-def test_plain_captions_are_grammatical() -> None:
-    assert plain_captions("angry", "female")[1] == "An angry woman is speaking."
-    plain = ("The speaker sounds sad.", "A sad speaker is speaking.")
-    assert plain_captions("sad", None) == plain

@@ -290,6 +290,9 @@ def captions_without_sentence(source: Path) -> None:
         ("mer2023", lambda s: corpora.table(
             s / "test1-label.csv", ("name", "discrete"), ("sample_10", "joy")),
          Kind.LABEL, "test1-label.csv:2: sample_10 is 'joy', must be one of neutral"),
+        ("mer2023", lambda s: corpora.lines(
+            s / "test1-label.csv", "name,discrete", 'sample_10,"happy', "sample_11,sad"),
+         Kind.LABEL, "test1-label.csv:2: no row of csv (unexpected end of data)"),
         ("mer2023", captions_without_sentence, Kind.CAPTION, "EMER.csv:2: sample_00 has no"),
         ("secap", secap_uncaptioned, Kind.CAPTION, "000001: has no caption in fid2captions.json"),
         ("secap", lambda s: (s / "fid2captions.json").write_text("{"), Kind.LABEL, "not JSON"),

@@ -1,10 +1,14 @@
 """Clips of one's own: where labels, speakers and captions are read from, and what is refused."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from aligncap.data.manifest import read_csv
 from aligncap.data.own_clips import OwnClips, check_clips, read_clips
 from aligncap.errors import DataError
 
@@ -83,6 +87,66 @@ def test_a_caption_keeps_its_lines_and_is_not_cut_at_a_comma(tmp_path):
     assert found.faults == (
         f"{path}:4: has more cells than the heading; put a text with ',' in double quotes",
     )
+
+
+def eight(mark: str, **texts: str) -> str:
+    """A table of eight clips."""
+    rows = [f"c{n}.wav{mark}sad{mark}{texts.get(f'c{n}', 'Slow.')}" for n in range(1, 9)]
+    return "\n".join([mark.join(("file", "emotion", "caption")), *rows]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"c3": '"She sounds sad.'}, "4: no row of csv (unexpected end of data)"),
+        ({"c3": '"She sounds sad.', "c6": '"No.'}, "4: no row of csv (',' expected after '\"')"),
+        ({"c3": '"She sounds sad.', "c6": 'No."'}, "4: the row 'c4.wav,sad,Slow.' lies within"),
+        ({"c3": '"So.', "c4": 'No."'}, "4: the row 'c4.wav,sad,No.' lies within"),
+    ],
+)
+def test_a_quote_that_is_not_closed_swallows_no_clip(tmp_path, texts, message):
+    touch(tmp_path, *(f"c{n}.wav" for n in range(1, 9)))
+    table = tmp_path / "clips.csv"
+    table.write_text(eight(",", **texts), "utf-8")
+    with pytest.raises(DataError) as caught:
+        read_clips(table)
+    assert str(caught.value).startswith(f"{table}:{message}")
+    tabs = tmp_path / "clips.tsv"  # where nothing needs quotes, a quote is one of the text
+    tabs.write_text(eight("\t", **texts), "utf-8")
+    found = read_clips(tabs)
+    assert found.faults == ()
+    assert [one.captions for one in found.clips] == [
+        (texts.get(f"c{n}", "Slow."),) for n in range(1, 9)
+    ]
+
+
+def test_a_quote_of_a_table_with_tabs_is_refused_where_it_may_hold_one(tmp_path):
+    touch(tmp_path, "a.wav")
+    table = tmp_path / "clips.tsv"
+    table.write_text('file\temotion\tcaption\na.wav\tsad\t"She\tis sad.\n', "utf-8")
+    with pytest.raises(DataError, match=r"clips\.tsv:2: no row of csv \(unexpected end of data\)"):
+        read_clips(table)
+
+
+lines_of_text = st.lists(
+    st.text(st.sampled_from('ab ,"\n\r\t.。1'), max_size=20), min_size=1, max_size=4
+)
+
+
+@given(st.lists(lines_of_text, max_size=5), st.sampled_from(",\t"))
+def test_a_table_that_a_library_wrote_is_read_as_written(tmp_path_factory, texts, mark):
+    """Texts of several lines with quotes and marks, names and texts in either order."""
+    path = tmp_path_factory.getbasetemp() / "written.csv"
+    rows = [
+        [f"{n}", "\n".join(lines).lstrip(" "), f"wav/c{n}.wav"] for n, lines in enumerate(texts)
+    ]
+    for turn in (1, -1):
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter=mark).writerows(
+                row[::turn] for row in [["id", "text", "file"], *rows]
+            )
+        read = [row for _, row in read_csv(path, what="table", delimiter=mark)]
+        assert read == [dict(zip(("id", "text", "file"), row, strict=True)) for row in rows]
 
 
 def test_a_manifest_in_the_folder_goes_before_its_folders(tmp_path):

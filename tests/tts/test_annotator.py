@@ -72,6 +72,18 @@ def test_without_a_gender_the_voice_tells_it() -> None:
     assert speaker_statistics(unknown) == {}
 
 
+def test_a_column_of_speakers_that_is_not_there_is_said_as_one_of_texts_is() -> None:
+    for changes in ({"speaker": "speakr"}, {"text": "speakr"}):
+        done = Annotator(AnnotateSettings(**changes), open_fake)(rows()[:2])
+        assert all(row["error"].startswith("no column called 'speakr'") for row in done)
+
+
+@pytest.mark.parametrize("nothing", ["", None])
+def test_an_empty_gender_is_none(annotator: Annotator, nothing: str | None) -> None:
+    [row] = annotator([{**rows()[0], "gender": nothing}])
+    assert (row["gender"], row["gender_source"]) == (row["heard_gender"], "heard")
+
+
 BAD = (None, 3, "nowhere.wav", b"", b"no sound", {}, {"bytes": None, "path": None}, [1.0])
 BAD += ({"bytes": 1 << 40, "path": "a.wav"}, {"bytes": [1.0], "path": "a.wav"})
 BAD += ({"array": "x", "sampling_rate": 1}, {"array": np.zeros(16000)}, {"path": 3}, object())

@@ -49,6 +49,8 @@ def test_what_another_tool_has_measured_is_taken_over() -> None:
     sound = waveform(syllables(rate_hz=4.0, length_s=1.0))
     found = utterance_columns(sound, {"snr": 61.5, "c50": 50, "language": "de"}, "Guten Tag")
     assert (found["snr"], found["c50"], found["phonemes"]) == (61.5, 50.0, None)
+    cells = utterance_columns(sound, {"snr": "61.5", "c50": " 50"}, None)
+    assert (cells["snr"], cells["c50"]) == (61.5, 50.0)
     odd = utterance_columns(sound, {"snr": float("nan"), "c50": "far"}, None)
     assert odd["snr"] == pytest.approx(wada_snr(sound.samples), abs=1e-3)
     assert odd["c50"] is None

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from aligncap.errors import DataError, LostProcessError
 from aligncap.tts import AnnotateSettings
+from aligncap.tts.bins import read_bins
 from aligncap.tts.runs import AnnotateRun, run_tasks
 from aligncap.tts.sources import open_corpus
 from tts.made import (
@@ -125,6 +127,51 @@ def test_a_folder_that_was_begun_otherwise_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.txt").write_text("x", "utf-8")
     with pytest.raises(DataError, match="holds something else"):
         annotated(corpus, tmp_path / "mine")()
+
+
+@pytest.mark.parametrize("form", ["manifest", "csv", "parquet", "saved", "tars"])
+def test_a_corpus_that_has_changed_is_refused(tmp_path: Path, form: str) -> None:
+    """Its names and its number of rows are as they were."""
+    corpus = WRITERS[form](tmp_path / "in")
+    annotated(corpus, tmp_path / "out")()
+    annotated(corpus, tmp_path / "out")()
+    if form == "manifest":
+        corpus.write_text(corpus.read_text("utf-8").replace("anna", "hana"), "utf-8")
+    elif form == "csv":
+        table = corpus / "metadata.csv"
+        table.write_text(table.read_text("utf-8").replace("anna", "hana"), "utf-8")
+    else:
+        ending = {"parquet": "parquet", "saved": "arrow", "tars": "tar"}[form]
+        file = max(corpus.rglob(f"*.{ending}"))
+        before = file.stat()
+        file.write_bytes(file.read_bytes().replace(b"anna", b"hana"))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(DataError, match="begun with another corpus"):
+        annotated(corpus, tmp_path / "out")()
+
+
+def test_bins_that_have_changed_are_refused(tmp_path: Path) -> None:
+    corpus, bins = write_folder(tmp_path / "in", 1), tmp_path / "bins.json"
+    for text in ("slowly", "quickly"):
+        table = {"speaking_rate": [0, 9, 99], "speaker_rate_bins": ["very slowly", text]}
+        bins.write_text(json.dumps(table), "utf-8")
+        read_bins.cache_clear()  # as in another process
+        run = annotated(corpus, tmp_path / "out", settings=AnnotateSettings(bins=str(bins)))
+        if text == "slowly":
+            run()
+    with pytest.raises(DataError, match="begun with another content of --bins"):
+        run()
+
+
+def test_a_run_that_another_version_began_is_refused_in_a_line(tmp_path: Path) -> None:
+    corpus = write_folder(tmp_path / "in", 1)
+    annotated(corpus, tmp_path / "out")()
+    plan = tmp_path / "out" / ".annotate" / "plan.json"
+    noted = json.loads(plan.read_text("utf-8"))
+    del noted["bins"]
+    plan.write_text(json.dumps(noted), "utf-8")
+    with pytest.raises(DataError, match="begun by another version of aligncap"):
+        annotated(corpus, tmp_path / "out")()
 
 
 def test_bad_rows_of_every_kind_are_rows(tmp_path: Path) -> None:
@@ -262,6 +309,28 @@ def dies(*_: object):
 def refuses(*_: object):
     yield 1, 0.5
     raise DataError("this one: cannot be; mend it")
+
+
+def test_a_gender_that_is_heard_is_left_out_where_the_corpus_has_codes(tmp_path: Path) -> None:
+    given = {"id": ["0", "1"], "gender": [1, None], "audio": [bytes_of(0), bytes_of(1)]}
+    pq.write_table(pa.table(given), tmp_path / "corpus.parquet")
+    annotated(tmp_path / "corpus.parquet", tmp_path / "out")()
+    rows = read_out(tmp_path / "out")
+    assert [row["gender"] for row in rows] == [1, None]
+    assert [row["gender_source"] for row in rows] == ["corpus", "heard"]
+
+
+def fills_the_disk(*_: object):
+    yield 1, 0.5
+    raise OSError(28, "No space left on device", "/out/00000.jsonl")
+
+
+@pytest.mark.slow
+def test_what_a_job_raises_of_the_system_is_passed_on() -> None:
+    tasks = [(n, (n,)) for n in range(2)]
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        run_tasks(fills_the_disk, tasks, 2, lambda *_: None)
+    assert caught.value.filename == "/out/00000.jsonl"
 
 
 @pytest.mark.slow

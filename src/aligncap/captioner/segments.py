@@ -302,7 +302,7 @@ class _Cutter:
             first = spoken[0]
         if (far[1] and last > end - _HOP) or last < spoken[1] - left_out:
             last = spoken[1]
-        return first, min(last, end)
+        return first, min(last, end, self._first * FRAME + len(self._sound))
 
     def _between(self, stop: int, *, final: bool) -> Iterator[Stretch]:
         """What nobody speaks in, up to a frame: in stretches of `_KIND_S`, and their rest where
@@ -310,9 +310,10 @@ class _Cutter:
         size = _frames(_KIND_S)
         while stop - self._done >= 2 * size or (final and stop - self._done >= _frames(GAP_S)):
             end = stop if stop - self._done < 2 * size else self._done + size
-            samples = self._cut(self._done * FRAME, end * FRAME)
+            start = self._done * FRAME
+            samples = self._cut(start, end * FRAME)  # the last frame may be filled up
             kind = KINDS[sound_kind(samples[_EDGE:-_EDGE])]
-            yield Stretch(self._done * FRAME_S, end * FRAME_S, kind, samples)
+            yield Stretch(start / RATE_HZ, (start + len(samples)) / RATE_HZ, kind, samples)
             self._done = end
 
     def _cut(self, start: int, stop: int) -> Samples:

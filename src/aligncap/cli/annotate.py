@@ -1,6 +1,5 @@
 """`aligncap annotate`: a corpus in, the same with columns for expressive text-to-speech out."""
 
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,17 +82,18 @@ def annotate(
         speaker="*" if one_speaker else speaker_column,
         beam_size=beams,
     )
-    part = part_of(shard, console.environment)
-    _check_out(corpus, out, overwrite=overwrite)
+    _check_out(corpus, out)
     run = AnnotateRun(
         open_corpus(corpus, shard_rows, audio_column),
         out,
         settings,
         audio=audio,
         jobs=jobs,
-        part=part,
+        part=part_of(shard, console.environment),
         open_model=Opener(console.load_model),
     )
+    if overwrite:
+        run.remove_earlier()
     return _show(run, console)
 
 
@@ -111,9 +111,8 @@ class Opener:
         )
 
 
-def _check_out(corpus: Path, out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds the corpus or lies in it; with `overwrite`, remove what was
-    annotated there."""
+def _check_out(corpus: Path, out: Path) -> None:
+    """Refuse a folder that holds the corpus or lies in it."""
     if corpus.exists() and (
         out.resolve() == corpus.resolve() or corpus.resolve().is_relative_to(out.resolve())
     ):
@@ -124,10 +123,6 @@ def _check_out(corpus: Path, out: Path, *, overwrite: bool) -> None:
         raise DataError(
             f"{out}: lies in {corpus}, of which it would be a part; choose another --out"
         )
-    work = out / ".annotate"
-    if overwrite and work.is_dir():
-        shutil.rmtree(work)
-        shutil.rmtree(out / "data", ignore_errors=True)
 
 
 NUMBERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))

@@ -4,7 +4,7 @@ them, as the command line opens it; `aligncap measure`: what the signal of each 
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -360,11 +360,12 @@ def measure(
     form = format_of(output, format, RECORD_SUFFIXES)
     paths = expanded(paths)
     recordings: Iterable[Recording] = find_recordings(paths, console)
+    facts = _fact_names() if form == "csv" else []
     if output is not None or form == "csv":
-        recordings = list(recordings)
+        recordings = [_beside_facts(one, facts) for one in recordings]
     heard = [one.audio for one in recordings if isinstance(one.audio, Path)] if output else []
     console.check_output(output, [*paths, *heard], overwrite=overwrite)
-    columns = _measured_columns(recordings) if form == "csv" else []
+    columns = _measured_columns(recordings, facts) if form == "csv" else []
     failed = 0
     with (
         _written_to(console, output) as write,
@@ -398,16 +399,28 @@ def _written_to(console: Console, output: Path | None) -> Iterator[Callable[...,
         raise DataError(f"{output}: cannot be written ({error.strerror})") from error
 
 
-def _measured_columns(recordings: Iterable[Recording]) -> list[str]:
-    """The columns of csv: the manifest's, then a column for each fact, named as in jsonl."""
+def _fact_names() -> list[str]:
+    """The facts that are columns of csv, named as in jsonl."""
     import numpy as np
 
     from aligncap.prosody import measure
     from aligncap.values import RATE_HZ, Waveform
 
-    kept = other_columns(recordings, ())
-    facts = [fact.name for fact in measure(Waveform(np.zeros(RATE_HZ, np.float32)))]
-    return ["file", *kept, "duration_s", "speech_s", *facts, "error"]
+    return [fact.name for fact in measure(Waveform(np.zeros(RATE_HZ, np.float32)))]
+
+
+def _beside_facts(recording: Recording, facts: Collection[str]) -> Recording:
+    """A recording whose manifest's columns are called `manifest_NAME` where facts have the name."""
+    renamed = {
+        f"manifest_{key}" if key in facts else key: value
+        for key, value in recording.columns.items()
+    }
+    return replace(recording, columns=renamed)
+
+
+def _measured_columns(recordings: Iterable[Recording], facts: Sequence[str]) -> list[str]:
+    """The columns of csv: the manifest's, then a column for each fact."""
+    return ["file", *other_columns(recordings, ()), "duration_s", "speech_s", *facts, "error"]
 
 
 def _measured_lines(record: Record, form: str, columns: Sequence[str]) -> list[str]:

@@ -430,7 +430,6 @@ def _english_reads_well(text: str) -> bool:
 
 
 FEWEST_CHARACTERS, MOST_CHARACTERS = 3, 48
-_MAY_TWICE = ("又像", "一半", "有点", "有些", "声音", "听起")
 
 
 def _chinese_reads_well(text: str) -> bool:

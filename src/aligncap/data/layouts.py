@@ -13,8 +13,6 @@ Corpora whose labels stand in their file names or folders.
   the emotion of each turn, `SessionN/dialog/transcriptions/<dialog>.txt` what is said.
 """
 
-import csv
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +24,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from aligncap.audio.containers import AUDIO_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES
-from aligncap.data.manifest import SAME_EMOTION, Utterance
+from aligncap.data.manifest import SAME_EMOTION, Utterance, csv_rows
 from aligncap.errors import DataError
 from aligncap.storage import decoded
 
@@ -142,20 +140,17 @@ def read_lines(file: Path) -> Iterator[tuple[str, str]]:
 def read_table(file: Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a csv file with a header, each after its place; DataError where a column is
     missing or the file is none."""
-    reader = csv.DictReader(io.StringIO(_decoded(file), newline=""), skipinitialspace=True)
-    try:
-        present = [name.strip() for name in reader.fieldnames or []]
-        if absent := [name for name in columns if name not in present]:
-            raise DataError(
-                f"{file}:1: has no column {', '.join(absent)} (it has {', '.join(present)}); "
-                "fetch the file anew"
-            )
-        reader.fieldnames = present
-        for row in reader:
-            cells = {name: (row.get(name) or "").strip() for name in present}
-            yield f"{file}:{reader.line_num}", cells
-    except csv.Error as error:
-        raise DataError(f"{file}:{reader.line_num}: no csv ({error}); fetch it anew") from error
+    rows = csv_rows(file, _decoded(file))
+    _, heading = next(rows, ("", []))
+    present = [name.strip() for name in heading]
+    if absent := [name for name in columns if name not in present]:
+        raise DataError(
+            f"{file}:1: has no column {', '.join(absent)} (it has {', '.join(present)}); "
+            "fetch the file anew"
+        )
+    for place, cells in rows:
+        told = dict(zip(present, cells, strict=False))
+        yield place, {name: told.get(name, "").strip() for name in present}
 
 
 def without_sound(told: Path, clips: Iterable[str], fetch: str) -> Iterator[Fault]:

@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any, BinaryIO, overload
@@ -86,24 +87,83 @@ def read_csv(
     over, cells that a row lacks are None.
 
     A row with more cells than the heading is given out as its error and the rest goes on: most
-    often its text has a comma and no quotes. DataError where the file is no table in UTF-8.
+    often its text has a comma and no quotes. DataError where the file is no table in UTF-8, or its
+    quotes do not match.
     """
     try:
         text = decoded(path.read_bytes(), str(path), what)
     except OSError as error:
         raise DataError(f"{path}: cannot read the {what} ({error.strerror})") from error
+    rows = csv_rows(path, text, delimiter=delimiter)
+    _, heading = next(rows, ("", []))
+    for place, cells in rows:
+        if any(cells[len(heading) :]):
+            quote = f"put a text with {delimiter!r} in double quotes"
+            yield place, DataError(f"{place}: has more cells than the heading; {quote}")
+        else:
+            told = dict(zip(heading, cells, strict=False))
+            yield place, {key: told.get(key) for key in heading if key}
+
+
+def csv_rows(path: Path, text: str, *, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
+    """The rows of a table, its heading first, each after the place of its last line; blank lines
+    and spaces before a cell are passed over.
+
+    A cell in double quotes may hold several lines. DataError, with the first line of the row, where
+    quotes do not match, or another row begins within them. Where tabs part the cells and the line
+    has as many as the heading, its quotes are taken for a part of its text then: many programs put
+    nothing in quotes there.
+    """
     # Only what ends a line of csv does: a text may hold a line separator of Unicode.
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        for row in rows:
-            place, more = f"{path}:{rows.line_num}", row.pop(None, ())
-            if any(more):
-                quote = f"put a text with {delimiter!r} in double quotes"
-                yield place, DataError(f"{place}: has more cells than the heading; {quote}")
-            else:
-                yield place, {key: cell for key, cell in row.items() if key}
-    except csv.Error as error:
-        raise DataError(f"{path}:{rows.line_num}: no csv ({error}); write it anew") from error
+    lines = list(io.StringIO(text, newline=""))
+    at, width, before = 0, 0, list[str]()
+    while at < len(lines):
+        rows = csv.reader(
+            (lines[number] for number in range(at, len(lines))),
+            delimiter=delimiter,
+            skipinitialspace=True,
+            strict=True,
+        )
+        try:
+            cells = next(rows)
+            taken, wrong = rows.line_num, _swallowed(cells, before, delimiter)
+        except csv.Error as error:
+            cells, taken, wrong = [], 1, f"no row of csv ({error})"
+        if wrong:
+            cells, taken = lines[at].rstrip("\r\n").split(delimiter), 1
+            if delimiter != "\t" or len(cells) != width:
+                raise DataError(
+                    f"{path}:{at + 1}: {wrong}; close every double quote, and write one that is "
+                    "part of a text in quotes twice"
+                )
+        at += taken
+        if cells:
+            width, before = width or len(cells), cells
+            yield f"{path}:{at}", cells
+
+
+def _swallowed(cells: Sequence[str], before: Sequence[str], delimiter: str) -> str:
+    """What is wrong where a cell in quotes holds the beginning of another row: where a line within
+    it names something in the column in which its row, or the one before, names its own."""
+    for cell in cells:
+        for line in re.split(r"[\r\n]+", cell)[1:]:
+            within = line.split(delimiter)
+            if len(within) > 1 and any(
+                (shape := _shape_of_name(one)) and shape in map(_shape_of_name, others)
+                for one, *others in zip_longest(within, cells, before, fillvalue="")
+            ):
+                return f"the row {line[:40]!r} lies within its double quotes"
+    return ""
+
+
+def _shape_of_name(cell: str) -> str:
+    """ "a/a0.a" of "wav/clip17.flac": what names of a table have in common; "" where a cell is no
+    name of a file or a clip, but a word, a number or a text."""
+    cell = cell.strip()
+    name = re.fullmatch(r"[\w./\\-]*\w", cell) and re.search(r"[\d._/\\]", cell)
+    if not name or not re.search(r"[^\W\d_]", cell):
+        return ""
+    return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", cell))
 
 
 def text_of(row: Row, key: str, place: str) -> str | None:

@@ -235,7 +235,7 @@ TEST_SPEAKERS = frozenset(
     {
         *("ravdess_03", "ravdess_04", "ravdess_11", "ravdess_18"),
         *("emodb_03", "emodb_09", "nemo_MK0", "nemo_MP0"),
-        *("ased_05", "ased_14", "ased_23", "ased_32", "ased_41", "ased_50", "ased_59"),
+        *("ased_05", "ased_14", "ased_23", "ased_41", "ased_50", "ased_59"),
         *("emovo_m1", "uem_es_5", "uem_es_11", "turev_db_7895"),
     }
 )

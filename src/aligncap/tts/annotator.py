@@ -100,6 +100,7 @@ class Annotator:
                 try:
                     sound = waveform_of(audio_of(row, self.settings))
                     text = value_of(row, self.settings.text, TEXT_NAMES)
+                    check_speaker(row, self.settings)
                     # Before the caption, so that no samples wait for it.
                     waiting.append((row, utterance_columns(sound, row, text)))
                 except AlignCapError as error:
@@ -249,8 +250,8 @@ def error_columns(row: Row, error: AlignCapError) -> Row:
 
 
 def _source_of(row: Row) -> Row:
-    """Whether the gender is the corpus' word or what is heard."""
-    return {"gender_source": "corpus" if "gender" in row else "heard"}
+    """Whether the gender is the corpus' word or, where it has none, what is heard."""
+    return {"gender_source": "heard" if row.get("gender") in (None, "") else "corpus"}
 
 
 def merged(row: Mapping[str, Any], found: Row, settings: AnnotateSettings) -> Row:
@@ -303,6 +304,12 @@ def audio_of(row: Mapping[str, Any], settings: AnnotateSettings) -> Any:
         asked = settings.audio or "audio"
         raise DataError(f"row {row.get('id', '')}: has no recording in its column {asked!r}")
     return audio
+
+
+def check_speaker(row: Mapping[str, Any], settings: AnnotateSettings) -> None:
+    """DataError where a row lacks the column of the speaker that was named."""
+    if settings.speaker != "*":
+        value_of(row, settings.speaker, ())
 
 
 def speaker_of(row: Mapping[str, Any], settings: AnnotateSettings) -> str | None:

@@ -104,8 +104,14 @@ def utterance_columns(waveform: Waveform, row: Mapping[str, Any], text: object) 
 
 
 def _number(value: object) -> float | None:
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if real and math.isfinite(value) else None  # type: ignore[arg-type]
+    """A finite number, also as the text that a table has of it; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _rounded(value: float | None) -> float | None:

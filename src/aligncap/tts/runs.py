@@ -7,6 +7,7 @@ not at all, so that a run goes on after any kill where it was.
 
 import json
 import os
+import shutil
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from aligncap.captioner.checkpoint import find_model, model_fingerprint
-from aligncap.errors import AlignCapError, DataError, LostProcessError
+from aligncap.errors import AlignCapError, DataError, LostProcessError, RecipeError
 from aligncap.foreign import read_table
-from aligncap.storage import atomic_file, hash_of_parts, usable_cores, write_atomic
+from aligncap.storage import atomic_file, hash_of, hash_of_parts, usable_cores, write_atomic
 from aligncap.tts.annotator import (
     AnnotateSettings,
     Annotator,
@@ -31,6 +32,7 @@ from aligncap.tts.annotator import (
     open_captioner,
     speaker_of,
 )
+from aligncap.tts.bins import read_bins
 from aligncap.tts.measures import Row, Speaker, statistics_of
 from aligncap.tts.sources import Corpus, Shard
 from aligncap.tts.tables import (
@@ -46,7 +48,12 @@ from aligncap.tts.tables import (
 )
 
 WORK_FOLDER = ".annotate"
-NAMES = {"corpus": "corpus or --shard-rows", "shards": "corpus or --shard-rows"}
+DATA_FOLDER = "data"
+NAMES = {
+    "corpus": "corpus or --shard-rows",
+    "shards": "corpus or --shard-rows",
+    "bins": "content of --bins",
+}
 """What a plan's entries are on the command line, where they are called otherwise."""
 OFTEN = 16
 """Rows after which progress is told."""
@@ -113,6 +120,26 @@ class AnnotateRun:
             unmeasured,
         )
 
+    def remove_earlier(self) -> None:
+        """Remove what was annotated in `out` before; the corpus is open, and the model is looked
+        for first.
+
+        RecipeError where other machines do parts of it, DataError where `out` holds more.
+        """
+        if self.part[1] > 1:
+            raise RecipeError(
+                f"--overwrite: would remove what others of the {self.part[1]} parts have done; "
+                f"remove {self.out} before the first one starts, or give another --out"
+            )
+        find_model(self.settings.model)
+        if not (self.out / WORK_FOLDER).is_dir():
+            return
+        if {one.name for one in self.out.iterdir()} - {WORK_FOLDER, DATA_FOLDER}:
+            raise DataError(f"{self.out}: holds something else too; choose another --out")
+        # The plan goes last: without it, what is left after a kill would be somebody else's.
+        shutil.rmtree(self.out / DATA_FOLDER, ignore_errors=True)
+        shutil.rmtree(self.out / WORK_FOLDER)
+
     def done(self) -> int:
         """Rows that are annotated already."""
         paths = (self._found(number) for number in range(len(self.corpus.shards)))
@@ -127,12 +154,18 @@ class AnnotateRun:
             "corpus": hash_of_parts(f"{one.split}:{one.described}\n" for one in self.corpus.shards),
             "shards": len(self.corpus.shards),
             "settings": json.loads(self.settings.signature),
+            "bins": hash_of(repr(read_bins(self.settings.bins))),
             "model": model_fingerprint(find_model(self.settings.model))[:12],
             "audio": self.audio,
         }
         path = self.out / WORK_FOLDER / "plan.json"
         if path.exists():
             found = read_table(path, hint="choose another --out")
+            if found.keys() != made.keys():
+                raise DataError(
+                    f"{self.out}: was begun by another version of aligncap, which noted other "
+                    "things of the corpus; end it with that, give --overwrite, or another --out"
+                )
             for name, value in made.items():
                 if found.get(name) != value:
                     raise DataError(
@@ -185,7 +218,9 @@ def output_paths(shards: Sequence[Shard], out: Path) -> list[Path]:
     for split in splits:
         number = seen.get(split, 0)
         seen[split] = number + 1
-        paths.append(out / "data" / f"{split}-{number:05d}-of-{splits.count(split):05d}.parquet")
+        paths.append(
+            out / DATA_FOLDER / f"{split}-{number:05d}-of-{splits.count(split):05d}.parquet"
+        )
     return paths
 
 
@@ -356,7 +391,7 @@ def _hear(connection: Connection, told: Told) -> bool:
         ) from error
     if isinstance(message, str):
         raise DataError(message)
-    if isinstance(message, ModuleNotFoundError):
+    if isinstance(message, ModuleNotFoundError | OSError):
         raise message
     if message is None:
         return True
@@ -370,11 +405,19 @@ def _serve(connection: Connection, job: Job) -> None:
     with suppress(EOFError, OSError):
         while True:
             task = connection.recv()
-            try:
-                for progress in job(*task):
-                    connection.send(progress)
-            except (AlignCapError, ModuleNotFoundError) as error:
-                # An error of ours need not be made of its message alone, as pickle would have it.
-                connection.send(str(error) if isinstance(error, AlignCapError) else error)
-                return
-            connection.send(None)
+            for message in _messages(job, task):
+                connection.send(message)
+
+
+def _messages(job: Job, task: Sequence[Any]) -> Iterator[Any]:
+    """The progress of a task and None at its end, or what it raised."""
+    try:
+        yield from job(*task)
+    except AlignCapError as error:
+        yield str(error)  # one of ours need not be made of its message alone, as pickle has it
+    except ModuleNotFoundError as error:
+        yield error
+    except OSError as error:  # a full disk
+        yield OSError(error.errno, error.strerror or str(error), error.filename)
+    else:
+        yield None

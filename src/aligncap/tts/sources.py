@@ -19,6 +19,7 @@ from aligncap.data.layouts import SOUNDS, sound_files
 from aligncap.data.manifest import read_csv, read_each_row
 from aligncap.errors import DataError
 from aligncap.foreign import reading
+from aligncap.storage import hash_of
 from aligncap.tts.annotator import AUDIO_NAMES
 from aligncap.tts.measures import Row
 
@@ -121,14 +122,9 @@ def _of_rows(path: Path, rows: Iterable[Row], shard_rows: int) -> Corpus:
     places = [number * len(held) // count for number in range(count + 1)]
     parts = [held[start:end] for start, end in pairwise(places)]
     shards = [
-        Shard(DEFAULT_SPLIT, partial(iter, part), len(part), repr([_name_of(row) for row in part]))
-        for part in parts
+        Shard(DEFAULT_SPLIT, partial(iter, part), len(part), hash_of(repr(part))) for part in parts
     ]
     return Corpus(path, tuple(shards))
-
-
-def _name_of(row: Row) -> tuple[str, str]:
-    return str(row.get("id")), str(row.get("audio"))
 
 
 def _manifest_rows(manifest: Path, names: Sequence[str]) -> Iterator[Row]:
@@ -203,7 +199,7 @@ def _of_arrow(
         for size in _sizes(groups, shard_rows):
             read = partial(_arrow_rows, file, at, at + size, _folder_of(path), names)
             count = sum(groups[at : at + size])
-            shards.append(Shard(split, read, count, f"{file.name}:{at}:{count}"))
+            shards.append(Shard(split, read, count, f"{_stamp(file)}:{at}:{count}"))
             at += size
     if not shards:
         raise DataError(f"{path}: has no row; give a corpus")
@@ -212,6 +208,12 @@ def _of_arrow(
         features = json.loads(noted).get("info", {}).get("features") or {}
         schema = pa.unify_schemas([one.remove_metadata() for one in schemas])
     return Corpus(path, tuple(sorted(shards, key=lambda one: one.split)), schema, features)
+
+
+def _stamp(file: Path) -> str:
+    """Name, size and time of a file: what tells of one that is too large to be read for it."""
+    found = file.stat()
+    return f"{file.name}:{found.st_size}:{found.st_mtime_ns}"
 
 
 def _folder_of(path: Path) -> Path:
@@ -288,7 +290,7 @@ def _of_tars(path: Path, tars: Iterable[Path]) -> Corpus:
             _split_of(tar, _folder_of(path)),
             partial(_tar_rows, tar),
             None,
-            f"{tar.name}:{tar.stat().st_size}",
+            _stamp(tar),
         )
         for tar in tars
     ]

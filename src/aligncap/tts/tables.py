@@ -208,6 +208,8 @@ def _fitting(value: Any, type_: Any) -> Any:
         return printable(text)
     if pa.types.is_struct(type_) and not isinstance(value, Mapping):
         return embedded(value)
+    if isinstance(value, str) and (pa.types.is_integer(type_) or pa.types.is_floating(type_)):
+        return None  # a gender that is heard, where the corpus has codes of them
     return value
 
 
