@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -267,6 +268,53 @@ def test_the_first_of_the_best_weights_is_kept(tmp_path, higher, scores):
     assert model.weight.item() == pytest.approx(4.0, abs=1e-4)
     assert best.restore(model) == 2
     assert model.weight.item() == pytest.approx(2.0, abs=1e-4)
+
+
+def climb_by_scores(
+    output: Path, scores: dict[int, float], *, steps: int = 8, resume: bool = False
+) -> tuple[int | None, float]:
+    """Climb with a checkpoint every two steps and a validation after each, which a score of nan
+    kills; the best step and the weight that is kept, its step as well."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    best = BestWeights(
+        output, score="score", higher=True, patience=0, weights=lambda: trained(model)
+    )
+
+    def validate(number: int, _: object) -> dict[str, float]:
+        if math.isnan(scores[number]):
+            raise KeyboardInterrupt
+        return {"score": scores[number]}
+
+    settings = FitSettings(
+        precision="float32", steps=steps, learning_rate=1.0, schedule="constant", save_every=2
+    )
+    hook = best.watch(Hook(lambda _: True, validate))
+    fit(model, lambda _: {"loss": -model.weight.sum()}, batch_at, settings, output,
+        resume=resume, hooks=[hook])  # fmt: skip
+    return best.restore(model), model.weight.item()
+
+
+def test_a_run_resumed_from_any_kept_checkpoint_has_its_best_weights(tmp_path):
+    """Weights of a later step were the best when it was killed, and are not when done again."""
+    rising = dict(zip(range(1, 9), (0.5, 0.1, 0.6, 0.2, 0.7, 0.1, 0.8, math.nan), strict=True))
+    for last, best in ((6, 5), (4, 3)):
+        output = tmp_path / str(last)
+        with pytest.raises(KeyboardInterrupt):
+            climb_by_scores(output, rising)
+        kept = checkpoints(output)
+        assert [one.name for one in kept] == ["checkpoint-4", "checkpoint-6"]
+        if last == 4:  # a damaged one is removed, as the message says
+            shutil.rmtree(kept[-1])
+        again = dict.fromkeys(rising, 0.0)
+        found = climb_by_scores(output, again, resume=True)
+        assert found == (best, pytest.approx(best, abs=1e-4))
+
+
+def test_best_weights_that_no_checkpoint_needs_are_removed(tmp_path):
+    scores = {number: number / 10 for number in range(1, 9)}
+    assert climb_by_scores(tmp_path, scores)[0] == 8
+    assert sorted(one.name for one in (tmp_path / "best").iterdir()) == ["step-4", "step-6", "step-8"]
 
 
 def test_evaluating_gives_every_module_its_mode_back():

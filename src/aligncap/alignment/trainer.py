@@ -581,7 +581,7 @@ def plan_training(
         "model": trained_bytes if "LoRA" in groups else dry_run.weight_bytes(model),
     }
     if settings.validation.best is not None:
-        disk["best"] = 2 * trained_bytes  # the old one is removed after the new is written
+        disk["best"] = dry_run.best_bytes(model)
     memory = dry_run.training_memory(
         model,
         average=average,

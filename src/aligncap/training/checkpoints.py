@@ -91,7 +91,12 @@ def _buffers(model: nn.Module) -> dict[str, Tensor]:
 def checkpoints(output: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
     found = [p for p in output.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint is of."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def latest_checkpoint(output: Path) -> Path | None:
@@ -143,7 +148,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     path, hint = checkpoint / STATE_FILE, _hint(checkpoint)
     state = read_table(path, hint=hint)
     with reading(path, hint=hint):
-        if state["step"] != int(checkpoint.name.rpartition("-")[2]):
+        if state["step"] != step_of(checkpoint):
             raise ValueError(f"it is of step {state['step']}")
         return {
             **state,
