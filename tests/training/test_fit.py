@@ -14,7 +14,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from aligncap.errors import InterruptedRunError, RecipeError, UnknownNameError
-from aligncap.training.checkpoints import WeightAverage, checkpoints, latest_checkpoint, trained
+from aligncap.training.checkpoints import (
+    WeightAverage,
+    checkpoints,
+    kept_weights,
+    latest_checkpoint,
+)
 from aligncap.training.loop import BestWeights, History, Hook, evaluating, every, fit, read_log
 from aligncap.training.settings import FitSettings, learning_rate_at, seed_of
 from support.killer import finish, kill, start, wait_until
@@ -260,7 +265,7 @@ def test_what_a_hook_returns_is_logged_and_does_not_change_training(tmp_path):
 def test_the_first_of_the_best_weights_is_kept(tmp_path, higher, scores):
     model = nn.Linear(1, 1, bias=False)
     best = BestWeights(
-        tmp_path, score="score", higher=higher, patience=0, weights=lambda: trained(model)
+        tmp_path, score="score", higher=higher, patience=0, weights=lambda: kept_weights(model)
     )
     coming = iter(scores)
     settings = FitSettings(precision="float32", steps=4, learning_rate=1.0, schedule="constant")
@@ -278,7 +283,7 @@ def climb_by_scores(
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     best = BestWeights(
-        output, score="score", higher=True, patience=0, weights=lambda: trained(model)
+        output, score="score", higher=True, patience=0, weights=lambda: kept_weights(model)
     )
 
     def validate(number: int, _: object) -> dict[str, float]:
@@ -315,6 +320,30 @@ def test_best_weights_that_no_checkpoint_needs_are_removed(tmp_path):
     scores = {number: number / 10 for number in range(1, 9)}
     assert climb_by_scores(tmp_path, scores)[0] == 8
     assert sorted(one.name for one in (tmp_path / "best").iterdir()) == ["step-4", "step-6", "step-8"]
+
+
+def test_the_best_weights_score_again_what_they_scored(tmp_path):
+    """Running statistics are part of what was scored: they go on moving afterwards."""
+    model, points = tiny_model(), batch_at(99)
+
+    def validate() -> dict[str, float]:
+        with evaluating(model):
+            return {"score": float(model(points).square().mean())}
+
+    best = BestWeights(
+        tmp_path, score="score", higher=False, patience=0, weights=lambda: kept_weights(model)
+    )
+    settings = FitSettings(precision="float32", steps=6, learning_rate=0.3)
+
+    def step(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (model(batch)[:, 0] - batch[:, 0]).square().mean()}
+
+    fit(model, step, lambda number: batch_at(number) + number, settings, tmp_path,
+        resume=False, hooks=[best.watch(every(1, validate))])  # fmt: skip
+    step_of_best = best.restore(model)
+    logged = {line["step"]: line["score"] for line in read_log(tmp_path) if "score" in line}
+    assert step_of_best < 6
+    assert validate()["score"] == logged[step_of_best] == min(logged.values())
 
 
 def test_evaluating_gives_every_module_its_mode_back():

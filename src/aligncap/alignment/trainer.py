@@ -40,7 +40,7 @@ from aligncap.recipes import Count, one_of, recipe_section
 from aligncap.storage import hash_of_file
 from aligncap.tokenizers import KEPT
 from aligncap.training import dry_run, loop
-from aligncap.training.checkpoints import WeightAverage, trained
+from aligncap.training.checkpoints import WeightAverage, kept_weights
 from aligncap.training.devices import first_process_first, is_first_process
 from aligncap.training.settings import FitSettings
 from aligncap.values import LANGUAGES
@@ -344,7 +344,7 @@ class StageTrainer:
                 higher=SCORES[validation.best],
                 patience=validation.patience,
                 # Of the average where there is one: that is what a hook sees.
-                weights=lambda: trained(module),
+                weights=lambda: kept_weights(module),
             )
         history = loop.fit(
             module,

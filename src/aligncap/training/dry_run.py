@@ -120,7 +120,7 @@ def checkpoints_bytes(model: nn.Module, *, average: bool) -> int:
 def best_bytes(model: nn.Module) -> int:
     """Bytes of the best weights: those of each kept checkpoint and of now, and new ones that are
     written before older ones are removed."""
-    return (KEPT + 2) * trained_bytes(model)
+    return (KEPT + 2) * _bytes(kept_weights(model).values())
 
 
 def trained_bytes(model: nn.Module) -> int:

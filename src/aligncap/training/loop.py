@@ -195,8 +195,8 @@ class BestWeights:
         patience: int,
         weights: Callable[[], Mapping[str, Tensor]],
     ) -> None:
-        """`score` is a name in the log, better if `higher` or lower; `weights()` are the ones
-        scored; with `patience` 0 no run is stopped."""
+        """`score` is a name in the log, better if `higher` or lower; `weights()` are the weights
+        and buffers scored (`kept_weights`); with `patience` 0 no run is stopped."""
         self._output, self._score, self._patience = output, score, patience
         self._sign = 1.0 if higher else -1.0
         self._weights = weights
@@ -245,8 +245,8 @@ class BestWeights:
         check_tensors(path, hint=hint)
         with reading(path, hint=hint), torch.no_grad():
             stored = load_file(path)
-            for name, parameter in checkpoints.trained(model).items():
-                parameter.copy_(stored[name])
+            for name, tensor in checkpoints.kept_weights(model).items():
+                tensor.copy_(stored[name])
         return best
 
     def _folder(self, step: int) -> Path:
