@@ -319,7 +319,11 @@ def test_a_run_resumed_from_any_kept_checkpoint_has_its_best_weights(tmp_path):
 def test_best_weights_that_no_checkpoint_needs_are_removed(tmp_path):
     scores = {number: number / 10 for number in range(1, 9)}
     assert climb_by_scores(tmp_path, scores)[0] == 8
-    assert sorted(one.name for one in (tmp_path / "best").iterdir()) == ["step-4", "step-6", "step-8"]
+    assert sorted(one.name for one in (tmp_path / "best").iterdir()) == [
+        "step-4",
+        "step-6",
+        "step-8",
+    ]
 
 
 def test_the_best_weights_score_again_what_they_scored(tmp_path):

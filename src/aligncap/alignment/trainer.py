@@ -24,9 +24,7 @@ from aligncap.alignment.init_model import (
     init_model,
     plan_model,
 )
-from aligncap.alignment.losses import caption_cross_entropy, kl_to_cached_teacher
 from aligncap.alignment.sampling import BucketBatchSampler, validation_samples
-from aligncap.alignment.teacher import Distributions
 from aligncap.captioner import checkpoint, prompts
 from aligncap.captioner.model import (
     CaptionModel,
@@ -138,58 +136,6 @@ class Objective(Protocol[Targets]):
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionObjective:
-    """kl_weight · KL(teacher ‖ student) + ce_weight · caption cross-entropy."""
-
-    kl_weight: float = 0.0
-    ce_weight: float = 1.0
-    temperature: float = 1.0
-    """That of the teacher's distributions; the student's logits are divided by it too."""
-    smoothing: float = 0.0
-    """Of the captions' labels, in training only."""
-    weights: Tensor | None = None
-    """Of each text token in the captions' cross-entropy, in training only; all alike if None."""
-
-    def training_losses(
-        self, model: CaptionModel, batch: TaskBatch[Distributions | None]
-    ) -> dict[str, Tensor]:
-        """{"loss", and "kl" and "ce" as far as they have a weight}: means per response token."""
-        return self._losses(model, batch, kl=self.kl_weight > 0, ce=self.ce_weight > 0)
-
-    def validation_losses(
-        self, model: CaptionModel, batch: TaskBatch[Distributions | None]
-    ) -> dict[str, Tensor]:
-        """The same with "ce", and "kl" where there is a teacher, whatever their weights."""
-        return self._losses(model, batch, kl=batch.targets is not None, ce=True)
-
-    def _losses(
-        self, model: CaptionModel, batch: TaskBatch[Distributions | None], *, kl: bool, ce: bool
-    ) -> dict[str, Tensor]:
-        logits = model.text_logits(prompts.to_torch(batch.shared, model.device))
-        parts = {}
-        if kl:
-            teacher = batch.targets
-            assert teacher is not None
-            ids, top, rest = (
-                torch.from_numpy(array).to(logits.device)
-                for array in (teacher.ids, teacher.log_probs, teacher.log_rest)
-            )
-            parts["kl"] = kl_to_cached_teacher(logits, ids, top, rest, temperature=self.temperature)
-        if ce:
-            captions = torch.from_numpy(batch.shared.target_ids).to(logits.device)
-            share, table = (self.smoothing, self.weights) if model.training else (0.0, None)
-            table = None if table is None else table.to(logits.device)
-            parts["ce"] = caption_cross_entropy(logits, captions, smoothing=share, weights=table)
-        weights = {"kl": self.kl_weight, "ce": self.ce_weight}
-        loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
-        return {"loss": loss, **parts}
-
-    def count(self, batch: TaskBatch[Distributions | None]) -> int:
-        """Response tokens."""
-        return len(batch.shared.target_ids)
-
-
-@dataclass(frozen=True, slots=True)
 class TrainingTask(Generic[Targets]):
     """How samples become batches, and the losses on them."""
 
@@ -197,6 +143,8 @@ class TrainingTask(Generic[Targets]):
     objective: Objective[Targets]
     targets: Callable[[Sequence[examples.Sample]], Targets]
     """Of the samples' responses, in order: a teacher's distributions, which are pairs, …"""
+    weight_of: Callable[[TaskBatch[Targets]], float] | None = None
+    """What the training losses are means over, where that is not the objective's `count`."""
 
     def batch(self, samples: Sequence[examples.Sample]) -> TaskBatch[Targets]:
         """The batch of some samples."""
@@ -282,7 +230,7 @@ class StageTrainer:
             module,
             lambda batch: task.objective.training_losses(module, batch),
             lambda number: task.batch(sampler.samples_at(number)),
-            weight_of=task.objective.count,
+            weight_of=task.weight_of or task.objective.count,
             validate=self.validator(task, module, extra_metrics=extra_metrics),
             acoustic_prompt_source=acoustic_prompt_source,
             resume=resume,

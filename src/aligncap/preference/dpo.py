@@ -26,12 +26,8 @@ from torch.nn.functional import logsigmoid
 
 from aligncap.alignment import teacher
 from aligncap.alignment.examples import Example, Sample
-from aligncap.alignment.trainer import (
-    CaptionObjective,
-    StageTrainer,
-    TaskBatch,
-    TrainingTask,
-)
+from aligncap.alignment.kd import CaptionObjective
+from aligncap.alignment.trainer import StageTrainer, TaskBatch, TrainingTask
 from aligncap.captioner.model import CaptionModel, target_log_probs
 from aligncap.captioner.prompts import SharedPromptRow, to_torch
 from aligncap.preference.examples import (
