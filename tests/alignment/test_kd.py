@@ -27,7 +27,13 @@ from aligncap.alignment.trainer import (
     ValidationSettings,
     read_training_rows,
 )
-from aligncap.captioner.checkpoint import ModelNotes, load_torch, read_meta, write_meta
+from aligncap.captioner.checkpoint import (
+    CaptionLimits,
+    ModelNotes,
+    load_torch,
+    read_meta,
+    write_meta,
+)
 from aligncap.captioner.prompts import SharedPromptBatch
 from aligncap.captioner.vocabulary import Vocabulary, train_text_tokenizer
 from aligncap.errors import DataError, RecipeError
@@ -269,6 +275,23 @@ def test_a_stage_keeps_the_notes_of_its_start_but_no_scores(rows, warm, tmp_path
     model = ModelSettings(start=start)
     warm_up(rows, tmp_path / "run", training=ONE_STEP, model=model, notes=own)
     assert read_meta(tmp_path / "run" / "model").notes == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (CaptionLimits(), CaptionLimits(max_tokens=50, max_speech_s=15.0)),
+        (CaptionLimits(max_tokens=40), CaptionLimits(max_tokens=40, max_speech_s=15.0)),
+    ],
+)
+def test_a_stage_keeps_the_limits_of_its_start(rows, warm, tmp_path, own, expected) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(warm, start)
+    limits = CaptionLimits(max_tokens=50, max_speech_s=15.0)
+    write_meta(start, replace(read_meta(start), limits=limits))
+    model = ModelSettings(start=start)
+    warm_up(rows, tmp_path / "run", training=ONE_STEP, model=model, limits=own)
+    assert read_meta(tmp_path / "run" / "model").limits == expected
 
 
 def test_words_of_emotion_count_more_and_pieces_of_other_words_do_not() -> None:

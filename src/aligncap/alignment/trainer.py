@@ -7,7 +7,7 @@ folder. The recipes of warm-up, KD and CE are in `kd`; those of `preference` use
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
@@ -98,9 +98,17 @@ class StageSettings:
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
     limits: checkpoint.CaptionLimits = field(default_factory=checkpoint.CaptionLimits)
-    """Kept in the model folder: where its captions end."""
+    """Kept in the model folder: where its captions end; `caption_limits` are in force."""
     notes: checkpoint.ModelNotes = field(default_factory=checkpoint.ModelNotes)
     """Kept in the model folder: what its card says."""
+
+    def caption_limits(self) -> checkpoint.CaptionLimits:
+        """The limits; one that is left at its default is that of `model.start`, if that is here."""
+        start, usual = self.model.start, asdict(checkpoint.CaptionLimits())
+        if start is None or not (start / checkpoint.META_FILE).exists():
+            return self.limits
+        own = {name: one for name, one in asdict(self.limits).items() if one != usual[name]}
+        return replace(checkpoint.read_meta(start).limits, **own)
 
     def readings(
         self, prompter: examples.Prompter, sample: examples.Sample
@@ -171,6 +179,7 @@ class StageTrainer:
         """`data` are the rows, and whose speech tokens they hold."""
         check_layout(settings)
         self.settings, self.output, self._kind = settings, output, kind
+        self.limits = settings.caption_limits()
         rows, self._source = data
         self.model, self._template = init_model(
             settings.model,
@@ -378,7 +387,7 @@ class StageTrainer:
             ),
             vocabulary=self.model.vocabulary.shape,
             prompts=self._template,
-            limits=settings.limits,
+            limits=self.limits,
             act_mode=acoustic_prompt_source,
             plans=bool(started and started.plans) or any(map(examples.is_planned, self.rows)),
             connector=self._connector(started),

@@ -265,7 +265,7 @@ def train_dpo(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[s
     start = StartingPolicy(trainer.model)
     task = dpo_task(settings, book, start, root)
     drift = reference_kl(trainer, book, start, root)
-    captioner = RowCaptioner(trainer.model, trainer.prompter, settings.limits, act_mode)
+    captioner = RowCaptioner(trainer.model, trainer.prompter, trainer.limits, act_mode)
     check = CaptionCheck(captioner, rows, settings.check)
     return trainer.run(
         task,
