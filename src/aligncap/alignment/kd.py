@@ -57,9 +57,7 @@ from aligncap.values import LANGUAGES
 CACHE_FOLDER = "teacher"
 """Of a run: the teacher's distributions, where the recipe names no other folder."""
 
-ROWS_HINT = (
-    "make it with a recipe of kind 'token-rows' or 'rows', or as alignment/examples.py describes"
-)
+ROWS_HINT = "make it with a recipe of kind 'token-rows', or as alignment/examples.py describes"
 
 
 @dataclass(frozen=True, slots=True)
