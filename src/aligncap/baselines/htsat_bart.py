@@ -51,7 +51,7 @@ class HtsatConnector(Connector):
             window_size=window,
             enable_fusion=False,
         )
-        self.htsat = ClapAudioModel(config)
+        self.htsat: nn.Module = ClapAudioModel(config)
         self.enc_to_dec_proj = nn.Linear(8 * embed, hidden)
         if frozen:
             self.htsat.requires_grad_(requires_grad=False).eval()
