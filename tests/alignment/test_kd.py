@@ -12,7 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from aligncap.alignment import kd
-from aligncap.alignment.examples import BatchSettings, DataSettings, StudentSettings, write_rows
+from aligncap.alignment.examples import (
+    BatchSettings,
+    DataSettings,
+    StudentSettings,
+    read_rows,
+    write_rows,
+)
 from aligncap.alignment.init_model import ModelSettings, SizeSettings
 from aligncap.alignment.kd import (
     CaptionObjective,
@@ -292,6 +298,19 @@ def test_a_stage_keeps_the_limits_of_its_start(rows, warm, tmp_path, own, expect
     model = ModelSettings(start=start)
     warm_up(rows, tmp_path / "run", training=ONE_STEP, model=model, limits=own)
     assert read_meta(tmp_path / "run" / "model").limits == expected
+
+
+def test_without_rows_to_validate_on_there_is_no_best(rows, warm, tmp_path) -> None:
+    path = tmp_path / "train.jsonl"
+    write_rows(path, SOURCE, [row for row in read_rows(rows) if row.split == "train"])
+    best = ValidationSettings(best="loss", patience=3)
+    with pytest.raises(RecipeError, match="no row is of split 'validation'"):
+        warm_up(path, tmp_path / "run", model=ModelSettings(start=warm), validation=best)
+
+
+def test_sizes_of_a_new_model_are_counts() -> None:
+    with pytest.raises(RecipeError, match="heads is 0, must be at least 1"):
+        SizeSettings(heads=0)
 
 
 def test_words_of_emotion_count_more_and_pieces_of_other_words_do_not() -> None:

@@ -350,6 +350,15 @@ def test_the_best_weights_score_again_what_they_scored(tmp_path):
     assert validate()["score"] == logged[step_of_best] == min(logged.values())
 
 
+def test_a_share_of_a_learning_rate_is_of_weights_that_train(tmp_path):
+    settings = FitSettings(steps=1, learning_rate=0.1, rate_shares={"0.": 0.5, "1.bais": 0.1})
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    with pytest.raises(RecipeError, match=r"a name that begins '1\.bais'"):
+        fit_square(model, settings, tmp_path)
+    with pytest.raises(RecipeError, match=r"rate_shares\.0\. is -3\.0, must be 0 or more"):
+        FitSettings(steps=1, learning_rate=0.1, rate_shares={"0.": -3.0})
+
+
 def test_evaluating_gives_every_module_its_mode_back():
     model = tiny_model()
     model[1].eval()

@@ -286,6 +286,11 @@ class StageTrainer:
     ) -> Mapping[str, object]:
         """`run` with batches and validation of the caller's own."""
         training, validation = self.settings.training, self.settings.validation
+        if validation.best and all(row.split != "validation" for row in self.rows):
+            raise RecipeError(
+                f"validation.best is {validation.best}, but no row is of split 'validation'; give "
+                "rows to validate on, or leave out best and patience"
+            )
         average = None if training.ema_decay is None else WeightAverage(module, training.ema_decay)
         described = trainable_summary(module)
         every, last_step = validation.every, training.steps

@@ -282,7 +282,7 @@ class WeightAverage:
 
 def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
     """AdamW over the trained weights; matrices decay, and with `decay_all` norms, biases and
-    embeddings too. RecipeError where nothing is trained."""
+    embeddings too. RecipeError where nothing is trained, or a share is of nothing that is."""
     embeddings = {
         id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
     }
@@ -292,6 +292,9 @@ def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.AdamW
         fitting = [key for key in settings.rate_shares if name.startswith(key)]
         share = settings.rate_shares[max(fitting, key=len)] if fitting else 1.0
         groups.setdefault((decays, share), []).append(parameter)
+    for key in settings.rate_shares:
+        if groups and not any(name.startswith(key) for name in trained(model)):
+            raise RecipeError(f"rate_shares: no weight that trains has a name that begins {key!r}")
     if not groups:
         raise RecipeError("the model has nothing to train: every weight is frozen")
     return torch.optim.AdamW(

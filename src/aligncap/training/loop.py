@@ -207,20 +207,20 @@ class BestWeights:
 
         def watched(number: int, report: Report) -> Report | None:
             logged = hook.call(number, report)
-            if logged:
-                if self._score not in logged:
-                    raise RecipeError(
-                        f"the validation rows tell no {self._score}, only {', '.join(logged)}; "
-                        "choose another validation.best"
-                    )
-                scores = {**self._scores(), number: self._sign * logged[self._score]}
-                self._stop = self._no_better(scores)
-                first = devices.is_first_process()
-                weights = checkpoints.gather(self._weights(), keep=first)
-                if number == _best_step(scores) and first:
-                    with atomic_folder(self._folder(number)) as partial:
-                        save_file(weights, partial / checkpoints.WEIGHTS_FILE)
-                    self._remove_others(scores)
+            if logged is None or self._score not in logged:
+                raise RecipeError(
+                    f"the validation rows tell no {self._score}, only "
+                    f"{', '.join(logged or ()) or 'nothing'}; choose another validation.best, or "
+                    "none, or give rows that tell it"
+                )
+            scores = {**self._scores(), number: self._sign * logged[self._score]}
+            self._stop = self._no_better(scores)
+            first = devices.is_first_process()
+            weights = checkpoints.gather(self._weights(), keep=first)
+            if number == _best_step(scores) and first:
+                with atomic_folder(self._folder(number)) as partial:
+                    save_file(weights, partial / checkpoints.WEIGHTS_FILE)
+                self._remove_others(scores)
             return logged
 
         return Hook(hook.due, watched)
