@@ -286,11 +286,6 @@ class StageTrainer:
     ) -> Mapping[str, object]:
         """`run` with batches and validation of the caller's own."""
         training, validation = self.settings.training, self.settings.validation
-        if validation.best and all(row.split != "validation" for row in self.rows):
-            raise RecipeError(
-                f"validation.best is {validation.best}, but no row is of split 'validation'; give "
-                "rows to validate on, or leave out best and patience"
-            )
         average = None if training.ema_decay is None else WeightAverage(module, training.ema_decay)
         described = trainable_summary(module)
         every, last_step = validation.every, training.steps
@@ -298,16 +293,7 @@ class StageTrainer:
             due=lambda number: number % every == 0 or number == last_step,
             call=lambda *_: validate(),
         )
-        best = None
-        if validation.best is not None:
-            best = loop.BestWeights(
-                self.output,
-                score=f"validation_{validation.best}",
-                higher=SCORES[validation.best],
-                patience=validation.patience,
-                # Of the average where there is one: that is what a hook sees.
-                weights=lambda: kept_weights(module),
-            )
+        best = self._best_weights(module)
         history = loop.fit(
             module,
             step,
@@ -335,6 +321,25 @@ class StageTrainer:
             last.update(line)
         found = {} if best_step is None else {"best_step": best_step}
         return {"model": str(folder), "trained": described, **last, **found}
+
+    def _best_weights(self, module: nn.Module) -> loop.BestWeights | None:
+        """Where the recipe asks for them; RecipeError where there is nothing to validate on."""
+        chosen = self.settings.validation
+        if chosen.best is None:
+            return None
+        if all(row.split != "validation" for row in self.rows):
+            raise RecipeError(
+                f"validation.best is {chosen.best}, but no row is of split 'validation'; give "
+                "rows to validate on, or leave out best and patience"
+            )
+        return loop.BestWeights(
+            self.output,
+            score=f"validation_{chosen.best}",
+            higher=SCORES[chosen.best],
+            patience=chosen.patience,
+            # Of the average where there is one: that is what a hook sees.
+            weights=lambda: kept_weights(module),
+        )
 
     def _encoder(self) -> Path | None:
         """The folder of the speech tokenizer that the model hears with, where it is one that is

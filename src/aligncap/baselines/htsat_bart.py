@@ -54,7 +54,8 @@ class HtsatConnector(Connector):
         self.htsat: nn.Module = ClapAudioModel(config)
         self.enc_to_dec_proj = nn.Linear(8 * embed, hidden)
         if frozen:
-            self.htsat.requires_grad_(requires_grad=False).eval()
+            self.htsat.requires_grad_(requires_grad=False)
+            self.train()
 
     def train(self, mode: bool = True) -> Self:
         """As torch's, but for a frozen HTSAT, which stays in evaluation mode."""
