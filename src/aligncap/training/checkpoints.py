@@ -84,8 +84,13 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return {n: t for n, t in model.state_dict().items() if n not in parameters}
+    # Not by state_dict: FSDP shards the weights anew then, also those that a forward pass is using.
+    return {
+        f"{prefix}.{name}" if prefix else name: tensor
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for name, tensor in module.named_buffers(recurse=False, remove_duplicate=False)
+        if name not in module._non_persistent_buffers_set
+    }
 
 
 def checkpoints(output: Path) -> list[Path]:
