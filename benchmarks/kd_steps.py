@@ -15,6 +15,7 @@ from plain_kd import plain_kd_loss
 from steps import Case, Ids, Measured, follow, optimizer_of, random_llama, random_rows
 
 from aligncap.alignment.examples import Example
+from aligncap.alignment.kd import CaptionObjective
 from aligncap.alignment.teacher import (
     AdapterOffTeacher,
     Distributions,
@@ -23,7 +24,7 @@ from aligncap.alignment.teacher import (
     shared_rows,
     top_k_of,
 )
-from aligncap.alignment.trainer import CaptionObjective, TaskBatch
+from aligncap.alignment.trainer import TaskBatch
 from aligncap.captioner.model import CaptionModel, add_adapter, seeded
 from aligncap.captioner.prompts import SharedPromptRow, collate
 

@@ -102,6 +102,18 @@ def test_kd_is_beside_them(tmp_path: Path, rows: Path) -> None:
     assert read_meta(Path(str(summary["model"]))).provenance["kind"] == "kd"
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_space_of_another_maker_is_never_trained(
+    tmp_path: Path, rows: Path, dry_run: bool
+) -> None:
+    clap = tmp_path / "clap"
+    clap.mkdir()
+    (clap / "config.json").write_text('{"model_type": "clap"}', "utf-8")
+    path = recipe(tmp_path, rows, alignment="cl", space=str(clap))
+    with pytest.raises(RecipeError, match='a CLAP serves alignment = "none" only'):
+        run_recipe(path, output=tmp_path / "run", dry_run=dry_run)
+
+
 @pytest.mark.parametrize(
     ("known", "told"),
     [

@@ -268,6 +268,11 @@ def test_warm_up_mixes_prompts_and_sometimes_gives_none() -> None:
     mixed = kinds({"act": 1.0, "act+sem": 2.0}, 0.0)
     assert mixed["act+sem"] / 300 == pytest.approx(2 / 3, abs=0.1)
     assert "nothing" not in mixed
+    # What is validated on is the first that is trained at all.
+    prompts = {"act": 0.0, "act+sem": 1.0}
+    sample = Sample(0, "en", (0,), None)
+    (row,) = PROMPTER.warmup_rows(sample, prompts=prompts, act_dropout=0.0)
+    assert ROWS[0].captions["en"][0] in read(row.prompt_ids)
 
 
 def test_a_row_without_speech_is_named_and_one_without_transcript_read_by_its_clues() -> None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,21 +12,38 @@ import torch
 from safetensors.torch import load_file
 
 from aligncap.alignment import kd
-from aligncap.alignment.examples import BatchSettings, DataSettings, StudentSettings, write_rows
+from aligncap.alignment.examples import (
+    BatchSettings,
+    DataSettings,
+    StudentSettings,
+    read_rows,
+    write_rows,
+)
 from aligncap.alignment.init_model import ModelSettings, SizeSettings
-from aligncap.alignment.kd import KdSettings, TeacherSettings, WarmupSettings
+from aligncap.alignment.kd import (
+    CaptionObjective,
+    KdSettings,
+    TeacherSettings,
+    WarmupSettings,
+)
 from aligncap.alignment.losses import caption_cross_entropy, kl_to_teacher
 from aligncap.alignment.trainer import (
-    CaptionObjective,
     StageTrainer,
     TaskBatch,
     ValidationSettings,
     read_training_rows,
 )
-from aligncap.captioner.checkpoint import ModelNotes, load_torch, read_meta, write_meta
+from aligncap.captioner.checkpoint import (
+    CaptionLimits,
+    ModelNotes,
+    load_torch,
+    read_meta,
+    write_meta,
+)
 from aligncap.captioner.prompts import SharedPromptBatch
 from aligncap.captioner.vocabulary import Vocabulary, train_text_tokenizer
 from aligncap.errors import DataError, RecipeError
+from aligncap.training import loop
 from aligncap.training.loop import read_log
 from aligncap.training.settings import FitSettings
 from support.recipe_runs import assert_goes_on_alike, run
@@ -265,6 +283,36 @@ def test_a_stage_keeps_the_notes_of_its_start_but_no_scores(rows, warm, tmp_path
     assert read_meta(tmp_path / "run" / "model").notes == expected
 
 
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (CaptionLimits(), CaptionLimits(max_tokens=50, max_speech_s=15.0)),
+        (CaptionLimits(max_tokens=40), CaptionLimits(max_tokens=40, max_speech_s=15.0)),
+    ],
+)
+def test_a_stage_keeps_the_limits_of_its_start(rows, warm, tmp_path, own, expected) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(warm, start)
+    limits = CaptionLimits(max_tokens=50, max_speech_s=15.0)
+    write_meta(start, replace(read_meta(start), limits=limits))
+    model = ModelSettings(start=start)
+    warm_up(rows, tmp_path / "run", training=ONE_STEP, model=model, limits=own)
+    assert read_meta(tmp_path / "run" / "model").limits == expected
+
+
+def test_without_rows_to_validate_on_there_is_no_best(rows, warm, tmp_path) -> None:
+    path = tmp_path / "train.jsonl"
+    write_rows(path, SOURCE, [row for row in read_rows(rows) if row.split == "train"])
+    best = ValidationSettings(best="loss", patience=3)
+    with pytest.raises(RecipeError, match="no row is of split 'validation'"):
+        warm_up(path, tmp_path / "run", model=ModelSettings(start=warm), validation=best)
+
+
+def test_sizes_of_a_new_model_are_counts() -> None:
+    with pytest.raises(RecipeError, match="heads is 0, must be at least 1"):
+        SizeSettings(heads=0)
+
+
 def test_words_of_emotion_count_more_and_pieces_of_other_words_do_not() -> None:
     texts = ["She sounds angry and withdrawn.", "A sad voice, with joy.", "她很悲伤。"] * 3
     words = Vocabulary.of(train_text_tokenizer(texts, 400), codebook_size=1)
@@ -287,19 +335,59 @@ class OnTheDevice:
         return torch.empty(len(shared.target_ids), 7, device=self.device)
 
 
-def test_weights_of_words_go_where_the_logits_are() -> None:
-    empty = np.zeros((1, 1), dtype=np.int64)
+def batch_of(target_ids: list[int]) -> TaskBatch:
+    """A batch of one caption, the prompt apart."""
+    empty, count = np.zeros((1, 1), dtype=np.int64), len(target_ids)
     shared = SharedPromptBatch(
         input_ids=empty,
         position_ids=empty,
         segment_ids=empty,
         attention=np.ones((1, 1, 1, 1), dtype=bool),
-        predict_index=np.zeros(3, dtype=np.int64),
-        target_ids=np.arange(3),
-        target_response=np.zeros(3, dtype=np.int64),
-        response_lengths=np.array([3]),
+        predict_index=np.zeros(count, dtype=np.int64),
+        target_ids=np.array(target_ids),
+        target_response=np.zeros(count, dtype=np.int64),
+        response_lengths=np.array([count]),
     )
+    return TaskBatch(shared, None)
+
+
+def test_weights_of_words_go_where_the_logits_are() -> None:
     losses = CaptionObjective(weights=torch.ones(7)).training_losses(
-        OnTheDevice(), TaskBatch(shared, None)
+        OnTheDevice(), batch_of([0, 1, 2])
     )
     assert losses["loss"].device == OnTheDevice.device
+
+
+def test_batches_of_one_step_count_by_the_weights_of_their_words(tmp_path, monkeypatch) -> None:
+    """A step of two batches has the loss of one batch that holds both."""
+    weights = torch.ones(7)
+    weights[3] = 5.0
+    logits = torch.randn(6, 7, generator=torch.Generator().manual_seed(0))
+    targets = [3, 3, 3, 0, 1, 2]
+    objective = CaptionObjective(weights=weights)
+    parts = [objective.weight_of(batch_of(part)) for part in (targets[:3], targets[3:])]
+    assert parts == [15.0, 3.0]
+    assert CaptionObjective().weight_of(batch_of(targets)) == 6
+    whole, *halves = (
+        caption_cross_entropy(logits[part], torch.tensor(targets)[part], weights=weights)
+        for part in (slice(None), slice(3), slice(3, None))
+    )
+    found = sum(one * part for one, part in zip(halves, parts, strict=True)) / sum(parts)
+    torch.testing.assert_close(found, whole)
+    counted = []
+
+    def count(*given: Any, weight_of: loop.WeightOf, **_: object) -> None:
+        batch = given[2](0)
+        counted.extend((weight_of(batch), len(batch.shared.target_ids)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "fit", count)
+    settings = WarmupSettings(
+        data=DataSettings(rows=(write_tiny(tmp_path),)),
+        training=FIT,
+        model=ModelSettings(new=NEW),
+        emotion_weight=5.0,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        kd.train_warmup(settings, tmp_path / "run", resume=False)
+    assert counted[0] > counted[1]

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from aligncap.alignment import rows
 from aligncap.alignment.examples import read_rows, read_source
 from aligncap.alignment.rows import (
     TokenizerSettings,
@@ -233,10 +234,27 @@ def test_rows_hold_the_tokenizers_tokens(of_tokens, tmp_path, example_clips):
         for clip in example_clips[:3]
     ]
     # Once more: what is in the cache is not encoded again, and the file is left as it is.
-    assert make_token_rows(of_tokens, out, resume=True) == {"rows": 0, "unsaid": 0}
+    assert make_token_rows(of_tokens, out, resume=True) == {"rows": 3, "unsaid": 0}
     make_token_rows(of_tokens, tmp_path / "other", resume=False)
     files = [(folder / "rows.jsonl").read_bytes() for folder in (out, tmp_path / "other")]
     assert files[0] == files[1]
+
+
+def test_rows_that_were_begun_come_with_even_ones(of_tokens, tmp_path, monkeypatch):
+    """Killed at any moment, a folder that holds rows.jsonl holds the even ones too."""
+    even = replace(of_tokens, even=True)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "balanced_rows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_token_rows(even, tmp_path, resume=False)
+    assert make_token_rows(even, tmp_path, resume=True) == {"rows": 3, "unsaid": 0}
+    assert len(list(read_rows(tmp_path / "even.jsonl"))) == 2
+    with pytest.raises(RecipeError, match="seed is -1, must be 0 or more"):
+        replace(of_tokens, seed=-1)
 
 
 def test_clips_are_on_one_side_by_manifest_or_by_fixed_speakers(of_tokens, tmp_path, example_clips):

@@ -120,3 +120,15 @@ def test_htsat_gives_thirty_two_steps_each_thirty_two_times() -> None:
     steps = found.unflatten(1, (32, 32))
     assert bool((steps == steps[:, :, :1]).all())
     assert len(torch.unique(steps[0, :, 0], dim=0)) == 32
+
+
+def test_of_a_frozen_htsat_nothing_moves_in_training():
+    sizes = {"embed": 8, "third_depth": 2, "first_heads": 1}
+    connector = HtsatConnector(64, 6, **sizes, frozen=1).train()
+    before = {name: value.clone() for name, value in connector.htsat.state_dict().items()}
+    spectra, lengths = torch.randn(2, 300, 64) + 3, torch.tensor([300, 120])
+    connector(spectra, lengths).sum().backward()
+    assert connector.training
+    assert connector.enc_to_dec_proj.weight.grad is not None
+    for name, value in connector.htsat.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)

@@ -162,9 +162,10 @@ def test_an_adapter_is_its_own_reference_too(tmp_path, changed, start) -> None:
     # What comes of it stands on the same base, and opens again.
     assert read_meta(tmp_path / "second" / "model").base == str(start)
     assert load_torch(tmp_path / "second" / "model")
-    other = ModelSettings(start=adapted, lora=AdapterSettings(rank=8))
-    with pytest.raises(RecipeError, match=r"set model\.lora\.rank"):
-        run(replace(again, model=other), tmp_path / "third")
+    for name, value in {"rank": 8, "alpha": 64, "dropout": 0.5, "targets": ("o_proj",)}.items():
+        other = ModelSettings(start=adapted, lora=AdapterSettings(**{"rank": 4, name: value}))
+        with pytest.raises(RecipeError, match=rf"set model\.lora\.{name} to go on"):
+            run(replace(again, model=other), tmp_path / name)
 
 
 @pytest.mark.parametrize("lost", [(), (dpo.CACHE_FOLDER,)])
@@ -222,6 +223,11 @@ def test_a_setting_out_of_range_is_named(change: dict[str, Any], message: str) -
             {"validation": ValidationSettings(every=1, rows=3, best="reward")},
             RecipeError,
             "choose another validation",
+        ),
+        (
+            {"validation": ValidationSettings(rows=0, best="loss"), "check": CheckSettings(rows=0)},
+            RecipeError,
+            "tell no validation_loss",
         ),
         ({"batch": PairBatchSettings(captions=1)}, DataError, "make pairs first"),
     ],

@@ -1,5 +1,6 @@
 """PPO: its arithmetic by hand, a task whose optimum is known, and going on exactly after a kill."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from aligncap.alignment.examples import DataSettings
+from aligncap.alignment.examples import DataSettings, Sample
 from aligncap.alignment.init_model import ModelSettings
 from aligncap.alignment.trainer import ValidationSettings
-from aligncap.captioner.checkpoint import CaptionLimits, load_torch
+from aligncap.captioner.checkpoint import CaptionLimits, load_torch, read_meta, write_meta
 from aligncap.captioner.model import AdapterSettings, CaptionModel
-from aligncap.captioner.prompts import PromptBuilder, collate, to_torch
+from aligncap.captioner.prompts import PromptBuilder, SharedPromptRow, collate, to_torch
 from aligncap.captioner.runtimes import ResponseRules
 from aligncap.errors import RecipeError
 from aligncap.preference import ppo
@@ -230,6 +231,31 @@ def test_a_response_cut_off_costs_the_penalty_and_advantages_are_whitened(
     np.testing.assert_allclose(phase.returns[last], expected, atol=1e-4)
     plain = phase.returns - phase.values
     np.testing.assert_allclose(phase.advantages, (plain - plain.mean()) / plain.std(), atol=1e-4)
+
+
+def test_responses_end_where_the_captions_of_the_start_do(tmp_path, changed, start) -> None:
+    other = tmp_path / "start"
+    shutil.copytree(start, other)
+    limits = CaptionLimits(min_tokens=1, max_tokens=4)
+    write_meta(other, replace(read_meta(other), limits=limits))
+    settings = changed(
+        model=ModelSettings(start=other), training=replace(FIT, steps=1, log_every=1, save_every=1)
+    )
+    summary = run(settings, tmp_path / "run")
+    phase = ppo.load_phase(tmp_path / "run" / ppo.PHASES_FOLDER / "phase-0.npz")
+    said = [len(response) for row in phase.rows for response in row.responses]
+    assert max(said) == 4
+    assert summary["validation_tokens"] <= 4
+    assert read_meta(Path(summary["model"])).limits == limits
+    (row,) = settings.readings(OnePrompt(), Sample(0, "en", (), None))
+    assert max(map(len, row.responses)) == 4 + 1
+
+
+class OnePrompt:
+    """A prompter whose rows are all the same."""
+
+    def student_row(self, *_: object) -> SharedPromptRow:
+        return SharedPromptRow((0,), ((1,),))
 
 
 def test_a_round_pays_for_its_distance_at_the_coefficient_of_the_round_before(

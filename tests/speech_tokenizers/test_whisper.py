@@ -1,5 +1,7 @@
 """Whisper's lower layers against transformers and CTranslate2, and its spectrogram."""
 
+import re
+
 import ctranslate2
 import numpy as np
 import pytest
@@ -94,5 +96,16 @@ def test_what_is_no_whisper_is_refused_in_one_line(folders, converted, tmp_path)
         load_whisper(converted, 3)
     with pytest.raises(DataError, match="2 layers, not 3"):
         load_whisper(folders[0], 3)
-    with pytest.raises(MissingModelError, match="hf download"):
-        load_whisper(tmp_path / "nowhere", 1)
+
+
+def test_a_whisper_that_is_missing_is_fetched_to_where_it_was_looked_for(tmp_path):
+    for source, command in (
+        ("openai/whisper-mid.en", "`hf download openai/whisper-mid.en`"),
+        (
+            "models/whisper-mid",
+            "`hf download openai/whisper-mid --local-dir models/whisper-mid`",
+        ),
+        (f"{tmp_path}/own", f"`hf download openai/whisper-tiny --local-dir {tmp_path}/own`"),
+    ):
+        with pytest.raises(MissingModelError, match=re.escape(command)):
+            load_whisper(source, 1)

@@ -108,6 +108,9 @@ def test_auto_is_as_the_recipe_and_a_contradiction_is_refused(tmp_path):
     path.write_text(json.dumps(own))
     config = engine_config(settings(clip_norm=0.3, deepspeed=path), share=1)
     assert (config["gradient_clipping"], config["wall_clock_breakdown"]) == (0.3, True)
+    path.write_text(json.dumps({"zero_optimization": 2}))
+    with pytest.raises(RecipeError, match="zero_optimization is 2, must be an object"):
+        engine_config(settings(deepspeed=path), share=1)
     path.write_text(json.dumps({"gradient_clipping": 0.5}))
     line = r"gradient_clipping is 0\.5, but the recipe makes it 1\.0"
     with pytest.raises(RecipeError, match=line):

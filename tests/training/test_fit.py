@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from aligncap.errors import InterruptedRunError, RecipeError, UnknownNameError
-from aligncap.training.checkpoints import WeightAverage, checkpoints, latest_checkpoint, trained
+from aligncap.training.checkpoints import (
+    WeightAverage,
+    checkpoints,
+    kept_weights,
+    latest_checkpoint,
+)
 from aligncap.training.loop import BestWeights, History, Hook, evaluating, every, fit, read_log
 from aligncap.training.settings import FitSettings, learning_rate_at, seed_of
 from support.killer import finish, kill, start, wait_until
@@ -259,7 +265,7 @@ def test_what_a_hook_returns_is_logged_and_does_not_change_training(tmp_path):
 def test_the_first_of_the_best_weights_is_kept(tmp_path, higher, scores):
     model = nn.Linear(1, 1, bias=False)
     best = BestWeights(
-        tmp_path, score="score", higher=higher, patience=0, weights=lambda: trained(model)
+        tmp_path, score="score", higher=higher, patience=0, weights=lambda: kept_weights(model)
     )
     coming = iter(scores)
     settings = FitSettings(precision="float32", steps=4, learning_rate=1.0, schedule="constant")
@@ -267,6 +273,90 @@ def test_the_first_of_the_best_weights_is_kept(tmp_path, higher, scores):
     assert model.weight.item() == pytest.approx(4.0, abs=1e-4)
     assert best.restore(model) == 2
     assert model.weight.item() == pytest.approx(2.0, abs=1e-4)
+
+
+def climb_by_scores(
+    output: Path, scores: dict[int, float], *, steps: int = 8, resume: bool = False
+) -> tuple[int | None, float]:
+    """Climb with a checkpoint every two steps and a validation after each, which a score of nan
+    kills; the best step and the weight that is kept, its step as well."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    best = BestWeights(
+        output, score="score", higher=True, patience=0, weights=lambda: kept_weights(model)
+    )
+
+    def validate(number: int, _: object) -> dict[str, float]:
+        if math.isnan(scores[number]):
+            raise KeyboardInterrupt
+        return {"score": scores[number]}
+
+    settings = FitSettings(
+        precision="float32", steps=steps, learning_rate=1.0, schedule="constant", save_every=2
+    )
+    hook = best.watch(Hook(lambda _: True, validate))
+    fit(model, lambda _: {"loss": -model.weight.sum()}, batch_at, settings, output,
+        resume=resume, hooks=[hook])  # fmt: skip
+    return best.restore(model), model.weight.item()
+
+
+def test_a_run_resumed_from_any_kept_checkpoint_has_its_best_weights(tmp_path):
+    """Weights of a later step were the best when it was killed, and are not when done again."""
+    rising = dict(zip(range(1, 9), (0.5, 0.1, 0.6, 0.2, 0.7, 0.1, 0.8, math.nan), strict=True))
+    for last, best in ((6, 5), (4, 3)):
+        output = tmp_path / str(last)
+        with pytest.raises(KeyboardInterrupt):
+            climb_by_scores(output, rising)
+        kept = checkpoints(output)
+        assert [one.name for one in kept] == ["checkpoint-4", "checkpoint-6"]
+        if last == 4:  # a damaged one is removed, as the message says
+            shutil.rmtree(kept[-1])
+        again = dict.fromkeys(rising, 0.0)
+        found = climb_by_scores(output, again, resume=True)
+        assert found == (best, pytest.approx(best, abs=1e-4))
+
+
+def test_best_weights_that_no_checkpoint_needs_are_removed(tmp_path):
+    scores = {number: number / 10 for number in range(1, 9)}
+    assert climb_by_scores(tmp_path, scores)[0] == 8
+    assert sorted(one.name for one in (tmp_path / "best").iterdir()) == [
+        "step-4",
+        "step-6",
+        "step-8",
+    ]
+
+
+def test_the_best_weights_score_again_what_they_scored(tmp_path):
+    """Running statistics are part of what was scored: they go on moving afterwards."""
+    model, points = tiny_model(), batch_at(99)
+
+    def validate() -> dict[str, float]:
+        with evaluating(model):
+            return {"score": float(model(points).square().mean())}
+
+    best = BestWeights(
+        tmp_path, score="score", higher=False, patience=0, weights=lambda: kept_weights(model)
+    )
+    settings = FitSettings(precision="float32", steps=6, learning_rate=0.3)
+
+    def step(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (model(batch)[:, 0] - batch[:, 0]).square().mean()}
+
+    fit(model, step, lambda number: batch_at(number) + number, settings, tmp_path,
+        resume=False, hooks=[best.watch(every(1, validate))])  # fmt: skip
+    step_of_best = best.restore(model)
+    logged = {line["step"]: line["score"] for line in read_log(tmp_path) if "score" in line}
+    assert step_of_best < 6
+    assert validate()["score"] == logged[step_of_best] == min(logged.values())
+
+
+def test_a_share_of_a_learning_rate_is_of_weights_that_train(tmp_path):
+    settings = FitSettings(steps=1, learning_rate=0.1, rate_shares={"0.": 0.5, "1.bais": 0.1})
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    with pytest.raises(RecipeError, match=r"a name that begins '1\.bais'"):
+        fit_square(model, settings, tmp_path)
+    with pytest.raises(RecipeError, match=r"rate_shares\.0\. is -3\.0, must be 0 or more"):
+        FitSettings(steps=1, learning_rate=0.1, rate_shares={"0.": -3.0})
 
 
 def test_evaluating_gives_every_module_its_mode_back():

@@ -25,7 +25,10 @@ from typing import Annotated, Any, Self
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from aligncap.alignment.rows import ROWS_FILE
+from aligncap.alignment.space import CONFIG_FILE, FORMAT
 from aligncap.captioner.checkpoint import ENCODER_FOLDER, RUN_MODEL_FOLDER
+from aligncap.errors import RecipeError
+from aligncap.foreign import AGAIN, read_table
 from aligncap.recipes import Trainer, one_of, recipe_section, run_recipe
 from aligncap.training import dry_run
 
@@ -59,8 +62,8 @@ class AlignmentSettings:
     rows: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Training rows of speech and captions."""
     space: Path | None = None
-    """A space that was trained on other corpora, or a CLAP: all there is of No-Align, and where
-    the others begin."""
+    """A space that was trained on other corpora: all there is of No-Align, and where the others
+    begin. A CLAP is never trained and serves No-Align only."""
     noise: NonNegativeFloat = 0.015
     """cl+ni: the variance."""
     recipes: Path = Path("recipes/mini/alignment")
@@ -102,7 +105,8 @@ def plan_alignment(settings: AlignmentSettings, output: Path) -> Mapping[str, ob
     hint = "make it with a recipe of kind 'token-rows'"
     needed = [dry_run.needed_path("training rows", path, hint=hint) for path in settings.rows]
     if settings.space is not None:
-        hint = "train it with a recipe of kind 'joint', or fetch a CLAP"
+        hint = "train it with a recipe of kind 'joint'"
+        hint += ", or fetch a CLAP" if settings.alignment == "none" else ""
         needed.append(dry_run.needed_path("joint space", settings.space, hint=hint))
     steps: dict[str, Any] = {}
     for folder, recipe, changes in _steps(settings, output):
@@ -121,6 +125,8 @@ def _steps(settings: AlignmentSettings, output: Path) -> Iterator[tuple[str, Pat
         return
     how, space = BEFORE_DECODING[settings.alignment], settings.space
     if how.contrastive:
+        if space is not None:
+            _check_trainable(space)
         start = [] if space is None else [f'model.start="{space}"']
         yield _step(settings, "space", "joint", [_data(settings.rows), *start])
         space = output / "space" / RUN_MODEL_FOLDER
@@ -137,6 +143,17 @@ def _steps(settings: AlignmentSettings, output: Path) -> Iterator[tuple[str, Pat
         f"student.noise={settings.noise if how.noisy else 0.0}",
     ]
     yield _step(settings, "captioner", "prefix", prefix)
+
+
+def _check_trainable(space: Path) -> None:
+    """RecipeError where a folder is there and holds no joint space of our own."""
+    config = space / CONFIG_FILE
+    own = config.is_file() and FORMAT in read_table(config, hint=AGAIN)
+    if space.exists() and not own:
+        raise RecipeError(
+            f"{space}: is no space of a run of kind 'joint', and no other can be trained on the "
+            'pairs; a CLAP serves alignment = "none" only'
+        )
 
 
 def _after_decoding(

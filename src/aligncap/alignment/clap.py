@@ -44,7 +44,7 @@ MSCLAP_FETCH = (
     "fetch it with `hf download microsoft/msclap CLAP_weights_2023.pth --local-dir FOLDER`"
 )
 PARASPEECH_FETCH = "fetch it with `hf download ajd12342/paraspeechclap-combined --local-dir FOLDER`"
-LAION_FETCH = "fetch one with `hf download laion/larger_clap_music_and_speech --local-dir FOLDER`"
+LAION_FETCH = "fetch one with `hf download laion/clap-htsat-unfused --local-dir FOLDER`"
 
 MOST_TEXT_TOKENS = 77
 """Text tokens that all but Microsoft's of 2022 read."""

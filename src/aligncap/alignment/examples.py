@@ -372,7 +372,7 @@ def _parsed_lines(
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); make it first: training rows by a recipe "
-            "of kind 'token-rows' or 'rows', preference rows with aligncap prefer rows"
+            "of kind 'token-rows', preference rows with aligncap prefer rows"
         ) from error
     with file:
         for number, line in enumerate(file, start=1):
@@ -491,12 +491,12 @@ class Prompter:
     ) -> list[SharedPromptRow]:
         """The sample's captions after a text prompt, whose kind is sampled from `prompts` (Eq. 2).
 
-        A validation sample has the first kind.
+        A validation sample has the first kind that has a weight.
         """
         row, rng = self._rows[sample.row], random.Random(sample.seed or 0)
         (kind,) = rng.choices(list(prompts), list(prompts.values()))
         if sample.seed is None:
-            kind = next(iter(prompts))
+            kind = next(one for one, weight in prompts.items() if weight > 0)
         without_transcript = "transcript" in kind and not row.transcript
         dropped = sample.seed is not None and rng.random() < act_dropout
         if dropped and (kind == "act" or without_transcript):

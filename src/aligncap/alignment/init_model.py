@@ -43,7 +43,7 @@ from aligncap.captioner.prompts import STUDENT_PARTS, ConnectorMeta, PromptTempl
 from aligncap.captioner.vocabulary import Vocabulary, read_tokenizer, train_text_tokenizer
 from aligncap.data.grammar import split_plan
 from aligncap.errors import DataError, MissingModelError, RecipeError
-from aligncap.recipes import one_of, recipe_section
+from aligncap.recipes import Count, one_of, recipe_section
 from aligncap.storage import write_atomic
 from aligncap.tokenizers.builtin import open_builtin
 from aligncap.tokenizers.encoder import load_encoder
@@ -64,13 +64,13 @@ class SizeSettings:
     """"llama", "gpt2" or "opt" (Table 4)."""
     encoder_layers: NonNegativeInt = 0
     """0: a decoder of `family`; else a BART, with so many layers in its encoder."""
-    hidden: int = 256
-    layers: int = 4
-    heads: int = 4
-    dropout: float = 0.0
+    hidden: Count = 256
+    layers: Count = 4
+    heads: Count = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of attention weights."""
-    max_positions: int = 2048
-    text_vocabulary: int = 4096
+    max_positions: Count = 2048
+    text_vocabulary: Count = 4096
     """Byte-level BPE tokens, trained on the rows' texts."""
 
     @property
@@ -207,12 +207,7 @@ def init_model(
     if settings.codebook is not None:
         set_speech_rows(model, codebook_of(settings.codebook, source), seed=seed)
     if settings.lora is not None and has_adapter(model):
-        ranks = {config.r for config in model.causal_lm.peft_config.values()}
-        if ranks != {settings.lora.rank}:
-            raise RecipeError(
-                f"the adapter that model.start has is of rank {max(ranks)}, not "
-                f"{settings.lora.rank}; set model.lora.rank to go on with it"
-            )
+        _check_adapter(model, settings.lora)
     elif settings.lora is not None:
         if model.connector is not None:
             raise RecipeError(f"{settings.start}: has a connector; a LoRA adapter is for ids only")
@@ -220,6 +215,25 @@ def init_model(
     if settings.gradient_checkpointing:
         checkpoint_layers(model)
     return model.train(), template
+
+
+def _check_adapter(model: CaptionModel, asked: AdapterSettings) -> None:
+    """RecipeError where the adapter that goes on is not as the recipe has it; without `targets` it
+    may be of any layers."""
+    for found in model.causal_lm.peft_config.values():
+        layers = sorted(found.target_modules)
+        pairs = {
+            "rank": (found.r, asked.rank),
+            "alpha": (found.lora_alpha, asked.alpha),
+            "dropout": (found.lora_dropout, asked.dropout),
+            "targets": (layers, sorted(asked.targets) or layers),
+        }
+        for name, (has, wanted) in pairs.items():
+            if has != wanted:
+                raise RecipeError(
+                    f"the adapter that model.start has is of {name} {has}, not {wanted}; set "
+                    f"model.lora.{name} to go on with it"
+                )
 
 
 def has_connector(start: Path | None) -> bool:

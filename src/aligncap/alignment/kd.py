@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -27,6 +27,7 @@ from aligncap.alignment.examples import (
     read_source,
 )
 from aligncap.alignment.init_model import TEXT_ONLY
+from aligncap.alignment.losses import caption_cross_entropy, kl_to_cached_teacher
 from aligncap.alignment.teacher import (
     AdapterOffTeacher,
     Distributions,
@@ -35,16 +36,16 @@ from aligncap.alignment.teacher import (
     TeacherCache,
 )
 from aligncap.alignment.trainer import (
-    CaptionObjective,
     StageSettings,
     StageTrainer,
+    TaskBatch,
     TrainingTask,
     plan_training,
     read_training_rows,
 )
 from aligncap.captioner.checkpoint import load_torch
 from aligncap.captioner.model import CaptionModel, has_adapter
-from aligncap.captioner.prompts import TEACHER_PROMPTS, SharedPromptRow
+from aligncap.captioner.prompts import TEACHER_PROMPTS, SharedPromptRow, to_torch
 from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.clues.vocabulary import vocabulary
 from aligncap.errors import RecipeError
@@ -56,9 +57,66 @@ from aligncap.values import LANGUAGES
 CACHE_FOLDER = "teacher"
 """Of a run: the teacher's distributions, where the recipe names no other folder."""
 
-ROWS_HINT = (
-    "make it with a recipe of kind 'token-rows' or 'rows', or as alignment/examples.py describes"
-)
+ROWS_HINT = "make it with a recipe of kind 'token-rows', or as alignment/examples.py describes"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionObjective:
+    """kl_weight · KL(teacher ‖ student) + ce_weight · caption cross-entropy."""
+
+    kl_weight: float = 0.0
+    ce_weight: float = 1.0
+    temperature: float = 1.0
+    """That of the teacher's distributions; the student's logits are divided by it too."""
+    smoothing: float = 0.0
+    """Of the captions' labels, in training only."""
+    weights: Tensor | None = None
+    """Of each text token in the captions' cross-entropy, in training only; all alike if None."""
+
+    def training_losses(
+        self, model: CaptionModel, batch: TaskBatch[Distributions | None]
+    ) -> dict[str, Tensor]:
+        """{"loss", and "kl" and "ce" as far as they have a weight}: means per response token."""
+        return self._losses(model, batch, kl=self.kl_weight > 0, ce=self.ce_weight > 0)
+
+    def validation_losses(
+        self, model: CaptionModel, batch: TaskBatch[Distributions | None]
+    ) -> dict[str, Tensor]:
+        """The same with "ce", and "kl" where there is a teacher, whatever their weights."""
+        return self._losses(model, batch, kl=batch.targets is not None, ce=True)
+
+    def _losses(
+        self, model: CaptionModel, batch: TaskBatch[Distributions | None], *, kl: bool, ce: bool
+    ) -> dict[str, Tensor]:
+        logits = model.text_logits(to_torch(batch.shared, model.device))
+        parts = {}
+        if kl:
+            teacher = batch.targets
+            assert teacher is not None
+            ids, top, rest = (
+                torch.from_numpy(array).to(logits.device)
+                for array in (teacher.ids, teacher.log_probs, teacher.log_rest)
+            )
+            parts["kl"] = kl_to_cached_teacher(logits, ids, top, rest, temperature=self.temperature)
+        if ce:
+            captions = torch.from_numpy(batch.shared.target_ids).to(logits.device)
+            share, table = (self.smoothing, self.weights) if model.training else (0.0, None)
+            table = None if table is None else table.to(logits.device)
+            parts["ce"] = caption_cross_entropy(logits, captions, smoothing=share, weights=table)
+        weights = {"kl": self.kl_weight, "ce": self.ce_weight}
+        loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+        return {"loss": loss, **parts}
+
+    def count(self, batch: TaskBatch[Distributions | None]) -> int:
+        """Response tokens."""
+        return len(batch.shared.target_ids)
+
+    def weight_of(self, batch: TaskBatch[Distributions | None]) -> float:
+        """Of the response tokens the sum of their weights: what training's losses are means over,
+        where `weights` are given."""
+        if self.weights is None:
+            return self.count(batch)
+        return float(self.weights[torch.from_numpy(batch.shared.target_ids)].sum())
 
 
 @recipe_section
@@ -257,14 +315,15 @@ def train_warmup(settings: WarmupSettings, output: Path, *, resume: bool) -> Map
     """Train on captions alone; the model folder is `output`/model."""
     data = read_training_rows(settings.data.rows, needs_speech=False)
     trainer = StageTrainer(settings, output, kind=TEXT_ONLY, data=data)
+    weights = emotion_weights(trainer.model.vocabulary, settings.emotion_weight)
+    objective = CaptionObjective(weights=weights)
     task = TrainingTask(
         rows_of=lambda sample: trainer.prompter.warmup_rows(
             sample, prompts=settings.prompts, act_dropout=settings.act_dropout
         ),
-        objective=CaptionObjective(
-            weights=emotion_weights(trainer.model.vocabulary, settings.emotion_weight)
-        ),
+        objective=objective,
         targets=lambda _: None,
+        weight_of=objective.weight_of,
     )
     return trainer.run(task, acoustic_prompt_source="none", resume=resume)
 

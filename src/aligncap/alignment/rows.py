@@ -14,7 +14,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 from rich.console import Console
 from rich.progress import track
 
@@ -300,7 +300,7 @@ class TokenRowsSettings:
     such as those of a corpus whose speech is not to be learnt from."""
     even: bool = False
     """Whether rows of captions alone are written to even.jsonl besides, as many of each emotion."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _plain_labels_have_no_plans(self) -> Self:
@@ -330,13 +330,15 @@ def plan_token_rows(settings: TokenRowsSettings, _: Path) -> Mapping[str, object
 def make_token_rows(
     settings: TokenRowsSettings, output: Path, *, resume: bool
 ) -> Mapping[str, object]:
-    """Write `output`/rows.jsonl; with `resume` it stays where it is. Returns how many rows there
-    are, and how many clips have neither caption nor emotion."""
-    path = output / ROWS_FILE
-    if resume and path.exists():
-        return {"rows": 0, "unsaid": 0}
-    output.mkdir(parents=True, exist_ok=True)
+    """Write `output`/rows.jsonl, last of all; with `resume` it stays where it is. Returns how many
+    rows there are, and how many clips have neither caption nor emotion."""
+    path, even = output / ROWS_FILE, output / EVEN_FILE
     clips, chosen = split_clips(settings), settings.tokenizer
+    if resume and path.exists():
+        with path.open("rb") as file:
+            rows = sum(1 for _ in file) - 1  # the first line is the head
+        return {"rows": rows, "unsaid": len(clips) - rows}
+    output.mkdir(parents=True, exist_ok=True)
     parser = open_parser(settings.parser) if settings.act == "captions" else None
     tokenizer = open_tokenizer(chosen.name, chosen.weights, **chosen.options)
     facts = measure_all(settings.facts or output / FACTS_FILE, [one.path for one, _ in clips])
@@ -366,17 +368,18 @@ def make_token_rows(
             for (utterance, split), found in zip(clips, facts, strict=True)
         )
         asked = partial(as_asked, settings)
-        rows = write_rows(path, source, (asked(row) for row in made if row is not None))
         if settings.even:
             train = [
                 (one, with_heard_pace(found, cache.get(one.id).readout))
                 for (one, split), found in zip(clips, facts, strict=True)
                 if split == "train"
             ]
-            even = balanced_rows(train, captions=settings.captions, seed=settings.seed)
-            write_rows(output / EVEN_FILE, source, map(asked, even))
+            balanced = balanced_rows(train, captions=settings.captions, seed=settings.seed)
+            write_rows(even, source, map(asked, balanced))
+        rows = write_rows(path, source, (asked(row) for row in made if row is not None))
     if not rows:
         path.unlink()
+        even.unlink(missing_ok=True)
         raise DataError(
             f"{settings.data[0]}: no clip has a caption or an emotion, so there is nothing to "
             "learn; write captions beside the clips (docs/corpora.md)"

@@ -7,7 +7,7 @@ folder. The recipes of warm-up, KD and CE are in `kd`; those of `preference` use
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
@@ -24,9 +24,7 @@ from aligncap.alignment.init_model import (
     init_model,
     plan_model,
 )
-from aligncap.alignment.losses import caption_cross_entropy, kl_to_cached_teacher
 from aligncap.alignment.sampling import BucketBatchSampler, validation_samples
-from aligncap.alignment.teacher import Distributions
 from aligncap.captioner import checkpoint, prompts
 from aligncap.captioner.model import (
     CaptionModel,
@@ -40,7 +38,7 @@ from aligncap.recipes import Count, one_of, recipe_section
 from aligncap.storage import hash_of_file
 from aligncap.tokenizers import KEPT
 from aligncap.training import dry_run, loop
-from aligncap.training.checkpoints import WeightAverage, trained
+from aligncap.training.checkpoints import WeightAverage, kept_weights
 from aligncap.training.devices import first_process_first, is_first_process
 from aligncap.training.settings import FitSettings
 from aligncap.values import LANGUAGES
@@ -100,9 +98,17 @@ class StageSettings:
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
     limits: checkpoint.CaptionLimits = field(default_factory=checkpoint.CaptionLimits)
-    """Kept in the model folder: where its captions end."""
+    """Kept in the model folder: where its captions end; `caption_limits` are in force."""
     notes: checkpoint.ModelNotes = field(default_factory=checkpoint.ModelNotes)
     """Kept in the model folder: what its card says."""
+
+    def caption_limits(self) -> checkpoint.CaptionLimits:
+        """The limits; one that is left at its default is that of `model.start`, if that is here."""
+        start, usual = self.model.start, asdict(checkpoint.CaptionLimits())
+        if start is None or not (start / checkpoint.META_FILE).exists():
+            return self.limits
+        own = {name: one for name, one in asdict(self.limits).items() if one != usual[name]}
+        return replace(checkpoint.read_meta(start).limits, **own)
 
     def readings(
         self, prompter: examples.Prompter, sample: examples.Sample
@@ -138,58 +144,6 @@ class Objective(Protocol[Targets]):
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionObjective:
-    """kl_weight · KL(teacher ‖ student) + ce_weight · caption cross-entropy."""
-
-    kl_weight: float = 0.0
-    ce_weight: float = 1.0
-    temperature: float = 1.0
-    """That of the teacher's distributions; the student's logits are divided by it too."""
-    smoothing: float = 0.0
-    """Of the captions' labels, in training only."""
-    weights: Tensor | None = None
-    """Of each text token in the captions' cross-entropy, in training only; all alike if None."""
-
-    def training_losses(
-        self, model: CaptionModel, batch: TaskBatch[Distributions | None]
-    ) -> dict[str, Tensor]:
-        """{"loss", and "kl" and "ce" as far as they have a weight}: means per response token."""
-        return self._losses(model, batch, kl=self.kl_weight > 0, ce=self.ce_weight > 0)
-
-    def validation_losses(
-        self, model: CaptionModel, batch: TaskBatch[Distributions | None]
-    ) -> dict[str, Tensor]:
-        """The same with "ce", and "kl" where there is a teacher, whatever their weights."""
-        return self._losses(model, batch, kl=batch.targets is not None, ce=True)
-
-    def _losses(
-        self, model: CaptionModel, batch: TaskBatch[Distributions | None], *, kl: bool, ce: bool
-    ) -> dict[str, Tensor]:
-        logits = model.text_logits(prompts.to_torch(batch.shared, model.device))
-        parts = {}
-        if kl:
-            teacher = batch.targets
-            assert teacher is not None
-            ids, top, rest = (
-                torch.from_numpy(array).to(logits.device)
-                for array in (teacher.ids, teacher.log_probs, teacher.log_rest)
-            )
-            parts["kl"] = kl_to_cached_teacher(logits, ids, top, rest, temperature=self.temperature)
-        if ce:
-            captions = torch.from_numpy(batch.shared.target_ids).to(logits.device)
-            share, table = (self.smoothing, self.weights) if model.training else (0.0, None)
-            table = None if table is None else table.to(logits.device)
-            parts["ce"] = caption_cross_entropy(logits, captions, smoothing=share, weights=table)
-        weights = {"kl": self.kl_weight, "ce": self.ce_weight}
-        loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
-        return {"loss": loss, **parts}
-
-    def count(self, batch: TaskBatch[Distributions | None]) -> int:
-        """Response tokens."""
-        return len(batch.shared.target_ids)
-
-
-@dataclass(frozen=True, slots=True)
 class TrainingTask(Generic[Targets]):
     """How samples become batches, and the losses on them."""
 
@@ -197,6 +151,8 @@ class TrainingTask(Generic[Targets]):
     objective: Objective[Targets]
     targets: Callable[[Sequence[examples.Sample]], Targets]
     """Of the samples' responses, in order: a teacher's distributions, which are pairs, …"""
+    weight_of: Callable[[TaskBatch[Targets]], float] | None = None
+    """What the training losses are means over, where that is not the objective's `count`."""
 
     def batch(self, samples: Sequence[examples.Sample]) -> TaskBatch[Targets]:
         """The batch of some samples."""
@@ -223,6 +179,7 @@ class StageTrainer:
         """`data` are the rows, and whose speech tokens they hold."""
         check_layout(settings)
         self.settings, self.output, self._kind = settings, output, kind
+        self.limits = settings.caption_limits()
         rows, self._source = data
         self.model, self._template = init_model(
             settings.model,
@@ -282,7 +239,7 @@ class StageTrainer:
             module,
             lambda batch: task.objective.training_losses(module, batch),
             lambda number: task.batch(sampler.samples_at(number)),
-            weight_of=task.objective.count,
+            weight_of=task.weight_of or task.objective.count,
             validate=self.validator(task, module, extra_metrics=extra_metrics),
             acoustic_prompt_source=acoustic_prompt_source,
             resume=resume,
@@ -336,16 +293,7 @@ class StageTrainer:
             due=lambda number: number % every == 0 or number == last_step,
             call=lambda *_: validate(),
         )
-        best = None
-        if validation.best is not None:
-            best = loop.BestWeights(
-                self.output,
-                score=f"validation_{validation.best}",
-                higher=SCORES[validation.best],
-                patience=validation.patience,
-                # Of the average where there is one: that is what a hook sees.
-                weights=lambda: trained(module),
-            )
+        best = self._best_weights(module)
         history = loop.fit(
             module,
             step,
@@ -373,6 +321,25 @@ class StageTrainer:
             last.update(line)
         found = {} if best_step is None else {"best_step": best_step}
         return {"model": str(folder), "trained": described, **last, **found}
+
+    def _best_weights(self, module: nn.Module) -> loop.BestWeights | None:
+        """Where the recipe asks for them; RecipeError where there is nothing to validate on."""
+        chosen = self.settings.validation
+        if chosen.best is None:
+            return None
+        if all(row.split != "validation" for row in self.rows):
+            raise RecipeError(
+                f"validation.best is {chosen.best}, but no row is of split 'validation'; give "
+                "rows to validate on, or leave out best and patience"
+            )
+        return loop.BestWeights(
+            self.output,
+            score=f"validation_{chosen.best}",
+            higher=SCORES[chosen.best],
+            patience=chosen.patience,
+            # Of the average where there is one: that is what a hook sees.
+            weights=lambda: kept_weights(module),
+        )
 
     def _encoder(self) -> Path | None:
         """The folder of the speech tokenizer that the model hears with, where it is one that is
@@ -430,7 +397,7 @@ class StageTrainer:
             ),
             vocabulary=self.model.vocabulary.shape,
             prompts=self._template,
-            limits=settings.limits,
+            limits=self.limits,
             act_mode=acoustic_prompt_source,
             plans=bool(started and started.plans) or any(map(examples.is_planned, self.rows)),
             connector=self._connector(started),
@@ -581,7 +548,7 @@ def plan_training(
         "model": trained_bytes if "LoRA" in groups else dry_run.weight_bytes(model),
     }
     if settings.validation.best is not None:
-        disk["best"] = 2 * trained_bytes  # the old one is removed after the new is written
+        disk["best"] = dry_run.best_bytes(model)
     memory = dry_run.training_memory(
         model,
         average=average,

@@ -5,6 +5,8 @@ averaged over the groups, each step repeated 32 times, and projected: 1,024 vect
 through BART's own encoder. All of it trains; the cross-entropy has a label smoothing of 0.1.
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,8 +37,9 @@ class HtsatConnector(Connector):
         frozen: int = 0,
     ) -> None:
         """`width` mel bands; the defaults are WavCaps', HTSAT-tiny. `frozen` 1: HTSAT itself does
-        not train."""
+        not train, nor do its running statistics move or its dropout act."""
         super().__init__()
+        self.frozen = bool(frozen)
         from transformers import ClapAudioConfig, ClapAudioModel
 
         config = ClapAudioConfig(
@@ -48,10 +51,18 @@ class HtsatConnector(Connector):
             window_size=window,
             enable_fusion=False,
         )
-        self.htsat = ClapAudioModel(config)
+        self.htsat: nn.Module = ClapAudioModel(config)
         self.enc_to_dec_proj = nn.Linear(8 * embed, hidden)
         if frozen:
             self.htsat.requires_grad_(requires_grad=False)
+            self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's, but for a frozen HTSAT, which stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.htsat.eval()
+        return self
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """[clips, 1024, hidden] of log-mel spectrograms [clips, frames, bands]."""

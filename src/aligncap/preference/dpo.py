@@ -26,12 +26,8 @@ from torch.nn.functional import logsigmoid
 
 from aligncap.alignment import teacher
 from aligncap.alignment.examples import Example, Sample
-from aligncap.alignment.trainer import (
-    CaptionObjective,
-    StageTrainer,
-    TaskBatch,
-    TrainingTask,
-)
+from aligncap.alignment.kd import CaptionObjective
+from aligncap.alignment.trainer import StageTrainer, TaskBatch, TrainingTask
 from aligncap.captioner.model import CaptionModel, target_log_probs
 from aligncap.captioner.prompts import SharedPromptRow, to_torch
 from aligncap.preference.examples import (
@@ -269,7 +265,7 @@ def train_dpo(settings: DpoSettings, output: Path, *, resume: bool) -> Mapping[s
     start = StartingPolicy(trainer.model)
     task = dpo_task(settings, book, start, root)
     drift = reference_kl(trainer, book, start, root)
-    captioner = RowCaptioner(trainer.model, trainer.prompter, settings.limits, act_mode)
+    captioner = RowCaptioner(trainer.model, trainer.prompter, trainer.limits, act_mode)
     check = CaptionCheck(captioner, rows, settings.check)
     return trainer.run(
         task,

@@ -139,7 +139,7 @@ def plan(settings: PreferSettings, output: Path) -> Mapping[str, object]:
     hint = "train it with its recipe, or give another model folder"
     data = settings.data
     needed = [
-        needed_path("training rows", data.rows, hint="make it with a recipe of kind 'rows'"),
+        needed_path("training rows", data.rows, hint="make it with a recipe of kind 'token-rows'"),
         *(needed_path("manifest", path, hint=MANIFEST_HINT) for path in data.manifests),
         *(
             needed_path(f"model to {what}", path, hint=hint)

@@ -367,7 +367,7 @@ class Rollouts:
         self._settings, self._policy, self._rows = settings, policy, rows
         self._reference, self._reward = reference, reward
         act_mode = examples.start_act_mode(settings)
-        self._captioner = RowCaptioner(trainer.model, trainer.prompter, settings.limits, act_mode)
+        self._captioner = RowCaptioner(trainer.model, trainer.prompter, trainer.limits, act_mode)
         self._folder, self._output = trainer.output / PHASES_FOLDER, trainer.output
         self._sampler = trainer.sampler(
             lambda draw: len(self._captioner.prompt_ids(draw.row, rows[draw.row]))
@@ -454,7 +454,7 @@ class Rollouts:
     def _sample(self, turn: int) -> tuple[tuple[SharedPromptRow, ...], Floats, Floats]:
         """Prompts with sampled responses, each response's reward, and 1 where it was cut off."""
         settings, captioner = self._settings, self._captioner
-        limits = settings.limits
+        limits = captioner.limits
         places = [draw.row for draw in self._sampler.samples_at(turn)]
         prompts = [captioner.prompt_ids(place, self._rows[place]) for place in places]
         # From the policy as it is: another temperature would be another policy.
@@ -470,7 +470,7 @@ class Rollouts:
             self._reward(self._rows[place], [one.text for one in hypotheses])
             for place, hypotheses in zip(places, found, strict=True)
         ]
-        stops = frozenset(captioner.model.vocabulary.stop_ids(settings.limits.stop_characters))
+        stops = frozenset(captioner.model.vocabulary.stop_ids(limits.stop_characters))
         cut = [float(ids[-1] not in stops) for ids in chain.from_iterable(sampled)]
         rows = tuple(SharedPromptRow(p, s) for p, s in zip(prompts, sampled, strict=True))
         return rows, np.array(list(chain.from_iterable(scores)), dtype=np.float64), np.array(cut)
@@ -568,7 +568,7 @@ def maximise(
         drop_phases(output / PHASES_FOLDER, before=2**62)
     objective = PpoObjective(settings.ppo)
     act_mode = examples.start_act_mode(settings)
-    captioner = RowCaptioner(trainer.model, trainer.prompter, settings.limits, act_mode)
+    captioner = RowCaptioner(trainer.model, trainer.prompter, trainer.limits, act_mode)
     validate: Callable[[], Mapping[str, float]] = CaptionCheck(
         captioner, rows, settings.check, reward=reward
     )

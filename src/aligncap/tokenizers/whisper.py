@@ -185,6 +185,15 @@ def _named(found: Mapping[str, Floats], path: Path, layers: int) -> dict[str, Te
     return {ours: torch.from_numpy(found[theirs].copy()) for ours, theirs in names.items()}
 
 
+def _download(source: str) -> str:
+    """The command that puts a Whisper where it was looked for: a name on the hub, or a folder."""
+    folder, name = Path(source).parent, Path(source).name
+    if str(folder) == "openai":
+        return f"hf download {source}"
+    name = name if name.startswith("whisper-") else "whisper-tiny"
+    return f"hf download openai/{name} --local-dir {source}"
+
+
 def _from_transformers(source: str, layers: int) -> dict[str, Tensor]:
     """The weights of transformers' WhisperEncoder by our names."""
     from transformers import WhisperModel
@@ -193,7 +202,7 @@ def _from_transformers(source: str, layers: int) -> dict[str, Tensor]:
         encoder = WhisperModel.from_pretrained(source, local_files_only=True).get_encoder()
     except OSError as error:
         raise MissingModelError(
-            f"{source}: no such Whisper here; run: hf download openai/whisper-tiny, or give a "
+            f"{source}: no such Whisper here; fetch it with `{_download(source)}`, or give a "
             "folder with model.bin of CTranslate2"
         ) from error
     if len(encoder.layers) < layers:

@@ -84,14 +84,24 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return {n: t for n, t in model.state_dict().items() if n not in parameters}
+    # Not by state_dict: FSDP shards the weights anew then, also those that a forward pass is using.
+    return {
+        f"{prefix}.{name}" if prefix else name: tensor
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for name, tensor in module.named_buffers(recurse=False, remove_duplicate=False)
+        if name not in module._non_persistent_buffers_set
+    }
 
 
 def checkpoints(output: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
     found = [p for p in output.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint is of."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def latest_checkpoint(output: Path) -> Path | None:
@@ -143,7 +153,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     path, hint = checkpoint / STATE_FILE, _hint(checkpoint)
     state = read_table(path, hint=hint)
     with reading(path, hint=hint):
-        if state["step"] != int(checkpoint.name.rpartition("-")[2]):
+        if state["step"] != step_of(checkpoint):
             raise ValueError(f"it is of step {state['step']}")
         return {
             **state,
@@ -277,7 +287,7 @@ class WeightAverage:
 
 def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
     """AdamW over the trained weights; matrices decay, and with `decay_all` norms, biases and
-    embeddings too. RecipeError where nothing is trained."""
+    embeddings too. RecipeError where nothing is trained, or a share is of nothing that is."""
     embeddings = {
         id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
     }
@@ -287,6 +297,9 @@ def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.AdamW
         fitting = [key for key in settings.rate_shares if name.startswith(key)]
         share = settings.rate_shares[max(fitting, key=len)] if fitting else 1.0
         groups.setdefault((decays, share), []).append(parameter)
+    for key in settings.rate_shares:
+        if groups and not any(name.startswith(key) for name in trained(model)):
+            raise RecipeError(f"rate_shares: no weight that trains has a name that begins {key!r}")
     if not groups:
         raise RecipeError("the model has nothing to train: every weight is frozen")
     return torch.optim.AdamW(

@@ -544,6 +544,10 @@ def _merged(file: Mapping[str, Any], recipe: Mapping[str, Any], *, place: str) -
         other = file.get(key, AUTO)
         if isinstance(value, Mapping):
             section = {} if other == AUTO else other
+            if not isinstance(section, Mapping):
+                raise RecipeError(
+                    f"{place}: {key} is {other!r}, must be an object; leave it out of the file"
+                )
             found[key] = _merged(section, value, place=f"{place}: {key}")
         elif other not in (AUTO, value):
             raise RecipeError(

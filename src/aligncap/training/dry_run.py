@@ -117,6 +117,12 @@ def checkpoints_bytes(model: nn.Module, *, average: bool) -> int:
     return (KEPT + 1) * kept
 
 
+def best_bytes(model: nn.Module) -> int:
+    """Bytes of the best weights: those of each kept checkpoint and of now, and new ones that are
+    written before older ones are removed."""
+    return (KEPT + 2) * _bytes(kept_weights(model).values())
+
+
 def trained_bytes(model: nn.Module) -> int:
     """Bytes of the parameters that train."""
     return _bytes(parameter for parameter in model.parameters() if parameter.requires_grad)

@@ -6,6 +6,7 @@ Everything that is trained hands it a model, a step and batches; only the step d
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -22,8 +23,8 @@ from accelerate.utils import broadcast, reduce, send_to_device
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from aligncap.errors import DataError, InterruptedRunError, RecipeError
-from aligncap.foreign import check_tensors, read_table, reading
+from aligncap.errors import InterruptedRunError, RecipeError
+from aligncap.foreign import check_tensors, reading
 from aligncap.recipes import FREE_ON_RESUME, as_table
 from aligncap.storage import atomic_folder, write_atomic
 from aligncap.training import checkpoints, devices
@@ -175,9 +176,8 @@ class RunLog:
 
 
 BEST_FOLDER = "best"
-"""Of a run: the weights with the best validation score, and their step in step.json."""
-
-STEP_FILE = "step.json"
+"""Of a run: weights and buffers with the best validation score in a folder step-<number>; also
+those that were the best at each kept checkpoint, so that a run can go on from any of these."""
 
 
 class BestWeights:
@@ -195,8 +195,8 @@ class BestWeights:
         patience: int,
         weights: Callable[[], Mapping[str, Tensor]],
     ) -> None:
-        """`score` is a name in the log, better if `higher` or lower; `weights()` are the ones
-        scored; with `patience` 0 no run is stopped."""
+        """`score` is a name in the log, better if `higher` or lower; `weights()` are the weights
+        and buffers scored (`kept_weights`); with `patience` 0 no run is stopped."""
         self._output, self._score, self._patience = output, score, patience
         self._sign = 1.0 if higher else -1.0
         self._weights = weights
@@ -207,21 +207,20 @@ class BestWeights:
 
         def watched(number: int, report: Report) -> Report | None:
             logged = hook.call(number, report)
-            if logged:
-                if self._score not in logged:
-                    raise RecipeError(
-                        f"the validation rows tell no {self._score}, only {', '.join(logged)}; "
-                        "choose another validation.best"
-                    )
-                scores = {**self._scores(), number: self._sign * logged[self._score]}
-                self._stop = self._no_better(scores)
-                first = devices.is_first_process()
-                weights = checkpoints.gather(self._weights(), keep=first)
-                if number == _best_step(scores) and first:
-                    with atomic_folder(self._output / BEST_FOLDER) as partial:
-                        save_file(weights, partial / checkpoints.WEIGHTS_FILE)
-                        step = json.dumps({"step": number})
-                        (partial / STEP_FILE).write_text(step, encoding="utf-8")
+            if logged is None or self._score not in logged:
+                raise RecipeError(
+                    f"the validation rows tell no {self._score}, only "
+                    f"{', '.join(logged or ()) or 'nothing'}; choose another validation.best, or "
+                    "none, or give rows that tell it"
+                )
+            scores = {**self._scores(), number: self._sign * logged[self._score]}
+            self._stop = self._no_better(scores)
+            first = devices.is_first_process()
+            weights = checkpoints.gather(self._weights(), keep=first)
+            if number == _best_step(scores) and first:
+                with atomic_folder(self._folder(number)) as partial:
+                    save_file(weights, partial / checkpoints.WEIGHTS_FILE)
+                self._remove_others(scores)
             return logged
 
         return Hook(hook.due, watched)
@@ -235,24 +234,31 @@ class BestWeights:
     def restore(self, model: nn.Module) -> int | None:
         """Put the best weights into `model`; returns their step, None where none was validated.
 
-        DataError where the kept weights are of another step than the log says.
+        DataError where they are not there or damaged.
         """
         scores = self._scores()
         if not scores:
             return None
-        folder, best = self._output / BEST_FOLDER, _best_step(scores)
+        best = _best_step(scores)
+        path = self._folder(best) / checkpoints.WEIGHTS_FILE
         hint = "train again in another folder"
-        kept = read_table(folder / STEP_FILE, hint=hint).get("step")
-        if kept != best:
-            raise DataError(
-                f"{folder}: holds the weights of step {kept}, the log says {best} was best; {hint}"
-            )
-        check_tensors(folder / checkpoints.WEIGHTS_FILE, hint=hint)
-        with reading(folder / checkpoints.WEIGHTS_FILE, hint=hint), torch.no_grad():
-            stored = load_file(folder / checkpoints.WEIGHTS_FILE)
-            for name, parameter in checkpoints.trained(model).items():
-                parameter.copy_(stored[name])
+        check_tensors(path, hint=hint)
+        with reading(path, hint=hint), torch.no_grad():
+            stored = load_file(path)
+            for name, tensor in checkpoints.kept_weights(model).items():
+                tensor.copy_(stored[name])
         return best
+
+    def _folder(self, step: int) -> Path:
+        return self._output / BEST_FOLDER / f"step-{step}"
+
+    def _remove_others(self, scores: Mapping[int, float]) -> None:
+        """Remove weights that are not the best of all, nor of those up to a kept checkpoint."""
+        ends = [checkpoints.step_of(kept) for kept in checkpoints.checkpoints(self._output)]
+        parts = [{n: scores[n] for n in scores if n <= end} for end in ends]
+        needed = {self._folder(_best_step(part)) for part in (scores, *parts) if part}
+        for folder in {*(self._output / BEST_FOLDER).glob("step-*")} - needed:
+            shutil.rmtree(folder)
 
     def _scores(self) -> dict[int, float]:
         lines = [line for line in read_log(self._output) if self._score in line]

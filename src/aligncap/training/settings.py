@@ -20,7 +20,7 @@ class FitSettings:
     """Optimiser steps."""
     learning_rate: PositiveFloat
     """AdamW's peak learning rate."""
-    rate_shares: Mapping[str, float] = field(default_factory=dict)
+    rate_shares: Mapping[str, NonNegativeFloat] = field(default_factory=dict)
     """Of the learning rate, by the beginning of a weight's name: pretrained layers may take smaller
     steps than new ones; 1 where no name fits."""
     warmup_steps: NonNegativeInt = 0
