@@ -147,6 +147,27 @@ def test_a_run_goes_on_where_it_was(trained, tmp_path: Path) -> None:
     assert_goes_on_alike(joint.train_joint, settings_of(folder / "rows.jsonl"), tmp_path)
 
 
+def test_validation_does_not_need_the_space_where_its_vectors_are(trained, monkeypatch) -> None:
+    """The vectors are numpy's, the learnt scale is on the device of the space."""
+    given: list[object] = []
+    original = symmetric_infonce
+
+    def noted(speech: torch.Tensor, text: torch.Tensor, scale: float) -> torch.Tensor:
+        given.append(scale)
+        return original(speech, text, scale)
+
+    monkeypatch.setattr(joint, "symmetric_infonce", noted)
+    folder, _ = trained
+    found = space.load_space(folder / "run" / "model")
+    samples = [Sample(place, "en", (0,), None) for place in range(6)]
+    loss = joint.validated(found, tiny_rows(6), samples, 3)["validation_loss"]
+    assert [type(one) for one in given] == [float, float]
+    found.log_scale.data.fill_(1e3)  # no more than the largest in training either
+    assert joint.validated(found, tiny_rows(6), samples, 3)["validation_loss"] < 1e3
+    assert given[2:] == [space.LARGEST_SCALE] * 2
+    assert np.isfinite(loss)
+
+
 def test_some_texts_are_clues_of_the_caption() -> None:
     row = replace(tiny_rows(1)[0], act={"en": "Feeling sad, low-pitched, and slow"})
     texts = {joint.text_of(row, Sample(0, "en", (1,), seed), 0.5) for seed in range(200)}

@@ -274,7 +274,7 @@ def validated(
     given = [rows[sample.row] for sample in samples]
     text = space.embed_texts([text_of(*both, 0.0) for both in zip(given, samples, strict=True)])
     speech = space.embed_speech([row.tokens for row in given])
-    scale = space.log_scale.detach().clamp(max=LARGEST_SCALE)
+    scale = min(float(space.log_scale.detach()), LARGEST_SCALE)  # vectors are not on its device
     parts = [(torch.from_numpy(speech[n : n + size]), torch.from_numpy(text[n : n + size]))
              for n in range(0, len(samples), size)]  # fmt: skip
     total = sum(float(symmetric_infonce(*pair, scale)) * len(pair[0]) for pair in parts)
