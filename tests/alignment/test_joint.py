@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aligncap.alignment import joint, retrieval, space
-from aligncap.alignment.examples import BatchSettings, DataSettings, Sample
+from aligncap.alignment.examples import BatchSettings, DataSettings, Sample, write_rows
 from aligncap.alignment.joint import JointSettings, SpaceSettings, SpaceValidation
 from aligncap.alignment.losses import inject_noise, project_on_memory, symmetric_infonce
 from aligncap.captioner.prompts import student_acoustic_prompt
@@ -18,7 +18,7 @@ from aligncap.tokenizers.clue_retrieval import CLUES_FILE, read_clues
 from aligncap.training.settings import FitSettings
 from aligncap.values import Facts, SpeechTokens
 from support.recipe_runs import assert_goes_on_alike, run
-from support.rows import FEELINGS, tiny_rows, write_tiny
+from support.rows import FEELINGS, SOURCE, tiny_rows, write_tiny
 
 FACTS = Facts(1.0, 1.0, {})
 
@@ -210,6 +210,26 @@ def test_clue_words_are_retrieved_as_the_space_has_them(trained, tmp_path: Path)
         heard = SpeechTokens(one.codes, {"clues": again.cosines(one.codes)})
         right += student_acoustic_prompt("retrieved", FACTS, heard, "en") == row.act["en"]
     assert right > 0.95 * len(clips)
+
+
+def test_a_space_that_is_trained_further_has_its_own_clue_words(tmp_path: Path, monkeypatch) -> None:
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "encoder.onnx").write_bytes(b"made up")
+    monkeypatch.setattr(joint, "find_encoder", lambda *_: encoder)
+    rows = tiny_rows()
+    write_rows(tmp_path / "rows.jsonl", replace(SOURCE, name="builtin"), rows)
+    output = tmp_path / "run"
+    for steps in (2, 4):
+        fit = replace(SETTINGS["training"], steps=steps, save_every=2)
+        settings = settings_of(tmp_path / "rows.jsonl", training=fit)
+        run(joint.train_joint, settings, output, resume=steps > 2)
+        kept = read_clues(output / "encoder" / CLUES_FILE)
+        expected = retrieval.retriever_of(space.load_space(output / "model"), rows)
+        assert kept.words == expected.words
+        np.testing.assert_array_equal(kept.vectors, expected.vectors)
+        files = sorted(path.name for path in (output / "encoder").iterdir())
+        assert files == [CLUES_FILE, "encoder.onnx"]
 
 
 def test_the_nearest_word_of_each_trait() -> None:
