@@ -212,7 +212,9 @@ def test_clue_words_are_retrieved_as_the_space_has_them(trained, tmp_path: Path)
     assert right > 0.95 * len(clips)
 
 
-def test_a_space_that_is_trained_further_has_its_own_clue_words(tmp_path: Path, monkeypatch) -> None:
+def test_a_space_that_is_trained_further_has_its_own_clue_words(
+    tmp_path: Path, monkeypatch
+) -> None:
     encoder = tmp_path / "encoder"
     encoder.mkdir()
     (encoder / "encoder.onnx").write_bytes(b"made up")

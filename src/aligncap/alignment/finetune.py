@@ -346,7 +346,11 @@ def parts_of(clips: Sequence[Utterance]) -> tuple[list[Part], bool]:
 
 
 def write_own_rows(
-    heard: HeardClips, tokens: Sequence[SpeechTokens], parts: Sequence[Part], model: Path, work: Path
+    heard: HeardClips,
+    tokens: Sequence[SpeechTokens],
+    parts: Sequence[Part],
+    model: Path,
+    work: Path,
 ) -> Path:
     """The file of training rows of the clips: to learn from, with captions in every language, those
     of clips with a label only written; to validate on, with people's captions alone."""
