@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field, model_validator
 
 from aligncap import recipes
-from aligncap.errors import MissingModelError, RecipeError, UnknownNameError
+from aligncap.errors import DataError, MissingModelError, RecipeError, UnknownNameError
 from aligncap.recipes import apply_override, one_of, read_section, recipe_section, run_recipe
 
 
@@ -181,6 +181,37 @@ def test_a_run_is_resumed_with_more_steps_but_no_other_setting(bakery, run, tmp_
     (tmp_path / "run" / "checkpoint-3").mkdir()
     with pytest.raises(RecipeError, match="holds a run already"):
         run()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("{milk=1.0, flour=2.0}", "{flour=2.0}", r"parts\.milk = 1\.0, not nothing"),
+        ("{flour=2.0}", "{milk=1.0, flour=2.0}", r"parts\.milk = nothing, not 1\.0"),
+        ("{milk=1.0}", "{}", r"parts\.milk = 1\.0, not nothing"),
+    ],
+)
+def test_a_run_is_not_resumed_with_more_or_fewer_keys(bakery, run, before, after, message):
+    run(overrides=[f"parts={before}"])
+    with pytest.raises(RecipeError, match=message):
+        run(overrides=[f"parts={after}"], resume=True)
+    run(overrides=[f"parts={before}", "steps=9"], resume=True)
+
+
+def test_a_run_of_another_release_is_resumed_where_defaults_explain_it(bakery, run, tmp_path):
+    """A setting that there was not yet has its default; one that is no more has no part."""
+    run()
+    path = tmp_path / "run" / "recipe.json"
+    signed = json.loads(path.read_text("utf-8"))
+    del signed["settings"]["eggs"], signed["settings"]["oven"]["fan"]
+    signed["settings"] |= {"gas": 3, "oven": {**signed["settings"]["oven"], "door": "open"}}
+    path.write_text(json.dumps(signed), "utf-8")
+    with pytest.raises(RecipeError, match=r"settings\.eggs = 3, not 4"):
+        run(overrides=["eggs=4"], resume=True)
+    run(resume=True)
+    path.write_text('{"kind": "cake"}', "utf-8")
+    with pytest.raises(DataError, match=r"recipe\.json: is damaged \(no settings\)"):
+        run(resume=True)
 
 
 @pytest.mark.parametrize(

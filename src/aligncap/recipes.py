@@ -33,7 +33,13 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticCustomError
 
-from aligncap.errors import AlignCapError, MissingModelError, RecipeError, UnknownNameError
+from aligncap.errors import (
+    AlignCapError,
+    DataError,
+    MissingModelError,
+    RecipeError,
+    UnknownNameError,
+)
 from aligncap.foreign import read_table, read_text, reason_of
 from aligncap.storage import check_outputs, write_atomic
 
@@ -127,7 +133,7 @@ def run_recipe(
     described = {"kind": kind, "settings": as_table(settings)}
     if dry_run:
         return {"output": str(output), **described, "plan": trainer.plan(settings, output)}
-    _write_settings(output, described, resume=resume)
+    _write_settings(output, described, trainer.settings, resume=resume)
     return trainer.run(settings, output, resume=resume)
 
 
@@ -337,17 +343,19 @@ def _trainer(kind: str) -> Trainer:
         ) from error
 
 
-def _write_settings(output: Path, described: Mapping[str, Any], *, resume: bool) -> None:
-    """Write recipe.json; RecipeError where a resumed run would have other settings."""
+def _write_settings(
+    output: Path, described: Mapping[str, Any], kind: type[Any], *, resume: bool
+) -> None:
+    """Write recipe.json; RecipeError where a resumed run would have other settings than before,
+    which are those of the class `kind`."""
     path = output / RECIPE_FILE
     if resume and path.exists():
-        hint = "put it back, or give another --output and begin anew"
-        before = dict(_leaves(read_table(path, hint=hint)))
-        for key, value in _leaves(described):
-            free = key.rpartition(".")[2] in FREE_ON_RESUME
-            if not free and before.get(key, value) != value:
+        before, now = dict(_leaves(_settings_before(path, kind))), dict(_leaves(described))
+        for key in before | now:
+            was, value = (repr(one[key]) if key in one else "nothing" for one in (before, now))
+            if was != value and key.rpartition(".")[2] not in FREE_ON_RESUME:
                 raise RecipeError(
-                    f"{output}: was begun with {key} = {before[key]!r}, not {value!r}; "
+                    f"{output}: was begun with {key} = {was}, not {value}; "
                     "resume with the same recipe or give another --output"
                 )
     elif any(output.glob("checkpoint-*")) or any((output / one).exists() for one in RESULTS[1:]):
@@ -356,6 +364,29 @@ def _write_settings(output: Path, described: Mapping[str, Any], *, resume: bool)
         )
     # Several processes may do this at once.
     write_atomic(path, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+
+
+def _settings_before(path: Path, kind: type[Any]) -> Mapping[str, Any]:
+    """A run's recipe.json as this release would write it: settings that there were not yet have
+    their defaults, those that are no more are left out."""
+    hint = "put it back, or give another --output and begin anew"
+    table = read_table(path, hint=hint)
+    settings = table.get("settings")
+    if not isinstance(settings, Mapping):
+        raise DataError(f"{path}: is damaged (no settings); {hint}")
+    known = read_section(kind, _known(kind, settings), file=str(path))
+    return {"kind": table.get("kind"), "settings": as_table(known)}
+
+
+def _known(kind: Any, table: Mapping[str, Any]) -> dict[str, Any]:
+    """What a settings class has of a table."""
+    hints = get_type_hints(kind)
+    found = {name: value for name, value in table.items() if name in hints}
+    for name, value in found.items():
+        section = _bare(hints[name])[0]
+        if is_dataclass(section) and isinstance(value, Mapping):
+            found[name] = _known(section, value)
+    return found
 
 
 def _paths_in(value: Any) -> Iterator[Path]:

@@ -4,13 +4,26 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from aligncap.alignment.finetune import Raw, check_model, finetune, groups_of, recall_of
+from aligncap.alignment.examples import TrainingRow, read_rows
+from aligncap.alignment.finetune import (
+    LanguageReport,
+    Raw,
+    check_model,
+    finetune,
+    groups_of,
+    hear,
+    parts_of,
+    plan,
+    recall_of,
+    write_own_rows,
+)
 from aligncap.captioner.captioner import load
 from aligncap.captioner.checkpoint import find_encoder, read_meta
 from aligncap.captioner.export import export
@@ -130,7 +143,8 @@ def test_captions_teach_the_language_model(tmp_path, model, example_clips):
     assert report.language is not None
     assert report.language.kept
     assert report.language.after < report.language.before
-    assert report.language.captions + report.language.validation == 32
+    assert (report.language.captions, report.language.validation) == (16, 16)
+    assert not report.language.met
     assert (out / HEAD_FILE).is_file()
     assert read_meta(out).name == "own"
     assert load(out).caption(example_clips[0]).text
@@ -138,6 +152,133 @@ def test_captions_teach_the_language_model(tmp_path, model, example_clips):
         ["README.md", "aligncap.json", "ct2", HEAD_FILE, "encoder.onnx", "finetune.json",
          "tokenizer.json"]
     )  # fmt: skip
+
+
+def rows_of(source: Path, model: Path, work: Path) -> dict[str, list[TrainingRow]]:
+    """The rows that the clips of a folder become, by split."""
+    found = read_clips(source)
+    heard = hear(found, open_builtin(model), work, max_speech_s=30.0)
+    parts, _ = parts_of(heard.clips)
+    rows = list(read_rows(write_own_rows(heard, heard.tokens, parts, model, work)))
+    return {split: [one for one in rows if one.split == split] for split in ("train", "validation")}
+
+
+def speakers_of(rows: list[TrainingRow]) -> Counter[str]:
+    return Counter(one.id.split("/")[0] for one in rows)
+
+
+def test_captions_of_one_speaker_are_learnt_from_and_those_of_another_held_out(tmp_path, model):
+    source = write_clips(tmp_path / "clips", count=5, captions=True)
+    for file in (source / "bob" / "sad").iterdir():  # fewer: nearer to a fifth
+        file.unlink()
+    rows = rows_of(source, model, tmp_path / "work")
+    assert speakers_of(rows["train"]) == {"ann": 10}
+    assert speakers_of(rows["validation"]) == {"bob": 5}
+    # What is validated on is what people wrote; what is learnt from has both languages.
+    assert {tuple(one.captions) for one in rows["validation"]} == {("en",)}
+    assert {tuple(one.captions) for one in rows["train"]} == {("en", "zh")}
+
+
+def test_captions_without_emotions_are_parted_alike(tmp_path, model):
+    source = write_clips(tmp_path / "clips", count=5, captions=True)
+    table = tmp_path / "clips.tsv"
+    lines = ["id\tfile\tspeaker\tcaption"]
+    for file in source.rglob("*.wav"):
+        told = file.relative_to(source), file, file.relative_to(source).parts[0]
+        lines.append("\t".join(map(str, (*told, "Somebody speaks."))))
+    table.write_text("\n".join(lines) + "\n", "utf-8")
+    assert read_clips(table).emotions == {}
+    rows = rows_of(table, model, tmp_path / "work")
+    found = [speakers_of(rows[split]) for split in ("train", "validation")]
+    assert sorted(found, key=sorted) == [{"ann": 10}, {"bob": 10}]
+    assert {tuple(one.captions) for part in rows.values() for one in part} == {("en",)}
+
+
+def test_labels_and_captions_of_one_manifest_are_both_learnt_from(tmp_path, model):
+    """Of three speakers one has labels only; of those with captions one is held out."""
+    source = write_clips(tmp_path / "clips", count=5, captions=True)
+    shutil.copytree(source / "ann", source / "cora")
+    for text in (source / "cora").rglob("*.txt"):
+        text.unlink()
+    (source / "bob" / "sad" / "0.txt").unlink()  # held out, and with a label only
+    rows = rows_of(source, model, tmp_path / "work")
+    assert speakers_of(rows["train"]) == {"ann": 10, "cora": 10}
+    assert speakers_of(rows["validation"]) == {"bob": 9}
+    parts, met = parts_of(read_clips(source).clips)
+    assert Counter(parts) == {"captions": 10, "written": 10, "validation": 9, "unused": 1}
+    assert not met
+
+
+@pytest.mark.parametrize("name", ["ann", "bob"])
+def test_captions_of_one_speaker_only_are_parted_by_clip(tmp_path, model, name):
+    source = write_clips(tmp_path / "clips", count=5, captions=True)
+    for text in (source / name).rglob("*.txt"):
+        text.unlink()
+    other = "bob" if name == "ann" else "ann"
+    rows = rows_of(source, model, tmp_path / "work")
+    assert speakers_of(rows["train"]) == {name: 10, other: 8}
+    assert speakers_of(rows["validation"]) == {other: 2}
+    parts, met = parts_of(read_clips(source).clips)
+    assert Counter(parts) == {"captions": 8, "written": 10, "validation": 2}
+    assert met
+
+
+def test_captions_of_unnamed_speakers_are_parted_by_clip():
+    def named(speaker: str | None, count: int) -> list[Utterance]:
+        clip = Utterance(id="a", path=Path("x"), speaker=speaker, captions=("Sad.",))
+        return [clip] * count
+
+    parts, met = parts_of([*named(None, 10), *named("a", 10)])
+    assert (Counter(parts), met) == ({"captions": 16, "validation": 4}, True)
+    parts, met = parts_of([one for name in "abcdefghij" for one in named(name, 2)])
+    assert (Counter(parts), met) == ({"captions": 16, "validation": 4}, False)
+    parts, met = parts_of([one for name in "abcdefghij" for one in named(name, 1)])
+    assert (Counter(parts), met) == ({"captions": 8, "validation": 2}, False)
+
+
+def test_what_captions_did_is_told_with_what_was_left_out():
+    known = {"captions": 8, "written": 10, "validation": 2, "before": 2.0, "after": 1.0}
+    report = LanguageReport(**known, unused=3, met=True, kept=True)
+    told = "\n".join(report.lines())
+    assert "captions of 2 held-out clips: 2.00 nats a token before, 1.00 after" in told
+    assert "(8 clips with captions learnt from, 10 with a label only)" in told
+    assert "3 clips with a label only are of the speakers held out, and were not learnt" in told
+    assert "fewer than two speakers with captions are known" in told
+    assert len(list(LanguageReport(**known, unused=0, met=False, kept=True).lines())) == 1
+
+
+def test_labels_alone_leave_the_language_model(tmp_path, model):
+    source = write_clips(tmp_path / "clips", count=5)
+    report = finetune(read_clips(source), model, tmp_path / "own", captions=True)
+    assert report.head is not None
+    assert (report.language, report.few_captions) == (None, 0)
+    (source / "ann" / "sad" / "0.txt").write_text("A sad voice.\n", "utf-8")
+    few = finetune(read_clips(source), model, tmp_path / "few", captions=True)
+    line = "the language model stays: 1 clips have captions, and it takes 20"
+    assert line in list(few.lines())
+    assert line in list(plan(read_clips(source), captions=True))
+
+
+@pytest.mark.slow
+def test_captions_of_one_speaker_only_teach_and_are_told(tmp_path, model):
+    source = write_clips(tmp_path / "clips", count=11, captions=True)
+    for text in (source / "ann").rglob("*.txt"):
+        text.unlink()
+    report = finetune(read_clips(source), model, tmp_path / "own", captions=True)
+    assert report.language is not None
+    assert (report.language.captions, report.language.written) == (18, 22)
+    assert (report.language.validation, report.language.unused) == (4, 0)
+    assert "fewer than two speakers with captions are known" in "\n".join(report.lines())
+
+
+def test_captions_that_the_model_cannot_read_are_one_line(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("aligncap.alignment.trainer.max_positions", lambda _: 500)
+    source = write_clips(tmp_path / "clips", count=11, captions=True)
+    for text in (source / "bob").rglob("*.txt"):
+        text.write_text("Somebody sounds " + "very " * 200 + "sad.\n", "utf-8")
+    (source / "bob" / "sad" / "0.txt").unlink()  # fewer, so that bob is held out
+    with pytest.raises(DataError, match=r"can read none of the \d+ clips held out.*--labels-only"):
+        finetune(read_clips(source), model, tmp_path / "own", captions=True)
 
 
 def test_labels_need_no_torch():

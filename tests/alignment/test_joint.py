@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aligncap.alignment import joint, retrieval, space
-from aligncap.alignment.examples import BatchSettings, DataSettings, Sample
+from aligncap.alignment.examples import BatchSettings, DataSettings, Sample, write_rows
 from aligncap.alignment.joint import JointSettings, SpaceSettings, SpaceValidation
 from aligncap.alignment.losses import inject_noise, project_on_memory, symmetric_infonce
 from aligncap.captioner.prompts import student_acoustic_prompt
@@ -18,7 +18,7 @@ from aligncap.tokenizers.clue_retrieval import CLUES_FILE, read_clues
 from aligncap.training.settings import FitSettings
 from aligncap.values import Facts, SpeechTokens
 from support.recipe_runs import assert_goes_on_alike, run
-from support.rows import FEELINGS, tiny_rows, write_tiny
+from support.rows import FEELINGS, SOURCE, tiny_rows, write_tiny
 
 FACTS = Facts(1.0, 1.0, {})
 
@@ -147,6 +147,27 @@ def test_a_run_goes_on_where_it_was(trained, tmp_path: Path) -> None:
     assert_goes_on_alike(joint.train_joint, settings_of(folder / "rows.jsonl"), tmp_path)
 
 
+def test_validation_does_not_need_the_space_where_its_vectors_are(trained, monkeypatch) -> None:
+    """The vectors are numpy's, the learnt scale is on the device of the space."""
+    given: list[object] = []
+    original = symmetric_infonce
+
+    def noted(speech: torch.Tensor, text: torch.Tensor, scale: float) -> torch.Tensor:
+        given.append(scale)
+        return original(speech, text, scale)
+
+    monkeypatch.setattr(joint, "symmetric_infonce", noted)
+    folder, _ = trained
+    found = space.load_space(folder / "run" / "model")
+    samples = [Sample(place, "en", (0,), None) for place in range(6)]
+    loss = joint.validated(found, tiny_rows(6), samples, 3)["validation_loss"]
+    assert [type(one) for one in given] == [float, float]
+    found.log_scale.data.fill_(1e3)  # no more than the largest in training either
+    assert joint.validated(found, tiny_rows(6), samples, 3)["validation_loss"] < 1e3
+    assert given[2:] == [space.LARGEST_SCALE] * 2
+    assert np.isfinite(loss)
+
+
 def test_some_texts_are_clues_of_the_caption() -> None:
     row = replace(tiny_rows(1)[0], act={"en": "Feeling sad, low-pitched, and slow"})
     texts = {joint.text_of(row, Sample(0, "en", (1,), seed), 0.5) for seed in range(200)}
@@ -189,6 +210,28 @@ def test_clue_words_are_retrieved_as_the_space_has_them(trained, tmp_path: Path)
         heard = SpeechTokens(one.codes, {"clues": again.cosines(one.codes)})
         right += student_acoustic_prompt("retrieved", FACTS, heard, "en") == row.act["en"]
     assert right > 0.95 * len(clips)
+
+
+def test_a_space_that_is_trained_further_has_its_own_clue_words(
+    tmp_path: Path, monkeypatch
+) -> None:
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "encoder.onnx").write_bytes(b"made up")
+    monkeypatch.setattr(joint, "find_encoder", lambda *_: encoder)
+    rows = tiny_rows()
+    write_rows(tmp_path / "rows.jsonl", replace(SOURCE, name="builtin"), rows)
+    output = tmp_path / "run"
+    for steps in (2, 4):
+        fit = replace(SETTINGS["training"], steps=steps, save_every=2)
+        settings = settings_of(tmp_path / "rows.jsonl", training=fit)
+        run(joint.train_joint, settings, output, resume=steps > 2)
+        kept = read_clues(output / "encoder" / CLUES_FILE)
+        expected = retrieval.retriever_of(space.load_space(output / "model"), rows)
+        assert kept.words == expected.words
+        np.testing.assert_array_equal(kept.vectors, expected.vectors)
+        files = sorted(path.name for path in (output / "encoder").iterdir())
+        assert files == [CLUES_FILE, "encoder.onnx"]
 
 
 def test_the_nearest_word_of_each_trait() -> None:

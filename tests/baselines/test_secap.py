@@ -1,13 +1,32 @@
 """SECap's parts and losses by hand, and its training at tiny size."""
 
+import math
+from typing import Any
+from unittest.mock import MagicMock
+
 import pytest
 import torch
+from torch import nn
 
+from aligncap.alignment.trainer import TaskBatch
 from aligncap.baselines.htsat_bart import FRAMES, HtsatConnector, masked, stretched
-from aligncap.baselines.secap import Club, QFormerConnector, club_losses
+from aligncap.baselines.secap import (
+    Club,
+    QFormerConnector,
+    SecapSettings,
+    SecapTexts,
+    club_losses,
+    secap_task,
+)
 from aligncap.captioner.connectors import open_connector
-from aligncap.captioner.prompts import ConnectorMeta
+from aligncap.captioner.prompts import (
+    ConnectorMeta,
+    SharedPromptBatch,
+    SharedPromptRow,
+    collate,
+)
 from aligncap.errors import RecipeError, UnknownNameError
+from aligncap.recipes import read_section
 
 
 def fixed_club() -> Club:
@@ -45,6 +64,44 @@ def test_the_bound_is_high_for_what_depends_and_falls_where_nothing_does() -> No
     club = fixed_club()
     assert club.bound(x, x).item() > 0.8
     assert abs(club.bound(x, alone).item()) < 0.2
+
+
+class Guess(nn.Module):
+    """A model that gives each token the same logits, where SecapTraining has one."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.audio_llama_project = nn.Linear(2, 2)
+
+    @property
+    def model(self) -> "Guess":
+        return self
+
+    connector = model
+
+    def text_logits(self, batch: SharedPromptBatch[torch.Tensor]) -> torch.Tensor:
+        self.audio_llama_project(torch.zeros(1, 3, 2))
+        return torch.tensor([0.0, 2.0, 0.0, 0.0]).expand(len(batch.target_ids), 4)
+
+
+def test_labels_are_smoothed_in_training_only() -> None:
+    row = SharedPromptRow(prompt_ids=(0,), responses=((1, 1),))
+    batch = TaskBatch(collate([row], pad_id=0), SecapTexts([(1, 1)], [[]]))
+    recipe = {
+        "data": {"rows": ["rows.jsonl"]},
+        "training": {"steps": 1, "learning_rate": 1e-3},
+        "label_smoothing": 0.2,
+    }
+    trainer: Any = MagicMock()
+    objective: Any = secap_task(read_section(SecapSettings, recipe, file="x"), trainer).objective
+    total = math.log(math.exp(2) + 3)
+    # Of a target .8 and a quarter of the .2 are on its own token, whose logit is 2.
+    losses = objective.training_losses(Guess().train(), batch)
+    assert losses["loss"].item() == pytest.approx(total - 2 * (0.8 + 0.05))
+    losses = objective.validation_losses(Guess().eval(), batch)
+    assert losses["ce"].item() == pytest.approx(total - 2)
 
 
 @pytest.fixture(scope="module")

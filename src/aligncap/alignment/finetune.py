@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,9 @@ from aligncap.storage import atomic_folder, hash_of_file, write_atomic
 from aligncap.tokenizers import builtin, emotion_head
 from aligncap.tokenizers.cache import Progress, TokenCache
 from aligncap.values import EMOTIONS, SpeechTokens, Waveform
+
+if TYPE_CHECKING:  # imported on use: labels need no torch
+    from aligncap.alignment.kd import CeSettings
 
 REPORT_FILE = "finetune.json"
 
@@ -273,8 +277,16 @@ class LanguageReport:
 
     captions: int
     """Clips with captions that it learnt from."""
+    written: int
+    """Clips with a label only that it learnt from, by captions written from labels."""
     validation: int
-    """Clips of people it did not meet, whose captions were held against it."""
+    """Clips kept out, whose captions were held against it."""
+    unused: int
+    """Clips with a label only of people who were kept out: neither learnt from nor held against
+    it."""
+    met: bool
+    """Whether those kept out may be people it learnt from: fewer than two speakers with captions
+    are known."""
     before: float
     """Cross-entropy of their captions, in nats a token."""
     after: float
@@ -285,8 +297,19 @@ class LanguageReport:
         """In words."""
         yield (
             f"captions of {self.validation} held-out clips: {self.before:.2f} nats a token before, "
-            f"{self.after:.2f} after ({self.captions} clips learnt from)"
+            f"{self.after:.2f} after ({self.captions} clips with captions learnt from, "
+            f"{self.written} with a label only)"
         )
+        if self.unused:
+            yield (
+                f"{self.unused} clips with a label only are of the speakers held out, and were not "
+                "learnt from"
+            )
+        if self.met:
+            yield (
+                "fewer than two speakers with captions are known, so clips were held out, perhaps "
+                "of people it learnt from; captions by more named speakers would tell"
+            )
         if not self.kept:
             yield "the captions did not help on what it had not met; the language model stays"
 
@@ -296,60 +319,77 @@ HELD_OUT_FOLDS = 5
 
 STEPS_A_CLIP, FEWEST_STEPS, MOST_STEPS = 0.4, 40, 600
 
+Part = Literal["captions", "written", "validation", "unused"]
+"""What a clip is for, as `LanguageReport` counts them."""
+
+
+def parts_of(clips: Sequence[Utterance]) -> tuple[list[Part], bool]:
+    """What each clip is for, and whether those kept out may be of people that are learnt from.
+
+    Of the speakers with captions those are kept out whose captions are nearest to a fifth of all;
+    of clips with captions where fewer than two such speakers are known.
+    """
+    captioned = np.array([bool(one.captions) for one in clips])
+    speakers = {one.speaker for one in clips if one.captions}
+    met = len(speakers) < 2 or any(one.speaker is None for one in clips)
+    groups = np.arange(len(clips)) if met else groups_of(clips)
+    folds = emotion_head.folds_of(groups[captioned], HELD_OUT_FOLDS)
+    chosen = np.abs(np.bincount(folds) * HELD_OUT_FOLDS - len(folds)).argmin()
+    out = np.isin(groups, groups[captioned][folds == chosen])
+
+    def part(kept_out: bool, told: bool) -> Part:
+        if kept_out:
+            return "validation" if told else "unused"
+        return "captions" if told else "written"
+
+    return list(map(part, out.tolist(), captioned.tolist())), met
+
 
 def write_own_rows(
-    heard: HeardClips, tokens: Sequence[SpeechTokens], model: Path, work: Path
-) -> tuple[Path, int, int]:
-    """Training rows of the clips: the file, and how many clips with captions are for training and
-    for validation. Clips with a label only are learnt from too, by written captions."""
+    heard: HeardClips,
+    tokens: Sequence[SpeechTokens],
+    parts: Sequence[Part],
+    model: Path,
+    work: Path,
+) -> Path:
+    """The file of training rows of the clips: to learn from, with captions in every language, those
+    of clips with a label only written; to validate on, with people's captions alone."""
     from aligncap.alignment.examples import SpeechSource, TrainingRow, write_rows
     from aligncap.alignment.rows import training_row
     from aligncap.clues import detect_language
 
     facts = measure_all(work / "facts.jsonl", [one.path for one in heard.clips])
-    folds = emotion_head.folds_of(groups_of(heard.clips), HELD_OUT_FOLDS)
-    counts, planned = Counter[str](), checkpoint.read_meta(model).plans
+    planned = checkpoint.read_meta(model).plans
 
     def rows() -> Iterator[TrainingRow]:
-        for clip, own, found, fold in zip(heard.clips, tokens, facts, folds, strict=True):
-            split = "train" if fold else "validation"
+        for clip, own, found, part in zip(heard.clips, tokens, facts, parts, strict=True):
+            if part == "unused":
+                continue
+            split = "validation" if part == "validation" else "train"
             row = training_row(clip, found, own, split=split, captions=4, seed=0, planned=planned)
-            counts[split] += bool(clip.captions)
-            if row is not None and not fold:
-                yield row
-            elif row is not None and clip.captions:
+            assert row is not None  # a clip of one's own has an emotion or captions
+            if part == "validation":
                 spoken = {detect_language(text) for text in clip.captions}
                 texts = {one: row.captions[one] for one in row.captions if one in spoken}
-                yield replace(row, captions=texts)
+                row = replace(row, captions=texts)
+            yield row
 
     path = work / "rows.jsonl"
-    tokenizer = builtin.open_builtin(model)
-    write_rows(path, SpeechSource.of(tokenizer), rows())
-    return path, counts["train"], counts["validation"]
+    write_rows(path, SpeechSource.of(builtin.open_builtin(model)), rows())
+    return path
 
 
-def adapt_language(
-    heard: HeardClips, tokens: Sequence[SpeechTokens], model: Path, work: Path, *, out: Path
-) -> LanguageReport:
-    """Go on training the language model of an exported folder with the clips' captions, and write
-    the better of the two to `out`. Needs torch; a run that was broken off goes on."""
+def language_settings(rows: Path, model: Path, steps: int) -> "CeSettings":
+    """How the language model of an exported folder goes on."""
     from aligncap.alignment.examples import BatchSettings, DataSettings, StudentSettings
     from aligncap.alignment.init_model import ModelSettings
-    from aligncap.alignment.kd import CeSettings, ce_task
-    from aligncap.alignment.trainer import (
-        OutputSettings,
-        StageTrainer,
-        ValidationSettings,
-        read_training_rows,
-    )
-    from aligncap.captioner.export import export
+    from aligncap.alignment.kd import CeSettings
+    from aligncap.alignment.trainer import OutputSettings, ValidationSettings
     from aligncap.training.settings import FitSettings
 
     meta = checkpoint.read_meta(model)
-    path, captions, validation = write_own_rows(heard, tokens, model, work)
-    steps = steps_for(len(heard.clips))
-    settings = CeSettings(
-        data=DataSettings(rows=(path,)),
+    return CeSettings(
+        data=DataSettings(rows=(rows,)),
         training=FitSettings(
             steps=steps, learning_rate=3e-4, warmup_steps=steps // 10, weight_decay=0.05
         ),
@@ -360,26 +400,50 @@ def adapt_language(
         output=OutputSettings(name=meta.name),
         limits=meta.limits,
     )
+
+
+def adapt_language(
+    heard: HeardClips, tokens: Sequence[SpeechTokens], model: Path, work: Path, *, out: Path
+) -> LanguageReport:
+    """Go on training the language model of an exported folder with the clips' captions, and write
+    the better of the two to `out`. Needs torch; a run that was broken off goes on."""
+    from aligncap.alignment.kd import ce_task
+    from aligncap.alignment.trainer import StageTrainer, read_training_rows
+    from aligncap.captioner.export import export
+
+    parts, met = parts_of(heard.clips)
+    counts = Counter(parts)
+    path = write_own_rows(heard, tokens, parts, model, work)
+    settings = language_settings(path, model, steps_for(len(heard.clips)))
     # Rows that have changed since are another run's.
     run = work / f"ce-{hash_of_file(path)[:12]}"
     trainer = StageTrainer(
         settings, run, kind="ce", data=read_training_rows([path], needs_speech=True)
     )
+    if not trainer.validation_samples():
+        raise DataError(
+            f"{model}: can read none of the {counts['validation']} clips held out, so whether "
+            "captions help cannot be told; shorten clips and captions, or give --labels-only"
+        )
     task = ce_task(settings, trainer)
     validate = trainer.validator(task, trainer.model)
     before = validate()["validation_ce"]
-    trainer.run(task, acoustic_prompt_source=meta.act_mode, resume=True)
+    trainer.run(task, acoustic_prompt_source=settings.student.act_mode, resume=True)
     after = validate()["validation_ce"]
     if after < before:
-        quantization = meta.provenance.get("quantization", "int8")
+        provenance = checkpoint.read_meta(model).provenance
+        quantization = provenance.get("quantization", "int8")
         export(run / checkpoint.RUN_MODEL_FOLDER, out, quantization=quantization)
-        told = {**meta.provenance, "captions learnt from": str(captions)}
+        told = {**provenance, "captions learnt from": str(counts["captions"])}
         checkpoint.write_meta(out, _told(checkpoint.read_meta(out), told))
     else:
         shutil.copytree(model, out)
     return LanguageReport(
-        captions=captions,
-        validation=validation,
+        captions=counts["captions"],
+        written=counts["written"],
+        validation=counts["validation"],
+        unused=counts["unused"],
+        met=met,
         before=before,
         after=after,
         kept=after < before,
@@ -393,6 +457,8 @@ class FinetuneReport:
     clips: int
     head: HeadReport | None
     language: LanguageReport | None
+    few_captions: int
+    """Clips with captions where they were too few to learn from; else 0."""
     faults: tuple[str, ...]
     """Clips that were left out, and why."""
     seconds: float
@@ -401,6 +467,8 @@ class FinetuneReport:
         """In words."""
         for part in (self.head, self.language):
             yield from part.lines() if part else ()
+        if self.few_captions:
+            yield too_few(self.few_captions)
         yield f"{self.clips} clips, {len(self.faults)} left out, {self.seconds:.0f} s"
 
 
@@ -429,6 +497,15 @@ def plan(found: OwnClips, *, captions: bool) -> Iterator[str]:
         yield "an emotion head is fitted to the labels, and tried on clips that it has not met"
     if captions and found.captioned >= LEAST_CAPTIONS:
         yield f"the language model learns from captions, {steps_for(len(found.clips))} steps"
+    elif captions and found.captioned:
+        yield too_few(found.captioned)
+
+
+def too_few(captioned: int) -> str:
+    """That the language model does not learn from so few clips with captions."""
+    return (
+        f"the language model stays: {captioned} clips have captions, and it takes {LEAST_CAPTIONS}"
+    )
 
 
 def steps_for(clips: int) -> int:
@@ -465,8 +542,9 @@ def finetune(
         head, report, tokens = adapt_head(heard)
     adapted, language = work / "adapted", None
     write_adapted(model, adapted, head, name=out.name, made={"own clips": str(len(heard.clips))})
+    captioned = sum(bool(one.captions) for one in heard.clips) if captions else 0
     with atomic_folder(out) as partial:
-        if captions and sum(bool(one.captions) for one in heard.clips) >= LEAST_CAPTIONS:
+        if captioned >= LEAST_CAPTIONS:
             language = adapt_language(heard, tokens, adapted, work, out=partial / "model")
             for path in (partial / "model").iterdir():
                 path.rename(partial / path.name)
@@ -477,6 +555,7 @@ def finetune(
             clips=len(heard.clips),
             head=report,
             language=language,
+            few_captions=0 if language else captioned,
             faults=(*found.faults, *heard.faults),
             seconds=time.monotonic() - begun,
         )

@@ -46,7 +46,7 @@ from aligncap.clues import acoustic_prompt, find_clues
 from aligncap.data.grammar import split_plan
 from aligncap.errors import DataError
 from aligncap.recipes import Count, Share, Trainer, recipe_section
-from aligncap.storage import hash_of_file, write_atomic
+from aligncap.storage import atomic_folder, hash_of_file, write_atomic
 from aligncap.tokenizers import KEPT
 from aligncap.training import dry_run, loop
 from aligncap.training.checkpoints import WeightAverage
@@ -238,16 +238,19 @@ def _spaces(settings: SpaceSettings) -> list[Path]:
 
 
 def _save_encoder(settings: JointSettings, space: JointSpace, rows: Rows, out: Path) -> None:
-    """Put the tokenizer of the rows beside the space, the built-in one with the clue words."""
+    """Put the tokenizer of the rows beside the space, the built-in one with the clue words; what an
+    earlier space of the run left there goes."""
     source = space.shape.source
     folders = [path.parent for path in settings.data.rows]
     encoder = find_encoder(source.fingerprint, folders) if source.name in KEPT else None
-    if encoder is None or out.exists():
+    if encoder is None:
         return
-    if source.name == "builtin":
-        write_retriever(space, rows, encoder, out)
-    else:
-        copy_encoder_files(encoder, out)
+    with atomic_folder(out) as partial:
+        partial.rmdir()  # both make it
+        if source.name == "builtin":
+            write_retriever(space, rows, encoder, partial)
+        else:
+            copy_encoder_files(encoder, partial)
 
 
 def _sampler(settings: JointSettings, rows: Rows) -> BucketBatchSampler:
@@ -274,7 +277,7 @@ def validated(
     given = [rows[sample.row] for sample in samples]
     text = space.embed_texts([text_of(*both, 0.0) for both in zip(given, samples, strict=True)])
     speech = space.embed_speech([row.tokens for row in given])
-    scale = space.log_scale.detach().clamp(max=LARGEST_SCALE)
+    scale = min(float(space.log_scale.detach()), LARGEST_SCALE)  # vectors are not on its device
     parts = [(torch.from_numpy(speech[n : n + size]), torch.from_numpy(text[n : n + size]))
              for n in range(0, len(samples), size)]  # fmt: skip
     total = sum(float(symmetric_infonce(*pair, scale)) * len(pair[0]) for pair in parts)

@@ -175,6 +175,8 @@ class SecapObjective:
     """The caption's cross-entropy, and the further terms as they are weighed."""
 
     settings: SecapLossSettings
+    smoothing: float = 0.0
+    """Of the captions' labels, in training only."""
 
     def training_losses(
         self, module: SecapTraining, batch: TaskBatch[SecapTexts]
@@ -185,7 +187,8 @@ class SecapObjective:
             logits = module.model.text_logits(to_torch(batch.shared, module.device))
         speech = seen[0].mean(1).float()
         targets = torch.from_numpy(batch.shared.target_ids).to(logits.device)
-        parts = {"ce": caption_cross_entropy(logits, targets)}
+        share = self.smoothing if module.training else 0.0
+        parts = {"ce": caption_cross_entropy(logits, targets, smoothing=share)}
         loss = parts["ce"]
         settings, texts = self.settings, batch.targets
         if settings.contrastive_weight:
@@ -275,7 +278,7 @@ def secap_task(settings: SecapSettings, trainer: StageTrainer) -> TrainingTask[S
 
     return TrainingTask(
         rows_of=lambda sample: [settings.row(prompter, sample)],
-        objective=SecapObjective(settings.terms),
+        objective=SecapObjective(settings.terms, smoothing=settings.label_smoothing),
         targets=texts,
     )
 
