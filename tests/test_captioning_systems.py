@@ -125,10 +125,10 @@ def way(tmp_path_factory: pytest.TempPathFactory, example_clips: list[Path]) -> 
         way.run(
             *("prefer", "candidates", way["corpus"] / "train.jsonl"),
             *("--store", way["prefer.sqlite"], "--model", way["toy"] / "model"),
-            *("--method", "sample", "--count", 4),
+            *("--method", "sample", "--count", 8, "--temperature", 0.5),
         )
         way.run("prefer", "judge", way["prefer.sqlite"])
-        way.run("prefer", "pairs", way["prefer.sqlite"], "--margin", 0.01)
+        way.run("prefer", "pairs", way["prefer.sqlite"], "--margin", 0.01, "--gold")
         way.run(
             *("prefer", "rows", way["prefer.sqlite"], way["preferences.jsonl"]),
             *("--rows", way["rows"] / "rows.jsonl"),

@@ -201,7 +201,7 @@ def test_somebodys_own_page_takes_nobody_elses_choice(
     queue: AnnotationQueue, tmp_path: Path
 ) -> None:
     own = AnnotationQueue(queue.store, queue.tasks, tmp_path, annotator="cy")
-    with TestClient(annotation_app(own, hosts=["*"], token="token"), base_url=ADDRESS) as client:
+    with TestClient(annotation_app(own, hosts=(), token="token"), base_url=ADDRESS) as client:
         assert client.post("/api/choice", json=choice(queue), headers=TOKEN).status_code == 403
         body = choice(queue, annotator="cy")
         assert client.post("/api/choice", json=body, headers=TOKEN).status_code == 200

@@ -229,7 +229,7 @@ def test_a_setting_out_of_range_is_named(change: dict[str, Any], message: str) -
             RecipeError,
             "tell no validation_loss",
         ),
-        ({"batch": PairBatchSettings(captions=1)}, DataError, "make pairs first"),
+        ({"batch": PairBatchSettings(captions=1)}, DataError, "raise batch.captions"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, changed, change, error, message) -> None:
