@@ -114,7 +114,7 @@ def caption_segments(
     recordings = list(find_recordings(list(paths), console))
     _check(console, [*paths, *files_of(recordings)], recordings, asked)
     lines = read_transcript(asked.transcript) if asked.transcript else ()
-    captioner, failed, picture, stopped = load(), 0, None, False
+    captioner, failed, done, picture, stopped = load(), 0, 0, None, False
     columns = [*COLUMNS, *other_columns(recordings, COLUMNS)]
     with _output(console, asked.output) as write:
         if form == "csv":
@@ -125,6 +125,7 @@ def caption_segments(
                 if asked.plot is not None:
                     picture, found = _watched(one, found)
                 write(written(found, one, form, columns))
+                done += 1
             except AlignCapError as error:
                 console.log(str(error))
                 failed += 1
@@ -133,7 +134,7 @@ def caption_segments(
                 stopped = True  # what is written is kept
                 break
     if stopped:
-        where = f"; {asked.output} holds what was captioned" if asked.output else ""
+        where = f"; {asked.output} holds what was captioned" if asked.output and done else ""
         raise InterruptedRunError(f"stopped{where}")
     if asked.plot is not None and picture is not None and not failed:
         with atomic_file(asked.plot, "wb") as file:
