@@ -115,3 +115,12 @@ def test_what_is_none_is_told_what_is_taken(given, words):
         load(recording(held(given)))  # a path is read where it is used
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", ["16000", float("nan"), 0, 0.5, [16_000]])
+def test_a_rate_that_is_no_number_of_hz_is_named(rate) -> None:
+    samples = np.zeros(1600, np.float32)
+    with pytest.raises(AudioError, match=r"^sampling_rate is .*; give the sampling rate in Hz"):
+        recording({"array": samples, "sampling_rate": rate})
+    with pytest.raises(AudioError, match=r"^rate_hz is "):
+        recording(samples, rate)

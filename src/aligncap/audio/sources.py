@@ -87,8 +87,9 @@ class NamedBytes(bytes):
 def recording(source: object, rate_hz: int | None = None) -> Path | Waveform:
     """A recording as a path or waveform; `rate_hz` is that of samples without a rate of their own.
 
-    AudioError for what is none or cannot be read.
+    AudioError for what is none or cannot be read, and for a rate that is no number of Hz.
     """
+    rate_hz = None if rate_hz is None else _hertz("rate_hz", rate_hz)
     match held(source):
         case AudioError() as error:
             raise error
@@ -118,13 +119,20 @@ def _of_table(table: Mapping[str, Any], rate_hz: int | None) -> Path | Waveform:
     a dataset that has one as "audio"."""
     for name in SAMPLES:
         if table.get(name) is not None:
-            rates = [table[one] for one in RATES if table.get(one) is not None]
-            return recording(np.asarray(_array(table[name])), int(rates[0]) if rates else rate_hz)
+            rates = [_hertz(one, table[one]) for one in RATES if table.get(one) is not None]
+            return recording(np.asarray(_array(table[name])), rates[0] if rates else rate_hz)
     for name in ("bytes", "path", "audio"):
         if table.get(name) is not None:
             return recording(table[name], rate_hz)
     names = ", ".join(map(str, table)) or "nothing"
     raise AudioError(f"dict of {names}: is no recording; {TAKEN}")
+
+
+def _hertz(name: str, rate: Any) -> int:
+    """A sampling rate that somebody gave."""
+    if not (hasattr(rate, "__float__") and 1 <= rate < 1e9):
+        raise AudioError(f"{name} is {rate!r}; give the sampling rate in Hz, such as 16000")
+    return int(rate)
 
 
 def _array(samples: Any) -> NDArray[Any]:

@@ -1,6 +1,6 @@
 """Recordings in, captions out: generation (Eq. 4), and `load`."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from aligncap.audio import Recording, SpeechDetector, recording
-from aligncap.audio.sources import RATES, held, is_recording, several
+from aligncap.audio.sources import held, is_recording, several
 from aligncap.captioner import checkpoint, preparing, runtimes
 from aligncap.captioner.choosing import Candidates, CaptionCandidates, chosen, settled
 from aligncap.captioner.drawing import Drawing
@@ -21,7 +21,6 @@ from aligncap.captioner.vocabulary import Vocabulary
 from aligncap.data.grammar import STYLES, split_plan
 from aligncap.errors import (
     AlignCapError,
-    AudioError,
     DataError,
     MissingModelError,
     NoSpeechError,
@@ -278,7 +277,7 @@ class Captioner:
 
     def _measure(self, source: object, rate_hz: int | None) -> Measured | AlignCapError:
         try:
-            found = _opened(source, rate_hz)
+            found = recording(source, rate_hz)
             speech = self._preprocessor.prepare(found)
         except AlignCapError as error:
             return error
@@ -405,7 +404,7 @@ class Captioner:
     def _prepare(self, given: object, rate_hz: int | None) -> PreparedSpeech | AlignCapError:
         source, baseline = given if isinstance(given, Spoken) else (given, None)
         try:
-            found = _opened(source, rate_hz)
+            found = recording(source, rate_hz)
             speech = self._preprocessor.prepare(found, baseline)
         except AlignCapError as error:
             return error
@@ -451,18 +450,6 @@ class Captioner:
                 if hypotheses
                 else runtimes.empty_answer(self.meta.name)
             )
-
-
-def _opened(source: object, rate_hz: int | None) -> Path | Waveform:
-    """As `recording`; AudioError, too, for a sampling rate that is no number."""
-    table: Any = {"rate_hz": rate_hz, "audio": source}
-    while isinstance(table, Mapping):
-        for name in RATES:
-            rate = table.get(name)
-            if rate is not None and not (hasattr(rate, "__float__") and 0 < rate < 1e9):
-                raise AudioError(f"{name} is {rate!r}; give the sampling rate in Hz, such as 16000")
-        table = table.get("audio")
-    return recording(source, rate_hz)
 
 
 def _act(meta: checkpoint.ModelMeta, speech: PreparedSpeech, language: str, *, told: str) -> str:
