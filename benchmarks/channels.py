@@ -27,11 +27,11 @@ from aligncap.captioner.preparing import Preprocessor
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import is_validation
 from aligncap.errors import NoSpeechError
+from aligncap.experiments.validation import LABELLED
 from aligncap.storage import hash_of
 from aligncap.tokenizers import open_tokenizer
 from aligncap.values import RATE_HZ, Samples, Waveform
 
-LABELLED = ("ravdess", "emodb", "ased", "nemo", "emovo", "uem_es", "turev_db", "iesc")
 TELEPHONE_HZ = 8_000
 MU = 255.0
 BINS = 10

@@ -2,7 +2,7 @@
 
     python benchmarks/left_out.py all runs/left-out --output docs/results/left-out.md
 
-`all` goes on where it was stopped, and takes two hours of a core. It does what the other commands
+`all` goes on where it was stopped, and takes an hour of a core. It does what the other commands
 do one by one: `measure` features of some clips of each corpus, openSMILE's eGeMAPS or a frozen
 Whisper's; `fit` a classifier of them; train mini's second readout by `recipes/mini/readout.toml`
 without each corpus (emodb_more is held out with emodb), which `hear`s the corpus alone and with a
@@ -24,6 +24,7 @@ emotion.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,6 +74,7 @@ Corpora = Annotated[str, typer.Option(help="Corpora, parted by commas.")]
 Output = Annotated[Path | None, typer.Option(help="Markdown file to write.")]
 
 
+@cache
 def labelled(data: Path) -> Truth:
     """The clips with an emotion by their names."""
     found = {}

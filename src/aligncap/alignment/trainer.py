@@ -8,6 +8,7 @@ folder. The recipes of warm-up, KD and CE are in `kd`; those of `preference` use
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
@@ -102,6 +103,7 @@ class StageSettings:
     notes: checkpoint.ModelNotes = field(default_factory=checkpoint.ModelNotes)
     """Kept in the model folder: what its card says."""
 
+    @cached_property
     def caption_limits(self) -> checkpoint.CaptionLimits:
         """The limits; one that is left at its default is that of `model.start`, if that is here."""
         start, usual = self.model.start, asdict(checkpoint.CaptionLimits())
@@ -179,7 +181,7 @@ class StageTrainer:
         """`data` are the rows, and whose speech tokens they hold."""
         check_layout(settings)
         self.settings, self.output, self._kind = settings, output, kind
-        self.limits = settings.caption_limits()
+        self.limits = settings.caption_limits
         rows, self._source = data
         self.model, self._template = init_model(
             settings.model,

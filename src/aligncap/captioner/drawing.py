@@ -71,9 +71,8 @@ class Drawing:
         pitch, loudness = (figure.add_subplot(grid[row], sharex=wave) for row in (1, 2))
         wave.fill_between(times_s, -curves.peak, curves.peak, color=PITCH_COLOUR, linewidth=0)
         wave.set(ylabel="waveform")
-        title = caption.text.replace(
-            "$", r"\$"
-        )  # to wrap, matplotlib reads formulas whatever it is told
+        # Where it wraps, matplotlib reads formulas whatever it is told.
+        title = caption.text.replace("$", r"\$")
         wave.set_title(title, wrap=True, fontsize="medium")
         pitch.plot(times_s, curves.pitch_hz, color=PITCH_COLOUR)
         pitch.set(ylabel="pitch (Hz)")

@@ -30,6 +30,7 @@ from aligncap.cli.console import (
     csv_line,
     error_record,
     expanded,
+    files_of,
     find_recordings,
     format_of,
     other_columns,
@@ -363,7 +364,7 @@ def measure(
     facts = _fact_names() if form == "csv" else []
     if output is not None or form == "csv":
         recordings = [_beside_facts(one, facts) for one in recordings]
-    heard = [one.audio for one in recordings if isinstance(one.audio, Path)] if output else []
+    heard = files_of(recordings) if output else []
     console.check_output(output, [*paths, *heard], overwrite=overwrite)
     columns = _measured_columns(recordings, facts) if form == "csv" else []
     failed = 0

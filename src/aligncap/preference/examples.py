@@ -386,7 +386,7 @@ class PreferenceSettings(StageSettings):
     def readings(self, prompter: Prompter, sample: Sample) -> Iterable[SharedPromptRow]:
         """The candidates, and the longest caption that may be generated, each to its very end."""
         row = prompter.student_row(sample, prompt_settings(start_act_mode(self)))
-        generated = (0,) * self.caption_limits().max_tokens
+        generated = (0,) * self.caption_limits.max_tokens
         responses = tuple((*one, 0) for one in (*row.responses, generated))
         return [SharedPromptRow(row.prompt_ids, responses)]
 
