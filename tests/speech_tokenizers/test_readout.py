@@ -45,16 +45,28 @@ class TestDistribution:
         torch.testing.assert_close(alone, padded)
 
 
-def test_a_speaker_heard_against_a_baseline_is_read_apart_from_the_clip_itself():
+def test_beside_a_baseline_the_distance_counts_whole_and_the_clip_itself_less():
     torch.manual_seed(0)
     readout = StatisticsReadout(6, 8).eval()
     readout.within.fill_(2.0)
-    clip, baseline = torch.randn(3, 6), torch.randn(3, 6)
-    features = readout.features(clip, baseline)
-    torch.testing.assert_close(features, torch.cat((clip, (clip - baseline) / 2), 1))
-    without = readout(clip, baseline, torch.zeros(3))
-    torch.testing.assert_close(without, readout(clip, 9 * baseline, torch.zeros(3)))
-    assert not torch.allclose(without, readout(clip, baseline, torch.ones(3)))
+    clip, baseline = torch.randn(2, 6), torch.randn(2, 6)
+    own, distance = readout.features(clip, baseline)
+    torch.testing.assert_close(own, clip)
+    torch.testing.assert_close(distance, (clip - baseline) / 2)
+    found = readout(clip, baseline, torch.tensor([0.0, 1.0])).softmax(1)
+    alone, against = readout.alone(clip).softmax(1), readout.against(distance).softmax(1)
+    torch.testing.assert_close(found[0], alone[0])
+    product = against[1] * alone[1] ** 0.3
+    torch.testing.assert_close(found[1], product / product.sum())
+
+
+def test_another_microphone_does_not_change_what_is_heard_against_a_baseline():
+    torch.manual_seed(0)
+    readout = StatisticsReadout(6, 8).eval()
+    clip, baseline, microphone = torch.randn(3, 3, 6).unbind()
+    _, distance = readout.features(clip, baseline)
+    _, moved = readout.features(clip + microphone, baseline + microphone)
+    torch.testing.assert_close(readout.against(moved), readout.against(distance))
 
 
 def test_the_encoders_own_readout_counts_otherwise_beside_a_baseline():
@@ -134,7 +146,7 @@ def test_the_loss_of_mixtures_by_hand():
     first = readout.alone(0.25 * own[:1] + 0.75 * own[1:]).log_softmax(1)[0]
     second = readout.alone(own[1:]).log_softmax(1)[0]
     # The second clip has a baseline, and is mixed with itself.
-    third = readout.against(torch.cat((own[1:], own[1:] - 1), 1)).log_softmax(1)[0]
+    third = readout.against(own[1:] - 1).log_softmax(1)[0]
     expected = -(0.25 * first[1] + 0.75 * first[5] + second[5] + third[5]) / 3
     assert float(training.readout_loss(readout, batch)) == pytest.approx(float(expected), rel=1e-5)
 
@@ -152,7 +164,7 @@ def test_recall_is_better_beside_a_baseline_where_speakers_differ_more_than_emot
             parameter.zero_()
         for network in (readout.alone, readout.against):
             network[2].weight.fill_(1)
-            network[1].weight[0, 3 if network is readout.against else 0] = 1  # the first number
+            network[1].weight[0, 0] = 1  # the first number
             network[5].weight[EMOTIONS.index("sad"), 0] = 5
             network[5].bias[EMOTIONS.index("happy")] = 1
     found = training.recalls(readout, values, torch.zeros(240, 8), utterances)

@@ -85,7 +85,7 @@ class ReadoutSettings:
     mixup: float = 0.4
     """Both parameters of the Beta distribution by which two clips are mixed."""
     label_smoothing: float = 0.1
-    share: tuple[float, float] = (0.4, 0.1)
+    share: tuple[float, float] = (0.4, 0.3)
     """What the encoder's own readout counts beside this one, without a speaker's baseline and
     with."""
     temperature: tuple[float, float] = (1.0, 1.0)
@@ -361,18 +361,16 @@ def normalise(
 def readout_loss(readout: StatisticsReadout, batch: ReadoutBatch) -> Tensor:
     """Mean cross-entropy, in nats, of mixtures of clips: of all without a baseline, and of those
     that have one also beside it; a scalar."""
-    portion = batch.portion[:, None]
-    features = readout.features(batch.statistics, batch.baseline)
-    mixed = portion * features + (1 - portion) * features[batch.partner]
-    emotion = portion * batch.emotion + (1 - portion) * batch.emotion[batch.partner]
+    own, distance = readout.features(batch.statistics, batch.baseline)
     known = batch.based.bool()
-    return functional.cross_entropy(
-        torch.cat((
-            readout.read(mixed, torch.zeros_like(batch.based)),
-            readout.read(mixed[known], batch.based[known]),
-        )),
-        torch.cat((emotion, emotion[known])),
-    )  # fmt: skip
+
+    def mixed(values: Tensor) -> Tensor:
+        portion = batch.portion[:, None]
+        return portion * values + (1 - portion) * values[batch.partner]
+
+    emotion = mixed(batch.emotion)
+    logits = torch.cat((readout.alone(mixed(own)), readout.against(mixed(distance)[known])))
+    return functional.cross_entropy(logits, torch.cat((emotion, emotion[known])))
 
 
 @torch.no_grad()

@@ -3,9 +3,10 @@ clip.
 
 Layers that are fine-tuned get to know the corpora they are tuned on; layers as they came know none.
 Of the outputs of the lowest, mean and deviation over the time in which somebody speaks are taken.
-A network of one hidden layer reads them, and another, where a speaker's baseline is known (the mean
-of the same over other clips), reads them beside their distance from it. The logits are joined to
-those of the encoder's own readout.
+A network of one hidden layer reads them. Where a speaker's baseline is known (the mean of the same
+over other clips), another reads their distance from it and nothing else: what a voice and a room are
+like does not tell what a stranger feels. What they say is joined to what the encoder's own readout
+says.
 """
 
 import torch
@@ -23,6 +24,9 @@ QUIETEST = 1e-3
 
 _FARTHEST = 6.0
 """Deviations from the mean at which a number is cut."""
+
+_ALONE = 0.3
+"""What the network that reads the clip itself counts beside the one that reads the distance."""
 
 
 def width_of(layers: int, width: int) -> int:
@@ -73,26 +77,22 @@ class StatisticsReadout(nn.Module):
         # Without and with a baseline, as of all that has two values.
         self.register_buffer("share", torch.ones(2))
         self.alone = _network(features, hidden, dropout)
-        self.against = _network(2 * features, hidden, dropout)
+        self.against = _network(features, hidden, dropout)
 
-    def features(self, statistics: Tensor, baseline: Tensor) -> Tensor:
-        """What is read of `statistics` and `baseline` [batch, features], [batch, 2 · features]:
-        normalised, and as their distance from the baseline."""
+    def features(self, statistics: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor]:
+        """What the networks read of `statistics` and `baseline`, [batch, features] each as those:
+        the statistics normalised, and their distance from the baseline."""
         own = (statistics - self.centre) / self.spread
-        relative = (statistics - baseline) / self.within
-        return torch.cat((own, relative), 1).clamp(-_FARTHEST, _FARTHEST)
-
-    def read(self, features: Tensor, based: Tensor) -> Tensor:
-        """The logits of emotions, [batch, 8], of what `features` gives, where `based` [batch] is 1
-        by the network that reads the baseline."""
-        own, _ = features.chunk(2, 1)
-        known = based[:, None]
-        logits: Tensor = known * self.against(features) + (1 - known) * self.alone(own)
-        return logits
+        distance = (statistics - baseline) / self.within
+        return own.clamp(-_FARTHEST, _FARTHEST), distance.clamp(-_FARTHEST, _FARTHEST)
 
     def forward(self, statistics: Tensor, baseline: Tensor, based: Tensor) -> Tensor:
-        """The logits of emotions, [batch, 8]; arguments as those of `features` and `read`."""
-        return self.read(self.features(statistics, baseline), based)
+        """The logits of emotions, [batch, 8], of `statistics` and `baseline` [batch, features],
+        which is heeded where `based` [batch] is 1."""
+        own, distance = self.features(statistics, baseline)
+        alone = self.alone(own).log_softmax(1)
+        both = self.against(distance).log_softmax(1) + _ALONE * alone
+        return torch.where(based[:, None] > 0, both, alone)
 
     def joined(self, logits: Tensor, others: Tensor, based: Tensor) -> Tensor:
         """The logits of emotions by this readout and by the encoder's own, [batch, 8] each; the
