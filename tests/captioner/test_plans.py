@@ -71,6 +71,23 @@ def test_where_none_agrees_the_grammars_own_sentence_is_given(example_clips, lan
     assert emotion_of(find_clues(caption.text, language)) == "sad"
 
 
+def test_the_search_is_wider_where_the_first_caption_did_not_agree(example_clips):
+    asked = []
+
+    class Noting(Reciter):
+        def generate(self, prompts, options):
+            asked.append((options.beam_size, options.captions))
+            return super().generate(prompts, options)
+
+    made, _ = captioner()
+    model = CaptionGenerator(made.meta, BUILDER, Noting(VOCABULARY, ["He is furious."]))
+    hears = Preprocessor(LoudnessTokenizer(readout=LIKELY_SAD), 30.0)
+    for beams in (1, 5):
+        asked.clear()
+        Captioner(model, hears, options=DecodeOptions(beam_size=beams)).caption(example_clips[0])
+        assert asked == [(beams, beams), *[(max(3, beams),) * 2] * 3]
+
+
 @pytest.mark.parametrize(("plans", "read_s"), [(True, 10.0), (False, 24.0)])
 def test_of_long_speech_with_a_plan_the_first_seconds_are_read(example_clips, plans, read_s):
     clip = load(example_clips[0]).samples

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aligncap.captioner.runtimes import DecodeOptions
 from aligncap.data.manifest import Utterance
 from aligncap.errors import DataError
 from aligncap.experiments import witnesses
@@ -82,18 +81,13 @@ def test_captions_of_a_file_are_taken_by_id_or_file(tmp_path: Path) -> None:
 class Mute:
     """A captioner that says the same of every clip."""
 
-    options = DecodeOptions(beam_size=1)
+    def caption_many(self, paths: list[Path], **_: object) -> list[SimpleNamespace]:
+        facts = Facts(2.0, 1.0, MappingProxyType({}))
+        said = SimpleNamespace(text="A low voice.", facts=facts, vocalization=None)
+        return [said] * len(paths)
 
-    def generate_many(self, paths: list[Path], **_: object) -> list[SimpleNamespace]:
-        speech = SimpleNamespace(judged_facts=Facts(2.0, 1.0, MappingProxyType({})))
-        return [SimpleNamespace(hypotheses=["its own"], speech=speech) for _ in paths]
 
-
-def test_captions_of_a_file_stand_for_the_models_in_their_own_language(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    own = [SimpleNamespace(text="A low voice.")]
-    monkeypatch.setattr(witnesses, "chosen", lambda *_, language: own)
+def test_captions_of_a_file_stand_for_the_models_in_their_own_language() -> None:
     clips = [Utterance(name, Path(f"{name}.wav")) for name in "ab"]
     texts = {"a": "A loud, high voice.", "b": "他的声音很低。"}
     captioner: Any = Mute()

@@ -133,9 +133,8 @@ def test_recordings_are_taken_as_people_hold_them(tmp_path) -> None:
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:
-    for changes in ({"language": "de"}, {"beam_size": 0}):
-        with pytest.raises(RecipeError):
-            AnnotateSettings(**changes)
+    with pytest.raises(RecipeError):
+        AnnotateSettings(language="de")
     with pytest.raises(UnknownNameError):
         AnnotateSettings(bins="v03")
 

@@ -47,8 +47,10 @@ RUNTIMES = ("auto", "ct2", "torch")
 """What the language model runs on; "auto" takes CTranslate2 where the folder is exported."""
 
 BEAM_SIZE = 8
-PLANNED_BEAM_SIZE = 3
+PLANNED_BEAM_SIZE = 1
 """For a model with plans: by a plan, beams differ in little."""
+FURTHER_BEAM_SIZE = 3
+"""For the further plans of a clip whose first caption does not say what the record says."""
 
 LARGE_MODEL_BYTES = 500_000_000
 """Above this, all cores share one response: a single one would take long."""
@@ -421,7 +423,10 @@ class Captioner:
         attempt: int = 0,
     ) -> Iterator[Candidates]:
         """The captions of a batch, generated together; errors are handed on in their places. Each
-        `attempt` has other plans."""
+        `attempt` has other plans, and those after the first a wider search."""
+        if attempt:
+            beams = max(options.beam_size, FURTHER_BEAM_SIZE)
+            options = replace(options, beam_size=beams, captions=beams)
         speech = [one for one in batch if isinstance(one, PreparedSpeech) and not one.vocalization]
         told = [_told(self.meta, one, language) for one in speech]
         inputs = [
@@ -488,7 +493,7 @@ def load(
     on CTranslate2 (torch takes it from the decode options). Raises UnknownNameError for
     an unknown name, MissingModelError where something of the model is not on this machine,
     DataError where the speech tokenizer is not the one that the model was trained with.
-    Where `beam_size` is not given it is 8, and 3 for a model whose captions follow plans.
+    Where `beam_size` is not given it is 8, and 1 for a model whose captions follow plans.
     """
     if runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)

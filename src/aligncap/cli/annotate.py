@@ -62,7 +62,6 @@ def annotate(
         ),
     ] = None,
     shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a shard, at most.")] = 512,
-    beams: Annotated[int, typer.Option(min=1, help="Beams of the search for a caption.")] = 1,
     overwrite: Overwrite = False,
 ) -> int:
     """Annotate a corpus for text-to-speech: captions, numbers, texts (needs the tts extra)."""
@@ -80,7 +79,6 @@ def annotate(
         audio=audio_column,
         text=text_column,
         speaker="*" if one_speaker else speaker_column,
-        beam_size=beams,
     )
     _check_out(corpus, out)
     run = AnnotateRun(
@@ -106,9 +104,7 @@ class Opener:
     def __call__(self, settings: "AnnotateSettings") -> object:
         """The captioner."""
         assert callable(self._load_model)
-        return self._load_model(
-            settings.model, beam_size=settings.beam_size, threads=settings.threads
-        )
+        return self._load_model(settings.model, threads=settings.threads)
 
 
 def _check_out(corpus: Path, out: Path) -> None:

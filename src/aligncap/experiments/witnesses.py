@@ -27,7 +27,6 @@ import aligncap
 from aligncap.audio.files import load
 from aligncap.captioner.captioner import Captioner
 from aligncap.captioner.checkpoint import find_model, model_fingerprint
-from aligncap.captioner.choosing import chosen
 from aligncap.clues import detect_language, find_clues, judge, measured_clues
 from aligncap.clues.evidence import (
     Claim,
@@ -165,18 +164,17 @@ def hear(
             f"{len(missing)} of {len(utterances)} clips have no caption, the first is "
             f"{missing[0]}; caption the manifests of {', '.join((*TRANSCRIBED, 'secap'))}"
         )
-    options = replace(captioner.options, captions=captioner.options.beam_size)
-    outcomes = captioner.generate_many(
-        [one.path for one in utterances], language=language, options=options
+    outcomes = captioner.caption_many(
+        [one.path for one in utterances], language=language, evidence=False
     )
     found = []
-    for one, outcome in zip(utterances, outcomes, strict=True):
-        if isinstance(outcome, AlignCapError):
-            raise outcome
-        if outcome.hypotheses:
-            text = texts[one.id] if texts else chosen(outcome, language=language)[0].text
+    for one, caption in zip(utterances, outcomes, strict=True):
+        if isinstance(caption, AlignCapError):
+            raise caption
+        if caption.facts and not caption.vocalization:
+            text = texts[one.id] if texts else caption.text
             said_in = detect_language(text) if texts else language
-            found.append(Heard(one, text, said_in, outcome.speech.judged_facts))
+            found.append(Heard(one, text, said_in, caption.facts))
     return found
 
 

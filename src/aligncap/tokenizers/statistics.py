@@ -4,9 +4,9 @@ clip.
 Layers that are fine-tuned get to know the corpora they are tuned on; layers as they came know none.
 Of the outputs of the lowest, mean and deviation over the time in which somebody speaks are taken.
 A network of one hidden layer reads them. Where a speaker's baseline is known (the mean of the same
-over other clips), another reads their distance from it and nothing else: what a voice and a room are
-like does not tell what a stranger feels. What they say is joined to what the encoder's own readout
-says.
+over other clips), another reads their distance from it and nothing else: what a voice and a room
+are like does not tell what a stranger feels. What they say is joined to what the encoder's own
+readout says.
 """
 
 import torch

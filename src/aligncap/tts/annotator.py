@@ -29,9 +29,6 @@ TEXT_NAMES = ("text", "transcription", "transcript", "sentence", "text_normalize
 SPEAKER_NAMES = ("speaker_id", "speaker", "speakerid")
 GENDERS = {"f": "female", "w": "female", "woman": "female", "m": "male", "man": "male"}
 
-BEAM_SIZE = 1
-"""Of captions of a corpus: a plan leaves a search little to find (docs/lab-notes.md)."""
-
 
 @dataclass(frozen=True, slots=True)
 class AnnotateSettings:
@@ -47,15 +44,12 @@ class AnnotateSettings:
     """The column of the transcript, for phonemes and speaking rate."""
     speaker: str | None = None
     """The column of the speaker; "*" takes all rows for one speaker's."""
-    beam_size: int = BEAM_SIZE
     threads: int | None = None
     """Cores of one model; all if not given."""
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
             raise RecipeError(f"language is {self.language}, must be {' or '.join(LANGUAGES)}")
-        if self.beam_size < 1:
-            raise RecipeError(f"beam_size is {self.beam_size}, must be at least 1")
         read_bins(self.bins)
 
     @property
@@ -68,7 +62,7 @@ def open_captioner(settings: AnnotateSettings) -> Any:
     """The `Captioner` of the settings."""
     from aligncap.captioner.captioner import load as load_captioner
 
-    return load_captioner(settings.model, beam_size=settings.beam_size, threads=settings.threads)
+    return load_captioner(settings.model, threads=settings.threads)
 
 
 class Annotator:
