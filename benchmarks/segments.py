@@ -2,12 +2,14 @@
 and what hours take in memory and time.
 
     python benchmarks/segments.py made [--part validation] [--recordings 15] [--first 0]
+    python benchmarks/segments.py speakers
     python benchmarks/segments.py hours 1
     python benchmarks/segments.py hours 8
     python benchmarks/segments.py report
 
 Each recording is made of twenty clips of real people of several corpora, speakers of one part of
-the split, with pauses, noise and music between. For hours, one is heard again and again, streamed
+the split, with pauses, noise and music between; those of `speakers` are of one speaker each, whose
+utterances are also heard relative to each other. For hours, one is heard again and again, streamed
 from a file. What is measured is kept in `--work` (runs/segments), where a part that is there is not
 measured again; `report` writes docs/results/segments.md of it. `hours` logs as it goes.
 """
@@ -20,7 +22,7 @@ import random
 import resource
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from aligncap.captioner.segments import Segment, utterances
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import split_of
 from aligncap.errors import AlignCapError
+from aligncap.experiments.validation import LABELLED
 from aligncap.metrics.claims import mean_recall, recall_row
 from aligncap.prosody.measurement import pauses
 from aligncap.values import RATE_HZ, Caption, Samples
@@ -57,7 +60,7 @@ Span = tuple[float, float]
 def main() -> None:
     """Measure, or write the report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("made", "hours", "report"))
+    parser.add_argument("what", choices=("made", "speakers", "hours", "report"))
     parser.add_argument("hours", type=float, nargs="?", default=1.0)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/speech")
     parser.add_argument("--part", default="validation", choices=("train", "validation"))
@@ -71,6 +74,8 @@ def main() -> None:
     elif asked.what == "made":
         name = f"{asked.part}-{asked.first}-{asked.recordings}"
         keep(asked.work / f"made-{name}.json", lambda: measure_made(asked))
+    elif asked.what == "speakers":
+        keep(asked.work / f"speakers-{asked.part}.json", lambda: measure_speakers(asked))
     else:
         keep(asked.work / f"hours-{asked.hours:g}.json", lambda: measure_hours(asked))
 
@@ -210,6 +215,46 @@ def beside(clip: Utterance, span: Span, spoken: Sequence[Segment], alone: Captio
     return row
 
 
+MOST_CLIPS = 60
+"""Of a speaker, by twenty to a recording."""
+
+
+def measure_speakers(asked: argparse.Namespace) -> Json:
+    """The emotions of utterances of one speaker, heard by themselves and relative to each other."""
+    captioner, rows = load_model("mini"), []
+    path = asked.work / f"speaker-{os.getpid()}.wav"
+    for corpus in LABELLED:
+        clips: dict[str, list[Utterance]] = defaultdict(list)
+        for one in read_manifest(asked.data / corpus / "manifest.jsonl"):
+            if split_of(one) == asked.part and one.emotion and one.speaker:
+                clips[one.speaker].append(one)
+        for speaker, own in sorted(clips.items()):
+            random.Random(0).shuffle(own)
+            fitting = list(itertools.islice(filter(is_fitting, own), MOST_CLIPS))
+            for first in range(0, len(fitting), 20):
+                part = fitting[first : first + 20]
+                sound, truth = recording(part, first)
+                soundfile.write(path, sound, RATE_HZ, subtype="FLOAT")
+                heard = {
+                    "segment": list(captioner.segments(path)),
+                    "own": list(captioner.segments(path, baseline="own")),
+                }
+                rows += [
+                    {"corpus": corpus, "clip": str(clip.path), "emotion": clip.emotion}
+                    | {name: emotion_at(span, spoken) for name, spoken in heard.items()}
+                    for clip, span in zip(part, truth, strict=True)
+                ]
+            print(f"{speaker}: {len(fitting)} clips", flush=True)
+    path.unlink()
+    return {"part": asked.part, "rows": rows}
+
+
+def emotion_at(span: Span, found: Sequence[Segment]) -> str | None:
+    """The likeliest emotion where one utterance alone is."""
+    at = [one.caption for one in found if one.kind == "speech" and _meet(one, span)]
+    return likeliest(at[0]) if len(at) == 1 and isinstance(at[0], Caption) else None
+
+
 def likeliest(caption: Caption) -> str | None:
     """The emotion with most probability; None of a sound without words."""
     return max(caption.emotion, key=caption.emotion.__getitem__, default=None)
@@ -291,6 +336,15 @@ def report(work: Path) -> None:
         "",
         EMOTION_NOTES,
         "",
+        "Recordings of one speaker each, by `python benchmarks/segments.py speakers`.",
+        "",
+    ]
+    for one in sorted(work.glob("speakers-*.json")):
+        lines += speaker_table(json.loads(one.read_text("utf-8"))["rows"])
+    lines += [
+        "",
+        SPEAKER_NOTES,
+        "",
         "One recording again and again, by `python benchmarks/segments.py hours N`.",
         "",
     ]
@@ -313,6 +367,10 @@ EMOTION_NOTES = """\
 Emotions of labelled clips: the share whose likeliest emotion is the label's. Clips that are not cut
 once count as wrong. A mean over emotions gives one of a few clips as much weight as one of fifty:
 of boredom the validation speakers have three clips in all."""
+SPEAKER_NOTES = """\
+All labelled validation speakers, up to sixty clips of each, twenty to a recording, with pauses,
+noise and music between. Macro recall of the likeliest emotion as segments, and as segments relative
+to the other utterances of the recording (`--per file`), whose labels are not told."""
 HOUR_NOTES = """\
 Memory is that of the process at ten minutes, at the end, and its peak. Load is the mean number of
 processes that wanted a core while it ran: where that is above the cores, the clock says how busy
@@ -394,31 +452,50 @@ def emotion_table(rows: Sequence[Json]) -> list[str]:
     return lines + ["| " + " | ".join(map(str, one.values())) + " |" for one in columns]
 
 
+def speaker_table(rows: Sequence[Json]) -> list[str]:
+    """Macro recall by corpus, relative to the recording's other utterances and not."""
+    corpora = list(dict.fromkeys(row["corpus"] for row in rows))
+    lines = [
+        f"| corpus | {' | '.join(compared(rows, mean_recall, OWN))} |",
+        "|---|" + "---:|" * 4,
+    ]
+    for corpus in corpora:
+        found = compared([row for row in rows if row["corpus"] == corpus], mean_recall, OWN)
+        lines.append(f"| {corpus} | {' | '.join(found.values())} |")
+    return lines
+
+
 def shares(sums: Floats) -> Floats:
     """Hits by clips, all classes together; sums as of `mean_recall`."""
     hits, clips = np.split(sums, 2, axis=-1)
     return np.asarray(hits.sum(axis=-1) / clips.sum(axis=-1))
 
 
-def compared(rows: Sequence[Json], score: Callable[[Floats], Floats]) -> Json:
-    """A score of segments beside that of the clips alone, and their difference with its 95 %
-    interval over 2,000 draws of clips; a clip in several recordings is drawn with all of them."""
+ALONE = {"segment": "as segments", "alone": "alone"}
+OWN = {"own": "relative", "segment": "as segments"}
+"""What is compared with what, and what their columns are called."""
+
+
+def compared(
+    rows: Sequence[Json], score: Callable[[Floats], Floats], what: Mapping[str, str] = ALONE
+) -> Json:
+    """Two scores of the clips, and their difference with its 95 % interval over 2,000 draws of
+    clips; a clip in several recordings is drawn with all of them."""
     names = sorted({row["clip"] for row in rows})
     at = np.array([names.index(row["clip"]) for row in rows])
     classes = sorted({row["emotion"] for row in rows})
     draw = np.random.default_rng(0)
     drawn = draw.multinomial(len(names), np.full(len(names), 1 / len(names)), 2000)[:, at]
     weights = np.concatenate((np.ones((1, len(rows))), drawn))
-    segments, alone = (
+    first, second = (
         score(weights @ np.array([recall_row(r["emotion"], r.get(name), classes) for r in rows]))
-        for name in ("segment", "alone")
+        for name in what
     )
-    low, high = np.percentile((segments - alone)[1:], (2.5, 97.5))
+    low, high = np.percentile((first - second)[1:], (2.5, 97.5))
     return {
         "clips, different ones": f"{len(rows)}, {len(names)}",
-        "as segments": f"{segments[0]:.3f}",
-        "alone": f"{alone[0]:.3f}",
-        "difference": f"{segments[0] - alone[0]:+.3f} ({low:+.3f} to {high:+.3f})",
+        **{name: f"{one[0]:.3f}" for name, one in zip(what.values(), (first, second), strict=True)},
+        "difference": f"{first[0] - second[0]:+.3f} ({low:+.3f} to {high:+.3f})",
     }
 
 

@@ -226,8 +226,8 @@ class TestBaseline:
             np.testing.assert_allclose(found[place].vector, expected, rtol=1e-4)
         assert found[4].clips == 4  # silence counts for nothing
         assert [one.reason for one in found[5:]] == [
-            "it needs 3 recordings, 2 can be used",
-            "it needs 3 recordings, 2 can be used",
+            "it needs 3 utterances, 2 can be used",
+            "it needs 3 utterances, 2 can be used",
             "its speaker is not known",
         ]
         three = made.baselines(four[:3], ["a"] * 3)
@@ -238,7 +238,7 @@ class TestBaseline:
         [none] = made.baselines(example_clips[:1], ["a"], kind="folder")
         caption = made.caption(example_clips[0], baseline=none)
         assert replace(caption, baseline=None) == made.caption(example_clips[0])
-        reason = "it needs 3 recordings, 1 can be used"
+        reason = "it needs 3 utterances, 1 can be used"
         expected = {"source": "folder a", "clips": 0, "reason": reason}
         assert caption.to_dict()["baseline"] == expected
 

@@ -121,6 +121,41 @@ def test_a_segment_has_the_caption_of_the_same_cut_as_a_file_in_any_batch(tmp_pa
     assert [captioner.caption(one).to_dict() for one in reversed(cuts)] == expected[::-1]
 
 
+def test_utterances_are_relative_to_a_speaker_or_to_each_other(tmp_path, example_clips):
+    pause = np.zeros(20_000, np.float32)
+    sound = np.concatenate(
+        [part for one in example_clips[:5] for part in (load(one).samples, pause)]
+    )
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, sound, RATE_HZ, subtype="FLOAT")
+    captioner = aligncap.load("mini")
+    cuts = []
+    for number, one in enumerate(utterances(stream(path), captioner.detector)):
+        if one.kind == "speech":
+            cuts.append(tmp_path / f"{number}.wav")
+            soundfile.write(cuts[-1], one.samples, RATE_HZ, subtype="FLOAT")
+    assert len(cuts) >= 5
+    usual = captioner.baseline(example_clips[5])
+    each = captioner.baselines(cuts, [str(path)] * len(cuts), kind="file")
+    assert {one.clips for one in each} == {len(cuts) - 1}
+    for given, expected in ((usual, [usual] * len(cuts)), ("own", each)):
+        found = [one for one in captioner.segments(path, baseline=given) if one.kind == "speech"]
+        assert [one.caption.to_dict() for one in found] == [
+            captioner.caption(cut, baseline=one).to_dict()
+            for cut, one in zip(cuts, expected, strict=True)
+        ]
+
+
+def test_few_utterances_have_no_baseline_of_their_own(tmp_path, talk):
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, talk[0], RATE_HZ)
+    captioner = aligncap.load("mini")
+    found = list(captioner.segments(path, baseline="own"))
+    spoken = [one.caption for one in found if one.kind == "speech"]
+    assert [one.baseline.reason for one in spoken] == ["it needs 3 utterances, 2 can be used"] * 2
+    assert [one.text for one in found] == [one.text for one in captioner.segments(path)]
+
+
 def test_a_long_speech_is_cut(example_clips):
     clip = load(example_clips[1]).samples
     speech = np.concatenate([clip[: len(clip) - 4000]] * 14)

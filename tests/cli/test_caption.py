@@ -119,7 +119,7 @@ SURE = {"emotion": {"sad": 0.64, "angry": 0.36}, "certainty": "sure", "second_em
 LIKELY = {"emotion": {"angry": 0.1, "sad": 0.52, "bored": 0.38}, "certainty": "likely"}
 COUGH = {"emotion": None, "vocalization": "coughing", "confidence": 0.55, "certainty": "likely"}
 USUAL = {"source": "speaker 3", "clips": 12, "pitch_hz": 190.0}
-NONE = {"source": "folder a", "clips": 0, "reason": "it needs 3 recordings, 2 can be used"}
+NONE = {"source": "folder a", "clips": 0, "reason": "it needs 3 utterances, 2 can be used"}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ NONE = {"source": "folder a", "clips": 0, "reason": "it needs 3 recordings, 2 ca
             [
                 "  So.",
                 "  unlike anything that the model learnt from: do not rely on the caption",
-                "  no baseline of folder a: it needs 3 recordings, 2 can be used",
+                "  no baseline of folder a: it needs 3 utterances, 2 can be used",
             ],
         ),
     ],
@@ -260,7 +260,7 @@ class TestBaselines:
         rows = list(csv.DictReader(io.StringIO(ran.out)))
         assert [row["baseline"].partition("; pitch")[0] for row in rows] == [
             *["source=speaker a; clips=3"] * 2,
-            "source=speaker b; clips=0; reason=it needs 3 recordings, 1 can be used",
+            "source=speaker b; clips=0; reason=it needs 3 utterances, 1 can be used",
             "source=speaker a; clips=3",
             "source=no speaker; clips=0; reason=its speaker is not known",
             "source=speaker a; clips=3",

@@ -175,6 +175,34 @@ def test_columns_of_a_manifest_are_those_of_its_segments(aligncap, call, tmp_pat
         assert one["manifest_emotion"] == "sad"
 
 
+def test_utterances_are_relative_to_recordings_of_the_speaker(aligncap, call, clip, tmp_path):
+    usual = tmp_path / "usual.wav"
+    usual.write_bytes(clip.read_bytes())
+    asked = ("caption", call, "--segments", "--baseline", usual)
+    for one in spoken_in(aligncap(*asked, "--format", "jsonl").out):
+        assert (one["baseline"]["source"], one["baseline"]["clips"]) == (str(usual), 1)
+    aligncap(*asked, "-o", usual, "--format", "jsonl", "--overwrite").refused("usual.wav")
+    assert usual.read_bytes() == clip.read_bytes()
+
+
+def test_the_utterances_of_a_channel_are_relative_to_each_other(aligncap, call, tmp_path):
+    sound, rate_hz = soundfile.read(call)
+    path = tmp_path / "call.wav"
+    soundfile.write(path, np.concatenate([sound[:, :1]] * 4 + [sound[:, 1:]], axis=0), rate_hz)
+    four = (*("caption", path, "--segments", "--per", "file"), "--format", "jsonl")
+    assert {one["baseline"]["clips"] for one in spoken_in(aligncap(*four).out)} == {4}
+    loud = tmp_path / "loud.wav"
+    soundfile.write(loud, 9 * sound, rate_hz, subtype="FLOAT")
+    warned = aligncap("caption", loud, "--segments", "--per", "file").err
+    assert warned.count("scaled to full scale") == 1, "though it is read twice"
+    two = (*("caption", call, "--segments", "--per", "file"), "--channels", "split")
+    ran = aligncap(*two)
+    for number in (1, 2):
+        told = f"no baseline of file {call}, channel {number}: it needs 3 utterances, 1 can be used"
+        assert ran.err.count(told) == 1
+    assert ran.out == aligncap("caption", call, "--segments", "--channels", "split").out
+
+
 def test_a_file_that_cannot_be_read_is_a_line_and_the_others_go_on(aligncap, call, tmp_path):
     absent = tmp_path / "absent.wav"
     ran = aligncap("caption", absent, call, "--segments", "--format", "jsonl")
@@ -243,7 +271,8 @@ def test_no_input_is_overwritten(aligncap, call, tmp_path):
         (("--segments", "--candidates", "2"), "--candidates"),
         (("--segments", "--style", "short"), "--style"),
         (("--segments-as", "srt", "--per", "folder"), "--per"),
-        (("--segments", "--baseline", "x.wav"), "--baseline"),
+        (("--segments", "--per", "speaker"), "--segments knows --per file"),
+        (("--segments", "--per", "file", "--baseline", __file__), "give one of them"),
         (("--segments", "--evidence"), "--format jsonl"),
         (("--segments-as", "srt", "--evidence"), "--format jsonl"),
         (("--channels", "split"), "--segments"),

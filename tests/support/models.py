@@ -50,15 +50,16 @@ class FakeCaptioner:
 
     def baselines(
         self,
-        recordings: Iterable[Path | AlignCapError],
+        recordings: Iterable[Path | Waveform | AlignCapError],
         speakers: Sequence[str | None],
         *,
         kind: str,
     ) -> list[Baseline]:
         measured = []
         for one in recordings:
-            there = isinstance(one, Path) and one.exists()
-            measured.append((measure(load(one)), None) if there else None)
+            there = isinstance(one, Waveform) or (isinstance(one, Path) and one.exists())
+            sound = load(one) if isinstance(one, Path) and there else one
+            measured.append((measure(sound), None) if there else None)
         return baselines_of(measured, speakers, kind=kind)
 
     def _caption(

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 from aligncap.audio import Recording, SpeechDetector, recording
 from aligncap.audio.sources import held, is_recording, several
@@ -336,6 +336,7 @@ class Captioner:
         *,
         channel: int | None = None,
         transcript: Sequence[Line] = (),
+        baseline: Baseline | Literal["own"] | None = None,
         language: str = "en",
         evidence: bool = True,
     ) -> Iterator[Segment]:
@@ -344,8 +345,10 @@ class Captioner:
 
         Of several channels, `channel` is captioned alone, counted from 0. A `transcript` (see
         `captioner.transcripts.read_transcript`) says where to cut; its words are kept beside the
-        captions. Memory does not grow with the length. Raises AudioError for a recording that
-        cannot be read.
+        captions. With a speaker's `baseline` captions are relative to it; with "own" each utterance
+        is relative to the others, for recordings or channels of one speaker. These are read twice,
+        and some 20 kB are held of each utterance; without, memory does not grow with the length.
+        Raises AudioError for a recording that cannot be read.
         """
         found = segments(
             self,
@@ -353,6 +356,7 @@ class Captioner:
             detector=self.detector,
             channel=channel,
             transcript=transcript,
+            baseline=baseline,
             language=language,
             evidence=evidence,
         )

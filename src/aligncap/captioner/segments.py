@@ -9,7 +9,8 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,9 +18,10 @@ from aligncap.audio import SpeechDetector, from_array, sound_kind
 from aligncap.audio.activity import AROUND_S, HOP_S, utterance_span
 from aligncap.audio.detector import FRAME, FRAME_S, Floats
 from aligncap.audio.streams import stream
+from aligncap.captioner.preparing import Spoken
 from aligncap.captioner.transcripts import Line, clock
 from aligncap.errors import AlignCapError, NoSpeechError
-from aligncap.values import RATE_HZ, Caption, Samples, Waveform
+from aligncap.values import RATE_HZ, Baseline, Caption, Samples, Waveform
 
 if TYPE_CHECKING:
     from aligncap.captioner.captioner import Captioner
@@ -145,18 +147,26 @@ def segments(
     detector: SpeechDetector,
     channel: int | None = None,
     transcript: Sequence[Line] = (),
+    baseline: Baseline | Literal["own"] | None = None,
     **options: Any,
 ) -> Iterator[Segment]:
     """As `Captioner.segments`."""
-    blocks = stream(source, channel=channel)  # type: ignore[arg-type]
-    found = transcribed(blocks, transcript) if transcript else utterances(blocks, detector)
-    waiting: deque[Stretch] = deque()
 
-    def speech() -> Iterator[Waveform]:
+    def cut() -> Iterator[Stretch]:
+        blocks = stream(source, channel=channel)  # type: ignore[arg-type]
+        return transcribed(blocks, transcript) if transcript else utterances(blocks, detector)
+
+    usual: Iterable[Baseline | None] = repeat(None if baseline == "own" else baseline)
+    if baseline == "own":
+        usual = _own_baselines(captioner, cut(), source, channel)
+    waiting: deque[Stretch] = deque()
+    found, each = cut(), iter(usual)
+
+    def speech() -> Iterator[Spoken]:
         for stretch in found:
             waiting.append(stretch)
             if stretch.kind == "speech":
-                yield stretch.waveform(source)
+                yield Spoken(stretch.waveform(source), next(each))
 
     for caption in captioner.caption_many(speech(), **options):
         while waiting[0].kind != "speech":
@@ -164,6 +174,22 @@ def segments(
         yield segment_of(waiting.popleft(), caption, channel)
     while waiting:
         yield segment_of(waiting.popleft(), channel=channel)
+
+
+def _own_baselines(
+    captioner: "Captioner", found: Iterable[Stretch], source: object, channel: int | None
+) -> list[Baseline]:
+    """For each utterance how the others of the recording sound, or of its channel."""
+    name = str(source) if channel is None else f"{source}, channel {channel + 1}"
+    names: list[str] = []
+
+    def speech() -> Iterator[Waveform]:
+        for stretch in found:
+            if stretch.kind == "speech":
+                names.append(name)
+                yield stretch.waveform(source)
+
+    return captioner.baselines(speech(), names, kind="file")
 
 
 def segment_of(

@@ -93,7 +93,7 @@ Per = Annotated[
     Literal["speaker", "folder", "file"] | None,
     typer.Option(
         help="Relative to the other recordings of the speaker (by a manifest's speaker) or of the "
-        "folder; file: each by itself."
+        "folder; file: each by itself, and with --segments to its other utterances."
     ),
 ]
 Endpoint = Annotated[
@@ -135,9 +135,9 @@ def caption(
     if segments or segments_as or transcript or plot:
         wanted = SegmentOptions(
             *(language, format, segments_as, output, overwrite),
-            *(channels == "split", transcript, plot),
+            *(channels == "split", transcript, plot, tuple(baseline or ()), per == "file"),
         )
-        _check_segments(wanted, evidence, resume, baseline, per, candidates > 1, style != "full")
+        _check_segments(wanted, evidence, per, resume, candidates > 1, style != "full")
         return caption_segments(console, expanded(paths), load, wanted)
     if channels == "split":
         raise RecipeError("--channels split is of segments; give --segments too")
@@ -211,12 +211,14 @@ def _write_captions(
         console.log(f"{file.failed} of {file.done} files could not be captioned")
 
 
-def _check_segments(asked: SegmentOptions, evidence: bool, *others: object) -> None:
+def _check_segments(
+    asked: SegmentOptions, evidence: bool, per: str | None, *others: object
+) -> None:
     """RecipeError where --segments is given with what it does not take: any of the `others`."""
     if any(others):
-        raise RecipeError(
-            "--segments goes without --resume, --baseline, --per, --candidates, --style"
-        )
+        raise RecipeError("--segments goes without --resume, --candidates, --style")
+    if per not in (None, "file"):
+        raise RecipeError(f"--per {per}: --segments knows --per file, or give a --baseline")
     if evidence and asked.form != "jsonl":
         raise RecipeError("--segments has evidence in records alone; give --format jsonl")
 

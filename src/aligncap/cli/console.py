@@ -14,6 +14,7 @@ import re
 import sys
 import unicodedata
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -202,15 +203,20 @@ def format_of(output: Path | None, asked: str | None, known: Mapping[str, str]) 
 
 
 class WarningHandler(logging.Handler):
-    """Writes each warning of the package as a line on standard error."""
+    """Writes each warning of the package as a line on standard error; of what is read twice, as for
+    a baseline, once."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
         self._console = console
+        self._told: deque[str] = deque(maxlen=100)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one warning."""
-        self._console.log(record.getMessage())
+        """Write one warning, if it is not among the last."""
+        told = record.getMessage()
+        if told not in self._told:
+            self._told.append(told)
+            self._console.log(told)
 
 
 class Progress:

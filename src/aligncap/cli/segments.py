@@ -4,7 +4,7 @@ import heapq
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -15,6 +15,7 @@ import typer
 from aligncap.cli.console import (
     SOME_FAILED,
     Console,
+    Progress,
     Record,
     Recording,
     csv_line,
@@ -23,6 +24,7 @@ from aligncap.cli.console import (
     find_recordings,
     for_terminal,
     other_columns,
+    with_baselines,
 )
 from aligncap.errors import AlignCapError, InterruptedRunError, RecipeError
 from aligncap.storage import atomic_file
@@ -91,6 +93,10 @@ class SegmentOptions:
     split: bool
     transcript: Path | None
     plot: Path | None
+    baseline: tuple[str, ...] = ()
+    """Recordings of how the speaker usually sounds."""
+    own: bool = False
+    """Whether an utterance is relative to the others of its recording, or of its channel."""
 
     @property
     def form(self) -> str:
@@ -112,16 +118,24 @@ def caption_segments(
 
     form = asked.form
     recordings = list(find_recordings(list(paths), console))
-    _check(console, [*paths, *files_of(recordings)], recordings, asked)
+    usual = list(find_recordings(asked.baseline, console))
+    inputs: list[str | Path] = [*paths, *asked.baseline, *files_of([*recordings, *usual])]
+    _check(console, inputs, recordings, asked)
     lines = read_transcript(asked.transcript) if asked.transcript else ()
     captioner, failed, done, picture, stopped = load(), 0, 0, None, False
+    relative, _ = with_baselines(
+        *(recordings, captioner, console),
+        files=asked.baseline, usual=usual, per="file" if asked.own else None,
+    )  # fmt: skip
     columns = [*COLUMNS, *other_columns(recordings, COLUMNS)]
     with _output(console, asked.output) as write:
         if form == "csv":
             write([csv_line(columns)])
-        for one in recordings:
+        for one in relative:
             try:
-                found = segments_of(captioner, one, asked, lines)
+                with Progress(console, "measuring") if asked.own else nullcontext():
+                    found = segments_of(captioner, one, asked, lines)
+                found = _told(console, found)
                 if asked.plot is not None:
                     picture, found = _watched(one, found)
                 write(written(found, one, form, columns))
@@ -206,12 +220,29 @@ def segments_of(
         raise RecipeError(f"{recording.file}: segments are of files; give a path")
     channels: Iterable[int | None] = range(channel_count(path)) if asked.split else [None]
     each = [
-        captioner.segments(path, channel=one, transcript=lines, language=asked.language)
+        captioner.segments(
+            path,
+            channel=one,
+            transcript=lines,
+            baseline="own" if asked.own else recording.baseline,
+            language=asked.language,
+        )
         for one in channels
     ]
     found = heapq.merge(*each, key=lambda segment: segment.start_s)
     first = list(islice(found, 1))
     return chain(first, found)
+
+
+def _told(console: Console, found: "Iterable[Segment]") -> "Iterator[Segment]":
+    """The segments; that an utterance has no baseline is told once of each reason."""
+    told = set()
+    for one in found:
+        baseline = getattr(one.caption, "baseline", None)
+        if baseline and baseline.reason and baseline.source not in told:
+            told.add(baseline.source)
+            console.log(f"no baseline of {baseline.source}: {baseline.reason}")
+        yield one
 
 
 def _watched(

@@ -59,7 +59,7 @@ def baselines_of(
         source = f"{kind} {speaker}"
         usable = [place for place in places if measured[place] is not None]
         if len(usable) < LEAST_CLIPS:
-            reason = f"it needs {LEAST_CLIPS} recordings, {len(usable)} can be used"
+            reason = f"it needs {LEAST_CLIPS} utterances, {len(usable)} can be used"
             found |= dict.fromkeys(places, Baseline(source, 0, reason=reason))
             continue
         rows = [row for place in usable if (row := measured[place]) is not None]
