@@ -235,7 +235,7 @@ def segments_of(
 
 
 def _told(console: Console, found: "Iterable[Segment]") -> "Iterator[Segment]":
-    """The segments; that an utterance has no baseline is told once of each reason."""
+    """The segments; that utterances have no baseline is told once of each recording or channel."""
     told = set()
     for one in found:
         baseline = getattr(one.caption, "baseline", None)
