@@ -39,7 +39,6 @@ from aligncap.captioner.segments import Segment, utterances
 from aligncap.data.manifest import Utterance, read_manifest
 from aligncap.data.splits import split_of
 from aligncap.errors import AlignCapError
-from aligncap.experiments.validation import LABELLED
 from aligncap.metrics.claims import mean_recall, recall_row
 from aligncap.prosody.measurement import pauses
 from aligncap.values import RATE_HZ, Caption, Samples
@@ -221,6 +220,9 @@ MOST_CLIPS = 60
 
 def measure_speakers(asked: argparse.Namespace) -> Json:
     """The emotions of utterances of one speaker, heard by themselves and relative to each other."""
+    # Imported here since it would count in the memory of `hours`.
+    from aligncap.experiments.validation import LABELLED
+
     captioner, rows = load_model("mini"), []
     path = asked.work / f"speaker-{os.getpid()}.wav"
     for corpus in LABELLED:
