@@ -53,7 +53,7 @@ class FakeCaptioner:
         recordings: Iterable[Path | Waveform | AlignCapError],
         speakers: Sequence[str | None],
         *,
-        kind: str,
+        kind: str = "speaker",
     ) -> list[Baseline]:
         measured = []
         for one in recordings:

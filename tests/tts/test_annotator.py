@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligncap.errors import AlignCapError, RecipeError, UnknownNameError
+from aligncap.errors import AlignCapError, DataError, RecipeError, UnknownNameError
 from aligncap.tts import AnnotateSettings, Annotator, complete, speaker_statistics
-from aligncap.tts.annotator import FOUND, own_columns, waveform_of
+from aligncap.tts.annotator import FOUND, own_columns, usual_voices, waveform_of
 from aligncap.tts.bins import read_bins
 from aligncap.values import RATE_HZ, Waveform
 from tts.made import COUNT, bytes_of, columns_of, open_fake, sound_of
@@ -76,6 +76,35 @@ def test_a_column_of_speakers_that_is_not_there_is_said_as_one_of_texts_is() -> 
     for changes in ({"speaker": "speakr"}, {"text": "speakr"}):
         done = Annotator(AnnotateSettings(**changes), open_fake)(rows()[:2])
         assert all(row["error"].startswith("no column called 'speakr'") for row in done)
+
+
+def test_speakers_are_known_by_utterances_from_all_of_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aligncap.tts.annotator.USUAL", 3)
+    # Ben's corpus is sorted: first low, then high.
+    rows = [{"audio": bytes_of(n), "speaker": "ben"} for n in (0, 0, 2, 2, 3, 3, 5)]
+    rows[2:2] = [{"audio": bytes_of(1), "speaker": "anna"}, {"audio": bytes_of(1)}]
+    rows.append({"audio": b"no sound", "speaker": "anna"})
+    settings = AnnotateSettings(per_speaker=True)
+    annotator = Annotator(settings, open_fake)
+    found = usual_voices(annotator.captioner, lambda: rows, settings)
+    heard = [waveform_of(bytes_of(n)) for n in (0, 2, 5)]
+    [expected, *_] = annotator.captioner.baselines(heard, ["ben"] * 3)
+    assert found["ben"].to_dict() == expected.to_dict()
+    assert (found["anna"].clips, found["anna"].reason) == (
+        0,
+        "it needs 3 utterances, 1 can be used",
+    )
+    clips = [row.get("baseline_clips") for row in annotator(rows)]
+    assert clips == [3, 3, 0, None, 3, 3, 3, 3, 3, None]
+    assert clips == [
+        row.get("baseline_clips") for row in Annotator(settings, open_fake, found)(rows)
+    ]
+    assert "baseline" not in annotator(rows)[0]
+    assert "baseline_clips" not in Annotator(AnnotateSettings(), open_fake)(rows)[0]
+    with pytest.raises(DataError, match=r"no row says who speaks; name .* --speaker-column"):
+        annotator([{"audio": bytes_of(1)}])
 
 
 @pytest.mark.parametrize("nothing", ["", None])

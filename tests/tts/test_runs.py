@@ -68,6 +68,24 @@ def test_shards_are_named_by_split_and_have_one_schema(tmp_path: Path) -> None:
     assert len({pq.read_schema(file).to_string() for file in files}) == 1
 
 
+def test_captions_are_relative_to_the_speakers_of_all_shards(tmp_path: Path) -> None:
+    corpus = WRITERS["manifest"](tmp_path / "in")
+    settings = dataclasses.replace(FAKE, per_speaker=True)
+    run = annotated(corpus, tmp_path / "out", settings=settings)
+    assert len(run.corpus.shards) == 3
+    assert run().failed == 0
+    clips = [row["baseline_clips"] for row in read_out(tmp_path / "out")]
+    assert clips == [3 if number % 2 else 4 for number in range(COUNT)]
+    with pytest.raises(DataError, match="another settings"):
+        dataclasses.replace(run, settings=FAKE)()
+    folder = annotated(
+        WRITERS["folder"](tmp_path / "sounds"), tmp_path / "nobody", settings=settings
+    )
+    with pytest.raises(DataError, match="no row says who speaks"):
+        folder()
+    assert not folder.out.exists(), "so that another setting can be given"
+
+
 def test_recordings_are_left_out_where_asked(tmp_path: Path) -> None:
     for form, write in (("a", write_parquet), ("b", write_tars)):
         annotated(write(tmp_path / form), tmp_path / f"{form}-out", audio=False)()

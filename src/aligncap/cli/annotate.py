@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,6 +37,11 @@ Bins = Annotated[
     ),
 ]
 
+Per = Annotated[
+    Literal["speaker"] | None,
+    typer.Option(help="Captions relative to how the speaker usually sounds."),
+]
+
 
 def annotate(
     context: typer.Context,
@@ -54,6 +59,7 @@ def annotate(
     one_speaker: Annotated[
         bool, typer.Option("--one-speaker", help="All recordings are of one voice.")
     ] = False,
+    per: Per = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes, each with its own model.")] = 1,
     shard: Annotated[
         str | None,
@@ -79,6 +85,7 @@ def annotate(
         audio=audio_column,
         text=text_column,
         speaker="*" if one_speaker else speaker_column,
+        per_speaker=per == "speaker",
     )
     _check_out(corpus, out)
     run = AnnotateRun(
@@ -154,10 +161,13 @@ def _of_array(environment: Mapping[str, str]) -> str:
 def _show(run: "AnnotateRun", console: Console) -> int:
     """Run, with a bar, and say what it came to."""
     counts = [shard.count for shard in run.corpus.shards]
+    kept = f"shards that are done are in {run.out}"
+    run.check_plan()
+    if run.settings.per_speaker and run.left:
+        with Progress(console, "hearing the speakers", kept=lambda: kept):
+            run.usual  # noqa: B018
     started, done, sound_s = time.monotonic(), 0, 0.0
-    with Progress(
-        console, "annotating", kept=lambda: f"shards that are done are in {run.out}"
-    ) as bar:
+    with Progress(console, "annotating", kept=lambda: kept) as bar:
         if None not in counts:
             own, of = run.part
             bar.add_total(sum(one or 0 for one in counts[own::of]))

@@ -5,21 +5,23 @@ annotated comes out with an `error`. What needs all utterances of a speaker (z-s
 their pitch) `complete` adds once `speaker_statistics` has seen them.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from aligncap.audio import load
 from aligncap.audio.sources import NamedBytes, recording
+from aligncap.captioner.preparing import Spoken
 from aligncap.clues import find_clues
 from aligncap.errors import AlignCapError, AudioError, DataError, RecipeError
 from aligncap.foreign import reason_of
 from aligncap.storage import canonical_json
 from aligncap.tts.bins import NUMBER_OF, TEXT_COLUMNS, describe, read_bins, text_columns
 from aligncap.tts.measures import Row, Speaker, statistics_of, utterance_columns
-from aligncap.values import EMOTIONS, LANGUAGES, Caption, Waveform
+from aligncap.values import EMOTIONS, LANGUAGES, Baseline, Caption, Waveform
 
 AUDIO_NAMES = (
     *("audio", "speech", "wav", "file", "file_name", "audio_path", "audio_filepath"),
@@ -27,6 +29,8 @@ AUDIO_NAMES = (
 )
 TEXT_NAMES = ("text", "transcription", "transcript", "sentence", "text_normalized")
 SPEAKER_NAMES = ("speaker_id", "speaker", "speakerid")
+USUAL = 16
+"""Utterances of a speaker, spread over all of theirs, that say how they usually sound."""
 GENDERS = {"f": "female", "w": "female", "woman": "female", "m": "male", "man": "male"}
 
 
@@ -44,6 +48,8 @@ class AnnotateSettings:
     """The column of the transcript, for phonemes and speaking rate."""
     speaker: str | None = None
     """The column of the speaker; "*" takes all rows for one speaker's."""
+    per_speaker: bool = False
+    """Whether captions are relative to how the speaker usually sounds."""
     threads: int | None = None
     """Cores of one model; all if not given."""
 
@@ -72,24 +78,32 @@ class Annotator:
         self,
         settings: AnnotateSettings | None = None,
         load_model: Callable[[AnnotateSettings], Any] = open_captioner,
+        usual: Mapping[str, Baseline] | None = None,
     ) -> None:
-        """Opens the model; raises what `aligncap.load` raises."""
+        """Opens the model; raises what `aligncap.load` raises. `usual` are the speakers of a whole
+        corpus, as `usual_voices` hears them; without, they are those of each batch."""
         self.settings = settings or AnnotateSettings()
         self.captioner = load_model(self.settings)
+        self._usual = usual
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
         """The rows with their columns, in order; see `annotate`."""
+        usual = self._usual or {}
+        if self.settings.per_speaker and self._usual is None:
+            usual = usual_voices(self.captioner, lambda: batch, self.settings)
         return [
             complete(merged(row, found, self.settings), settings=self.settings)
-            for row, found in zip(batch, self.columns(batch), strict=True)
+            for row, found in zip(batch, self.columns(batch, usual), strict=True)
         ]
 
-    def columns(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """For each row what is measured and captioned of it, or its `error`; `rows` is read
-        ahead, so that several are captioned together."""
+    def columns(
+        self, rows: Iterable[Row], usual: Mapping[str, Baseline] = MappingProxyType({})
+    ) -> Iterator[Row]:
+        """For each row what is measured and captioned of it, relative to how its speaker is `usual`
+        to sound, or its `error`; `rows` is read ahead, so that several are captioned together."""
         waiting: deque[tuple[Row, Row | AlignCapError]] = deque()
 
-        def heard() -> Iterator[Waveform]:
+        def heard() -> Iterator[Spoken]:
             for row in rows:
                 try:
                     sound = waveform_of(audio_of(row, self.settings))
@@ -100,7 +114,7 @@ class Annotator:
                 except AlignCapError as error:
                     waiting.append((row, error))
                 else:
-                    yield sound
+                    yield Spoken(sound, usual.get(speaker_of(row, self.settings) or ""))
 
         def silent() -> Iterator[Row]:
             while waiting and isinstance(error := waiting[0][1], AlignCapError):
@@ -119,6 +133,49 @@ class Annotator:
             else:
                 yield {**numbers, **caption_columns(caption), **_source_of(row), "error": None}
         yield from silent()
+
+
+def usual_voices(
+    captioner: Any, read: Callable[[], Iterable[Row]], settings: AnnotateSettings
+) -> dict[str, Baseline]:
+    """How each speaker usually sounds, by at most `USUAL` utterances at even distances among
+    theirs, since corpora are often sorted by emotion; `read` gives all rows, and is called again.
+
+    DataError where no row says whose voice it is.
+    """
+    check_voices(read(), settings)
+    counts = Counter(speaker_of(row, settings) for row in read())
+    del counts[None]
+    seen: Counter[str | None] = Counter()
+    names: list[str | None] = []
+
+    def heard() -> Iterator[Waveform | AlignCapError]:
+        for row in read():
+            speaker = speaker_of(row, settings)
+            seen[speaker] += 1
+            if speaker is None or (seen[speaker] - 1) % -(-counts[speaker] // USUAL):
+                continue
+            names.append(speaker)
+            try:
+                yield waveform_of(audio_of(row, settings))
+            except AlignCapError as error:
+                yield error
+        # An utterance that cannot be used has the baseline of all the others.
+        for speaker in counts:
+            names.append(speaker)
+            yield DataError(f"{speaker}: all that was heard")
+
+    found: list[Baseline] = captioner.baselines(heard(), names)
+    return {str(one): usual for one, usual in zip(counts, found[-len(counts) :], strict=True)}
+
+
+def check_voices(rows: Iterable[Row], settings: AnnotateSettings) -> None:
+    """DataError where no row says whose voice it is."""
+    if all(speaker_of(row, settings) is None for row in rows):
+        raise DataError(
+            "--per speaker: no row says who speaks; name their column with --speaker-column, or "
+            "give --one-speaker"
+        )
 
 
 @lru_cache(maxsize=2)
@@ -215,6 +272,8 @@ def caption_columns(caption: Caption) -> Row:
     longer here, and whatever a record may hold besides keeps its name."""
     record = caption.to_dict()
     emotions = record.pop("emotion") or {}
+    if (baseline := record.pop("baseline", None)) is not None:
+        record["baseline_clips"] = baseline["clips"]
     row = {
         "caption": record.pop("caption"),
         "emotion": max(emotions, key=emotions.__getitem__) if emotions else None,

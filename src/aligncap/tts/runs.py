@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -27,10 +27,12 @@ from aligncap.storage import atomic_file, hash_of, hash_of_parts, usable_cores, 
 from aligncap.tts.annotator import (
     AnnotateSettings,
     Annotator,
+    check_voices,
     complete,
     merged,
     open_captioner,
     speaker_of,
+    usual_voices,
 )
 from aligncap.tts.bins import read_bins
 from aligncap.tts.measures import Row, Speaker, statistics_of
@@ -46,6 +48,7 @@ from aligncap.tts.tables import (
     schema_of,
     write_shard,
 )
+from aligncap.values import Baseline
 
 WORK_FOLDER = ".annotate"
 DATA_FOLDER = "data"
@@ -95,19 +98,14 @@ class AnnotateRun:
 
         Raises DataError where `out` holds something else, LostProcessError where a process died.
         """
-        self._check_plan()
-        own, of = self.part
+        self.check_plan()
         tasks = [
-            (number, (self._found(number), shard))
-            for number, shard in enumerate(self.corpus.shards)
-            if number % of == own and not self._found(number).exists()
+            (number, (self._found(number), self.corpus.shards[number])) for number in self.left
         ]
-        cores = usable_cores()
-        threads = self.settings.threads or max(1, cores // self.jobs)
-        # A corpus' rows have in `audio` what a text in another column names.
-        audio = None if self._audio_column() == AUDIO else self.settings.audio
-        settings = replace(self.settings, threads=threads, audio=audio)
-        run_tasks(MeasureJob(settings, self.open_model), tasks, self.jobs, told)
+        threads = self.settings.threads or max(1, usable_cores() // self.jobs)
+        settings = replace(self._read_settings, threads=threads)
+        usual = self.usual if tasks else {}
+        run_tasks(MeasureJob(settings, self.open_model, usual), tasks, self.jobs, told)
         numbers = range(len(self.corpus.shards))
         unmeasured = sum(not self._found(number).exists() for number in numbers)
         if not unmeasured:
@@ -119,6 +117,31 @@ class AnnotateRun:
             sum(one["sound_s"] for one in ends),
             unmeasured,
         )
+
+    @property
+    def left(self) -> list[int]:
+        """The numbers of the shards of this part that are still to be measured."""
+        own, of = self.part
+        numbers = range(own, len(self.corpus.shards), of)
+        return [number for number in numbers if not self._found(number).exists()]
+
+    @cached_property
+    def usual(self) -> dict[str, Baseline]:
+        """How each speaker of the corpus usually sounds, if captions are to be relative to that;
+        they are heard at the first call."""
+        if not self.settings.per_speaker:
+            return {}
+        captioner = self.open_model(self._read_settings)
+        return usual_voices(captioner, self._rows, self._read_settings)
+
+    def _rows(self) -> Iterator[Row]:
+        return chain.from_iterable(shard.read() for shard in self.corpus.shards)
+
+    @property
+    def _read_settings(self) -> AnnotateSettings:
+        # A corpus' rows have in `audio` what a text in another column names.
+        audio = None if self._audio_column() == AUDIO else self.settings.audio
+        return replace(self.settings, audio=audio)
 
     def remove_earlier(self) -> None:
         """Remove what was annotated in `out` before; the corpus is open, and the model is looked
@@ -148,8 +171,9 @@ class AnnotateRun:
     def _found(self, number: int) -> Path:
         return self.out / WORK_FOLDER / f"{number:05d}.jsonl"
 
-    def _check_plan(self) -> None:
-        """DataError where the folder was begun with another corpus, model or settings."""
+    def check_plan(self) -> None:
+        """Begin the folder; DataError where that was done with another corpus, model or settings,
+        or where it holds something else."""
         made = {
             "corpus": hash_of_parts(f"{one.split}:{one.described}\n" for one in self.corpus.shards),
             "shards": len(self.corpus.shards),
@@ -175,6 +199,8 @@ class AnnotateRun:
             return
         if self.out.exists() and any(one.name != WORK_FOLDER for one in self.out.iterdir()):
             raise DataError(f"{self.out}: holds something else; choose another --out")
+        if self.settings.per_speaker:
+            check_voices(self._rows(), self._read_settings)
         write_atomic(path, json.dumps(made, indent=1) + "\n")
 
     def _write(self, told: Told) -> None:
@@ -260,6 +286,7 @@ class MeasureJob:
 
     settings: AnnotateSettings
     open_model: OpenModel
+    usual: Mapping[str, Baseline]
 
     @cached_property
     def annotator(self) -> Annotator:
@@ -280,7 +307,7 @@ class MeasureJob:
         columns: Kinds = {}
         news, seconds = 0, 0.0
         with atomic_file(place) as file:
-            for found in self.annotator.columns(noted()):
+            for found in self.annotator.columns(noted(), self.usual):
                 row = waiting.popleft()
                 print(
                     json.dumps({"speaker": speaker_of(row, self.settings), "found": found}),
