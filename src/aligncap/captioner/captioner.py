@@ -346,9 +346,9 @@ class Captioner:
         Of several channels, `channel` is captioned alone, counted from 0. A `transcript` (see
         `captioner.transcripts.read_transcript`) says where to cut; its words are kept beside the
         captions. With a speaker's `baseline` captions are relative to it; with "own" each utterance
-        is relative to the others, for recordings or channels of one speaker. These are read twice,
-        and some 20 kB are held of each utterance; without, memory does not grow with the length.
-        Raises AudioError for a recording that cannot be read.
+        is relative to the others, for recordings or channels of one speaker. The sound is then read
+        twice, and some 20 kB are held of each utterance; otherwise memory does not grow with the
+        length. Raises AudioError for a recording that cannot be read.
         """
         found = segments(
             self,

@@ -1,8 +1,9 @@
 """Recordings longer than a sentence: who speaks when, what they sound like, and what lies between.
 
 The speech detector hears a stream frame by frame (`utterances`); what is cut out of it depends on
-no block's length, and memory does not grow with that of the recording. A caption is made of each
-utterance with a little of the sound around it.
+no block's length, and memory does not grow with that of the recording, but for some 20 kB of each
+utterance where it is heard relative to the others. A caption is made of each utterance with a
+little of the sound around it.
 """
 
 import logging

@@ -89,7 +89,7 @@ class CandidateOptions:
 
 
 CLAIM_BEAMS = 4
-"""Beams of each prompt of the method "claims"."""
+"""Beams of each prompt of the method "claims", at most: no more than the model has by itself."""
 
 PROMPTS_A_CANDIDATE = 3
 """Prompts of the method "claims" for each candidate wanted: some come to the same."""

@@ -2,9 +2,9 @@
 
 What the readout reads of every clip, as it is and varied (`augmentation`), is computed once by a
 pretrained Whisper's lower layers, and kept. The readout then learns in minutes on a CPU: corpora
-are drawn by their shares, clips are mixed with each other (Zhang et al. 2018), and most are
-read beside a baseline too, the mean of some of the speaker's other clips, now and then of neutral
-ones alone. Batches depend on their number only.
+are drawn by their shares, clips are mixed with each other (Zhang et al. 2018), and of most the
+distance from a baseline is read too, by a network of its own: the mean of some of the speaker's
+other clips, now and then of neutral ones alone. Batches depend on their number only.
 """
 
 from collections import Counter, defaultdict
@@ -359,8 +359,8 @@ def normalise(
 
 
 def readout_loss(readout: StatisticsReadout, batch: ReadoutBatch) -> Tensor:
-    """Mean cross-entropy, in nats, of mixtures of clips: of all without a baseline, and of those
-    that have one also beside it; a scalar."""
+    """Mean cross-entropy, in nats, of mixtures of clips: of all by the network that reads the clip,
+    and of those that have a baseline also by the one that reads the distance from it; a scalar."""
     own, distance = readout.features(batch.statistics, batch.baseline)
     known = batch.based.bool()
 

@@ -49,7 +49,8 @@ class AnnotateSettings:
     speaker: str | None = None
     """The column of the speaker; "*" takes all rows for one speaker's."""
     per_speaker: bool = False
-    """Whether captions are relative to how the speaker usually sounds."""
+    """Whether captions are relative to how the speaker usually sounds, by at most `USUAL`
+    utterances of the corpus that `aligncap annotate` reads, or of the batch of a call."""
     threads: int | None = None
     """Cores of one model; all if not given."""
 
