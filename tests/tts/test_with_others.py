@@ -169,4 +169,9 @@ def test_the_engines_classes_without_their_engines() -> None:
     again = RayAnnotator(FAKE, open_fake)(table.slice(1))
     assert done.schema == again.schema
     assert [bool(error) for error in done.column("error").to_pylist()] == [False, True]
+    four = pa.Table.from_pylist([{"speaker": "a", "audio": bytes_of(0)}] * 4)
+    relative = RayAnnotator(AnnotateSettings(per_speaker=True), open_fake)
+    assert relative(four).column("baseline_clips").to_pylist() == [4] * 4
+    nobody = relative(table).column("baseline_clips")
+    assert (nobody.to_pylist(), nobody.type) == ([None, None], pa.int64())
     assert list(DatatroveAnnotator(FAKE, open_fake)(iter(()))) == []

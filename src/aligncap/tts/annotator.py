@@ -9,7 +9,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any
 
 from aligncap.audio import load
@@ -79,29 +78,27 @@ class Annotator:
         self,
         settings: AnnotateSettings | None = None,
         load_model: Callable[[AnnotateSettings], Any] = open_captioner,
-        usual: Mapping[str, Baseline] | None = None,
     ) -> None:
-        """Opens the model; raises what `aligncap.load` raises. `usual` are the speakers of a whole
-        corpus, as `usual_voices` hears them; without, they are those of each batch."""
+        """Opens the model; raises what `aligncap.load` raises."""
         self.settings = settings or AnnotateSettings()
         self.captioner = load_model(self.settings)
-        self._usual = usual
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
         """The rows with their columns, in order; see `annotate`."""
-        usual = self._usual or {}
-        if self.settings.per_speaker and self._usual is None:
-            usual = usual_voices(self.captioner, lambda: batch, self.settings)
         return [
             complete(merged(row, found, self.settings), settings=self.settings)
-            for row, found in zip(batch, self.columns(batch, usual), strict=True)
+            for row, found in zip(batch, self.columns(batch), strict=True)
         ]
 
     def columns(
-        self, rows: Iterable[Row], usual: Mapping[str, Baseline] = MappingProxyType({})
+        self, rows: Iterable[Row], usual: Mapping[str, Baseline] | None = None
     ) -> Iterator[Row]:
-        """For each row what is measured and captioned of it, relative to how its speaker is `usual`
-        to sound, or its `error`; `rows` is read ahead, so that several are captioned together."""
+        """For each row what is measured and captioned of it, or its `error`; `rows` is read
+        ahead, so that several are captioned together. `usual` is how the speakers of a whole corpus
+        sound; without, it is heard in the rows, a list then, if the settings ask for it."""
+        if usual is None and self.settings.per_speaker:
+            usual = usual_voices(self.captioner, lambda: rows, self.settings)
+        voices = usual or {}
         waiting: deque[tuple[Row, Row | AlignCapError]] = deque()
 
         def heard() -> Iterator[Spoken]:
@@ -115,7 +112,7 @@ class Annotator:
                 except AlignCapError as error:
                     waiting.append((row, error))
                 else:
-                    yield Spoken(sound, usual.get(speaker_of(row, self.settings) or ""))
+                    yield Spoken(sound, voices.get(speaker_of(row, self.settings) or ""))
 
         def silent() -> Iterator[Row]:
             while waiting and isinstance(error := waiting[0][1], AlignCapError):
@@ -140,11 +137,7 @@ def usual_voices(
     captioner: Any, read: Callable[[], Iterable[Row]], settings: AnnotateSettings
 ) -> dict[str, Baseline]:
     """How each speaker usually sounds, by at most `USUAL` utterances at even distances among
-    theirs, since corpora are often sorted by emotion; `read` gives all rows, and is called again.
-
-    DataError where no row says whose voice it is.
-    """
-    check_voices(read(), settings)
+    theirs, since corpora are often sorted by emotion; `read` is called twice and gives all rows."""
     counts = Counter(speaker_of(row, settings) for row in read())
     del counts[None]
     seen: Counter[str | None] = Counter()
@@ -274,7 +267,7 @@ def caption_columns(caption: Caption) -> Row:
     record = caption.to_dict()
     emotions = record.pop("emotion") or {}
     if (baseline := record.pop("baseline", None)) is not None:
-        record["baseline_clips"] = baseline["clips"]
+        record[BASELINE] = baseline["clips"]
     row = {
         "caption": record.pop("caption"),
         "emotion": max(emotions, key=emotions.__getitem__) if emotions else None,
@@ -331,12 +324,15 @@ FOUND = (
 )
 """Columns that a row has from `Annotator.columns`, besides what else a caption's record holds."""
 
+BASELINE = "baseline_clips"
+"""The column of how many utterances a row is relative to."""
 Z_SCORES = ("pitch_z", "loudness_z", "pace_z")
 
 
 def own_columns(settings: AnnotateSettings) -> tuple[str, ...]:
     """The columns that every annotated corpus has; `gender` is one more where it has none."""
-    return (*FOUND, *Z_SCORES, *text_columns(read_bins(settings.bins)), "text_description")
+    texts = (*text_columns(read_bins(settings.bins)), "text_description")
+    return (*FOUND, *Z_SCORES, *texts, *((BASELINE,) if settings.per_speaker else ()))
 
 
 def value_of(row: Mapping[str, Any], name: str | None, usual: Iterable[str]) -> Any:

@@ -12,7 +12,13 @@ from typing import Any
 
 from aligncap.errors import AlignCapError
 from aligncap.storage import atomic_file, printable
-from aligncap.tts.annotator import AUDIO_NAMES, AnnotateSettings, own_columns, renamed
+from aligncap.tts.annotator import (
+    AUDIO_NAMES,
+    BASELINE,
+    AnnotateSettings,
+    own_columns,
+    renamed,
+)
 from aligncap.tts.bins import NO_BINS, TEXT_COLUMNS
 from aligncap.tts.measures import Row
 from aligncap.tts.sources import PARTS, Corpus
@@ -34,6 +40,9 @@ NESTED: dict[str, Any] = {
     "part_s": ["float"],
 }
 """Our columns of several values, by what they hold."""
+
+PLAIN = {"unfamiliar": "bool", BASELINE: "int"}
+"""Our columns of other plain values than numbers with a fraction."""
 
 AUDIO = "audio"
 """The column of recordings where a text names them, or none of Arrow's files has them."""
@@ -131,8 +140,8 @@ def _own_type(name: str, kinds: set[str], settings: AnnotateSettings) -> Any:
 
     if name in NESTED:
         return _arrow(NESTED[name])
-    if name == "unfamiliar":
-        return pa.bool_()
+    if name in PLAIN:
+        return _arrow(PLAIN[name])
     if name in WORDS and not (name == "speaking_rate" and settings.bins == NO_BINS):
         return pa.string()
     return pa.float64() if name in own_columns(settings) else _arrow(_joined_kind(kinds))
