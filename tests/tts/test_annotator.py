@@ -102,9 +102,12 @@ def test_speakers_are_known_by_utterances_from_all_of_theirs(
         row.get("baseline_clips") for row in Annotator(settings, open_fake, found)(rows)
     ]
     assert "baseline" not in annotator(rows)[0]
+    assert annotator([]) == []
     assert "baseline_clips" not in Annotator(AnnotateSettings(), open_fake)(rows)[0]
     with pytest.raises(DataError, match=r"no row says who speaks; name .* --speaker-column"):
         annotator([{"audio": bytes_of(1)}])
+    [again] = Annotator(AnnotateSettings(), open_fake)([{**rows[0], "baseline_clips": 7}])
+    assert (again.get("baseline_clips"), again["input_baseline_clips"]) == (None, 7)
 
 
 @pytest.mark.parametrize("nothing", ["", None])

@@ -27,7 +27,7 @@ from aligncap.errors import (
     RecipeError,
     UnknownNameError,
 )
-from aligncap.prosody.baseline import Measured, baseline_of, baselines_of
+from aligncap.prosody.baseline import Measured, baseline_of, baselines_of, voices_of
 from aligncap.storage import usable_cores
 from aligncap.tokenizers import open_tokenizer
 from aligncap.values import Baseline, Caption, SpeechTokenizer, SpeechTokens, Waveform
@@ -268,6 +268,11 @@ class Captioner:
             raise DataError(f"baselines: {counts}; give one speaker for each recording")
         fingerprint = self._preprocessor.tokenizer.fingerprint
         return baselines_of(measured, speakers, kind=kind, tokenizer=fingerprint)
+
+    def voices(self, recordings: Iterable[tuple[str, Any]]) -> dict[str, Baseline]:
+        """How each speaker usually sounds, from pairs of a speaker and a recording of theirs."""
+        tokenizer = self._preprocessor.tokenizer.fingerprint
+        return voices_of(recordings, self._measure_many, tokenizer=tokenizer)
 
     def _measure_many(
         self, sources: Iterable[object], rate_hz: int | None = None
