@@ -271,8 +271,7 @@ class Captioner:
 
     def voices(self, recordings: Iterable[tuple[str, Any]]) -> dict[str, Baseline]:
         """How each speaker usually sounds, from pairs of a speaker and a recording of theirs."""
-        tokenizer = self._preprocessor.tokenizer.fingerprint
-        return voices_of(recordings, self._measure_many, tokenizer=tokenizer)
+        return voices_of(recordings, self._measure_many, self._preprocessor.tokenizer.fingerprint)
 
     def _measure_many(
         self, sources: Iterable[object], rate_hz: int | None = None

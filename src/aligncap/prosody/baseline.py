@@ -75,7 +75,6 @@ def baselines_of(
 def voices_of(
     recordings: Iterable[tuple[str, Any]],
     measure: Callable[[Iterator[Any]], Iterable[Measured | AlignCapError]],
-    *,
     tokenizer: str = "",
 ) -> dict[str, Baseline]:
     """The baseline of each speaker from all their recordings, pairs of both; `measure` says what is
