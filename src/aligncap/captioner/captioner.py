@@ -46,9 +46,6 @@ class StudentInput(NamedTuple):
 RUNTIMES = ("auto", "ct2", "torch")
 """What the language model runs on; "auto" takes CTranslate2 where the folder is exported."""
 
-BEAM_SIZE = 8
-PLANNED_BEAM_SIZE = 1
-"""For a model with plans: by a plan, beams differ in little."""
 FURTHER_BEAM_SIZE = 3
 """For the further plans of a clip whose first caption does not say what the record says."""
 
@@ -501,7 +498,8 @@ def load(
     on CTranslate2 (torch takes it from the decode options). Raises UnknownNameError for
     an unknown name, MissingModelError where something of the model is not on this machine,
     DataError where the speech tokenizer is not the one that the model was trained with.
-    Where `beam_size` is not given it is 8, and 1 for a model whose captions follow plans.
+    Where `beam_size` is not given it is 8, or, for a model whose captions follow plans, 1, and 3
+    where its speech tokenizer hears no emotion.
     """
     if runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)
@@ -512,7 +510,7 @@ def load(
         folder, runtime=runtime, threads=threads, seed=seed, endpoint=endpoint
     )
     tokenizer = open_speech_tokenizer(folder, generator.meta, tokenizer_path)
-    beam_size = beam_size or (PLANNED_BEAM_SIZE if generator.meta.plans else BEAM_SIZE)
+    beam_size = beam_size or generator.meta.usual_beams
     return Captioner(
         generator,
         Preprocessor(tokenizer, generator.meta.limits.max_speech_s, SpeechDetector()),
