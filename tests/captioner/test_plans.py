@@ -1,5 +1,7 @@
 """Captions by plan: the plan in the prompt, and captions that say what the record says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,16 @@ def test_the_search_is_wider_where_the_first_caption_did_not_agree(example_clips
         asked.clear()
         Captioner(model, hears, options=DecodeOptions(beam_size=beams)).caption(example_clips[0])
         assert asked == [(beams, beams), *[(max(3, beams),) * 2] * 3]
+
+
+@pytest.mark.parametrize(
+    ("plans", "tokenizer", "beams"),
+    [(False, "builtin", 8), (True, "builtin", 1), (True, "speechtokenizer", 3)],
+)
+def test_beams_give_the_emotions_that_no_tokenizer_hears(plans, tokenizer, beams):
+    meta = tiny_meta(plans=plans)
+    meta = replace(meta, tokenizer=replace(meta.tokenizer, name=tokenizer))
+    assert meta.usual_beams == beams
 
 
 @pytest.mark.parametrize(("plans", "read_s"), [(True, 10.0), (False, 24.0)])

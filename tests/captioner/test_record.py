@@ -233,6 +233,22 @@ class TestBaseline:
         three = made.baselines(four[:3], ["a"] * 3)
         assert {one.clips for one in three} == {3}  # each counts itself: two would be too few
 
+    def test_voices_are_of_all_recordings_of_a_speaker(self, example_clips):
+        made, _ = captioner(tokenizer=Relative())
+        clip = load(example_clips[0])
+        own = [louder(clip, level) for level in (0.0, 1.0, 2.0, 5.0)]
+        pairs = [("a", own[0]), ("b", clip), *(("a", one) for one in own[1:]), ("a", SILENCE)]
+        voices = made.voices([*pairs, ("b", NoSpeechError("nothing")), ("c", SILENCE)])
+        expected = made.baseline(own)
+        assert voices["a"].to_dict() == {**expected.to_dict(), "source": "speaker a"}
+        assert voices["a"].tokenizer == expected.tokenizer
+        np.testing.assert_allclose(voices["a"].vector, expected.vector, rtol=1e-6)
+        reasons = {name: one.reason for name, one in voices.items() if not one.clips}
+        assert reasons == {
+            "b": "it needs 3 utterances, 1 can be used",
+            "c": "it needs 3 utterances, 0 can be used",
+        }
+
     def test_one_that_there_is_not_changes_nothing_but_says_so(self, example_clips):
         made, _ = captioner()
         [none] = made.baselines(example_clips[:1], ["a"], kind="folder")

@@ -15,7 +15,7 @@ from aligncap.audio.activity import utterance_span
 from aligncap.audio.streams import channel_count, stream
 from aligncap.captioner.segments import GAP_S, Segment, joined, transcribed, utterances
 from aligncap.captioner.transcripts import FORMATS, Line, read_transcript
-from aligncap.errors import AudioError, DataError
+from aligncap.errors import AudioError, DataError, UnknownNameError
 from aligncap.values import RATE_HZ
 from support.signals import noise
 
@@ -154,6 +154,24 @@ def test_few_utterances_have_no_baseline_of_their_own(tmp_path, talk):
     spoken = [one.caption for one in found if one.kind == "speech"]
     assert [one.baseline.reason for one in spoken] == ["it needs 3 utterances, 2 can be used"] * 2
     assert [one.text for one in found] == [one.text for one in captioner.segments(path)]
+
+
+def test_what_a_baseline_cannot_be_is_said(tmp_path, talk, monkeypatch):
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, talk[0], RATE_HZ)
+    captioner = aligncap.load("mini")
+    with pytest.raises(UnknownNameError, match="no baseline called 'file'"):
+        list(captioner.segments(path, baseline="file"))
+    measured = captioner.baselines
+
+    def recorded_meanwhile(*arguments, **options):
+        found = measured(*arguments, **options)
+        soundfile.write(path, np.concatenate((talk[0], talk[0])), RATE_HZ)
+        return found
+
+    monkeypatch.setattr(captioner, "baselines", recorded_meanwhile)
+    with pytest.raises(AudioError, match="has grown since"):
+        list(captioner.segments(path, baseline="own"))
 
 
 def test_a_long_speech_is_cut(example_clips):

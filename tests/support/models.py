@@ -17,7 +17,7 @@ from aligncap.metrics.aes import read_aes
 from aligncap.metrics.judge import JudgeClient, Question, Reply
 from aligncap.metrics.scores import ScoredClip
 from aligncap.prosody import measure
-from aligncap.prosody.baseline import baselines_of
+from aligncap.prosody.baseline import Measured, baselines_of, voices_of
 from aligncap.values import Baseline, Caption, Clue, Evidence, Verdict, Waveform
 
 
@@ -55,12 +55,22 @@ class FakeCaptioner:
         *,
         kind: str = "speaker",
     ) -> list[Baseline]:
-        measured = []
-        for one in recordings:
-            there = isinstance(one, Waveform) or (isinstance(one, Path) and one.exists())
-            sound = load(one) if isinstance(one, Path) and there else one
-            measured.append((measure(sound), None) if there else None)
+        found = self._measured(recordings)
+        measured = [None if isinstance(one, AlignCapError) else one for one in found]
         return baselines_of(measured, speakers, kind=kind)
+
+    def voices(self, recordings: Iterable[tuple[str, Waveform]]) -> dict[str, Baseline]:
+        return voices_of(recordings, self._measured)
+
+    def _measured(
+        self, recordings: Iterable[Path | Waveform | AlignCapError]
+    ) -> Iterator[Measured | AlignCapError]:
+        for one in recordings:
+            try:
+                sound = load(one) if isinstance(one, Path) else one
+            except AlignCapError as error:
+                sound = error
+            yield sound if isinstance(sound, AlignCapError) else (measure(sound), None)
 
     def _caption(
         self, waveform: Waveform, language: str, candidates: int = 1, evidence: bool = True

@@ -101,8 +101,11 @@ def test_speakers_are_known_by_utterances_from_all_of_theirs(
     given = annotator.columns(iter(rows), found)
     assert clips == [row.get("baseline_clips") for row in given]
     assert "baseline" not in annotator(rows)[0]
+    assert annotator([]) == []
     assert "baseline_clips" not in Annotator(AnnotateSettings(), open_fake)(rows)[0]
     assert "baseline_clips" not in annotator([{"audio": bytes_of(1)}])[0]
+    [again] = Annotator(AnnotateSettings(), open_fake)([{**rows[0], "baseline_clips": 7}])
+    assert (again.get("baseline_clips"), again["input_baseline_clips"]) == (None, 7)
 
 
 @pytest.mark.parametrize("nothing", ["", None])

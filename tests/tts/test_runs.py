@@ -84,6 +84,10 @@ def test_captions_are_relative_to_the_speakers_of_all_shards(tmp_path: Path) -> 
     with pytest.raises(DataError, match="no row says who speaks"):
         folder()
     assert not folder.out.exists(), "so that another setting can be given"
+    nobody = dataclasses.replace(settings, speaker="nobody")
+    with pytest.raises(DataError, match="no row says who speaks"):
+        annotated(corpus, tmp_path / "out", settings=nobody).remove_earlier()
+    assert len(read_out(tmp_path / "out")) == COUNT, "what is there is kept"
 
 
 def test_recordings_are_left_out_where_asked(tmp_path: Path) -> None:
@@ -186,10 +190,12 @@ def test_a_run_that_another_version_began_is_refused_in_a_line(tmp_path: Path) -
     annotated(corpus, tmp_path / "out")()
     plan = tmp_path / "out" / ".annotate" / "plan.json"
     noted = json.loads(plan.read_text("utf-8"))
+    older = {**noted, "settings": {**noted["settings"], "beam_size": 1}}
     del noted["bins"]
-    plan.write_text(json.dumps(noted), "utf-8")
-    with pytest.raises(DataError, match="begun by another version of aligncap"):
-        annotated(corpus, tmp_path / "out")()
+    for one in (noted, older):
+        plan.write_text(json.dumps(one), "utf-8")
+        with pytest.raises(DataError, match="begun by another version of aligncap"):
+            annotated(corpus, tmp_path / "out")()
 
 
 def test_bad_rows_of_every_kind_are_rows(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from aligncap.errors import (
     RecipeError,
     UnknownNameError,
 )
-from aligncap.prosody.baseline import Measured, baseline_of, baselines_of
+from aligncap.prosody.baseline import Measured, baseline_of, baselines_of, voices_of
 from aligncap.storage import usable_cores
 from aligncap.tokenizers import open_tokenizer
 from aligncap.values import Baseline, Caption, SpeechTokenizer, SpeechTokens, Waveform
@@ -46,9 +46,6 @@ class StudentInput(NamedTuple):
 RUNTIMES = ("auto", "ct2", "torch")
 """What the language model runs on; "auto" takes CTranslate2 where the folder is exported."""
 
-BEAM_SIZE = 8
-PLANNED_BEAM_SIZE = 1
-"""For a model with plans: by a plan, beams differ in little."""
 FURTHER_BEAM_SIZE = 3
 """For the further plans of a clip whose first caption does not say what the record says."""
 
@@ -268,6 +265,10 @@ class Captioner:
             raise DataError(f"baselines: {counts}; give one speaker for each recording")
         fingerprint = self._preprocessor.tokenizer.fingerprint
         return baselines_of(measured, speakers, kind=kind, tokenizer=fingerprint)
+
+    def voices(self, recordings: Iterable[tuple[str, Any]]) -> dict[str, Baseline]:
+        """How each speaker usually sounds, from pairs of a speaker and a recording of theirs."""
+        return voices_of(recordings, self._measure_many, self._preprocessor.tokenizer.fingerprint)
 
     def _measure_many(
         self, sources: Iterable[object], rate_hz: int | None = None
@@ -497,7 +498,8 @@ def load(
     on CTranslate2 (torch takes it from the decode options). Raises UnknownNameError for
     an unknown name, MissingModelError where something of the model is not on this machine,
     DataError where the speech tokenizer is not the one that the model was trained with.
-    Where `beam_size` is not given it is 8, and 1 for a model whose captions follow plans.
+    Where `beam_size` is not given it is 8, or, for a model whose captions follow plans, 1, and 3
+    where its speech tokenizer hears no emotion.
     """
     if runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)
@@ -508,7 +510,7 @@ def load(
         folder, runtime=runtime, threads=threads, seed=seed, endpoint=endpoint
     )
     tokenizer = open_speech_tokenizer(folder, generator.meta, tokenizer_path)
-    beam_size = beam_size or (PLANNED_BEAM_SIZE if generator.meta.plans else BEAM_SIZE)
+    beam_size = beam_size or generator.meta.usual_beams
     return Captioner(
         generator,
         Preprocessor(tokenizer, generator.meta.limits.max_speech_s, SpeechDetector()),

@@ -21,7 +21,7 @@ from aligncap.audio.detector import FRAME, FRAME_S, Floats
 from aligncap.audio.streams import stream
 from aligncap.captioner.preparing import Spoken
 from aligncap.captioner.transcripts import Line, clock
-from aligncap.errors import AlignCapError, NoSpeechError
+from aligncap.errors import AlignCapError, AudioError, NoSpeechError, UnknownNameError
 from aligncap.values import RATE_HZ, Baseline, Caption, Samples, Waveform
 
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ def segments(
     **options: Any,
 ) -> Iterator[Segment]:
     """As `Captioner.segments`."""
+    if isinstance(baseline, str) and baseline != "own":
+        raise UnknownNameError("baseline", baseline, ("own",))
 
     def cut() -> Iterator[Stretch]:
         blocks = stream(source, channel=channel)  # type: ignore[arg-type]
@@ -167,7 +169,15 @@ def segments(
         for stretch in found:
             waiting.append(stretch)
             if stretch.kind == "speech":
-                yield Spoken(stretch.waveform(source), next(each))
+                yield Spoken(stretch.waveform(source), following())
+
+    def following() -> Baseline | None:
+        try:
+            return next(each)
+        except StopIteration:
+            raise AudioError(
+                f"{source}: has grown since it was first read; caption it when it is whole"
+            ) from None
 
     for caption in captioner.caption_many(speech(), **options):
         while waiting[0].kind != "speech":

@@ -6,13 +6,17 @@ of the vectors that the speech encoder makes of them.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from operator import sub, truediv
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aligncap.errors import AlignCapError
 from aligncap.values import Baseline, Fact, Facts, Vector
 
 LEAST_CLIPS = 3
@@ -59,14 +63,64 @@ def baselines_of(
         source = f"{kind} {speaker}"
         usable = [place for place in places if measured[place] is not None]
         if len(usable) < LEAST_CLIPS:
-            reason = f"it needs {LEAST_CLIPS} utterances, {len(usable)} can be used"
-            found |= dict.fromkeys(places, Baseline(source, 0, reason=reason))
+            found |= dict.fromkeys(places, _too_few(source, len(usable)))
             continue
         rows = [row for place in usable if (row := measured[place]) is not None]
         own = dict(zip(usable, _without_each(rows, source, tokenizer), strict=True))
         whole = baseline_of(rows, source, tokenizer=tokenizer)
         found |= {place: own.get(place, whole) for place in places}
     return [found[place] for place in range(len(speakers))]
+
+
+def voices_of(
+    recordings: Iterable[tuple[str, Any]],
+    measure: Callable[[Iterator[Any]], Iterable[Measured | AlignCapError]],
+    tokenizer: str = "",
+) -> dict[str, Baseline]:
+    """The baseline of each speaker from all their recordings, pairs of both; `measure` says what is
+    measured of each recording. Of a recording no vector is kept: speakers may be many."""
+    speakers: deque[str] = deque()
+    voices: dict[str, _Voice] = {}
+
+    def heard() -> Iterator[Any]:
+        for speaker, one in recordings:
+            speakers.append(speaker)
+            yield one
+
+    for found in measure(heard()):
+        voice = voices.setdefault(speakers.popleft(), _Voice())
+        if not isinstance(found, AlignCapError):
+            voice.add(*found)
+    return {name: one.baseline(f"speaker {name}", tokenizer) for name, one in voices.items()}
+
+
+@dataclass(slots=True)
+class _Voice:
+    """What is measured of a speaker so far."""
+
+    numbers: list[NDArray[np.float64]] = field(default_factory=list)
+    total: NDArray[np.float64] | None = None
+    vectors: int = 0
+
+    def add(self, facts: Facts, vector: Vector | None) -> None:
+        """One more recording."""
+        self.numbers.append(_numbers([facts])[0])
+        if vector is not None:
+            total = np.zeros(len(vector)) if self.total is None else self.total
+            self.total = total + vector
+            self.vectors += 1
+
+    def baseline(self, source: str, tokenizer: str) -> Baseline:
+        """Of all recordings; without numbers where they are too few."""
+        if len(self.numbers) < LEAST_CLIPS:
+            return _too_few(source, len(self.numbers))
+        mean = None if self.total is None else np.asarray(self.total / self.vectors, np.float32)
+        return _baseline(source, len(self.numbers), np.stack(self.numbers), mean, tokenizer)
+
+
+def _too_few(source: str, usable: int) -> Baseline:
+    reason = f"it needs {LEAST_CLIPS} utterances, {usable} can be used"
+    return Baseline(source, 0, reason=reason)
 
 
 def _without_each(rows: Sequence[Measured], source: str, tokenizer: str) -> list[Baseline]:

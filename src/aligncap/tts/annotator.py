@@ -141,26 +141,20 @@ def usual_voices(
     counts = Counter(speaker_of(row, settings) for row in read())
     del counts[None]
     seen: Counter[str | None] = Counter()
-    names: list[str | None] = []
 
-    def heard() -> Iterator[Waveform | AlignCapError]:
+    def heard() -> Iterator[tuple[str, Waveform | AlignCapError]]:
         for row in read():
             speaker = speaker_of(row, settings)
             seen[speaker] += 1
             if speaker is None or (seen[speaker] - 1) % -(-counts[speaker] // USUAL):
                 continue
-            names.append(speaker)
             try:
-                yield waveform_of(audio_of(row, settings))
+                yield speaker, waveform_of(audio_of(row, settings))
             except AlignCapError as error:
-                yield error
-        # An utterance that cannot be used has the baseline of all the others.
-        for speaker in counts:
-            names.append(speaker)
-            yield DataError(f"{speaker}: all that was heard")
+                yield speaker, error
 
-    found: list[Baseline] = captioner.baselines(heard(), names)
-    return {str(one): usual for one, usual in zip(counts, found[-len(counts) :], strict=True)}
+    found: dict[str, Baseline] = captioner.voices(heard())
+    return found
 
 
 def check_voices(rows: Iterable[Row], settings: AnnotateSettings) -> None:
@@ -267,7 +261,7 @@ def caption_columns(caption: Caption) -> Row:
     record = caption.to_dict()
     emotions = record.pop("emotion") or {}
     if (baseline := record.pop("baseline", None)) is not None:
-        record[BASELINE] = baseline["clips"]
+        record[BASELINE_CLIPS] = baseline["clips"]
     row = {
         "caption": record.pop("caption"),
         "emotion": max(emotions, key=emotions.__getitem__) if emotions else None,
@@ -311,7 +305,7 @@ def merged(row: Mapping[str, Any], found: Row, settings: AnnotateSettings) -> Ro
 
 def renamed(name: str, own: Container[str]) -> str:
     """What a column of a corpus is called beside ours."""
-    return f"input_{name}" if name in own else name
+    return f"input_{name}" if name in own or name == BASELINE_CLIPS else name
 
 
 FOUND = (
@@ -324,15 +318,16 @@ FOUND = (
 )
 """Columns that a row has from `Annotator.columns`, besides what else a caption's record holds."""
 
-BASELINE = "baseline_clips"
-"""The column of how many utterances a row is relative to."""
+BASELINE_CLIPS = "baseline_clips"
+"""A column of runs with captions relative to the speaker; another's is never taken for it."""
+
 Z_SCORES = ("pitch_z", "loudness_z", "pace_z")
 
 
 def own_columns(settings: AnnotateSettings) -> tuple[str, ...]:
     """The columns that every annotated corpus has; `gender` is one more where it has none."""
     texts = (*text_columns(read_bins(settings.bins)), "text_description")
-    return (*FOUND, *Z_SCORES, *texts, *((BASELINE,) if settings.per_speaker else ()))
+    return (*FOUND, *Z_SCORES, *texts, *((BASELINE_CLIPS,) if settings.per_speaker else ()))
 
 
 def value_of(row: Mapping[str, Any], name: str | None, usual: Iterable[str]) -> Any:

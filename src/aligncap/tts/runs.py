@@ -144,8 +144,8 @@ class AnnotateRun:
         return replace(self.settings, audio=audio)
 
     def remove_earlier(self) -> None:
-        """Remove what was annotated in `out` before; the corpus is open, and the model is looked
-        for first.
+        """Remove what was annotated in `out` before; the corpus is open, and the model and who
+        speaks are looked for first.
 
         RecipeError where other machines do parts of it, DataError where `out` holds more.
         """
@@ -155,6 +155,7 @@ class AnnotateRun:
                 f"remove {self.out} before the first one starts, or give another --out"
             )
         find_model(self.settings.model)
+        self._check_voices()
         if not (self.out / WORK_FOLDER).is_dir():
             return
         if {one.name for one in self.out.iterdir()} - {WORK_FOLDER, DATA_FOLDER}:
@@ -185,7 +186,7 @@ class AnnotateRun:
         path = self.out / WORK_FOLDER / "plan.json"
         if path.exists():
             found = read_table(path, hint="choose another --out")
-            if found.keys() != made.keys():
+            if _names(found) != _names(made):
                 raise DataError(
                     f"{self.out}: was begun by another version of aligncap, which noted other "
                     "things of the corpus; end it with that, give --overwrite, or another --out"
@@ -199,9 +200,12 @@ class AnnotateRun:
             return
         if self.out.exists() and any(one.name != WORK_FOLDER for one in self.out.iterdir()):
             raise DataError(f"{self.out}: holds something else; choose another --out")
+        self._check_voices()
+        write_atomic(path, json.dumps(made, indent=1) + "\n")
+
+    def _check_voices(self) -> None:
         if self.settings.per_speaker:
             check_voices(self._rows(), self._read_settings)
-        write_atomic(path, json.dumps(made, indent=1) + "\n")
 
     def _write(self, told: Told) -> None:
         """Write every shard that is not there yet with all columns."""
@@ -362,6 +366,11 @@ class WriteJob:
 
         if pa.types.is_struct(self.schema.field(self.audio).type):
             row[self.audio] = embedded(row[self.audio])
+
+
+def _names(plan: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """What a plan notes, and which settings."""
+    return set(plan), set(plan.get("settings") or ())
 
 
 def target_name(place: Path) -> str:

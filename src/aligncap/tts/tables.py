@@ -14,7 +14,7 @@ from aligncap.errors import AlignCapError
 from aligncap.storage import atomic_file, printable
 from aligncap.tts.annotator import (
     AUDIO_NAMES,
-    BASELINE,
+    BASELINE_CLIPS,
     AnnotateSettings,
     own_columns,
     renamed,
@@ -41,7 +41,7 @@ NESTED: dict[str, Any] = {
 }
 """Our columns of several values, by what they hold."""
 
-PLAIN = {"unfamiliar": "bool", BASELINE: "int"}
+PLAIN = {"unfamiliar": "bool", BASELINE_CLIPS: "int"}
 """Our columns of other plain values than numbers with a fraction."""
 
 AUDIO = "audio"
