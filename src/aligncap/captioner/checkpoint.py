@@ -143,14 +143,6 @@ class ModelMeta:
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Recipe, seed, versions: how the model was made."""
 
-    @property
-    def usual_beams(self) -> int:
-        """Beams of the first search for a caption, where nothing else is asked for. By a plan,
-        beams differ in little; where the tokenizer hears no emotion they give its probability."""
-        if not self.plans:
-            return 8
-        return 1 if self.tokenizer.name.startswith("builtin") else 3
-
     def __post_init__(self) -> None:
         if self.act_mode not in ACOUSTIC_PROMPT_SOURCES:
             raise UnknownNameError("act mode", self.act_mode, ACOUSTIC_PROMPT_SOURCES)
@@ -163,6 +155,14 @@ class ModelMeta:
         for language in self.languages:
             if language not in self.prompts.instructions:
                 raise UnknownNameError("caption language", language, self.prompts.instructions)
+
+    @property
+    def usual_beams(self) -> int:
+        """Beams of the first search for a caption, where nothing else is asked for. By a plan,
+        beams differ in little; where the tokenizer hears no emotion they give its probability."""
+        if not self.plans:
+            return 8
+        return 1 if self.tokenizer.name.startswith("builtin") else 3
 
 
 def write_meta(folder: Path, meta: ModelMeta) -> None:

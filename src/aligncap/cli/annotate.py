@@ -162,8 +162,8 @@ def _show(run: "AnnotateRun", console: Console) -> int:
     """Run, with a bar, and say what it came to."""
     counts = [shard.count for shard in run.corpus.shards]
     kept = f"shards that are done are in {run.out}"
-    run.check_plan()
     if run.settings.per_speaker and run.left:
+        run.check_plan()  # before anything is heard
         with Progress(console, "hearing the speakers", kept=lambda: kept):
             run.usual  # noqa: B018
     started, done, sound_s = time.monotonic(), 0, 0.0

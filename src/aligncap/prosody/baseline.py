@@ -31,12 +31,12 @@ Measured = tuple[Facts, Vector | None]
 """What was measured of a recording, and its vector where the encoder gives one."""
 
 
-def baseline_of(measured: Sequence[Measured], source: str, *, tokenizer: str = "") -> Baseline:
+def baseline_of(measured: Iterable[Measured], source: str, *, tokenizer: str = "") -> Baseline:
     """The baseline of a speaker from at least one recording of theirs."""
-    numbers = _numbers(facts for facts, _ in measured)
-    vectors = [vector for _, vector in measured if vector is not None]
-    mean = np.asarray(np.mean(vectors, axis=0), np.float32) if vectors else None
-    return _baseline(source, len(measured), numbers, mean, tokenizer)
+    voice = _Voice()
+    for facts, vector in measured:
+        voice.add(facts, vector)
+    return voice.baseline(source, tokenizer)
 
 
 def baselines_of(
@@ -91,7 +91,10 @@ def voices_of(
         voice = voices.setdefault(speakers.popleft(), _Voice())
         if not isinstance(found, AlignCapError):
             voice.add(*found)
-    return {name: one.baseline(f"speaker {name}", tokenizer) for name, one in voices.items()}
+    return {
+        name: one.baseline(f"speaker {name}", tokenizer, least=LEAST_CLIPS)
+        for name, one in voices.items()
+    }
 
 
 @dataclass(slots=True)
@@ -110,9 +113,9 @@ class _Voice:
             self.total = total + vector
             self.vectors += 1
 
-    def baseline(self, source: str, tokenizer: str) -> Baseline:
-        """Of all recordings; without numbers where they are too few."""
-        if len(self.numbers) < LEAST_CLIPS:
+    def baseline(self, source: str, tokenizer: str, *, least: int = 1) -> Baseline:
+        """Of all recordings; without numbers where they are fewer than `least`."""
+        if len(self.numbers) < least:
             return _too_few(source, len(self.numbers))
         mean = None if self.total is None else np.asarray(self.total / self.vectors, np.float32)
         return _baseline(source, len(self.numbers), np.stack(self.numbers), mean, tokenizer)
